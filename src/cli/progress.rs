@@ -1,0 +1,109 @@
+//! Progress on stderr, on a terminal only: stages, download bars, the evaluation's rate and
+//! time left. Notes appear everywhere.
+
+use crate::eval::Observer;
+use crate::hub::DownloadProgress;
+use crate::validate::Progress;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::IsTerminal;
+use std::sync::Mutex;
+use std::time::Duration;
+
+pub struct TerminalProgress {
+    bar: ProgressBar,
+    visible: bool,
+}
+
+fn new_bar(visible: bool) -> ProgressBar {
+    let target = if visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    ProgressBar::with_draw_target(None, target)
+}
+
+/// The template is a constant that tests render: an invalid one falls back to the default look.
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+impl TerminalProgress {
+    pub fn new() -> Self {
+        let visible = std::io::stderr().is_terminal();
+        Self { bar: new_bar(visible), visible }
+    }
+
+    /// Removes the bar, so that what follows starts on a clean line.
+    pub fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+impl Observer for TerminalProgress {
+    fn advanced(&mut self, tokens: usize) {
+        self.bar.inc(tokens as u64);
+    }
+}
+
+impl Progress for TerminalProgress {
+    fn stage(&mut self, what: &str) {
+        self.bar.set_style(style("{spinner} {msg} {elapsed}"));
+        self.bar.set_message(what.to_string());
+        if self.visible {
+            self.bar.enable_steady_tick(Duration::from_millis(120));
+        }
+    }
+
+    fn begin(&mut self, tokens: usize) {
+        self.clear();
+        self.bar = new_bar(self.visible);
+        self.bar.set_length(tokens as u64);
+        self.bar.set_style(style(
+            "evaluating [{bar:32}] {percent:>3} %  {per_sec:.0} tokens  {eta} left",
+        ));
+        if self.visible {
+            self.bar.enable_steady_tick(Duration::from_millis(250));
+        }
+    }
+
+    fn note(&mut self, text: &str) {
+        self.bar.suspend(|| eprintln!("note: {text}"));
+    }
+}
+
+/// One bar a file, in bytes.
+pub struct DownloadBars(Mutex<Option<ProgressBar>>);
+
+impl DownloadBars {
+    pub fn new() -> Self {
+        Self(Mutex::new(None))
+    }
+
+    fn with(&self, f: impl FnOnce(&mut Option<ProgressBar>)) {
+        // A poisoned lock means a drawing thread panicked: progress is not worth failing for.
+        if let Ok(mut bar) = self.0.lock() {
+            f(&mut bar);
+        }
+    }
+}
+
+impl DownloadProgress for DownloadBars {
+    fn start(&self, file: &str, bytes: u64) {
+        let bar = new_bar(std::io::stderr().is_terminal());
+        bar.set_length(bytes);
+        bar.set_style(style(
+            "{msg} [{bar:32}] {bytes} of {total_bytes}  {bytes_per_sec}  {eta} left",
+        ));
+        bar.set_message(file.to_string());
+        self.with(|slot| *slot = Some(bar));
+    }
+
+    fn advance(&self, bytes: u64) {
+        self.with(|slot| slot.iter().for_each(|bar| bar.inc(bytes)));
+    }
+
+    fn finish(&self) {
+        self.with(|slot| {
+            if let Some(bar) = slot.take() {
+                bar.finish_and_clear();
+            }
+        });
+    }
+}

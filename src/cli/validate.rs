@@ -1,0 +1,170 @@
+//! `kvgauge validate`.
+
+use super::progress::{DownloadBars, TerminalProgress};
+use super::{Outcome, output};
+use crate::error::{Error, Result};
+use crate::hub::{Hub, HubOptions};
+use crate::report::table;
+use crate::settings::{Bos, DeviceKind, FloatType, RawSettings, Settings, WindowCount};
+use crate::validate;
+use clap::{Args, ValueEnum};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+#[derive(Args)]
+pub struct Arguments {
+    /// builtin, OWNER/NAME[@REVISION] on the hub, a Hugging Face folder, or a .gguf file
+    /// [default: TinyLlama/TinyLlama-1.1B-Chat-v1.0]
+    #[arg(long, value_name = "MODEL")]
+    model: Option<String>,
+    /// builtin, wikitext-2, or a UTF-8 file [default: wikitext-2; builtin for the builtin model]
+    #[arg(long, value_name = "TEXT")]
+    text: Option<String>,
+    /// Tokens in a window; the first half is compressed [default: 2048, or the model's maximum]
+    #[arg(long, value_name = "N")]
+    context: Option<usize>,
+    /// Windows to evaluate, or `all` [default: 20, fewer if the text is shorter]
+    #[arg(long, value_name = "N|all")]
+    windows: Option<WindowCount>,
+    /// Index of the first window, from 0
+    #[arg(long, value_name = "N")]
+    first_window: Option<usize>,
+    /// Codec to try; repeat for several [default: int4-g64]
+    #[arg(long, value_name = "NAME")]
+    codec: Option<Vec<String>>,
+    /// Whether a beginning-of-sequence token replaces the first token of a window [default: auto]
+    #[arg(long)]
+    bos: Option<BosArgument>,
+    /// Arithmetic and cache type [default: f32]
+    #[arg(long)]
+    dtype: Option<FloatArgument>,
+    /// Where the model runs [default: cpu]
+    #[arg(long)]
+    device: Option<DeviceArgument>,
+    /// CPU threads [default: all]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Seed of everything random; `prefix` with today's codecs draws nothing [default: 0]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Highest accepted perplexity increase [default: 1]
+    #[arg(long, value_name = "PERCENT", allow_negative_numbers = true)]
+    max_ppl_increase: Option<f64>,
+    /// Exit with status 1 unless every codec passes
+    #[arg(long)]
+    strict: bool,
+    /// Print one JSON object instead of the table
+    #[arg(long)]
+    json: bool,
+    /// Also write the JSON object to a file
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Read settings from a TOML file; flags override it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Use what is cached; make no request
+    #[arg(long)]
+    offline: bool,
+    /// Compare with candle-transformers' own Llama on the first window
+    #[arg(long)]
+    cross_check: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum BosArgument {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum FloatArgument {
+    F32,
+    Bf16,
+    F16,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum DeviceArgument {
+    Cpu,
+    Cuda,
+    Metal,
+}
+
+impl Arguments {
+    pub fn run(self) -> Result<Outcome> {
+        let (json, path) = (self.json, self.output.clone());
+        let settings = Settings::resolve(self.into_raw()?)?;
+        if let Some(path) = &path {
+            output::check_writable(path)?;
+        }
+        if let Some(threads) = settings.threads {
+            rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build_global()
+                .map_err(|e| Error::system(format!("--threads {threads}: {e}")))?;
+        }
+        let hub = Hub::new(HubOptions::from_env(settings.offline), Arc::new(DownloadBars::new()))?;
+        let mut progress = TerminalProgress::new();
+        let result = validate::run(&settings, &hub, &mut progress);
+        progress.clear();
+        let result = result?;
+
+        let object = serde_json::to_string_pretty(&result)
+            .map_err(|e| Error::system(format!("JSON: {e}")))?
+            + "\n";
+        if let Some(path) = &path {
+            output::write_whole(path, object.as_bytes())?;
+        }
+        output::print(&if json { object } else { table::render(&result) })?;
+        Ok(if settings.strict && result.misses_limit() {
+            Outcome::LimitMissed
+        } else {
+            Outcome::Done
+        })
+    }
+
+    /// Flags over file.
+    fn into_raw(self) -> Result<RawSettings> {
+        let file = match &self.config {
+            None => RawSettings::default(),
+            Some(path) => {
+                let text = std::fs::read_to_string(path).map_err(|e| {
+                    Error::io(path, &e).hint("--config takes a TOML file; see configs/")
+                })?;
+                RawSettings::from_toml(path, &text)?
+            }
+        };
+        let flag = |set: bool| set.then_some(true);
+        let flags = RawSettings {
+            model: self.model,
+            text: self.text,
+            context: self.context,
+            windows: self.windows,
+            first_window: self.first_window,
+            codec: self.codec,
+            bos: self.bos.map(|bos| match bos {
+                BosArgument::Auto => Bos::Auto,
+                BosArgument::Always => Bos::Always,
+                BosArgument::Never => Bos::Never,
+            }),
+            dtype: self.dtype.map(|dtype| match dtype {
+                FloatArgument::F32 => FloatType::F32,
+                FloatArgument::Bf16 => FloatType::Bf16,
+                FloatArgument::F16 => FloatType::F16,
+            }),
+            device: self.device.map(|device| match device {
+                DeviceArgument::Cpu => DeviceKind::Cpu,
+                DeviceArgument::Cuda => DeviceKind::Cuda,
+                DeviceArgument::Metal => DeviceKind::Metal,
+            }),
+            threads: self.threads,
+            seed: self.seed,
+            max_ppl_increase: self.max_ppl_increase,
+            strict: flag(self.strict),
+            offline: flag(self.offline),
+            cross_check: flag(self.cross_check),
+        };
+        Ok(flags.or(file))
+    }
+}

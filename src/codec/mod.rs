@@ -1,0 +1,108 @@
+//! Codecs: numbers in, packed bytes out, and back. No I/O, no tensors, no model.
+//!
+//! A [`Codec`] says how the keys and how the values of one layer are stored. Its name is the
+//! one string users meet everywhere; it round-trips through [`FromStr`] and [`Display`].
+//!
+//! [`FromStr`]: std::str::FromStr
+//! [`Display`]: std::fmt::Display
+
+mod distortion;
+mod element;
+mod int4;
+mod name;
+
+pub use distortion::{Distortion, DistortionSum};
+pub use element::Element;
+pub use int4::Int4Payload;
+
+use crate::error::{Error, Result};
+use half::f16;
+
+/// The smallest group that may share a scale.
+pub const MIN_GROUP: usize = 8;
+
+/// How one tensor is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TensorCodec {
+    /// Control: every value rounded to f16, as a cache served in f16 holds it. 16 bits/value.
+    F16,
+    /// Symmetric INT4, one f16 scale a group of consecutive values (design of the seed;
+    /// the same levels as `quantize_symmetric` of the common toolkits). 4 + 16/group bits/value.
+    Int4 { group: usize },
+}
+
+/// How one layer's cache is stored: its keys and its values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Codec {
+    pub key: TensorCodec,
+    pub value: TensorCodec,
+}
+
+/// A compressed tensor, owned: the bytes that would be stored.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Payload {
+    F16(Vec<f16>),
+    Int4(Int4Payload),
+}
+
+impl TensorCodec {
+    /// Compresses a flattened row-major tensor. NaN and infinities are errors that name the index.
+    pub fn compress<T: Element>(&self, values: &[T]) -> Result<Payload> {
+        if let Some(index) = values.iter().position(|v| !v.to_f32().is_finite()) {
+            return Err(Error::input(format!(
+                "index {index}: expected a finite number, found {}",
+                values[index].to_f32()
+            )));
+        }
+        Ok(match *self {
+            TensorCodec::F16 => {
+                Payload::F16(values.iter().map(|v| f16::from_f32_saturating(v.to_f32())).collect())
+            }
+            TensorCodec::Int4 { group } => Payload::Int4(Int4Payload::compress(values, group)),
+        })
+    }
+
+    /// The group size, for the codecs that have one.
+    pub fn group(&self) -> Option<usize> {
+        match *self {
+            TensorCodec::F16 => None,
+            TensorCodec::Int4 { group } => Some(group),
+        }
+    }
+}
+
+impl Payload {
+    /// Number of values stored.
+    pub fn len(&self) -> usize {
+        match self {
+            Payload::F16(values) => values.len(),
+            Payload::Int4(payload) => payload.len(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes of the payload as it stands in memory: codes, scales and everything else needed
+    /// to decode it but the codec's name and the shape.
+    pub fn stored_bytes(&self) -> usize {
+        match self {
+            Payload::F16(values) => 2 * values.len(),
+            Payload::Int4(payload) => payload.stored_bytes(),
+        }
+    }
+
+    /// Writes the decoded values. `out` holds exactly [`Payload::len`] values.
+    pub fn decompress<T: Element>(&self, out: &mut [T]) {
+        assert_eq!(out.len(), self.len(), "output of another length than the payload");
+        match self {
+            Payload::F16(values) => {
+                for (out, value) in out.iter_mut().zip(values) {
+                    *out = T::from_f32_saturating(value.to_f32());
+                }
+            }
+            Payload::Int4(payload) => payload.decompress(out),
+        }
+    }
+}

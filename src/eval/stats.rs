@@ -1,0 +1,221 @@
+//! Statistics over windows: Student's t intervals, quantiles, the verdict.
+//!
+//! The unit of sampling is a whole window. Tokens of one window share its topic and its cache,
+//! so an i.i.d. error bar over tokens is too narrow. All windows score the same number of
+//! tokens, so a mean over windows is the mean over tokens.
+
+use serde::Serialize;
+
+/// A mean over windows with its 95 % interval; no interval from fewer than two windows.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Estimate {
+    pub mean: f64,
+    /// Standard error of the mean; `None` with fewer than two windows.
+    pub standard_error: Option<f64>,
+    pub windows: usize,
+}
+
+impl Estimate {
+    /// `values`: one figure a window.
+    pub fn of(values: &[f64]) -> Self {
+        let n = values.len() as f64;
+        let mean = values.iter().sum::<f64>() / n;
+        let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
+        let standard_error = (values.len() >= 2).then(|| (squares / (n - 1.0) / n).sqrt());
+        Self { mean, standard_error, windows: values.len() }
+    }
+
+    /// Student's t interval, 95 %, two-sided.
+    pub fn ci95(&self) -> Option<[f64; 2]> {
+        let half = self.standard_error? * student_t_quantile(0.975, self.windows as f64 - 1.0);
+        Some([self.mean - half, self.mean + half])
+    }
+}
+
+/// Quantile of sorted values with linear interpolation between order statistics (numpy's and
+/// R's default, type 7).
+pub fn quantile(sorted: &[f64], p: f64) -> f64 {
+    let at = p * (sorted.len() - 1) as f64;
+    let (low, share) = (at.floor() as usize, at.fract());
+    let high = (low + 1).min(sorted.len() - 1);
+    sorted[low] + share * (sorted[high] - sorted[low])
+}
+
+/// The decision against a limit on the perplexity increase.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// The whole interval is at or below the limit.
+    Pass,
+    /// The whole interval is above it.
+    Fail,
+    /// The interval holds the limit.
+    Inconclusive,
+}
+
+/// More windows than this are not worth asking for: the change *is* the limit.
+const MOST_WINDOWS: usize = 1_000_000;
+
+/// `change`: mean log-ratio of perplexities; `limit`: the highest accepted one.
+/// The second value is, for `Inconclusive`, how many windows would settle it if mean and
+/// spread stayed as they are; `None` where no number would, or with a single window.
+pub fn verdict(change: &Estimate, limit: f64) -> (Verdict, Option<usize>) {
+    let Some([low, high]) = change.ci95() else {
+        return (Verdict::Inconclusive, None);
+    };
+    if high <= limit {
+        (Verdict::Pass, None)
+    } else if low > limit {
+        (Verdict::Fail, None)
+    } else {
+        (Verdict::Inconclusive, windows_needed(change, limit))
+    }
+}
+
+/// The smallest n with t(n−1) · s/√n ≤ |mean − limit|: the left side falls with n.
+fn windows_needed(change: &Estimate, limit: f64) -> Option<usize> {
+    let deviation = change.standard_error? * (change.windows as f64).sqrt();
+    let distance = (change.mean - limit).abs();
+    let settles = |n: usize| {
+        let n = n as f64;
+        student_t_quantile(0.975, n - 1.0) * deviation / n.sqrt() <= distance
+    };
+    let (mut low, mut high) = (change.windows, change.windows);
+    while !settles(high) {
+        low = high;
+        high *= 2;
+        if high > MOST_WINDOWS {
+            return None;
+        }
+    }
+    while high - low > 1 {
+        let middle = low + (high - low) / 2;
+        if settles(middle) { high = middle } else { low = middle }
+    }
+    Some(high)
+}
+
+/// Quantile of Student's t distribution, by bisection of its distribution function.
+/// `p` in (0.5, 1), `df` ≥ 1; absolute error below 1e-9 of the quantile.
+pub fn student_t_quantile(p: f64, df: f64) -> f64 {
+    let (mut low, mut high) = (0.0, 1.0);
+    while student_t_cdf(high, df) < p {
+        high *= 2.0;
+    }
+    for _ in 0..200 {
+        let middle = 0.5 * (low + high);
+        if student_t_cdf(middle, df) < p { low = middle } else { high = middle }
+    }
+    0.5 * (low + high)
+}
+
+fn student_t_cdf(t: f64, df: f64) -> f64 {
+    1.0 - 0.5 * incomplete_beta(df / (df + t * t), 0.5 * df, 0.5)
+}
+
+/// Regularised incomplete beta function I_x(a, b), by its continued fraction (DLMF 8.17.22,
+/// evaluated by Lentz's method).
+fn incomplete_beta(x: f64, a: f64, b: f64) -> f64 {
+    if x <= 0.0 || x >= 1.0 {
+        return x.clamp(0.0, 1.0);
+    }
+    // The fraction converges fast below the mean; the symmetry covers the rest.
+    if x > (a + 1.0) / (a + b + 2.0) {
+        return 1.0 - incomplete_beta(1.0 - x, b, a);
+    }
+    let front = (ln_gamma(a + b) - ln_gamma(a) - ln_gamma(b) + a * x.ln() + b * (-x).ln_1p()).exp();
+    let tiny = 1e-300;
+    let nonzero = |v: f64| if v.abs() < tiny { tiny } else { v };
+    let (mut c, mut d) = (1.0, 1.0 / nonzero(1.0 - (a + b) * x / (a + 1.0)));
+    let mut fraction = d;
+    for m in 1..500 {
+        let m = f64::from(m);
+        let even = m * (b - m) * x / ((a + 2.0 * m - 1.0) * (a + 2.0 * m));
+        let odd = -(a + m) * (a + b + m) * x / ((a + 2.0 * m) * (a + 2.0 * m + 1.0));
+        let mut step = 1.0;
+        for term in [even, odd] {
+            d = 1.0 / nonzero(1.0 + term * d);
+            c = nonzero(1.0 + term / c);
+            step = c * d;
+            fraction *= step;
+        }
+        if (step - 1.0).abs() < 1e-15 {
+            break;
+        }
+    }
+    front * fraction / a
+}
+
+/// ln Γ(x) for x > 0: Stirling's series after shifting x up.
+fn ln_gamma(x: f64) -> f64 {
+    let (mut x, mut shift) = (x, 0.0);
+    while x < 15.0 {
+        shift -= x.ln();
+        x += 1.0;
+    }
+    let inverse = 1.0 / x;
+    let square = inverse * inverse;
+    let series =
+        inverse * (1.0 / 12.0 - square * (1.0 / 360.0 - square * (1.0 / 1260.0 - square / 1680.0)));
+    shift + (x - 0.5) * x.ln() - x + 0.5 * (2.0 * std::f64::consts::PI).ln() + series
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Published table of Student's t, two-sided 95 %.
+    #[test]
+    fn t_quantiles_equal_the_published_table() {
+        for (df, expected) in [
+            (1.0, 12.706_204_736),
+            (2.0, 4.302_652_730),
+            (4.0, 2.776_445_105),
+            (9.0, 2.262_157_163),
+            (19.0, 2.093_024_054),
+            (30.0, 2.042_272_456),
+            (1000.0, 1.962_339_080),
+        ] {
+            let found = student_t_quantile(0.975, df);
+            assert!((found - expected).abs() < 1e-8, "df {df}: {found}");
+        }
+    }
+
+    #[test]
+    fn estimate_of_known_values() {
+        let estimate = Estimate::of(&[1.0, 2.0, 3.0, 4.0, 5.0]);
+        assert_eq!(estimate.mean, 3.0);
+        let [low, high] = estimate.ci95().unwrap();
+        // 3 ± 2.776445 · √2.5 / √5
+        assert!((low - 1.036_757_3).abs() < 1e-6, "{low}");
+        assert!((high - 4.963_242_7).abs() < 1e-6, "{high}");
+        assert_eq!(Estimate::of(&[1.0]).ci95(), None);
+    }
+
+    #[test]
+    fn verdict_follows_the_interval() {
+        let change = Estimate::of(&[0.010, 0.012, 0.014, 0.011, 0.013]);
+        assert_eq!(verdict(&change, 0.02).0, Verdict::Pass);
+        assert_eq!(verdict(&change, 0.005).0, Verdict::Fail);
+        let (undecided, needed) = verdict(&change, 0.0125);
+        assert_eq!(undecided, Verdict::Inconclusive);
+        // s = 0.00158, distance 0.0005: t(40)·s/√41 = 0.000499, t(39)·s/√40 = 0.000506
+        assert_eq!(needed, Some(41));
+        assert_eq!(verdict(&Estimate::of(&[0.1]), 0.01), (Verdict::Inconclusive, None));
+    }
+
+    #[test]
+    fn an_interval_that_ends_at_the_limit_passes() {
+        let change = Estimate::of(&[0.0, 0.0, 0.0]);
+        assert_eq!(verdict(&change, 0.0).0, Verdict::Pass);
+    }
+
+    #[test]
+    fn quantiles_interpolate_as_numpy_does() {
+        let values = [1.0, 2.0, 4.0, 8.0];
+        assert_eq!(quantile(&values, 0.5), 3.0);
+        assert!((quantile(&values, 0.9) - 6.8).abs() < 1e-12);
+        assert_eq!(quantile(&values, 1.0), 8.0);
+        assert_eq!(quantile(&[5.0], 0.99), 5.0);
+    }
+}

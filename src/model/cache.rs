@@ -1,0 +1,88 @@
+//! The KV cache as a value: it can be taken out, changed and put back at any position.
+
+use crate::error::{Error, Result};
+use candle_core::Tensor;
+
+/// One layer's keys (after RoPE, Hugging Face channel order) and values,
+/// each [kv_heads, tokens, head_dim], contiguous.
+#[derive(Debug, Clone)]
+pub struct LayerKv {
+    pub key: Tensor,
+    pub value: Tensor,
+}
+
+/// The cache of all layers. Cloning shares the tensors, which are never changed in place.
+#[derive(Debug, Clone)]
+pub struct KvCache {
+    tokens: usize,
+    layers: Vec<Option<LayerKv>>,
+}
+
+impl KvCache {
+    /// A cache that holds no token yet.
+    pub fn empty(layers: usize) -> Self {
+        Self { tokens: 0, layers: vec![None; layers] }
+    }
+
+    /// Puts tensors back: what [`KvCache::layers`] gave, as it was or changed.
+    pub fn from_layers(layers: Vec<LayerKv>) -> Result<Self> {
+        let mut tokens = None;
+        for (index, layer) in layers.iter().enumerate() {
+            let (key, value) = (layer.key.dims3()?, layer.value.dims3()?);
+            let expected = *tokens.get_or_insert(key.1);
+            if key != value || key.1 != expected {
+                return Err(Error::input(format!(
+                    "cache layer {index}: expected keys and values of {expected} tokens and one shape, \
+                     found {key:?} and {value:?}"
+                )));
+            }
+        }
+        Ok(Self { tokens: tokens.unwrap_or(0), layers: layers.into_iter().map(Some).collect() })
+    }
+
+    /// Tokens held, which is the position of the next one.
+    pub fn tokens(&self) -> usize {
+        self.tokens
+    }
+
+    /// The layers in order; empty for a cache without tokens.
+    pub fn layers(&self) -> impl Iterator<Item = &LayerKv> {
+        self.layers.iter().flatten()
+    }
+
+    /// The cache of the first `tokens` tokens only.
+    pub fn truncated(&self, tokens: usize) -> Result<Self> {
+        let layers = self
+            .layers()
+            .map(|layer| {
+                Ok(LayerKv {
+                    key: layer.key.narrow(1, 0, tokens)?.contiguous()?,
+                    value: layer.value.narrow(1, 0, tokens)?.contiguous()?,
+                })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        Self::from_layers(layers)
+    }
+
+    pub(super) fn layer_count(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// Appends one layer's new keys and values and returns all of that layer's.
+    /// [`KvCache::advance`] follows once every layer was extended.
+    pub(super) fn extend(&mut self, layer: usize, key: Tensor, value: Tensor) -> Result<LayerKv> {
+        let all = match &self.layers[layer] {
+            None => LayerKv { key, value },
+            Some(past) => LayerKv {
+                key: Tensor::cat(&[&past.key, &key], 1)?,
+                value: Tensor::cat(&[&past.value, &value], 1)?,
+            },
+        };
+        self.layers[layer] = Some(all.clone());
+        Ok(all)
+    }
+
+    pub(super) fn advance(&mut self, tokens: usize) {
+        self.tokens += tokens;
+    }
+}

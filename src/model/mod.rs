@@ -1,0 +1,232 @@
+//! A Llama in candle whose KV cache is a value.
+//!
+//! candle-transformers' own Llama keeps its cache private and returns the last position only,
+//! so it cannot be wrapped; it is the oracle instead ([`oracle`]). The forward pass reads top
+//! down as in Touvron et al. 2023; shapes stand beside the lines that have them.
+
+mod attention;
+mod cache;
+mod config;
+mod kernels;
+pub mod oracle;
+mod rope;
+pub mod source;
+mod weights;
+
+pub use cache::{KvCache, LayerKv};
+pub use config::{AttentionBias, ModelConfig, RopeScaling};
+pub use weights::{Gguf, Safetensors, Weights};
+
+use crate::error::{Error, Result};
+use candle_core::{DType, Device, Tensor};
+use rope::Rope;
+
+pub struct Llama {
+    config: ModelConfig,
+    embeddings: Tensor, // [vocab, hidden]
+    layers: Vec<Layer>,
+    norm: RmsNorm,
+    /// `None`: tied to the embeddings.
+    head: Option<Linear>,
+    rope: Rope,
+    dtype: DType,
+    device: Device,
+}
+
+struct Layer {
+    attention_norm: RmsNorm,
+    /// Queries, keys and values in one product: [(heads + 2·kv_heads)·head_dim, hidden].
+    qkv: Linear,
+    output: Linear,
+    mlp_norm: RmsNorm,
+    /// Gate and up in one product: [2·intermediate, hidden].
+    gate_up: Linear,
+    down: Linear,
+}
+
+struct Linear {
+    weight: Tensor, // [out, in]
+    bias: Option<Tensor>,
+}
+
+struct RmsNorm {
+    weight: Tensor,
+    eps: f64,
+}
+
+impl Llama {
+    pub fn load(
+        config: &ModelConfig,
+        weights: &dyn Weights,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
+        let loader = Loader { weights, dtype, device };
+        let (hidden, head_dim) = (config.hidden_size, config.head_dim);
+        let (q, kv) = (config.heads * head_dim, config.kv_heads * head_dim);
+        let intermediate = config.intermediate_size;
+        let norm = |name: &str| -> Result<RmsNorm> {
+            Ok(RmsNorm { weight: loader.tensor(name, &[hidden])?, eps: config.rms_norm_eps })
+        };
+        let layers = (0..config.layers)
+            .map(|index| {
+                let name = |part: &str| format!("model.layers.{index}.{part}");
+                let attention =
+                    |part: &str, out: usize| (name(&format!("self_attn.{part}_proj")), out);
+                let mlp = |part: &str, out: usize| (name(&format!("mlp.{part}_proj")), out);
+                let bias = config.attention_bias;
+                Ok(Layer {
+                    attention_norm: norm(&name("input_layernorm.weight"))?,
+                    qkv: loader.linear(
+                        &[attention("q", q), attention("k", kv), attention("v", kv)],
+                        hidden,
+                        bias.qkv,
+                    )?,
+                    output: loader.linear(&[attention("o", hidden)], q, bias.output)?,
+                    mlp_norm: norm(&name("post_attention_layernorm.weight"))?,
+                    gate_up: loader.linear(
+                        &[mlp("gate", intermediate), mlp("up", intermediate)],
+                        hidden,
+                        config.mlp_bias,
+                    )?,
+                    down: loader.linear(&[mlp("down", hidden)], intermediate, config.mlp_bias)?,
+                })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let vocabulary = [config.vocab_size, hidden];
+        let head = if config.tie_word_embeddings {
+            None
+        } else {
+            Some(Linear { weight: loader.tensor("lm_head.weight", &vocabulary)?, bias: None })
+        };
+        Ok(Self {
+            embeddings: loader.tensor("model.embed_tokens.weight", &vocabulary)?,
+            layers,
+            norm: norm("model.norm.weight")?,
+            head,
+            rope: Rope::new(config),
+            config: config.clone(),
+            dtype,
+            device: device.clone(),
+        })
+    }
+
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    pub fn empty_cache(&self) -> KvCache {
+        KvCache::empty(self.config.layers)
+    }
+
+    /// Runs `tokens` at the positions after those in `cache`, appends their keys and values to
+    /// it, and returns the hidden states after the last norm, [tokens, hidden].
+    pub fn forward(&self, tokens: &[u32], cache: &mut KvCache) -> Result<Tensor> {
+        let start = cache.tokens();
+        if start + tokens.len() > self.config.max_context() {
+            return Err(Error::input(format!(
+                "position {}: expected at most {}, the model's longest context",
+                start + tokens.len(),
+                self.config.max_context()
+            )));
+        }
+        if cache.layer_count() != self.layers.len() {
+            return Err(Error::input(format!(
+                "cache: expected {} layers, found {}",
+                self.layers.len(),
+                cache.layer_count()
+            )));
+        }
+        let rope = self.rope.at(start, tokens.len(), self.dtype, &self.device)?;
+        let ids = Tensor::new(tokens, &self.device)?;
+        let mut x = self.embeddings.index_select(&ids, 0)?; // [tokens, hidden]
+        for (index, layer) in self.layers.iter().enumerate() {
+            let normed = layer.attention_norm.forward(&x)?;
+            let qkv = layer.qkv.forward(&normed)?; // [tokens, (heads + 2·kv_heads)·head_dim]
+            let (query, key, value) = attention::split_and_rotate(&qkv, &rope, &self.config)?;
+            let kv = cache.extend(index, key, value)?;
+            let mixed = attention::causal(&query, &kv.key, &kv.value)?; // [tokens, heads·head_dim]
+            x = (layer.output.forward(&mixed)? + x)?;
+            let normed = layer.mlp_norm.forward(&x)?;
+            let gate_up = layer.gate_up.forward(&normed)?; // [tokens, 2·intermediate]
+            x = (layer.down.forward(&swiglu(&gate_up)?)? + x)?;
+        }
+        cache.advance(tokens.len());
+        self.norm.forward(&x)
+    }
+
+    /// Logits of hidden states, [rows, hidden] → [rows, vocab], f32 on the CPU.
+    pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
+        let weight = self.head.as_ref().map_or(&self.embeddings, |head| &head.weight);
+        let logits = hidden.contiguous()?.matmul(&weight.t()?)?;
+        Ok(logits.to_dtype(DType::F32)?.to_device(&Device::Cpu)?)
+    }
+}
+
+impl Linear {
+    /// [rows, in] → [rows, out]
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let product = x.matmul(&self.weight.t()?)?;
+        match &self.bias {
+            None => Ok(product),
+            Some(bias) => Ok(product.broadcast_add(bias)?),
+        }
+    }
+}
+
+impl RmsNorm {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(candle_nn::ops::rms_norm(x, &self.weight, self.eps as f32)?)
+    }
+}
+
+/// silu(gate) · up for [gate | up], [rows, 2·width] → [rows, width].
+fn swiglu(gate_up: &Tensor) -> Result<Tensor> {
+    if let Some(fused) = kernels::swiglu(gate_up)? {
+        return Ok(fused);
+    }
+    let halves = gate_up.chunk(2, 1)?;
+    Ok((halves[0].contiguous()?.silu()? * halves[1].contiguous()?)?)
+}
+
+struct Loader<'a> {
+    weights: &'a dyn Weights,
+    dtype: DType,
+    device: &'a Device,
+}
+
+impl Loader<'_> {
+    fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        let tensor = self.weights.tensor(name, shape)?;
+        Ok(tensor.to_dtype(self.dtype)?.to_device(self.device)?)
+    }
+
+    /// Stacks projections that read the same input into one.
+    fn linear(&self, parts: &[(String, usize)], input: usize, bias: bool) -> Result<Linear> {
+        let stack = |suffix: &str, width: Option<usize>| -> Result<Tensor> {
+            let tensors = parts
+                .iter()
+                .map(|(name, out)| {
+                    let shape: Vec<usize> = std::iter::once(*out).chain(width).collect();
+                    self.tensor(&format!("{name}.{suffix}"), &shape)
+                })
+                .collect::<Result<Vec<_>>>()?;
+            match tensors.as_slice() {
+                [one] => Ok(one.clone()),
+                several => Ok(Tensor::cat(several, 0)?),
+            }
+        };
+        Ok(Linear {
+            weight: stack("weight", Some(input))?,
+            bias: if bias { Some(stack("bias", None)?) } else { None },
+        })
+    }
+}

@@ -1,0 +1,105 @@
+//! The proof for `--cross-check`: candle-transformers' own Llama on the same weights.
+
+use super::{ModelConfig, RopeScaling, Weights};
+use crate::error::{Error, Result};
+use candle_core::{DType, Device, Shape, Tensor};
+use candle_nn::VarBuilder;
+use candle_nn::var_builder::SimpleBackend;
+use candle_transformers::models::llama as theirs;
+
+/// Last-position logits [vocab] of candle-transformers' Llama in f32 on the CPU.
+/// What its configuration cannot express is an error.
+pub fn last_logits(config: &ModelConfig, weights: WeightsRef, tokens: &[u32]) -> Result<Vec<f32>> {
+    let oracle = Oracle::load(config, weights)?;
+    oracle.last_logits(tokens)
+}
+
+/// The weight sources the oracle can read from.
+pub type WeightsRef = std::sync::Arc<dyn Weights + Send + Sync>;
+
+pub struct Oracle {
+    model: theirs::Llama,
+    config: theirs::Config,
+}
+
+impl Oracle {
+    pub fn load(config: &ModelConfig, weights: WeightsRef) -> Result<Self> {
+        let config = oracle_config(config)?;
+        let builder = VarBuilder::from_backend(Box::new(Backend(weights)), DType::F32, Device::Cpu);
+        Ok(Self { model: theirs::Llama::load(builder, &config)?, config })
+    }
+
+    pub fn last_logits(&self, tokens: &[u32]) -> Result<Vec<f32>> {
+        let mut cache = theirs::Cache::new(true, DType::F32, &self.config, &Device::Cpu)?;
+        let ids = Tensor::new(tokens, &Device::Cpu)?.unsqueeze(0)?;
+        Ok(self.model.forward(&ids, 0, &mut cache)?.squeeze(0)?.to_vec1()?)
+    }
+}
+
+fn oracle_config(config: &ModelConfig) -> Result<theirs::Config> {
+    let cannot = |what: &str| {
+        Error::input(format!("--cross-check: candle-transformers' Llama has no {what}"))
+            .hint("run without --cross-check")
+    };
+    if config.head_dim * config.heads != config.hidden_size {
+        return Err(cannot("head_dim apart from hidden_size / heads"));
+    }
+    if config.attention_bias.qkv || config.attention_bias.output || config.mlp_bias {
+        return Err(cannot("biases"));
+    }
+    let rope_scaling = match &config.rope_scaling {
+        RopeScaling::None => None,
+        RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_context } => {
+            Some(theirs::Llama3RopeConfig {
+                factor: *factor,
+                low_freq_factor: *low_freq_factor,
+                high_freq_factor: *high_freq_factor,
+                original_max_position_embeddings: *original_context,
+                rope_type: theirs::Llama3RopeType::Llama3,
+            })
+        }
+        RopeScaling::Linear { .. } => return Err(cannot("linear RoPE scaling")),
+        RopeScaling::Divisors(_) => return Err(cannot("RoPE divisors from a file")),
+    };
+    Ok(theirs::Config {
+        hidden_size: config.hidden_size,
+        intermediate_size: config.intermediate_size,
+        vocab_size: config.vocab_size,
+        num_hidden_layers: config.layers,
+        num_attention_heads: config.heads,
+        num_key_value_heads: config.kv_heads,
+        use_flash_attn: false,
+        rms_norm_eps: config.rms_norm_eps,
+        rope_theta: config.rope_theta,
+        bos_token_id: None,
+        eos_token_id: None,
+        rope_scaling,
+        max_position_embeddings: config.max_position_embeddings,
+        tie_word_embeddings: config.tie_word_embeddings,
+    })
+}
+
+/// Serves our weights under the names candle asks for, which are Hugging Face's.
+struct Backend(WeightsRef);
+
+impl SimpleBackend for Backend {
+    fn get(
+        &self,
+        shape: Shape,
+        name: &str,
+        _: candle_nn::Init,
+        dtype: DType,
+        device: &Device,
+    ) -> candle_core::Result<Tensor> {
+        let tensor = self.0.tensor(name, shape.dims()).map_err(candle_core::Error::wrap)?;
+        tensor.to_dtype(dtype)?.to_device(device)
+    }
+
+    fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> candle_core::Result<Tensor> {
+        candle_core::bail!("tensor {name}: asked for without a shape")
+    }
+
+    fn contains_tensor(&self, _: &str) -> bool {
+        true
+    }
+}

@@ -1,0 +1,278 @@
+//! `--model`: what was typed → where it is → a loaded model with its tokenizer.
+
+use super::{Gguf, Llama, ModelConfig, RopeScaling, Safetensors, oracle::WeightsRef};
+use crate::builtin;
+use crate::corpus::{gguf_tokenizer, hex, sha256_hex};
+use crate::error::{Error, Result};
+use crate::hub::{Hub, HubRepo, RepoId};
+use candle_core::{DType, Device};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokenizers::Tokenizer;
+
+/// What `--model` names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ModelSource {
+    Builtin,
+    /// A `.gguf` file.
+    Gguf(PathBuf),
+    /// A folder in Hugging Face layout.
+    Folder(PathBuf),
+    Hub(RepoId),
+}
+
+/// What identifies the model in a result.
+#[derive(Debug, Clone, Serialize)]
+pub struct Provenance {
+    /// As typed.
+    pub source: String,
+    /// The hub's commit; `null` for local files and the embedded model.
+    pub revision: Option<String>,
+    /// SHA-256 of local files by name; empty for the hub, whose commit says it all.
+    pub files_sha256: BTreeMap<String, String>,
+}
+
+/// Everything found out about a model before its weights are read.
+pub struct OpenModel {
+    pub provenance: Provenance,
+    pub config: ModelConfig,
+    pub tokenizer: Tokenizer,
+    /// The beginning-of-sequence token, if the model has one.
+    pub bos_id: Option<u32>,
+    /// Whether the model's tokenizer puts it before a text.
+    pub adds_bos: bool,
+    pub weights: WeightsRef,
+}
+
+impl ModelSource {
+    /// A path that exists or ends in `.gguf` is a path; `OWNER/NAME[@REVISION]` is the hub's.
+    pub fn parse(text: &str) -> Result<Self> {
+        let path = Path::new(text);
+        let is_gguf = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf"));
+        if text == "builtin" {
+            Ok(Self::Builtin)
+        } else if is_gguf {
+            Ok(Self::Gguf(path.into()))
+        } else if path.is_dir() {
+            Ok(Self::Folder(path.into()))
+        } else if path.is_file() {
+            Err(Error::input(format!(
+                "{text}: expected a folder or a .gguf file, found another file"
+            ))
+            .hint("for safetensors name the folder that holds config.json"))
+        } else if path.is_absolute() || text.starts_with('.') {
+            Err(Error::io(path, &std::io::ErrorKind::NotFound.into())
+                .hint("--model takes builtin, OWNER/NAME, a folder or a .gguf file"))
+        } else {
+            RepoId::model(text).map(Self::Hub).map_err(|e| {
+                e.hint("--model takes builtin, OWNER/NAME[@REVISION], a folder or a .gguf file")
+            })
+        }
+    }
+
+    /// `typed`: what the user wrote, which results echo.
+    pub fn open(&self, typed: &str, hub: &Hub) -> Result<OpenModel> {
+        match self {
+            Self::Builtin => open_builtin(typed),
+            Self::Gguf(path) => open_gguf(typed, path),
+            Self::Folder(folder) => open_folder(typed, &Files::Folder(folder)),
+            Self::Hub(id) => open_folder(typed, &Files::Hub(Box::new(hub.repo(id.clone())))),
+        }
+    }
+}
+
+impl OpenModel {
+    pub fn load(&self, dtype: DType, device: &Device) -> Result<Llama> {
+        Llama::load(&self.config, self.weights.as_ref(), dtype, device)
+    }
+}
+
+fn open_builtin(typed: &str) -> Result<OpenModel> {
+    let tokenizer = parse_tokenizer("builtin tokenizer.json", builtin::TOKENIZER)?;
+    let weights = Safetensors::from_static("builtin model.safetensors", builtin::WEIGHTS)?;
+    let config = ModelConfig::from_hf(builtin::CONFIG)?;
+    let hashes = [("config.json", builtin::CONFIG), ("model.safetensors", builtin::WEIGHTS)];
+    Ok(OpenModel {
+        provenance: Provenance {
+            source: typed.into(),
+            revision: None,
+            files_sha256: hashes.map(|(name, bytes)| (name.into(), sha256_hex(bytes))).into(),
+        },
+        bos_id: config.bos_token_id,
+        adds_bos: template_bos(&tokenizer)?.is_some(),
+        config,
+        tokenizer,
+        weights: Arc::new(weights),
+    })
+}
+
+fn open_gguf(typed: &str, path: &Path) -> Result<OpenModel> {
+    let gguf = Gguf::open(path)?;
+    let mut config = gguf.config()?;
+    if let Some(divisors) = gguf.rope_divisors(config.head_dim)? {
+        config.rope_scaling = RopeScaling::Divisors(divisors);
+    }
+    let tokenizer =
+        gguf_tokenizer::from_gguf(&gguf.content.metadata).map_err(|e| e.within(path.display()))?;
+    config.bos_token_id = tokenizer.bos_id;
+    Ok(OpenModel {
+        provenance: Provenance {
+            source: typed.into(),
+            revision: None,
+            files_sha256: [(file_name(path), file_sha256(path)?)].into(),
+        },
+        bos_id: tokenizer.bos_id,
+        adds_bos: tokenizer.add_bos,
+        tokenizer: tokenizer.tokenizer,
+        weights: Arc::new(gguf.with_heads(config.heads, config.kv_heads)),
+        config,
+    })
+}
+
+/// A folder in Hugging Face layout, local or the hub's.
+enum Files<'a> {
+    Folder(&'a Path),
+    Hub(Box<HubRepo>),
+}
+
+impl Files<'_> {
+    fn get(&self, name: &str) -> Result<PathBuf> {
+        match self {
+            Files::Hub(repo) => repo.get(name),
+            Files::Folder(folder) => self.optional(name)?.ok_or_else(|| {
+                Error::input(format!("{}: expected {name}, found no such file", folder.display()))
+                    .hint(
+                        "a Hugging Face folder holds config.json, tokenizer.json and *.safetensors",
+                    )
+            }),
+        }
+    }
+
+    fn optional(&self, name: &str) -> Result<Option<PathBuf>> {
+        match self {
+            Files::Hub(repo) => repo.get_optional(name),
+            Files::Folder(folder) => Ok(Some(folder.join(name)).filter(|path| path.is_file())),
+        }
+    }
+
+    /// `model.safetensors`, or the shards that the index names.
+    fn weights(&self) -> Result<Vec<PathBuf>> {
+        const INDEX: &str = "model.safetensors.index.json";
+        if let Some(path) = self.optional("model.safetensors")? {
+            return Ok(vec![path]);
+        }
+        let Some(path) = self.optional(INDEX)? else {
+            return Err(Error::input(format!(
+                "{self}: expected model.safetensors or {INDEX}, found neither"
+            ))
+            .hint("only safetensors weights are read; for pytorch_model.bin convert them first"));
+        };
+        let wrong = |what: &str| Error::input(format!("{}: {what}", path.display()));
+        let index: serde_json::Value = serde_json::from_slice(&read(&path)?)
+            .map_err(|e| wrong(&format!("not valid JSON: {e}")))?;
+        let map = index["weight_map"].as_object().ok_or_else(|| wrong("weight_map: missing"))?;
+        let mut shards: Vec<&str> = map
+            .values()
+            .map(|file| file.as_str().ok_or_else(|| wrong("weight_map: expected file names")))
+            .collect::<Result<_>>()?;
+        shards.sort_unstable();
+        shards.dedup();
+        if let Some(outside) = shards.iter().find(|name| name.contains(['/', '\\'])) {
+            return Err(wrong(&format!("weight_map: expected plain file names, found {outside}")));
+        }
+        shards.into_iter().map(|name| self.get(name)).collect()
+    }
+}
+
+impl std::fmt::Display for Files<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Files::Folder(folder) => write!(f, "{}", folder.display()),
+            Files::Hub(_) => f.write_str("the repository"),
+        }
+    }
+}
+
+fn open_folder(typed: &str, files: &Files) -> Result<OpenModel> {
+    let config_path = files.get("config.json")?;
+    let config = ModelConfig::from_hf(&read(&config_path)?)
+        .map_err(|e| e.within(config_path.parent().unwrap_or(Path::new("")).display()))?;
+    let tokenizer_path = files.get("tokenizer.json")?;
+    let tokenizer =
+        parse_tokenizer(&tokenizer_path.display().to_string(), &read(&tokenizer_path)?)?;
+    let settings = match files.optional("tokenizer_config.json")? {
+        Some(path) => serde_json::from_slice(&read(&path)?)
+            .map_err(|e| Error::input(format!("{}: not valid JSON: {e}", path.display())))?,
+        None => serde_json::Value::Null,
+    };
+    let template = template_bos(&tokenizer)?;
+    // transformers' Llama tokenizers follow this setting whatever the template says.
+    let adds_bos = settings["add_bos_token"].as_bool().unwrap_or(template.is_some());
+    let named = &settings["bos_token"];
+    let named = named.as_str().or(named["content"].as_str());
+    let bos_id = template
+        .or_else(|| named.and_then(|token| tokenizer.token_to_id(token)))
+        .or(config.bos_token_id);
+    let weights = files.weights()?;
+    let (revision, files_sha256) = match files {
+        Files::Hub(repo) => (repo.commit(), BTreeMap::new()),
+        Files::Folder(_) => {
+            let mut hashes = BTreeMap::new();
+            for path in [&config_path, &tokenizer_path].into_iter().chain(&weights) {
+                hashes.insert(file_name(path), file_sha256(path)?);
+            }
+            (None, hashes)
+        }
+    };
+    Ok(OpenModel {
+        provenance: Provenance { source: typed.into(), revision, files_sha256 },
+        config,
+        tokenizer,
+        bos_id,
+        adds_bos,
+        weights: Arc::new(Safetensors::open(&weights)?),
+    })
+}
+
+/// The token that the tokenizer itself puts before a text, if it puts exactly one more there
+/// than without special tokens.
+fn template_bos(tokenizer: &Tokenizer) -> Result<Option<u32>> {
+    let encode = |special: bool| {
+        tokenizer
+            .encode_fast("a", special)
+            .map(|encoding| encoding.get_ids().to_vec())
+            .map_err(|e| Error::input(format!("tokenizer.json: cannot encode: {e}")))
+    };
+    let (with, without) = (encode(true)?, encode(false)?);
+    let differs = with.first() != without.first() && with.get(1) == without.first();
+    Ok(with.first().copied().filter(|_| differs))
+}
+
+fn parse_tokenizer(place: &str, bytes: &[u8]) -> Result<Tokenizer> {
+    let mut tokenizer = Tokenizer::from_bytes(bytes)
+        .map_err(|e| Error::input(format!("{place}: not a tokenizer: {e}")))?;
+    // Some repositories ship with truncation on: a text of any length must come out whole.
+    tokenizer
+        .with_truncation(None)
+        .map_err(|e| Error::input(format!("{place}: truncation cannot be turned off: {e}")))?;
+    tokenizer.with_padding(None);
+    Ok(tokenizer)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).map_err(|e| Error::io(path, &e))
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn file_sha256(path: &Path) -> Result<String> {
+    let mut file = std::fs::File::open(path).map_err(|e| Error::io(path, &e))?;
+    let mut hasher = Sha256::new();
+    std::io::copy(&mut file, &mut hasher).map_err(|e| Error::io(path, &e))?;
+    Ok(hex(&hasher.finalize()))
+}

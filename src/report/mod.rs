@@ -1,0 +1,4 @@
+//! Results in, bytes out: pure functions.
+
+pub mod table;
+pub mod validation;

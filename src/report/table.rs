@@ -1,0 +1,159 @@
+//! The result as text for a terminal: a head, one row a codec, the verdicts.
+
+use super::validation::{CodecResult, Validation};
+use crate::eval::stats::Verdict;
+use std::fmt::Write;
+
+/// Ends with a newline. At most 100 columns for usual names; no colours, so that it can be
+/// pasted anywhere.
+pub fn render(result: &Validation) -> String {
+    let mut out = String::new();
+    // Writing to a String cannot fail.
+    let _ = head(&mut out, result);
+    out.push('\n');
+    out.push_str(&align(&rows(result)));
+    out.push('\n');
+    for codec in &result.codecs {
+        out.push_str(&verdict_line(codec, result));
+    }
+    out
+}
+
+fn head(out: &mut String, r: &Validation) -> std::fmt::Result {
+    let m = &r.model;
+    writeln!(out, "kvgauge {}, protocol `{}`", r.kvgauge_version, r.protocol)?;
+    write!(out, "model     {}", m.provenance.source)?;
+    if let Some(commit) = &m.provenance.revision {
+        write!(out, " at {}", &commit[..commit.len().min(12)])?;
+    }
+    writeln!(
+        out,
+        "\n          {}, {} layers, {} heads on {} KV heads of {}, {}",
+        m.architecture,
+        m.layers,
+        m.heads,
+        m.kv_heads,
+        m.head_dim,
+        lower(&format!("{:?} on {:?}", r.config.dtype, r.config.device)),
+    )?;
+    let bos = if r.bos_id.is_some() { "with BOS" } else { "no BOS" };
+    writeln!(out, "text      {} ({} tokens)", r.text.source, r.text.tokens)?;
+    writeln!(
+        out,
+        "windows   {} of {} × {} tokens, {bos}: {} compressed, {} scored in each",
+        r.windows,
+        r.text.windows_available,
+        r.context,
+        r.prefix,
+        r.scored_tokens / r.windows,
+    )?;
+    if let Some(check) = &r.cross_check {
+        writeln!(
+            out,
+            "checked   candle-transformers' Llama agrees to {:.1e} in logits up to {:.1}",
+            check.largest_difference, check.largest_logit
+        )?;
+    }
+    let t = &r.timings_s;
+    writeln!(
+        out,
+        "time      {:.1} s, of which {:.1} s loading, {:.2} s codecs",
+        t.total, t.load, t.codec
+    )?;
+    writeln!(out, "baseline  perplexity {:.4}", r.baseline.perplexity)
+}
+
+fn lower(text: &str) -> String {
+    text.to_ascii_lowercase()
+}
+
+fn rows(r: &Validation) -> Vec<Vec<String>> {
+    let title = [
+        "codec",
+        "bits",
+        "ratio",
+        "perplexity",
+        "change",
+        "95 % interval",
+        "mean KLD",
+        "±",
+        "p99 KLD",
+        "same top",
+        "K SNR",
+        "V SNR",
+    ];
+    let mut rows = vec![title.map(String::from).to_vec()];
+    for c in &r.codecs {
+        let interval = |ends: Option<[f64; 2]>| match ends {
+            Some([low, high]) => format!("{low:+.2} … {high:+.2} %"),
+            None => "one window".into(),
+        };
+        let half =
+            c.kld_mean_ci95.map_or("".into(), |[low, high]| format!("{:.5}", (high - low) / 2.0));
+        let snr = |snr: Option<f64>| snr.map_or("∞".into(), |db| format!("{db:.1} dB"));
+        rows.push(vec![
+            c.codec.clone(),
+            format!("{:.2}", c.bits_per_value),
+            format!("{:.2}×", c.compression_ratio),
+            format!("{:.4}", c.perplexity),
+            format!("{:+.2} %", c.perplexity_change_percent),
+            interval(c.perplexity_change_percent_ci95),
+            format!("{:.5}", c.kld_mean),
+            half,
+            format!("{:.4}", c.kld_p99),
+            format!("{:.1} %", 100.0 * c.top1_agreement),
+            snr(c.key.snr_db),
+            snr(c.value.snr_db),
+        ]);
+    }
+    rows
+}
+
+/// First column to the left, the others to the right, two spaces between.
+fn align(rows: &[Vec<String>]) -> String {
+    let columns = rows.first().map_or(0, Vec::len);
+    let width =
+        |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut out = String::new();
+    for row in rows {
+        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
+            if column == 0 {
+                let _ = write!(out, "{cell:<width$}");
+            } else {
+                let _ = write!(out, "  {cell:>width$}");
+            }
+        }
+        out.push('\n');
+    }
+    out
+}
+
+fn verdict_line(c: &CodecResult, r: &Validation) -> String {
+    let limit = r.config.max_ppl_increase;
+    let what = match c.verdict {
+        Verdict::Pass => {
+            format!("PASS: the whole interval is within the limit of {limit:+} % perplexity")
+        }
+        Verdict::Fail => {
+            format!("FAIL: the whole interval is above the limit of {limit:+} % perplexity")
+        }
+        Verdict::Inconclusive => {
+            let advice = match c.windows_needed {
+                _ if r.windows < 2 => "one window has no interval".to_string(),
+                None => "the change is too close to the limit to tell".to_string(),
+                Some(n) if n <= r.text.windows_available => {
+                    format!("about {n} windows would settle it (--windows {n})")
+                }
+                Some(n) => format!(
+                    "about {n} windows would settle it, and this text has {}",
+                    r.text.windows_available
+                ),
+            };
+            format!(
+                "INCONCLUSIVE: the limit of {limit:+} % perplexity is inside the interval; {advice}"
+            )
+        }
+    };
+    format!("{}: {what}\n", c.codec)
+}

@@ -1,0 +1,134 @@
+//! The main job, from settings to result: text → tokens → windows → model → scores → report.
+
+use crate::corpus::{Text, WindowPlan};
+use crate::error::{Error, Result};
+use crate::eval::{Observer, prefix};
+use crate::hub::Hub;
+use crate::model::Llama;
+use crate::model::oracle;
+use crate::model::source::OpenModel;
+use crate::report::validation::{CrossCheck, ModelInfo, Run, TextInfo, Validation};
+use crate::settings::{Bos, Settings};
+use candle_core::DType;
+use std::time::Instant;
+
+/// Hears what is going on; [`Observer`] for the long part.
+pub trait Progress: Observer {
+    /// A stage begins, in a few words.
+    fn stage(&mut self, what: &str);
+    /// The evaluation begins: `tokens` will go through the model.
+    fn begin(&mut self, tokens: usize);
+    /// Something worth knowing that is not an error.
+    fn note(&mut self, text: &str);
+}
+
+pub fn run(settings: &Settings, hub: &Hub, progress: &mut dyn Progress) -> Result<Validation> {
+    let start = Instant::now();
+    let device = settings.device.open()?;
+    let dtype = settings.dtype.dtype();
+
+    progress.stage("opening the model");
+    let open = settings.source.open(&settings.model, hub)?;
+    let context = settings.context_for(open.config.max_context())?;
+    let bos = window_bos(settings, &open)?;
+
+    progress.stage("reading the text");
+    let text = match (settings.text.as_str(), settings.text_path()) {
+        (_, Some(path)) => Text::file(&path)?,
+        ("builtin", None) => Text::builtin(),
+        (_, None) => Text::wikitext2(hub)?,
+    };
+    let tokens = text.tokenize(&open.tokenizer)?;
+    if let Some(id) = tokens.iter().chain(&bos).find(|id| **id as usize >= open.config.vocab_size) {
+        return Err(Error::input(format!(
+            "tokenizer: expected ids below the model's vocabulary of {}, found {id}",
+            open.config.vocab_size
+        ))
+        .hint("tokenizer and weights do not belong together"));
+    }
+    let plan =
+        WindowPlan { context, first: settings.first_window, count: settings.windows.limit(), bos };
+    let windows = plan.cut(&tokens, &text.source)?;
+    if let Some(asked) = settings.windows.limit().filter(|asked| *asked > windows.len()) {
+        progress.note(&format!("the text holds {} of the {asked} windows", windows.len()));
+    }
+    let prepare = start.elapsed();
+
+    progress.stage("loading the weights");
+    let clock = Instant::now();
+    let model = open.load(dtype, &device)?;
+    let load = clock.elapsed();
+
+    let clock = Instant::now();
+    let cross_check = match settings.cross_check {
+        true => {
+            progress.stage("cross-checking with candle-transformers");
+            Some(cross_check(&open, &model, &windows[0])?)
+        }
+        false => None,
+    };
+    let cross_checking = clock.elapsed();
+
+    let per_window = prefix::model_tokens(context, settings.codec.len());
+    progress.begin(per_window * windows.len());
+    let evaluation = prefix::evaluate(&model, &windows, &settings.codec, progress)?;
+
+    Ok(Validation::new(Run {
+        settings,
+        evaluation: &evaluation,
+        model: ModelInfo::new(&open),
+        text: TextInfo::new(&text, tokens.len(), tokens.len() / context),
+        context,
+        bos,
+        cross_check,
+        prepare,
+        load,
+        cross_checking,
+        total: start.elapsed(),
+    }))
+}
+
+/// The token that replaces the first of every window, if one does.
+fn window_bos(settings: &Settings, open: &OpenModel) -> Result<Option<u32>> {
+    let wanted = match settings.bos {
+        Bos::Never => false,
+        Bos::Always => true,
+        Bos::Auto => open.adds_bos,
+    };
+    match (wanted, open.bos_id) {
+        (false, _) => Ok(None),
+        (true, Some(id)) => Ok(Some(id)),
+        (true, None) => Err(Error::input(format!(
+            "--bos: expected a beginning-of-sequence token, and {} names none",
+            settings.model
+        ))
+        .hint("use --bos never")),
+    }
+}
+
+/// Compares last-position logits on one window. Different summation orders leave about 1e-5 of
+/// the largest logit in f32 over tens of layers; the bounds are far above that and far below
+/// what any mistake makes.
+fn cross_check(open: &OpenModel, model: &Llama, window: &[u32]) -> Result<CrossCheck> {
+    let theirs = oracle::last_logits(&open.config, open.weights.clone(), window)?;
+    let hidden = model.forward(window, &mut model.empty_cache())?;
+    let ours =
+        model.logits(&hidden.narrow(0, window.len() - 1, 1)?)?.squeeze(0)?.to_vec1::<f32>()?;
+    let largest = theirs.iter().fold(0f32, |m, x| m.max(x.abs()));
+    let difference = theirs.iter().zip(&ours).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+    let bound = if model.dtype() == DType::F32 { 1e-3 } else { 1e-1 };
+    // Written so that NaN fails.
+    let agrees = difference <= bound * largest;
+    if !agrees {
+        return Err(Error::system(format!(
+            "cross-check: expected candle-transformers' logits to within {bound} of the largest, {largest}, \
+             found a difference of {difference}"
+        ))
+        .hint("please report this model: its numbers cannot be trusted"));
+    }
+    Ok(CrossCheck {
+        oracle: "candle-transformers Llama, f32, last position of the first window".into(),
+        largest_logit: largest,
+        largest_difference: difference,
+    })
+}
