@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::eval::{Observer, prefix};
 use crate::hub::Hub;
 use crate::model::Llama;
-use crate::model::oracle;
+use crate::model::oracle::Oracle;
 use crate::model::source::OpenModel;
 use crate::report::validation::{CrossCheck, ModelInfo, Run, TextInfo, Validation};
 use crate::settings::{Bos, Settings};
@@ -110,7 +110,7 @@ fn window_bos(settings: &Settings, open: &OpenModel) -> Result<Option<u32>> {
 /// the largest logit in f32 over tens of layers; the bounds are far above that and far below
 /// what any mistake makes.
 fn cross_check(open: &OpenModel, model: &Llama, window: &[u32]) -> Result<CrossCheck> {
-    let theirs = oracle::last_logits(&open.config, open.weights.clone(), window)?;
+    let theirs = Oracle::load(&open.config, open.weights.clone())?.last_logits(window)?;
     let hidden = model.forward(window, &mut model.empty_cache())?;
     let ours =
         model.logits(&hidden.narrow(0, window.len() - 1, 1)?)?.squeeze(0)?.to_vec1::<f32>()?;

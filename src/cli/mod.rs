@@ -4,9 +4,11 @@ mod output;
 mod progress;
 mod validate;
 
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Result};
 use clap::{Parser, Subcommand};
+use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
+use std::sync::Mutex;
 
 /// What does compressing the KV cache cost this model on this text?
 #[derive(Parser)]
@@ -30,10 +32,9 @@ const LIMIT_MISSED: u8 = 1;
 pub fn main() -> ExitCode {
     // clap prints help, version and usage errors itself, with exit status 0 or 2.
     let cli = Cli::parse();
-    let outcome = match cli.command {
+    match catch_panics(|| match cli.command {
         Command::Validate(arguments) => arguments.run(),
-    };
-    match outcome {
+    }) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::LimitMissed) => ExitCode::from(LIMIT_MISSED),
         Err(error) => {
@@ -49,6 +50,22 @@ pub fn main() -> ExitCode {
 enum Outcome {
     Done,
     LimitMissed,
+}
+
+/// A panic is a bug; it too ends in an error, a hint and exit status 3, not in a backtrace.
+/// The hook keeps the message: what unwinds carries no place.
+fn catch_panics(run: impl FnOnce() -> Result<Outcome>) -> Result<Outcome> {
+    static LAST: Mutex<String> = Mutex::new(String::new());
+    std::panic::set_hook(Box::new(|panic| {
+        if let Ok(mut last) = LAST.lock() {
+            *last = panic.to_string().replace('\n', " ");
+        }
+    }));
+    std::panic::catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
+        let what = LAST.lock().map(|last| last.clone()).unwrap_or_default();
+        Err(Error::system(format!("a bug in kvgauge: {what}"))
+            .hint("please report it with the command line that led here"))
+    })
 }
 
 /// Two lines: what, and what to do.

@@ -169,10 +169,6 @@ impl Download {
         if path.is_file() {
             return Ok(path); // another process was quicker
         }
-        if path.is_symlink() && !path.exists() {
-            // Its blob was deleted; hf-hub would trip over it.
-            let _ = fs::remove_file(&path);
-        }
         let mut resumes =
             prepare_part(&part, size, is_hex(etag, 64)).map_err(|error| local(&part, &error))?;
         drop(lock); // hf-hub takes it itself
@@ -188,17 +184,17 @@ impl Download {
             };
             let repo = self.hub.api.repo(pinned.clone());
             let outcome = repo.download_with_progress(&self.file, check);
-            match (refusal.try_recv(), outcome) {
-                (Err(_), Ok(path)) => return Ok(path),
-                (Err(_), Err(error)) => return Err(broken(error)),
-                (Ok(_), _) if resumes => resumes = false, // what was here was something else
-                (Ok(reason), _) => {
-                    // hf-hub has made them only if the part could not be deleted.
-                    let _ = fs::remove_file(&path);
-                    let _ = fs::remove_file(&blob);
-                    return Err(reason);
-                }
+            let Ok(reason) = refusal.try_recv() else {
+                return outcome.map_err(broken);
+            };
+            // Only if the part could not be taken away from it:
+            if let Ok(path) = outcome {
+                let _ = fs::remove_file(path);
             }
+            if !resumes {
+                return Err(reason);
+            }
+            resumes = false; // what was here already was something else: once more, from nothing
         }
     }
 
@@ -244,22 +240,18 @@ impl Download {
             _ => return Err(broken(error)),
         };
         let header = |name| answer.headers().get(name)?.to_str().ok();
+        let commit = header("x-repo-commit").filter(|commit| is_plain_path(commit));
+        let commit = self.commit.clone().or(commit.map(str::to_string));
         let spelling = "check the spelling of OWNER/NAME and of the file";
-        match (header("x-error-code"), &self.commit) {
-            (Some("EntryNotFound"), None) => Ok(Answer::Absent {
-                commit: header("x-repo-commit")
-                    .filter(|commit| is_plain_path(commit))
-                    .map(str::to_string),
-            }),
-            // A settled commit proves that the repository exists, should the hub not say more.
-            (Some("EntryNotFound") | None, Some(commit)) if status == 404 => {
-                Ok(Answer::Absent { commit: Some(commit.clone()) })
-            }
-            (Some("RevisionNotFound"), _) => {
+        match header("x-error-code") {
+            Some("EntryNotFound") => Ok(Answer::Absent { commit }),
+            // A settled commit is proof enough that the repository exists.
+            None if status == 404 && self.commit.is_some() => Ok(Answer::Absent { commit }),
+            Some("RevisionNotFound") => {
                 let hint = "after the @ goes a branch, a tag or a full commit hash";
                 Err(Error::input(format!("no revision {revision}")).hint(hint))
             }
-            (Some("GatedRepo"), _) => {
+            Some("GatedRepo") => {
                 let message = format!("access to this repository is restricted (status {status})");
                 Err(Error::input(message).hint(ACCESS_HINT))
             }

@@ -7,32 +7,29 @@ use candle_nn::VarBuilder;
 use candle_nn::var_builder::SimpleBackend;
 use candle_transformers::models::llama as theirs;
 
-/// Last-position logits [vocab] of candle-transformers' Llama in f32 on the CPU.
-/// What its configuration cannot express is an error.
-pub fn last_logits(config: &ModelConfig, weights: WeightsRef, tokens: &[u32]) -> Result<Vec<f32>> {
-    let oracle = Oracle::load(config, weights)?;
-    oracle.last_logits(tokens)
-}
-
 /// The weight sources the oracle can read from.
 pub type WeightsRef = std::sync::Arc<dyn Weights + Send + Sync>;
 
+/// candle-transformers' Llama in f32 on the CPU.
 pub struct Oracle {
     model: theirs::Llama,
-    config: theirs::Config,
+    /// Without tokens: every pass starts from a copy.
+    empty: theirs::Cache,
 }
 
 impl Oracle {
+    /// What candle-transformers' configuration cannot express is an error.
     pub fn load(config: &ModelConfig, weights: WeightsRef) -> Result<Self> {
         let config = oracle_config(config)?;
         let builder = VarBuilder::from_backend(Box::new(Backend(weights)), DType::F32, Device::Cpu);
-        Ok(Self { model: theirs::Llama::load(builder, &config)?, config })
+        let empty = theirs::Cache::new(true, DType::F32, &config, &Device::Cpu)?;
+        Ok(Self { model: theirs::Llama::load(builder, &config)?, empty })
     }
 
+    /// Logits [vocab] after the last of `tokens`, which start at position 0.
     pub fn last_logits(&self, tokens: &[u32]) -> Result<Vec<f32>> {
-        let mut cache = theirs::Cache::new(true, DType::F32, &self.config, &Device::Cpu)?;
         let ids = Tensor::new(tokens, &Device::Cpu)?.unsqueeze(0)?;
-        Ok(self.model.forward(&ids, 0, &mut cache)?.squeeze(0)?.to_vec1()?)
+        Ok(self.model.forward(&ids, 0, &mut self.empty.clone())?.squeeze(0)?.to_vec1()?)
     }
 }
 

@@ -5,7 +5,7 @@
 
 use crate::codec::{Distortion, DistortionSum};
 use crate::corpus::Text;
-use crate::eval::stats::{Estimate, Verdict, quantile, verdict};
+use crate::eval::stats::{Estimate, Verdict, positive_ci95, quantile, verdict};
 use crate::eval::{CodecOutcome, Evaluation, prefix};
 use crate::model::source::{OpenModel, Provenance};
 use crate::platform;
@@ -100,6 +100,8 @@ pub struct CodecResult {
     /// Root mean square change of the true token's probability, 0…1.
     pub rms_delta_p: f64,
     pub nll_per_window: Vec<f64>,
+    /// Mean over a window's targets, nats.
+    pub kld_per_window: Vec<f64>,
     pub key: Distortion,
     pub value: Distortion,
     pub layers: Vec<LayerResult>,
@@ -244,7 +246,9 @@ impl CodecResult {
             let base: f64 = baseline[w].iter().sum();
             (codec - base) / tokens(w)
         });
-        let kld = per_window(&|w| scores[w].iter().map(|s| s.kld).sum::<f64>() / tokens(w));
+        let kld_per_window: Vec<f64> = (0..scores.len())
+            .map(|w| scores[w].iter().map(|score| score.kld).sum::<f64>() / tokens(w))
+            .collect();
         let top1 =
             per_window(&|w| scores[w].iter().filter(|s| s.same_top).count() as f64 / tokens(w));
         let squares =
@@ -280,8 +284,8 @@ impl CodecResult {
             perplexity_change_percent_ci95: log_ratio.ci95().map(|ends| ends.map(percent)),
             mean_log_ratio: log_ratio.mean,
             mean_log_ratio_ci95: log_ratio.ci95(),
-            kld_mean: kld.mean,
-            kld_mean_ci95: kld.ci95(),
+            kld_mean: Estimate::of(&kld_per_window).mean,
+            kld_mean_ci95: positive_ci95(&kld_per_window),
             kld_p50: quantile(&klds, 0.5),
             kld_p90: quantile(&klds, 0.9),
             kld_p99: quantile(&klds, 0.99),
@@ -291,6 +295,7 @@ impl CodecResult {
             top1_agreement_ci95: top1.ci95(),
             rms_delta_p: squares.mean.sqrt(),
             nll_per_window: window_sums(&nll),
+            kld_per_window,
             key: sum(|layer| layer.key),
             value: sum(|layer| layer.value),
             layers: outcome

