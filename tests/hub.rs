@@ -742,3 +742,104 @@ fn a_bad_endpoint_is_the_requests_fault() {
     let outcome = setup.hub(|options| options.endpoint = "huggingface.co".to_string());
     assert_input(outcome, &["HF_ENDPOINT", "huggingface.co"], "");
 }
+
+/// `kvgauge validate` through the hub: the embedded model's files served as a repository.
+struct CommandLine {
+    server: HubServer,
+    home: TempDir,
+}
+
+impl CommandLine {
+    fn new() -> Self {
+        let server = HubServer::start();
+        let file = |name: &str| read(Path::new("data/builtin").join(name));
+        let (config, tokenizer, weights) =
+            (file("config.json"), file("tokenizer.json"), file("model.safetensors"));
+        let files = [
+            ("config.json", &config[..], false),
+            ("tokenizer.json", &tokenizer[..], false),
+            ("model.safetensors", &weights[..], true),
+        ];
+        server.push("owner/tiny-llama", FIRST, &files);
+        Self { server, home: TempDir::new().expect("a folder") }
+    }
+
+    fn run(&self, arguments: &[&str]) -> std::process::Output {
+        std::process::Command::new(env!("CARGO_BIN_EXE_kvgauge"))
+            .args(["validate", "--context", "64", "--windows", "2", "--json"])
+            .args(arguments)
+            .env("HF_ENDPOINT", self.server.endpoint())
+            .env("HF_HOME", self.home.path())
+            .env_remove("HF_HUB_CACHE")
+            .env_remove("HF_HUB_OFFLINE")
+            .env_remove("HF_TOKEN")
+            .output()
+            .expect("kvgauge runs")
+    }
+
+    fn json(&self, arguments: &[&str]) -> serde_json::Value {
+        let output = self.run(arguments);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{errors}");
+        serde_json::from_slice(&output.stdout).expect("one JSON object")
+    }
+
+    fn error(&self, arguments: &[&str], status: i32) -> String {
+        let output = self.run(arguments);
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(status), "{errors}");
+        assert!(output.stdout.is_empty());
+        assert_eq!(errors.matches("error: ").count(), 1, "{errors}");
+        assert_eq!(errors.matches("hint: ").count(), 1, "{errors}");
+        errors
+    }
+}
+
+#[test]
+fn validate_downloads_once_and_reports_the_commit() {
+    let mut command = CommandLine::new();
+    let arguments = ["--model", "owner/tiny-llama", "--text", "builtin"];
+    let first = command.json(&arguments);
+    assert_eq!(first["model"]["source"], "owner/tiny-llama");
+    assert_eq!(first["model"]["revision"], FIRST);
+    command.server.stop();
+    let again = command.json(&arguments);
+    let offline = command.json(&[&arguments[..], &["--offline"]].concat());
+    let builtin = command.json(&["--model", "builtin", "--text", "builtin"]);
+    for other in [again, offline, builtin] {
+        assert_eq!(other["baseline"], first["baseline"]);
+        assert_eq!(other["codecs"], first["codecs"]);
+    }
+    let missing = command.error(&["--model", "owner/other", "--offline"], 2);
+    assert!(missing.contains("owner/other"), "{missing}");
+}
+
+#[test]
+fn validate_takes_wikitext_from_its_zip_and_checks_it() {
+    let command = CommandLine::new();
+    let serve = |text: &[u8]| {
+        let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+        let method = zip::write::SimpleFileOptions::default()
+            .compression_method(zip::CompressionMethod::Deflated);
+        zip.start_file("wikitext-2-raw/wiki.test.raw", method).expect("a member");
+        std::io::Write::write_all(&mut zip, text).expect("zipped");
+        let zip = zip.finish().expect("a zip").into_inner();
+        command.server.push("ggml-org/ci", SECOND, &[("wikitext-2-raw-v1.zip", &zip, true)]);
+    };
+    let arguments = ["--model", "owner/tiny-llama", "--text", "wikitext-2"];
+    serve(b"some other text");
+    let error = command.error(&arguments, 3);
+    assert!(error.contains("expected sha256 173c87a5"), "{error}");
+
+    let shared = std::env::var_os("KVGAUGE_SHARED").map_or("../shared".into(), PathBuf::from);
+    let Ok(text) = std::fs::read(shared.join("data/wiki.test.raw")) else {
+        assert!(std::env::var_os("KVGAUGE_NO_SKIP").is_none(), "no wiki.test.raw");
+        eprintln!("skipped: wikitext-2: no wiki.test.raw in {}", shared.display());
+        return;
+    };
+    std::fs::remove_dir_all(command.home.path().join("hub/datasets--ggml-org--ci")).expect("gone");
+    serve(&text);
+    let result = command.json(&arguments);
+    assert_eq!(result["text"]["source"], "wikitext-2");
+    assert_eq!(result["text"]["bytes"], text.len());
+}

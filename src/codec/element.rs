@@ -16,10 +16,12 @@ pub trait Element: Copy + Default + Send + Sync + 'static {
 impl Element for f32 {
     const MAX: f32 = f32::MAX;
 
+    #[inline(always)]
     fn to_f32(self) -> f32 {
         self
     }
 
+    #[inline(always)]
     fn from_f32_saturating(value: f32) -> Self {
         value.clamp(-<Self as Element>::MAX, <Self as Element>::MAX)
     }
@@ -28,10 +30,12 @@ impl Element for f32 {
 impl Element for f16 {
     const MAX: f32 = 65504.0;
 
+    #[inline(always)]
     fn to_f32(self) -> f32 {
         f16::to_f32(self)
     }
 
+    #[inline(always)]
     fn from_f32_saturating(value: f32) -> Self {
         f16::from_f32(value.clamp(-<Self as Element>::MAX, <Self as Element>::MAX))
     }
@@ -41,10 +45,12 @@ impl Element for bf16 {
     // 0x7f7f, the largest finite bfloat16.
     const MAX: f32 = f32::from_bits(0x7f7f_0000);
 
+    #[inline(always)]
     fn to_f32(self) -> f32 {
         bf16::to_f32(self)
     }
 
+    #[inline(always)]
     fn from_f32_saturating(value: f32) -> Self {
         bf16::from_f32(value.clamp(-<Self as Element>::MAX, <Self as Element>::MAX))
     }

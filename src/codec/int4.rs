@@ -16,11 +16,12 @@
 
 use super::Element;
 use half::f16;
+use pulp::Arch;
 use rayon::prelude::*;
 
 const MAX_CODE: f32 = 7.0;
-/// The byte of two zero codes.
-const ZERO_PAIR: u8 = 0x88;
+/// How code 0 is stored.
+const ZERO_LEVEL: u8 = 8;
 /// Values a rayon task takes at least: small tensors stay on one thread.
 const TASK: usize = 1 << 14;
 
@@ -61,7 +62,7 @@ impl Int4Payload {
         Self {
             len,
             group,
-            codes: vec![ZERO_PAIR; len.div_ceil(2)],
+            codes: vec![0; len.div_ceil(2)],
             scales: vec![f16::ZERO; len.div_ceil(group)],
             exponent,
         }
@@ -77,13 +78,18 @@ impl Int4Payload {
             .zip(self.codes.par_chunks_mut(task / 2))
             .zip(self.scales.par_chunks_mut(task / group))
             .map(|((values, codes), scales)| {
-                let mut in_range = true;
-                for (index, (group_values, scale)) in
-                    values.chunks(group).zip(scales.iter_mut()).enumerate()
-                {
-                    in_range &= quantise_group(group_values, index * group, codes, scale, unit);
-                }
-                in_range
+                let mut scaled = vec![0f32; values.len()];
+                let mut levels = vec![0u8; values.len()];
+                Arch::new().dispatch(|| {
+                    widen(values, unit, &mut scaled);
+                    let mut in_range = true;
+                    let groups = scaled.chunks(group).zip(levels.chunks_mut(group));
+                    for ((values, levels), scale) in groups.zip(scales.iter_mut()) {
+                        in_range &= quantise_group(values, levels, scale);
+                    }
+                    pack(&levels, codes);
+                    in_range
+                })
             })
             .reduce(|| true, |a, b| a & b)
     }
@@ -96,15 +102,18 @@ impl Int4Payload {
             .zip(self.codes.par_chunks(task / 2))
             .zip(self.scales.par_chunks(task / group))
             .for_each(|((out, codes), scales)| {
-                for (index, (out, scale)) in out.chunks_mut(group).zip(scales).enumerate() {
-                    let scale = scale.to_f32();
-                    for (offset, out) in out.iter_mut().enumerate() {
-                        let at = index * group + offset;
-                        let nibble = (codes[at / 2] >> (4 * (at & 1))) & 0xf;
-                        let value = (f32::from(nibble) - 8.0) * scale;
-                        *out = T::from_f32_saturating(unit.times(value));
+                let mut levels = vec![0u8; out.len()];
+                Arch::new().dispatch(|| {
+                    unpack(codes, &mut levels);
+                    let groups = out.chunks_mut(group).zip(levels.chunks(group));
+                    for ((out, levels), scale) in groups.zip(scales) {
+                        let scale = scale.to_f32();
+                        for (out, level) in out.iter_mut().zip(levels) {
+                            let code = f32::from(*level) - f32::from(ZERO_LEVEL);
+                            *out = T::from_f32_saturating(unit.times(code * scale));
+                        }
                     }
-                }
+                });
             });
     }
 
@@ -129,33 +138,67 @@ fn task_len(group: usize) -> usize {
     2 * group * (TASK / (2 * group)).max(1)
 }
 
-/// Quantises one group, which starts at index `at` of the task's `codes`.
-fn quantise_group<T: Element>(
-    values: &[T],
-    at: usize,
-    codes: &mut [u8],
-    scale: &mut f16,
-    unit: PowerOfTwo,
-) -> bool {
-    let absmax = values.iter().fold(0f32, |m, v| m.max(v.to_f32().abs()));
-    if absmax == 0.0 {
-        return true;
+#[inline(always)]
+fn widen<T: Element>(values: &[T], unit: PowerOfTwo, out: &mut [f32]) {
+    for (out, value) in out.iter_mut().zip(values) {
+        *out = unit.times(value.to_f32());
     }
-    *scale = f16::from_f32(unit.times(absmax) / MAX_CODE);
+}
+
+/// Levels are codes + 8. False when the group is not zero and its scale is out of range; a
+/// scale of zero leaves the group zero.
+#[inline(always)]
+fn quantise_group(values: &[f32], levels: &mut [u8], scale: &mut f16) -> bool {
+    let absmax = largest(values);
+    *scale = f16::from_f32(absmax / MAX_CODE);
     let rounded = scale.to_f32();
     if rounded == 0.0 || !rounded.is_finite() {
-        return false;
+        levels.fill(ZERO_LEVEL);
+        return absmax == 0.0;
     }
     let inverse = 1.0 / rounded;
-    for (offset, value) in values.iter().enumerate() {
-        let code =
-            (unit.times(value.to_f32()) * inverse).round_ties_even().clamp(-MAX_CODE, MAX_CODE);
-        let nibble = (code + 8.0) as u8;
-        let index = at + offset;
-        // Every nibble starts as 8: XOR with 8 clears it, whatever its neighbour holds.
-        codes[index / 2] ^= (nibble ^ 8) << (4 * (index & 1));
+    for (level, value) in levels.iter_mut().zip(values) {
+        // 1.5·2^23 + 8: the sum rounds half to even at the unit and leaves code + 8 in its low
+        // mantissa bits. Saturating first is the same, since the bounds are whole numbers.
+        let code = (value * inverse).clamp(-MAX_CODE, MAX_CODE);
+        *level = (code + (12_582_912.0 + 8.0)).to_bits() as u8;
     }
     *scale >= f16::MIN_POSITIVE
+}
+
+/// max |x|, in independent lanes so that it vectorises.
+#[inline(always)]
+fn largest(values: &[f32]) -> f32 {
+    let mut lanes = [0f32; 16];
+    let (chunks, rest) = values.as_chunks::<16>();
+    for chunk in chunks {
+        for (lane, value) in lanes.iter_mut().zip(chunk) {
+            *lane = lane.max(value.abs());
+        }
+    }
+    lanes.into_iter().chain(rest.iter().map(|v| v.abs())).fold(0.0, f32::max)
+}
+
+#[inline(always)]
+fn pack(levels: &[u8], codes: &mut [u8]) {
+    let (pairs, last) = levels.as_chunks::<2>();
+    for (code, [low, high]) in codes.iter_mut().zip(pairs) {
+        *code = low | high << 4;
+    }
+    if let ([low], Some(code)) = (last, codes.last_mut()) {
+        *code = low | ZERO_LEVEL << 4;
+    }
+}
+
+#[inline(always)]
+fn unpack(codes: &[u8], levels: &mut [u8]) {
+    let (pairs, last) = levels.as_chunks_mut::<2>();
+    for ([low, high], code) in pairs.iter_mut().zip(codes) {
+        (*low, *high) = (code & 0xf, code >> 4);
+    }
+    if let ([low], Some(code)) = (last, codes.last()) {
+        *low = code & 0xf;
+    }
 }
 
 /// Multiplication by 2^n, exact while the result is normal, for any n an f32 tensor can need:
@@ -169,6 +212,7 @@ impl PowerOfTwo {
         Self((half as f32).exp2(), ((n - half) as f32).exp2())
     }
 
+    #[inline(always)]
     fn times(self, value: f32) -> f32 {
         value * self.0 * self.1
     }

@@ -48,7 +48,10 @@ pub enum Payload {
 impl TensorCodec {
     /// Compresses a flattened row-major tensor. NaN and infinities are errors that name the index.
     pub fn compress<T: Element>(&self, values: &[T]) -> Result<Payload> {
-        if let Some(index) = values.iter().position(|v| !v.to_f32().is_finite()) {
+        // All of them first: a search that may stop early does not vectorise.
+        let finite = values.iter().fold(true, |all, v| all & v.to_f32().is_finite());
+        let bad = || values.iter().position(|v| !v.to_f32().is_finite());
+        if let Some(index) = if finite { None } else { bad() } {
             return Err(Error::input(format!(
                 "index {index}: expected a finite number, found {}",
                 values[index].to_f32()
