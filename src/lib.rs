@@ -17,6 +17,7 @@ pub mod model;
 mod platform;
 pub mod report;
 pub mod settings;
+mod tensor;
 pub mod validate;
 
 pub use error::{Error, Result};

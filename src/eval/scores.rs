@@ -4,7 +4,9 @@
 //! the logits is f64: f32 exponentials alone would leave 1e-7.
 
 use crate::error::{Error, Result};
+use crate::tensor::with_f32;
 use candle_core::Tensor;
+use pulp::Arch;
 use rayon::prelude::*;
 
 /// The baseline's view of one scored target.
@@ -30,27 +32,31 @@ pub struct TokenScore {
     pub delta_p: f64,
 }
 
-/// Logits of one chunk of targets, row-major on the host.
-pub struct Logits {
-    values: Vec<f32>,
-    vocab: usize,
-}
+/// Logits of one chunk of targets, [rows, vocab], f32 on the CPU.
+pub struct Logits(Tensor);
 
 impl Logits {
-    /// `logits`: [rows, vocab], f32 on the CPU.
     pub fn new(logits: &Tensor) -> Result<Self> {
-        let (_, vocab) = logits.dims2()?;
-        Ok(Self { values: logits.flatten_all()?.to_vec1()?, vocab })
+        logits.dims2()?;
+        Ok(Self(logits.contiguous()?))
     }
 
     /// One baseline row a target. NaN logits are an error: nothing after them means anything.
     pub fn base_rows(&self, targets: &[u32]) -> Result<Vec<BaseRow>> {
-        self.rows(targets)
-            .map(|(row, target)| {
-                let (top, max, log_sum) = log_sum_exp(row)?;
-                Ok(BaseRow { max, log_sum, top, nll: log_sum - f64::from(row[target]) })
-            })
-            .collect()
+        self.read(|logits| {
+            rows(logits, targets.len())
+                .zip(targets)
+                .map(|(row, target)| {
+                    let (top, max, log_sum) = log_sum_exp(row)?;
+                    Ok(BaseRow {
+                        max,
+                        log_sum,
+                        top,
+                        nll: log_sum - f64::from(row[*target as usize]),
+                    })
+                })
+                .collect()
+        })
     }
 
     /// Scores this arm's logits against the baseline's.
@@ -60,56 +66,126 @@ impl Logits {
         base_rows: &[BaseRow],
         targets: &[u32],
     ) -> Result<Vec<TokenScore>> {
-        self.rows(targets)
-            .zip(base.values.par_chunks(base.vocab))
-            .zip(base_rows)
-            .map(|(((row, target), base_row), base)| {
-                let (top, _, log_sum) = log_sum_exp(row)?;
-                // Σ p·(l0 − l1) − (ln Z0 − ln Z1), with p = exp(l0 − max) / Σ exp(l0 − max)
-                let mut weighted = 0f64;
-                for (l0, l1) in base_row.iter().zip(row) {
-                    let (l0, l1) = (f64::from(*l0), f64::from(*l1));
-                    weighted += (l0 - base.max).exp() * (l0 - l1);
-                }
-                let total = (base.log_sum - base.max).exp();
-                let kld = weighted / total - (base.log_sum - log_sum);
-                let nll = log_sum - f64::from(row[target]);
-                Ok(TokenScore {
-                    nll,
-                    // Rounding alone can make a divergence of equal rows −1e-16.
-                    kld: kld.max(0.0),
-                    same_top: top == base.top,
-                    delta_p: (-nll).exp() - (-base.nll).exp(),
-                })
+        self.read(|logits| {
+            base.read(|base| {
+                rows(logits, targets.len())
+                    .zip(rows(base, targets.len()))
+                    .zip(base_rows.par_iter().zip(targets))
+                    .map(|((row, base_row), (base, target))| {
+                        score_row(row, base_row, base, *target as usize)
+                    })
+                    .collect()
             })
-            .collect()
+        })
     }
 
-    fn rows<'a>(
-        &'a self,
-        targets: &'a [u32],
-    ) -> impl IndexedParallelIterator<Item = (&'a [f32], usize)> {
-        self.values.par_chunks(self.vocab).zip(targets).map(|(row, target)| (row, *target as usize))
+    fn read<R>(&self, f: impl FnOnce(&[f32]) -> Result<R>) -> Result<R> {
+        with_f32(&self.0, f)?.unwrap_or_else(|| {
+            Err(Error::system(format!("logits: expected f32 on the CPU, found {:?}", self.0)))
+        })
     }
+}
+
+fn rows(logits: &[f32], count: usize) -> impl IndexedParallelIterator<Item = &[f32]> {
+    logits.par_chunks_exact(logits.len() / count.max(1))
+}
+
+fn score_row(row: &[f32], base_row: &[f32], base: &BaseRow, target: usize) -> Result<TokenScore> {
+    let (top, _, log_sum) = log_sum_exp(row)?;
+    // Σ p·(l0 − l1) − (ln Z0 − ln Z1), with p = exp(l0 − max) / Σ exp(l0 − max)
+    let weighted =
+        Arch::new().dispatch(|| sum(base_row, row, |l0, l1| exp(l0 - base.max) * (l0 - l1)));
+    let total = (base.log_sum - base.max).exp();
+    let kld = weighted / total - (base.log_sum - log_sum);
+    let nll = log_sum - f64::from(row[target]);
+    Ok(TokenScore {
+        nll,
+        // Rounding alone can make a divergence of equal rows −1e-16.
+        kld: kld.max(0.0),
+        same_top: top == base.top,
+        delta_p: (-nll).exp() - (-base.nll).exp(),
+    })
 }
 
 /// (index of the largest logit, its value, ln Σ exp). The first of equal logits wins.
 fn log_sum_exp(row: &[f32]) -> Result<(usize, f64, f64)> {
-    let mut top = 0;
-    for (index, logit) in row.iter().enumerate() {
-        if *logit > row[top] {
-            top = index;
-        }
-    }
-    let max = f64::from(row[top]);
-    let sum: f64 = row.iter().map(|logit| (f64::from(*logit) - max).exp()).sum();
-    let log_sum = max + sum.ln();
+    let (max, total) = Arch::new().dispatch(|| {
+        let max = largest(row);
+        let from = f64::from(max);
+        (max, sum(row, row, |logit, _| exp(logit - from)))
+    });
+    let top = row.iter().position(|logit| *logit == max).unwrap_or(0);
+    // NaN anywhere makes the sum NaN: a maximum alone would pass over it.
+    let max = f64::from(max);
+    let log_sum = max + total.ln();
     if log_sum.is_finite() {
         Ok((top, max, log_sum))
     } else {
         Err(Error::system("logits: expected finite numbers, found NaN or infinity")
             .hint("activations overflowed: try --dtype f32 or bf16"))
     }
+}
+
+/// Independent accumulators of a reduction, so that it vectorises.
+const LANES: usize = 16;
+
+#[inline(always)]
+fn largest(row: &[f32]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let (chunks, rest) = row.as_chunks::<LANES>();
+    for chunk in chunks {
+        for (lane, x) in lanes.iter_mut().zip(chunk) {
+            *lane = lane.max(*x);
+        }
+    }
+    lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |m, x| m.max(*x))
+}
+
+/// Σ f(a, b) over two rows of one length.
+#[inline(always)]
+fn sum(a: &[f32], b: &[f32], f: impl Fn(f64, f64) -> f64) -> f64 {
+    let mut lanes = [0f64; LANES];
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    for (a, b) in a.iter().zip(b) {
+        for (lane, (a, b)) in lanes.iter_mut().zip(a.iter().zip(b)) {
+            *lane += f(f64::from(*a), f64::from(*b));
+        }
+    }
+    let rest: f64 = a_rest.iter().zip(b_rest).map(|(a, b)| f(f64::from(*a), f64::from(*b))).sum();
+    lanes.iter().sum::<f64>() + rest
+}
+
+/// e^x in f64 to 1e-15 of itself for x in [−700, 700], clamped outside; NaN stays NaN.
+/// x = n·ln 2 + r, |r| ≤ ln 2 / 2, and Taylor's polynomial in r; branch-free, so that loops over
+/// it vectorise.
+#[inline(always)]
+fn exp(x: f64) -> f64 {
+    // 1.5·2^52: adding it leaves the nearest integer in the low mantissa bits.
+    const ROUND: f64 = 6_755_399_441_055_744.0;
+    const LN2_HIGH: f64 = 0.693_147_180_369_123_8;
+    const LN2_LOW: f64 = 1.908_214_929_270_587_7e-10;
+    let x = x.clamp(-700.0, 700.0);
+    let shifted = x * std::f64::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
+    let r = x - n * LN2_HIGH - n * LN2_LOW;
+    // 1/k!
+    const COEFFICIENTS: [f64; 13] = [
+        1.0 / 479_001_600.0,
+        1.0 / 39_916_800.0,
+        1.0 / 3_628_800.0,
+        1.0 / 362_880.0,
+        1.0 / 40_320.0,
+        1.0 / 5_040.0,
+        1.0 / 720.0,
+        1.0 / 120.0,
+        1.0 / 24.0,
+        1.0 / 6.0,
+        0.5,
+        1.0,
+        1.0,
+    ];
+    let p = COEFFICIENTS.iter().fold(0.0, |p, c| p * r + c);
+    p * f64::from_bits((shifted.to_bits() << 52).wrapping_add(1023 << 52))
 }
 
 #[cfg(test)]
@@ -154,6 +230,15 @@ mod tests {
         let expected = (p * delta.exp_m1()).ln_1p() - p * delta;
         assert!((found - expected).abs() < 1e-14, "{found} {expected}");
         assert_eq!(base.score(&base, &rows, &[0]).unwrap()[0].kld, 0.0);
+    }
+
+    #[test]
+    fn exp_is_within_1e_15() {
+        for i in -700_000..700_000 {
+            let x = f64::from(i) * 1e-3;
+            assert!((exp(x) / x.exp() - 1.0).abs() < 1e-15, "exp({x}) = {}", exp(x));
+        }
+        assert!(exp(f64::NAN).is_nan());
     }
 
     #[test]

@@ -213,14 +213,14 @@ mod tests {
         move || (-2.0 * uniform().ln()).sqrt() * (2.0 * std::f64::consts::PI * uniform()).cos()
     }
 
-    /// Share of 20,000 seeded samples of `n` windows whose interval holds the true mean.
+    /// Share of 5,000 seeded samples of `n` windows whose interval holds the true mean.
     fn coverage(
         n: usize,
         mut draw: impl FnMut() -> f64,
         mean: f64,
         interval: impl Fn(&[f64]) -> [f64; 2],
     ) -> f64 {
-        const SAMPLES: usize = 20_000;
+        const SAMPLES: usize = 5_000;
         let mut values = vec![0.0; n];
         let mut held = 0;
         for _ in 0..SAMPLES {

@@ -6,7 +6,8 @@
 //! run time. The one unsafe call is the matrix product, behind bounds checks.
 
 use crate::error::Result;
-use candle_core::{DType, Device, Storage, Tensor};
+use crate::tensor::{is_host_f32, with_f32};
+use candle_core::{Device, Tensor};
 use gemm::Parallelism;
 use pulp::Arch;
 use rayon::prelude::*;
@@ -15,22 +16,6 @@ use rayon::prelude::*;
 const QUERY_BLOCK: usize = 64;
 /// Independent accumulators of a reduction, so that it vectorises.
 const LANES: usize = 16;
-
-/// Calls `f` with the values if the tensor is contiguous f32 on the CPU.
-fn with_f32<R>(tensor: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Result<Option<R>> {
-    if !is_fast(tensor) {
-        return Ok(None);
-    }
-    let (storage, layout) = tensor.storage_and_layout();
-    match (&*storage, layout.contiguous_offsets()) {
-        (Storage::Cpu(cpu), Some((start, end))) => Ok(Some(f(&cpu.as_slice::<f32>()?[start..end]))),
-        _ => Ok(None),
-    }
-}
-
-fn is_fast(tensor: &Tensor) -> bool {
-    tensor.device().is_cpu() && tensor.dtype() == DType::F32 && tensor.is_contiguous()
-}
 
 /// See [`super::attention::split_and_rotate`].
 pub fn split_and_rotate(
@@ -41,7 +26,7 @@ pub fn split_and_rotate(
     kv_heads: usize,
     head_dim: usize,
 ) -> Result<Option<(Tensor, Tensor, Tensor)>> {
-    if !(is_fast(cos) && is_fast(sin)) {
+    if !(is_host_f32(cos) && is_host_f32(sin)) {
         return Ok(None);
     }
     let (tokens, width) = qkv.dims2()?;
