@@ -30,6 +30,7 @@ pub fn run(settings: &Settings, hub: &Hub, progress: &mut dyn Progress) -> Resul
     progress.stage("opening the model");
     let open = settings.source.open(&settings.model, hub)?;
     let context = settings.context_for(open.config.max_context())?;
+    prefix::check_groups(&open.config, context, &settings.codec)?;
     let bos = window_bos(settings, &open)?;
 
     progress.stage("reading the text");

@@ -12,7 +12,7 @@ use tokenizers::Tokenizer;
 /// The standard text of perplexity figures, as llama.cpp's scripts fetch it.
 const WIKITEXT_REPO: &str = "ggml-org/ci";
 const WIKITEXT_ZIP: &str = "wikitext-2-raw-v1.zip";
-const WIKITEXT_MEMBER: &str = "wikitext-2-raw/wiki.test.raw";
+const WIKITEXT_MEMBER: &str = "wiki.test.raw";
 const WIKITEXT_SHA256: &str = "173c87a53759e0201f33e0ccf978e510c2042d7f2cb78229d9a50d79b9e7dd08";
 
 /// A text and where it came from.
@@ -43,9 +43,15 @@ impl Text {
         let file = std::fs::File::open(&path).map_err(|e| Error::io(&path, &e))?;
         let mut archive =
             zip::ZipArchive::new(file).map_err(|e| damaged(format!("not a zip archive: {e}")))?;
-        let mut member = archive
-            .by_name(WIKITEXT_MEMBER)
-            .map_err(|e| damaged(format!("{WIKITEXT_MEMBER}: {e}")))?;
+        // In the archive's one folder, whatever that is called.
+        let name = archive
+            .file_names()
+            .flatten()
+            .find(|name| name.rsplit('/').next() == Some(WIKITEXT_MEMBER))
+            .map(|name| name.into_owned())
+            .ok_or_else(|| damaged(format!("holds no {WIKITEXT_MEMBER}")))?;
+        let mut member =
+            archive.by_name(&name).map_err(|e| damaged(format!("{WIKITEXT_MEMBER}: {e}")))?;
         let mut bytes = Vec::new();
         member.read_to_end(&mut bytes).map_err(|e| damaged(format!("{WIKITEXT_MEMBER}: {e}")))?;
         let found = sha256_hex(&bytes);

@@ -10,7 +10,7 @@ use super::scores::Logits;
 use super::{CodecOutcome, Evaluation, LayerDistortion, Observer, StageTimings};
 use crate::codec::{Codec, DistortionSum, Element, TensorCodec};
 use crate::error::{Error, Result};
-use crate::model::{KvCache, LayerKv, Llama};
+use crate::model::{KvCache, LayerKv, Llama, ModelConfig};
 use candle_core::{DType, Tensor, WithDType};
 use half::{bf16, f16};
 use std::time::{Duration, Instant};
@@ -43,7 +43,7 @@ pub fn evaluate(
     codecs: &[Codec],
     observer: &mut dyn Observer,
 ) -> Result<Evaluation> {
-    check_groups(model, windows.first().map_or(0, Vec::len), codecs)?;
+    check_groups(model.config(), windows.first().map_or(0, Vec::len), codecs)?;
     let mut evaluation = Evaluation {
         baseline: Vec::with_capacity(windows.len()),
         codecs: codecs.iter().map(|codec| CodecOutcome::new(*codec, model)).collect(),
@@ -56,8 +56,8 @@ pub fn evaluate(
 }
 
 /// A group larger than one layer's keys would be a scale for values that are not there.
-fn check_groups(model: &Llama, context: usize, codecs: &[Codec]) -> Result<()> {
-    let config = model.config();
+/// Needs no weights, so that it can be asked before they are read.
+pub fn check_groups(config: &ModelConfig, context: usize, codecs: &[Codec]) -> Result<()> {
     let values = config.kv_heads * prefix_len(context) * config.head_dim;
     for codec in codecs {
         for group in [codec.key.group(), codec.value.group()].into_iter().flatten() {
