@@ -86,8 +86,10 @@ struct HfConfig {
 
 #[derive(Deserialize)]
 struct HfRope {
-    #[serde(alias = "type")]
     rope_type: Option<String>,
+    /// `rope_type`'s old name; transformers 4.43 and later write both where this one was given.
+    #[serde(rename = "type")]
+    old_type: Option<String>,
     rope_theta: Option<f32>,
     factor: Option<f32>,
     low_freq_factor: Option<f32>,
@@ -103,6 +105,11 @@ impl ModelConfig {
             .map_err(|e| Error::input(format!("config.json: not valid JSON: {e}")))?;
         let architecture = any["architectures"][0].as_str().unwrap_or("none").to_string();
         check_architecture(&architecture)?;
+        // What MistralConfig takes where the key is absent; `null` means no window.
+        let mistral = architecture == "MistralForCausalLM";
+        let absent = |key: &str| any.get(key).is_none();
+        let default_window = (mistral && absent("sliding_window")).then_some(4096);
+        let default_kv_heads = (mistral && absent("num_key_value_heads")).then_some(8);
         let hf: HfConfig = serde_json::from_value(any).map_err(|e| {
             Error::input(format!("config.json: {e}"))
                 .hint("the fields of a Llama config.json are needed, as transformers writes it")
@@ -137,7 +144,7 @@ impl ModelConfig {
             intermediate_size: hf.intermediate_size,
             layers: hf.num_hidden_layers,
             heads: hf.num_attention_heads,
-            kv_heads: hf.num_key_value_heads.unwrap_or(hf.num_attention_heads),
+            kv_heads: hf.num_key_value_heads.or(default_kv_heads).unwrap_or(hf.num_attention_heads),
             head_dim: hf.head_dim.unwrap_or(hf.hidden_size / hf.num_attention_heads.max(1)),
             max_position_embeddings: hf.max_position_embeddings,
             rms_norm_eps: hf.rms_norm_eps,
@@ -147,7 +154,7 @@ impl ModelConfig {
             tie_word_embeddings: hf.tie_word_embeddings.unwrap_or(false),
             attention_bias: AttentionBias { qkv: attention_bias, output: attention_bias },
             mlp_bias: hf.mlp_bias.unwrap_or(false),
-            sliding_window: hf.sliding_window.filter(|_| architecture == "MistralForCausalLM"),
+            sliding_window: hf.sliding_window.filter(|_| mistral).or(default_window),
             // A list of several ids has no single first token: leave it to the tokenizer.
             bos_token_id: hf
                 .bos_token_id
@@ -316,7 +323,8 @@ impl HfRope {
             ))),
             None => Err(Error::input(format!("config.json: rope_scaling.{name}: missing"))),
         };
-        Ok(match self.rope_type.as_deref().unwrap_or("default") {
+        let rope_type = self.rope_type.as_deref().or(self.old_type.as_deref());
+        Ok(match rope_type.unwrap_or("default") {
             "default" => RopeScaling::None,
             "linear" => RopeScaling::Linear { factor: need("factor", self.factor)? },
             "llama3" => {
