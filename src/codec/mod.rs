@@ -26,8 +26,8 @@ pub const MIN_GROUP: usize = 8;
 pub enum TensorCodec {
     /// Control: every value rounded to f16, as a cache served in f16 holds it. 16 bits/value.
     F16,
-    /// Symmetric INT4, one f16 scale a group of consecutive values (design of the seed;
-    /// the same levels as `quantize_symmetric` of the common toolkits). 4 + 16/group bits/value.
+    /// Symmetric INT4: codes −7…7 and one f16 scale for `group` consecutive values.
+    /// 4 + 16/group bits/value. See [`Int4Payload`].
     Int4 { group: usize },
 }
 

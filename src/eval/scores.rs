@@ -98,6 +98,9 @@ fn score_row(row: &[f32], base_row: &[f32], base: &BaseRow, target: usize) -> Re
     let total = (base.log_sum - base.max).exp();
     let kld = weighted / total - (base.log_sum - log_sum);
     let nll = log_sum - f64::from(row[target]);
+    if !(kld.is_finite() && nll.is_finite()) {
+        return Err(not_finite());
+    }
     Ok(TokenScore {
         nll,
         // Rounding alone can make a divergence of equal rows −1e-16.
@@ -118,12 +121,12 @@ fn log_sum_exp(row: &[f32]) -> Result<(usize, f64, f64)> {
     // NaN anywhere makes the sum NaN: a maximum alone would pass over it.
     let max = f64::from(max);
     let log_sum = max + total.ln();
-    if log_sum.is_finite() {
-        Ok((top, max, log_sum))
-    } else {
-        Err(Error::system("logits: expected finite numbers, found NaN or infinity")
-            .hint("activations overflowed: try --dtype f32 or bf16"))
-    }
+    if log_sum.is_finite() { Ok((top, max, log_sum)) } else { Err(not_finite()) }
+}
+
+fn not_finite() -> Error {
+    Error::system("logits: expected finite numbers, found NaN or infinity")
+        .hint("activations overflowed: try --dtype f32 or bf16")
 }
 
 /// Independent accumulators of a reduction, so that it vectorises.
