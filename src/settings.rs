@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 pub const DEFAULT_MODEL: &str = "TinyLlama/TinyLlama-1.1B-Chat-v1.0";
 const DEFAULT_CONTEXT: usize = 2048;
 const DEFAULT_WINDOWS: usize = 20;
+/// Far more threads than cores only wait for each other; 100 000 of them stop a machine.
+const MAX_THREADS: usize = 1024;
 /// The shortest window with a prefix and a scored target that depends on it.
 const MIN_CONTEXT: usize = 4;
 
@@ -131,7 +133,14 @@ fn one_line(error: &toml::de::Error, text: &str) -> String {
     let before = &text.as_bytes()[..at];
     let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
     let column = before.iter().rev().take_while(|byte| **byte != b'\n').count() + 1;
-    let message = error.message().replace('\n', " ");
+    // serde names Rust's types; a TOML file has none of them.
+    let message = error
+        .message()
+        .replace('\n', " ")
+        .replace("expected usize", "expected a whole number, 0 or more")
+        .replace("expected u64", "expected a whole number, 0 or more")
+        .replace("expected f64", "expected a number")
+        .replace("expected a sequence", "expected a list such as [\"int4-g64\"]");
     format!("line {line}, column {column}: {message}")
 }
 
@@ -154,7 +163,8 @@ impl Settings {
         if !limit.is_finite() || limit <= -100.0 {
             return Err(Error::input(format!(
                 "--max-ppl-increase: expected a percentage above -100, found {limit}"
-            )));
+            ))
+            .hint("1 accepts a perplexity that is 1 % higher"));
         }
         for (flag, value, least) in [
             ("--context", raw.context, MIN_CONTEXT),
@@ -167,6 +177,12 @@ impl Settings {
                 ))
                 .hint(format!("leave {flag} out for its default")));
             }
+        }
+        if let Some(found) = raw.threads.filter(|threads| *threads > MAX_THREADS) {
+            return Err(Error::input(format!(
+                "--threads: expected at most {MAX_THREADS}, found {found}"
+            ))
+            .hint("leave --threads out to use every core"));
         }
         Ok(Self {
             model,
@@ -301,5 +317,62 @@ impl DeviceKind {
                 .within(format!("--device {name}"))
                 .hint("is a device there, and its driver?")
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<RawSettings> {
+        RawSettings::from_toml(Path::new("x.toml"), text)
+    }
+
+    #[test]
+    fn flags_win_over_the_file_key_by_key() {
+        let flags = RawSettings { context: Some(8), strict: Some(true), ..Default::default() };
+        let file = parse("context = 16\nwindows = \"all\"\nstrict = false\nseed = 3").unwrap();
+        let both = flags.or(file);
+        assert_eq!((both.context, both.strict, both.seed), (Some(8), Some(true), Some(3)));
+        assert_eq!(both.windows, Some(WindowCount::All));
+        assert_eq!(both.model, None);
+    }
+
+    #[test]
+    fn what_nobody_said_has_the_documented_default() {
+        let settings = Settings::resolve(RawSettings::default()).unwrap();
+        assert_eq!(
+            (settings.model.as_str(), settings.text.as_str()),
+            (DEFAULT_MODEL, "wikitext-2")
+        );
+        assert_eq!((settings.windows, settings.first_window), (WindowCount::AtMost(20), 0));
+        assert_eq!(settings.codec[0].to_string(), "int4-g64");
+        assert_eq!((settings.bos, settings.dtype), (Bos::Auto, FloatType::F32));
+        assert_eq!((settings.max_ppl_increase, settings.strict), (1.0, false));
+        assert_eq!(settings.context_for(4096).unwrap(), 2048);
+        assert_eq!(settings.context_for(512).unwrap(), 512);
+        let builtin = RawSettings { model: Some("builtin".into()), ..Default::default() };
+        assert_eq!(Settings::resolve(builtin).unwrap().text, "builtin");
+    }
+
+    #[test]
+    fn toml_errors_are_one_line_with_a_place() {
+        let error = parse("# comment\nseed = 1\ncontext = 1.5").unwrap_err().to_string();
+        assert!(error.starts_with("x.toml: line 3, column 11: "), "{error}");
+        assert!(error.contains("expected a whole number"), "{error}");
+        for text in ["[", "a = ", "x", "codec = [1]", "context = 99999999999999999999", "\u{0}"] {
+            let error = parse(text).unwrap_err().to_string();
+            assert!(!error.contains('\n') && !error.contains("usize"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_window_count_is_a_number_or_all() {
+        for (text, expected) in [("7", Some(7)), ("all", None)] {
+            assert_eq!(text.parse::<WindowCount>().unwrap().limit(), expected);
+        }
+        for text in ["", "ALL", "-1", "1.5", "7 "] {
+            assert!(text.parse::<WindowCount>().is_err(), "{text:?}");
+        }
     }
 }

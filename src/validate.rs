@@ -1,7 +1,7 @@
 //! The main job, from settings to result: text → tokens → windows → model → scores → report.
 
 use crate::corpus::{Text, WindowPlan};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::eval::{Observer, prefix};
 use crate::hub::Hub;
 use crate::model::Llama;
@@ -27,6 +27,9 @@ pub fn run(settings: &Settings, hub: &Hub, progress: &mut dyn Progress) -> Resul
     let device = settings.device.open()?;
     let dtype = settings.dtype.dtype();
 
+    // A text on disk first: a mistyped path is found before gigabytes of weights are fetched.
+    let on_disk = settings.text_path().map(|path| Text::file(&path)).transpose()?;
+
     progress.stage("opening the model");
     let open = settings.source.open(&settings.model, hub)?;
     let context = settings.context_for(open.config.max_context())?;
@@ -34,10 +37,10 @@ pub fn run(settings: &Settings, hub: &Hub, progress: &mut dyn Progress) -> Resul
     let bos = window_bos(settings, &open)?;
 
     progress.stage("reading the text");
-    let text = match (settings.text.as_str(), settings.text_path()) {
-        (_, Some(path)) => Text::file(&path)?,
-        ("builtin", None) => Text::builtin(),
-        (_, None) => Text::wikitext2(hub)?,
+    let text = match (on_disk, settings.text.as_str()) {
+        (Some(text), _) => text,
+        (None, "builtin") => Text::builtin(),
+        (None, _) => Text::wikitext2(hub)?,
     };
     let tokens = text.tokenize(&open.tokenizer)?;
     if let Some(id) = tokens.iter().chain(&bos).find(|id| **id as usize >= open.config.vocab_size) {
@@ -72,7 +75,15 @@ pub fn run(settings: &Settings, hub: &Hub, progress: &mut dyn Progress) -> Resul
 
     let per_window = prefix::model_tokens(context, settings.codec.len());
     progress.begin(per_window * windows.len());
-    let evaluation = prefix::evaluate(&model, &windows, &settings.codec, progress)?;
+    let evaluation =
+        prefix::evaluate(&model, &windows, &settings.codec, progress).map_err(|e| {
+            match (e.kind(), dtype) {
+                (Kind::Input, DType::F16) => {
+                    e.hint("activations overflowed: try --dtype f32 or bf16")
+                }
+                _ => e,
+            }
+        })?;
 
     Ok(Validation::new(Run {
         settings,

@@ -366,3 +366,24 @@ fn absent_mistral_keys_have_the_defaults_of_transformers() {
     config["sliding_window"] = serde_json::Value::Null;
     assert_eq!(parse(&config).max_context(), 32768);
 }
+
+/// A config that does not know all of its weights would give a wrong number without a word.
+#[test]
+fn weights_beyond_the_config_are_refused() {
+    let golden = Golden::read("llama_biases");
+    let refusal = |config: ModelConfig, dtype: DType| {
+        let error = Llama::load(&config, &golden.weights(), dtype, &Device::Cpu).err().unwrap();
+        assert_eq!(error.kind(), Kind::Input);
+        error.to_string()
+    };
+    let config = || golden.config.clone();
+    let none = AttentionBias { qkv: false, output: false };
+    for (config, key) in [
+        (ModelConfig { layers: 1, ..config() }, "num_hidden_layers"),
+        (ModelConfig { attention_bias: none, ..config() }, "attention_bias"),
+        (ModelConfig { mlp_bias: false, ..config() }, "mlp_bias"),
+    ] {
+        let error = refusal(config, DType::F32);
+        assert!(error.contains(key) && error.contains("model.layers."), "{error}");
+    }
+}

@@ -6,6 +6,7 @@ mod validate;
 
 use crate::error::{Error, Kind, Result};
 use clap::{Parser, Subcommand};
+use std::io::Write;
 use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -30,15 +31,18 @@ enum Command {
 const LIMIT_MISSED: u8 = 1;
 
 pub fn main() -> ExitCode {
-    // clap prints help, version and usage errors itself, with exit status 0 or 2.
-    let cli = Cli::parse();
-    match catch_panics(|| match cli.command {
-        Command::Validate(arguments) => arguments.run(),
+    match catch_panics(|| match Cli::try_parse() {
+        Ok(cli) => match cli.command {
+            Command::Validate(arguments) => arguments.run(),
+        },
+        Err(error) if is_help(&error) => error.exit(),
+        Err(error) => Err(usage_error(&error)),
     }) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::LimitMissed) => ExitCode::from(LIMIT_MISSED),
         Err(error) => {
-            eprint!("{}", report_of(&error));
+            // Not eprint: it panics where stderr is a pipe that nobody reads any more.
+            let _ = std::io::stderr().write_all(report_of(&error).as_bytes());
             ExitCode::from(match error.kind() {
                 Kind::Input => 2,
                 Kind::System => 3,
@@ -68,8 +72,36 @@ fn catch_panics(run: impl FnOnce() -> Result<Outcome>) -> Result<Outcome> {
     })
 }
 
+/// Help and version, asked for or given because nothing was: clap prints them itself.
+fn is_help(error: &clap::Error) -> bool {
+    use clap::error::ErrorKind::*;
+    matches!(error.kind(), DisplayHelp | DisplayVersion | DisplayHelpOnMissingArgumentOrSubcommand)
+}
+
+/// clap's usage errors in the form of all others; clap's own tip is the hint.
+fn usage_error(error: &clap::Error) -> Error {
+    let text = error.render().to_string();
+    let values = |line: &str| Some(line.strip_prefix("  [")?.strip_suffix(']')?.to_string());
+    let tip = |line: &str| line.strip_prefix("  tip: ").map(str::to_string);
+    let what: Vec<&str> = text
+        .lines()
+        .take_while(|line| !line.is_empty() && values(line).is_none())
+        .map(str::trim)
+        .collect();
+    let error = Error::input(what.join(" ").trim_start_matches("error: "));
+    match text.lines().find_map(|line| tip(line).or_else(|| values(line))) {
+        Some(hint) => error.hint(hint),
+        None => error,
+    }
+}
+
 /// Two lines: what, and what to do.
 fn report_of(error: &Error) -> String {
-    let hint = error.hint_text().unwrap_or("kvgauge --help lists what can be asked for");
-    format!("error: {error}\nhint: {hint}\n")
+    let hint = error.hint_text().unwrap_or(match error.kind() {
+        Kind::Input => "kvgauge --help and kvgauge COMMAND --help list what can be asked for",
+        Kind::System => "not the request's fault: look at disk, memory, network and permissions",
+    });
+    // One line each, whatever a file name or a library's message holds.
+    let line = |text: &str| text.replace(['\n', '\r'], " ");
+    format!("error: {}\nhint: {}\n", line(&error.to_string()), line(hint))
 }

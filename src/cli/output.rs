@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use std::io::{ErrorKind, Write};
-use std::path::Path;
+use std::path::{Path, is_separator};
 
 /// Prints to stdout. A reader that went away (`| head`) is no error.
 pub fn print(text: &str) -> Result<()> {
@@ -17,9 +17,17 @@ pub fn print(text: &str) -> Result<()> {
 
 /// Finds out now, rather than after an hour's work, that `path` cannot be written.
 pub fn check_writable(path: &Path) -> Result<()> {
-    if path.is_dir() {
-        return Err(Error::input(format!("{}: expected a file, found a folder", path.display()))
-            .hint("--output takes the name of the file to write"));
+    let refuse = |found: &str| {
+        Err(Error::input(format!("--output {}: expected a file, found {found}", path.display()))
+            .hint("--output takes the name of the file to write, in a folder that exists"))
+    };
+    let ends_in_name = path.as_os_str().to_string_lossy().ends_with(|c| !is_separator(c));
+    if path.is_dir() || !ends_in_name {
+        return refuse("a folder");
+    }
+    // A rename would put an ordinary file in the place of /dev/null.
+    if path.exists() && !path.is_file() {
+        return refuse("a device or pipe");
     }
     temporary(path).map(drop)
 }

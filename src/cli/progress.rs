@@ -4,8 +4,8 @@
 use crate::eval::Observer;
 use crate::hub::DownloadProgress;
 use crate::validate::Progress;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use std::io::IsTerminal;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -54,17 +54,24 @@ impl Progress for TerminalProgress {
     fn begin(&mut self, tokens: usize) {
         self.clear();
         self.bar = new_bar(self.visible);
+        // The style first: a length makes the bar visible.
+        self.bar.set_style(
+            style("evaluating [{bar:32}] {percent:>3} %  {rate} tokens/s  {eta} left").with_key(
+                "rate",
+                |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+                    let _ = write!(out, "{:.0}", state.per_sec());
+                },
+            ),
+        );
         self.bar.set_length(tokens as u64);
-        self.bar.set_style(style(
-            "evaluating [{bar:32}] {percent:>3} %  {per_sec:.0} tokens  {eta} left",
-        ));
         if self.visible {
             self.bar.enable_steady_tick(Duration::from_millis(250));
         }
     }
 
     fn note(&mut self, text: &str) {
-        self.bar.suspend(|| eprintln!("note: {text}"));
+        // Not eprintln: it panics where stderr is a pipe that nobody reads any more.
+        self.bar.suspend(|| _ = writeln!(std::io::stderr(), "note: {text}"));
     }
 }
 
@@ -87,11 +94,11 @@ impl DownloadBars {
 impl DownloadProgress for DownloadBars {
     fn start(&self, file: &str, bytes: u64) {
         let bar = new_bar(std::io::stderr().is_terminal());
-        bar.set_length(bytes);
         bar.set_style(style(
             "{msg} [{bar:32}] {bytes} of {total_bytes}  {bytes_per_sec}  {eta} left",
         ));
         bar.set_message(file.to_string());
+        bar.set_length(bytes);
         self.with(|slot| *slot = Some(bar));
     }
 

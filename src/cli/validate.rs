@@ -129,8 +129,15 @@ impl Arguments {
         let file = match &self.config {
             None => RawSettings::default(),
             Some(path) => {
-                let text = std::fs::read_to_string(path).map_err(|e| {
-                    Error::io(path, &e).hint("--config takes a TOML file; see configs/")
+                const TAKES: &str = "--config takes a TOML file; see configs/";
+                let bytes = std::fs::read(path).map_err(|e| Error::io(path, &e).hint(TAKES))?;
+                let text = String::from_utf8(bytes).map_err(|e| {
+                    let at = e.utf8_error().valid_up_to();
+                    Error::input(format!(
+                        "{}: expected UTF-8, found another byte at offset {at}",
+                        path.display()
+                    ))
+                    .hint(TAKES)
                 })?;
                 RawSettings::from_toml(path, &text)?
             }

@@ -75,7 +75,7 @@ fn parse_tensor(name: &str, whole: &str) -> Result<TensorCodec> {
     match fields.next().and_then(|first| first.strip_prefix("int")) {
         Some("4") => {}
         Some("2" | "3" | "5" | "6" | "7" | "8") => return Err(not_built(name, whole)),
-        Some(bits) if !bits.is_empty() && bits.bytes().all(|b| b.is_ascii_digit()) => {
+        Some(bits) if is_number(bits) => {
             return Err(Error::input(format!(
                 "codec `{whole}`: expected 2 to 8 bits a code, found {bits}"
             ))
@@ -85,24 +85,49 @@ fn parse_tensor(name: &str, whole: &str) -> Result<TensorCodec> {
     }
     let mut group = DEFAULT_GROUP;
     if let Some(digits) = fields.peek().and_then(|field| field.strip_prefix('g')) {
-        group = digits.parse().map_err(|_| unknown(whole))?;
-        fields.next();
-        if group < MIN_GROUP {
-            return Err(Error::input(format!(
-                "codec `{whole}`: expected a group size of at least {MIN_GROUP}, found {group}"
-            ))
-            .hint("32, 64 and 128 are usual"));
+        if !is_number(digits) {
+            return Err(unknown(whole));
         }
+        fields.next();
+        let refuse = |bound: &str, least: usize| {
+            Err(Error::input(format!(
+                "codec `{whole}`: expected a group size of at {bound} {least}, found {digits}"
+            ))
+            .hint("32, 64 and 128 are usual"))
+        };
+        // A limit that no tensor meets keeps products with the size inside 64 bits.
+        group = match digits.parse::<u32>() {
+            Ok(size) if size as usize >= MIN_GROUP => size as usize,
+            Ok(_) => return refuse("least", MIN_GROUP),
+            Err(_) => return refuse("most", u32::MAX as usize),
+        };
+    }
+    let fields: Vec<&str> = fields.collect();
+    // Wrong order, a field twice or two kinds of levels are no names at all.
+    if !fields.iter().map(|field| place(field)).is_sorted_by(|a, b| a < b) {
+        return Err(unknown(whole));
     }
     for field in fields {
-        let sink = field.strip_prefix("sink").is_some_and(|n| n.parse::<usize>().is_ok());
-        match field {
-            "sym" => {}
-            _ if sink || FIELDS.contains(&field) => return Err(not_built(field, whole)),
-            _ => return Err(unknown(whole)),
+        match place(field) {
+            Some(_) if field == "sym" => {}
+            Some(_) => return Err(not_built(field, whole)),
+            None => return Err(unknown(whole)),
         }
     }
     Ok(TensorCodec::Int4 { group })
+}
+
+/// Where a flag field stands in a name; the three kinds of levels share one place.
+fn place(field: &str) -> Option<usize> {
+    match field {
+        "sym" | "asym" | "mid" => Some(0),
+        _ if field.strip_prefix("sink").is_some_and(is_number) => Some(FIELDS.len()),
+        _ => FIELDS.iter().position(|known| *known == field),
+    }
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn not_built(what: &str, whole: &str) -> Error {
@@ -114,16 +139,152 @@ fn not_built(what: &str, whole: &str) -> Error {
 }
 
 fn unknown(name: &str) -> Error {
-    let lower = name.to_ascii_lowercase().replace('_', "-");
-    let nearest = EXAMPLES
-        .iter()
-        .chain(&PLANNED)
-        .map(|known| (strsim::levenshtein(&lower, known), *known))
-        .min()
-        .filter(|(distance, known)| *distance <= known.len() / 2);
-    let hint = match nearest {
-        Some((_, known)) => format!("did you mean {known}?"),
+    let lower = name.to_ascii_lowercase();
+    let nearest = || {
+        let dashed = lower.replace('_', "-");
+        EXAMPLES
+            .iter()
+            .chain(&PLANNED)
+            .map(|known| (strsim::levenshtein(&dashed, known), *known))
+            .min()
+            .filter(|(distance, known)| *distance <= known.len() / 2)
+            .map(|(_, known)| known.to_string())
+    };
+    let hint = match respelled(&lower).or_else(nearest) {
+        Some(known) if known.parse::<Codec>().is_ok() => format!("did you mean {known}?"),
+        Some(known) => format!("{known} is the nearest known name, but it is not built yet"),
         None => "for example int4-g64, int4-g32, f16 or k:int4-g32/v:int4-g64".into(),
     };
     Error::input(format!("codec `{name}`: no codec of that name")).hint(hint)
+}
+
+/// The name meant by one whose fields are all there, but in another order or dress, as in
+/// `hadamard_int4_sym_g64` or `int4-64`.
+fn respelled(lower: &str) -> Option<String> {
+    let (mut bits, mut group, mut flags) = (None, None, Vec::new());
+    for word in lower.split(|c: char| !c.is_ascii_alphanumeric()) {
+        let word = if word == "hadamard" { "had" } else { word };
+        let size = word.strip_prefix('g').unwrap_or(word);
+        let is_size = |size: &str| size.parse().is_ok_and(|n: u32| n as usize >= MIN_GROUP);
+        if matches!(word, "int2" | "int3" | "int4" | "int5" | "int6" | "int7" | "int8") {
+            bits = Some(word);
+        } else if is_size(size) {
+            group = Some(size);
+        } else {
+            flags.push((place(word)?, word));
+        }
+    }
+    flags.sort_unstable();
+    let distinct = flags.is_sorted_by(|a, b| a.0 < b.0);
+    let group = group.map(|size| format!("g{size}"));
+    let flags = flags.into_iter().map(|(_, word)| word).filter(|word| *word != "sym");
+    let fields: Vec<&str> = bits.into_iter().chain(group.as_deref()).chain(flags).collect();
+    Some(fields.join("-")).filter(|name| distinct && bits.is_some() && name != lower)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(name: &str) -> String {
+        name.parse::<Codec>().expect_err(name).to_string()
+    }
+
+    fn hint(name: &str) -> String {
+        name.parse::<Codec>().expect_err(name).hint_text().expect(name).to_string()
+    }
+
+    #[test]
+    fn every_codec_that_is_built_survives_print_and_parse() {
+        let groups = (MIN_GROUP..=300).chain([1 << 20, u32::MAX as usize]);
+        let tensors: Vec<TensorCodec> =
+            groups.map(|group| TensorCodec::Int4 { group }).chain([TensorCodec::F16]).collect();
+        for (index, key) in tensors.iter().enumerate() {
+            for value in [*key, tensors[tensors.len() - 1 - index], TensorCodec::F16] {
+                let codec = Codec { key: *key, value };
+                let name = codec.to_string();
+                assert_eq!(name.parse::<Codec>().expect(&name), codec, "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn defaults_are_accepted_and_left_out_on_print() {
+        for (typed, printed) in [
+            ("int4", "int4-g64"),
+            ("int4-sym", "int4-g64"),
+            ("int4-g32-sym", "int4-g32"),
+            ("k:int4/v:int4-g64", "int4-g64"),
+            ("k:f16/v:f16", "f16"),
+            ("k:int4/v:f16", "k:int4-g64/v:f16"),
+        ] {
+            assert_eq!(typed.parse::<Codec>().expect(typed).to_string(), printed);
+        }
+    }
+
+    #[test]
+    fn names_of_the_grammar_that_are_not_built_say_so() {
+        let flags = ["asym", "mid", "ch", "prerope", "ctr", "had", "mse", "s8", "sink4"];
+        let with_flags = flags.map(|flag| format!("int4-g64-{flag}"));
+        let all_flags = format!("int4-{}", flags[1..].join("-"));
+        let bits = ["int2", "int3-g32", "int5", "int6", "int7", "int8-g128"].map(String::from);
+        let planned = PLANNED.map(String::from);
+        for name in with_flags.into_iter().chain([all_flags]).chain(bits).chain(planned) {
+            assert!(message(&name).contains("does not build it yet"), "{name}");
+            assert!(message(&format!("k:f16/v:{name}")).contains("does not build it yet"));
+        }
+    }
+
+    #[test]
+    fn fields_in_another_order_or_twice_are_no_name() {
+        for name in [
+            "int4-sym-g64",
+            "int4-g64-g64",
+            "int4-g64-sym-sym",
+            "int4-asym-sym",
+            "int4-had-had",
+            "int4-s8-had",
+            "int4-sink4-had",
+            "int4-sink",
+            "int4-g",
+            "int4-g+64",
+            "int4-",
+            "int4--g64",
+            "-int4",
+            " int4",
+            "f16-g64",
+            "int",
+            "",
+            "k:int4/v:",
+            "k:/v:int4",
+            "v:int4/k:int4",
+            "k:k:int4/v:int4/v:int4",
+        ] {
+            assert!(message(name).contains("no codec of that name"), "{name}");
+        }
+        assert!(message("k:int4").contains("no `/v:`"));
+        assert!(message("int9").contains("2 to 8 bits"));
+        assert!(message("int4-g7").contains("at least 8, found 7"));
+        assert!(message("int4-g4294967296").contains("at most 4294967295"));
+    }
+
+    #[test]
+    fn hints_name_what_was_probably_meant() {
+        for (typed, meant) in [
+            ("int4-64", "did you mean int4-g64?"),
+            ("int-4", "did you mean int4-g64?"),
+            ("int4_g64", "did you mean int4-g64?"),
+            ("INT4-G32", "did you mean int4-g32?"),
+            ("int4_sym_g64", "did you mean int4-g64?"),
+            ("int4-sym-g48", "did you mean int4-g48?"),
+            ("fp16", "did you mean f16?"),
+            ("int4_asym_g64", "int4-g64-asym is the nearest known name, but"),
+            ("hadamard_int4_sym_g64", "int4-g64-had is the nearest known name, but"),
+            ("kivi", "kivi4 is the nearest known name, but"),
+            ("q4", "q4_0 is the nearest known name, but"),
+            ("something-else", "for example int4-g64"),
+        ] {
+            assert!(hint(typed).starts_with(meant), "{typed}: {}", hint(typed));
+        }
+    }
 }

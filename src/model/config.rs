@@ -101,8 +101,10 @@ impl ModelConfig {
     /// From the bytes of a Hugging Face `config.json`.
     pub fn from_hf(json: &[u8]) -> Result<Self> {
         // The architecture first: another one's config need not even have Llama's fields.
-        let any: serde_json::Value = serde_json::from_slice(json)
-            .map_err(|e| Error::input(format!("config.json: not valid JSON: {e}")))?;
+        let any: serde_json::Value = serde_json::from_slice(json).map_err(|e| {
+            Error::input(format!("config.json: not valid JSON: {e}"))
+                .hint("the file is damaged or cut short: download it again")
+        })?;
         let architecture = any["architectures"][0].as_str().unwrap_or("none").to_string();
         check_architecture(&architecture)?;
         // What MistralConfig takes where the key is absent; `null` means no window.
@@ -260,7 +262,10 @@ impl ModelConfig {
     }
 
     fn checked(self, place: &str) -> Result<Self> {
-        let wrong = |what: String| Err(Error::input(format!("{place}: {what}")));
+        let wrong = |what: String| {
+            Err(Error::input(format!("{place}: {what}"))
+                .hint("no Llama has such a value: is the file the one its author published?"))
+        };
         for (name, value) in [
             ("vocab_size", self.vocab_size),
             ("hidden_size", self.hidden_size),

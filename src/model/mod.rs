@@ -19,6 +19,7 @@ pub use weights::{Gguf, Safetensors, Weights};
 
 use crate::error::{Error, Result};
 use candle_core::{DType, Device, Tensor};
+use half::f16;
 use rope::Rope;
 
 pub struct Llama {
@@ -61,6 +62,7 @@ impl Llama {
         dtype: DType,
         device: &Device,
     ) -> Result<Self> {
+        refuse_leftovers(config, weights)?;
         let loader = Loader { weights, dtype, device };
         let (hidden, head_dim) = (config.hidden_size, config.head_dim);
         let (q, kv) = (config.heads * head_dim, config.kv_heads * head_dim);
@@ -197,6 +199,28 @@ fn swiglu(gate_up: &Tensor) -> Result<Tensor> {
     Ok((halves[0].contiguous()?.silu()? * halves[1].contiguous()?)?)
 }
 
+/// Weights that the config does not ask for mean that it belongs to another model, or leaves out
+/// what this one has: the numbers would come out wrong without a word.
+fn refuse_leftovers(config: &ModelConfig, weights: &dyn Weights) -> Result<()> {
+    let beyond = format!("model.layers.{}.input_layernorm.weight", config.layers);
+    let bias = |part: &str| format!("model.layers.0.{part}_proj.bias");
+    let attention = config.attention_bias;
+    for (used, name, key) in [
+        (false, beyond, "num_hidden_layers"),
+        (attention.qkv, bias("self_attn.q"), "attention_bias"),
+        (attention.output, bias("self_attn.o"), "attention_bias"),
+        (config.mlp_bias, bias("mlp.up"), "mlp_bias"),
+    ] {
+        if !used && weights.contains(&name) {
+            return Err(Error::input(format!(
+                "tensor {name}: expected none, as the config's {key} has it, found one"
+            ))
+            .hint("do weights and config belong together?"));
+        }
+    }
+    Ok(())
+}
+
 struct Loader<'a> {
     weights: &'a dyn Weights,
     dtype: DType,
@@ -206,6 +230,16 @@ struct Loader<'a> {
 impl Loader<'_> {
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
         let tensor = self.weights.tensor(name, shape)?;
+        if self.dtype == DType::F16 {
+            let largest = tensor.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?;
+            if largest > f16::MAX.to_f32() {
+                return Err(Error::input(format!(
+                    "tensor {name}: expected at most {} for --dtype f16, found {largest}",
+                    f16::MAX
+                ))
+                .hint("use --dtype f32 or bf16"));
+            }
+        }
         Ok(tensor.to_dtype(self.dtype)?.to_device(self.device)?)
     }
 

@@ -47,6 +47,9 @@ pub struct OpenModel {
     pub weights: WeightsRef,
 }
 
+const TAKES: &str =
+    "--model takes builtin, OWNER/NAME[@REVISION], a Hugging Face folder or a .gguf file";
+
 impl ModelSource {
     /// A path that exists or ends in `.gguf` is a path; `OWNER/NAME[@REVISION]` is the hub's.
     pub fn parse(text: &str) -> Result<Self> {
@@ -54,21 +57,23 @@ impl ModelSource {
         let is_gguf = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf"));
         if text == "builtin" {
             Ok(Self::Builtin)
-        } else if is_gguf {
-            Ok(Self::Gguf(path.into()))
         } else if path.is_dir() {
             Ok(Self::Folder(path.into()))
+        } else if is_gguf {
+            Ok(Self::Gguf(path.into()))
         } else if path.is_file() {
             Err(Error::input(format!(
                 "{text}: expected a folder or a .gguf file, found another file"
             ))
             .hint("for safetensors name the folder that holds config.json"))
         } else if path.is_absolute() || text.starts_with('.') {
-            Err(Error::io(path, &std::io::ErrorKind::NotFound.into())
-                .hint("--model takes builtin, OWNER/NAME, a folder or a .gguf file"))
+            Err(Error::io(path, &std::io::ErrorKind::NotFound.into()).hint(TAKES))
         } else {
-            RepoId::model(text).map(Self::Hub).map_err(|e| {
-                e.hint("--model takes builtin, OWNER/NAME[@REVISION], a folder or a .gguf file")
+            RepoId::model(text).map(Self::Hub).map_err(|_| {
+                Error::input(format!(
+                    "--model: expected a repository's OWNER/NAME or an existing path, found `{text}`"
+                ))
+                .hint(TAKES)
             })
         }
     }
@@ -110,7 +115,7 @@ fn open_builtin(typed: &str) -> Result<OpenModel> {
 }
 
 fn open_gguf(typed: &str, path: &Path) -> Result<OpenModel> {
-    let gguf = Gguf::open(path)?;
+    let gguf = Gguf::open(path).map_err(|e| e.hint(TAKES))?;
     let mut config = gguf.config()?;
     if let Some(divisors) = gguf.rope_divisors(config.head_dim)? {
         config.rope_scaling = RopeScaling::Divisors(divisors);
@@ -170,7 +175,10 @@ impl Files<'_> {
             ))
             .hint("only safetensors weights are read; for pytorch_model.bin convert them first"));
         };
-        let wrong = |what: &str| Error::input(format!("{}: {what}", path.display()));
+        let wrong = |what: &str| {
+            Error::input(format!("{}: {what}", path.display()))
+                .hint("the index is damaged or cut short: download it again")
+        };
         let index: serde_json::Value = serde_json::from_slice(&read(&path)?)
             .map_err(|e| wrong(&format!("not valid JSON: {e}")))?;
         let map = index["weight_map"].as_object().ok_or_else(|| wrong("weight_map: missing"))?;
@@ -183,7 +191,8 @@ impl Files<'_> {
         if let Some(outside) = shards.iter().find(|name| name.contains(['/', '\\'])) {
             return Err(wrong(&format!("weight_map: expected plain file names, found {outside}")));
         }
-        shards.into_iter().map(|name| self.get(name)).collect()
+        let shard = |name| self.get(name).map_err(|e| e.within(INDEX));
+        shards.into_iter().map(shard).collect()
     }
 }
 
@@ -204,8 +213,10 @@ fn open_folder(typed: &str, files: &Files) -> Result<OpenModel> {
     let tokenizer =
         parse_tokenizer(&tokenizer_path.display().to_string(), &read(&tokenizer_path)?)?;
     let settings = match files.optional("tokenizer_config.json")? {
-        Some(path) => serde_json::from_slice(&read(&path)?)
-            .map_err(|e| Error::input(format!("{}: not valid JSON: {e}", path.display())))?,
+        Some(path) => serde_json::from_slice(&read(&path)?).map_err(|e| {
+            Error::input(format!("{}: not valid JSON: {e}", path.display()))
+                .hint("the file is damaged or cut short: download it again")
+        })?,
         None => serde_json::Value::Null,
     };
     let template = template_bos(&tokenizer)?;
@@ -252,8 +263,13 @@ fn template_bos(tokenizer: &Tokenizer) -> Result<Option<u32>> {
 }
 
 fn parse_tokenizer(place: &str, bytes: &[u8]) -> Result<Tokenizer> {
-    let mut tokenizer = Tokenizer::from_bytes(bytes)
-        .map_err(|e| Error::input(format!("{place}: not a tokenizer: {e}")))?;
+    let broken = |what: String| {
+        Error::input(format!("{place}: not a tokenizer: {what}"))
+            .hint("the file is damaged or newer than this program: download it again")
+    };
+    // tokenizers panics where a decoder's JSON is broken: find that out first.
+    serde_json::from_slice::<serde_json::Value>(bytes).map_err(|e| broken(e.to_string()))?;
+    let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(|e| broken(e.to_string()))?;
     // Some repositories ship with truncation on: a text of any length must come out whole.
     tokenizer
         .with_truncation(None)

@@ -19,6 +19,9 @@ pub trait Weights {
     /// The tensor as f32 on the CPU. Missing, of another shape or dtype, or not finite: an
     /// input error that names file and tensor.
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor>;
+
+    /// Whether there is a tensor of that name.
+    fn contains(&self, name: &str) -> bool;
 }
 
 /// Bytes of a safetensors file: mapped, or compiled into the binary.
@@ -124,6 +127,10 @@ impl Weights for Safetensors {
             }
         };
         finite_tensor(values, shape, &place)
+    }
+
+    fn contains(&self, name: &str) -> bool {
+        self.files.iter().any(|file| file.header.info(name).is_some())
     }
 }
 
@@ -234,6 +241,10 @@ impl Weights for Gguf {
             Some((_, kv_heads)) if gguf_name.contains("attn_k.") => unpermute(&tensor, kv_heads),
             _ => Ok(tensor),
         }
+    }
+
+    fn contains(&self, name: &str) -> bool {
+        gguf_name(name).is_some_and(|name| self.content.tensor_infos.contains_key(&name))
     }
 }
 

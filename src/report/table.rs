@@ -4,14 +4,19 @@ use super::validation::{CodecResult, Validation};
 use crate::eval::stats::Verdict;
 use std::fmt::Write;
 
-/// Ends with a newline. At most 100 columns for usual names; no colours, so that it can be
-/// pasted anywhere.
+/// What the titles have no room for.
+const LEGEND: &str = "bits a value; KLD in nats, ± half its 95 % interval; same top: likeliest \
+    token unchanged; SNR in dB\n";
+
+/// Ends with a newline. At most 110 columns for names as long as the default codec's; no
+/// colours, so that it can be pasted anywhere.
 pub fn render(result: &Validation) -> String {
     let mut out = String::new();
     // Writing to a String cannot fail.
     let _ = head(&mut out, result);
     out.push('\n');
     out.push_str(&align(&rows(result)));
+    out.push_str(LEGEND);
     out.push('\n');
     for codec in &result.codecs {
         out.push_str(&verdict_line(codec, result));
@@ -85,18 +90,18 @@ fn rows(r: &Validation) -> Vec<Vec<String>> {
     let mut rows = vec![title.map(String::from).to_vec()];
     for c in &r.codecs {
         let interval = |ends: Option<[f64; 2]>| match ends {
-            Some([low, high]) => format!("{low:+.2} … {high:+.2} %"),
+            Some([low, high]) => format!("{} … {}", signed(low), signed(high)),
             None => "one window".into(),
         };
         let half =
             c.kld_mean_ci95.map_or("".into(), |[low, high]| format!("{:.5}", (high - low) / 2.0));
-        let snr = |snr: Option<f64>| snr.map_or("∞".into(), |db| format!("{db:.1} dB"));
+        let snr = |snr: Option<f64>| snr.map_or("∞".into(), |db| format!("{db:.1}"));
         rows.push(vec![
             c.codec.clone(),
             format!("{:.2}", c.bits_per_value),
             format!("{:.2}×", c.compression_ratio),
             format!("{:.4}", c.perplexity),
-            format!("{:+.2} %", c.perplexity_change_percent),
+            format!("{} %", signed(c.perplexity_change_percent)),
             interval(c.perplexity_change_percent_ci95),
             format!("{:.5}", c.kld_mean),
             half,
@@ -107,6 +112,13 @@ fn rows(r: &Validation) -> Vec<Vec<String>> {
         ]);
     }
     rows
+}
+
+/// With its sign, in five characters up to ±99.9; what rounds to zero is never `-0.00`.
+fn signed(percent: f64) -> String {
+    let decimals = if percent.abs() < 9.995 { 2 } else { 1 };
+    let text = format!("{percent:+.decimals$}");
+    if text == "-0.00" { "+0.00".into() } else { text }
 }
 
 /// First column to the left, the others to the right, two spaces between.
@@ -138,21 +150,17 @@ fn verdict_line(c: &CodecResult, r: &Validation) -> String {
         Verdict::Fail => {
             format!("FAIL: the whole interval is above the limit of {limit:+} % perplexity")
         }
+        Verdict::Inconclusive if r.windows < 2 => format!(
+            "INCONCLUSIVE: one window has no interval to hold against the limit of {limit:+} %"
+        ),
         Verdict::Inconclusive => {
+            let left = r.text.windows_available.saturating_sub(r.first_window);
             let advice = match c.windows_needed {
-                _ if r.windows < 2 => "one window has no interval".to_string(),
-                None => "the change is too close to the limit to tell".to_string(),
-                Some(n) if n <= r.text.windows_available => {
-                    format!("about {n} windows would settle it (--windows {n})")
-                }
-                Some(n) => format!(
-                    "about {n} windows would settle it, and this text has {}",
-                    r.text.windows_available
-                ),
+                None => "the change is too close to it to tell".to_string(),
+                Some(n) if n <= left => format!("--windows {n} should settle it"),
+                Some(n) => format!("it takes about {n} windows, {left} are there"),
             };
-            format!(
-                "INCONCLUSIVE: the limit of {limit:+} % perplexity is inside the interval; {advice}"
-            )
+            format!("INCONCLUSIVE: the limit of {limit:+} % is inside the interval; {advice}")
         }
     };
     format!("{}: {what}\n", c.codec)

@@ -1,0 +1,940 @@
+//! The command line from outside: what a user types, what comes back, and how it ends.
+
+#[path = "common/cli.rs"]
+mod cli;
+#[path = "common/skip.rs"]
+mod skip;
+
+use cli::{GOOD, ModelFolder, Stored, WEIGHTS, good_with, kvgauge, run, run_command, validate};
+use safetensors::tensor::Dtype;
+use serde_json::Value;
+use skip::skip;
+use std::fs;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+use tempfile::TempDir;
+
+fn utf8(path: &Path) -> &str {
+    path.to_str().expect("temporary folders have UTF-8 names")
+}
+
+fn names_in(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).expect("a folder");
+    entries.map(|entry| entry.expect("an entry").file_name().into_string().unwrap()).collect()
+}
+
+// --- Models
+
+#[test]
+fn a_model_that_is_not_there_is_refused() {
+    let takes = "--model takes builtin";
+    let absent = validate(&["--model", "/no/such/folder"]);
+    absent.is_refused(&["/no/such/folder", "no such file"]);
+    absent.hints(takes);
+    let absent = validate(&["--model", "./none.gguf", "--text", "builtin"]);
+    absent.is_refused(&["./none.gguf", "no such file"]);
+    absent.hints(takes);
+    let absent = validate(&["--model", "nonsense"]);
+    absent.is_refused(&["nonsense", "OWNER/NAME"]);
+    absent.hints(takes);
+    validate(&["--model", ""]).is_refused(&["OWNER/NAME"]);
+    // A repository that the cache does not hold, offline.
+    let absent = validate(&["--model", "someone/something", "--text", "builtin"]);
+    absent.is_refused(&["someone/something", "config.json", "offline"]);
+}
+
+#[test]
+fn a_file_that_is_no_model_is_refused() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("notes.txt");
+    fs::write(&file, "not a model").unwrap();
+    validate(&["--model", utf8(&file)]).is_refused(&["notes.txt", "folder or a .gguf file"]);
+    for content in ["", "GGUF", "this is no GGUF file at all, whatever its name says"] {
+        let file = folder.path().join("broken.gguf");
+        fs::write(&file, content).unwrap();
+        validate(&["--model", utf8(&file), "--text", "builtin"]).is_refused(&["broken.gguf"]);
+    }
+    // A folder, whatever its name ends in.
+    let named = folder.path().join("folder.gguf");
+    fs::create_dir(&named).unwrap();
+    validate(&["--model", utf8(&named), "--text", "builtin"])
+        .is_refused(&["folder.gguf", "config.json"]);
+}
+
+#[test]
+fn a_model_folder_works_like_the_embedded_model() {
+    let model = ModelFolder::new();
+    let ours = model.validate(&["--json"]).succeeds().json();
+    let text = utf8(&model.text);
+    let embedded = good_with(&["--json", "--text", text]).succeeds().json();
+    assert_eq!(ours["codecs"], embedded["codecs"]);
+    assert_eq!(ours["baseline"], embedded["baseline"]);
+    assert_eq!(ours["model"]["source"], utf8(model.folder.path()));
+
+    // The same weights in two shards.
+    let tensors = model.tensors();
+    let (first, second) = tensors.split_at(tensors.len() / 2);
+    model.remove(WEIGHTS);
+    model.write_tensors("a.safetensors", first);
+    model.write_tensors("b.safetensors", second);
+    let place = |tensors: &[Stored], file: &str| -> Vec<(String, Value)> {
+        tensors.iter().map(|tensor| (tensor.name.clone(), file.into())).collect()
+    };
+    let map: serde_json::Map<String, Value> =
+        [place(first, "a.safetensors"), place(second, "b.safetensors")]
+            .concat()
+            .into_iter()
+            .collect();
+    let index = |map: &Value| serde_json::json!({ "weight_map": map }).to_string();
+    const INDEX: &str = "model.safetensors.index.json";
+    model.write(INDEX, index(&map.clone().into()));
+    let sharded = model.validate(&["--json"]).succeeds().json();
+    assert_eq!(sharded["codecs"], embedded["codecs"]);
+
+    model.remove("b.safetensors");
+    model.validate(&[]).is_refused(&[INDEX, "b.safetensors", "no such file"]);
+    model.write(INDEX, index(&serde_json::json!({ "x": "../b.safetensors" })));
+    model.validate(&[]).is_refused(&[INDEX, "../b.safetensors"]);
+    model.write(INDEX, "{}");
+    model.validate(&[]).is_refused(&[INDEX, "weight_map"]);
+    model.write(INDEX, "{\"weight_map\": {");
+    model.validate(&[]).is_refused(&[INDEX, "not valid JSON"]);
+}
+
+#[test]
+fn a_folder_without_one_of_its_files_is_refused() {
+    for file in ["config.json", "tokenizer.json", WEIGHTS] {
+        let model = ModelFolder::new();
+        model.remove(file);
+        model.validate(&[]).is_refused(&[utf8(model.folder.path()), file, "found"]);
+    }
+}
+
+#[test]
+fn a_config_that_is_not_llamas_is_refused() {
+    let model = ModelFolder::new();
+    let file = "config.json";
+    model.edit_config(|config| config["architectures"] = serde_json::json!(["Qwen2ForCausalLM"]));
+    model.validate(&[]).is_refused(&[file, "LlamaForCausalLM", "Qwen2ForCausalLM"]);
+    model.edit_config(|config| {
+        config["architectures"] = serde_json::json!(["LlamaForCausalLM"]);
+        config["num_key_value_heads"] = 3.into();
+    });
+    model.validate(&[]).is_refused(&[file, "num_key_value_heads", "found 3"]);
+    model.edit_config(|config| config["hidden_size"] = "wide".into());
+    model.validate(&[]).is_refused(&[file, "wide"]);
+    model.edit_config(|config| _ = config.as_object_mut().unwrap().remove("hidden_size"));
+    model.validate(&[]).is_refused(&[file, "hidden_size"]);
+    for broken in ["", "{", "[]", "{\"architectures\": [\"LlamaForCausalLM\"", "\u{0}"] {
+        model.write(file, broken);
+        model.validate(&[]).is_refused(&[file]);
+    }
+}
+
+#[test]
+fn a_broken_tokenizer_is_refused() {
+    let model = ModelFolder::new();
+    for broken in ["", "{}", "{\"version\": \"1.0\""] {
+        model.write("tokenizer.json", broken);
+        model.validate(&[]).is_refused(&["tokenizer.json"]);
+    }
+    // Broken in the middle, where the tokenizers crate panics.
+    let model = ModelFolder::new();
+    let whole = fs::read_to_string(model.path("tokenizer.json")).unwrap();
+    let decoder = whole.find("\"decoder\"").expect("a decoder");
+    for cut in [decoder + 12, decoder + 30] {
+        model.write("tokenizer.json", &whole[..cut]);
+        model.validate(&[]).is_refused(&["tokenizer.json"]);
+    }
+    let model = ModelFolder::new();
+    model.edit_config(|config| config["vocab_size"] = 100.into());
+    model.validate(&[]).is_refused(&["vocabulary of 100"]);
+}
+
+// --- Weights
+
+const UP: &str = "model.layers.1.mlp.up_proj.weight";
+
+#[test]
+fn a_tensor_missing_or_of_the_wrong_kind_is_refused() {
+    let model = ModelFolder::new();
+    let tensors = model.tensors();
+    let rest: Vec<Stored> = tensors.into_iter().filter(|tensor| tensor.name != UP).collect();
+    model.write_tensors(WEIGHTS, &rest);
+    model.validate(&[]).is_refused(&[WEIGHTS, UP, "missing"]);
+
+    let model = ModelFolder::new();
+    model.edit_tensor(UP, |tensor| tensor.shape.swap(0, 1));
+    model.validate(&[]).is_refused(&[WEIGHTS, UP, "expected shape [704, 256]", "[256, 704]"]);
+
+    let model = ModelFolder::new();
+    model.edit_tensor(UP, |tensor| {
+        tensor.dtype = Dtype::I64;
+        tensor.bytes = vec![0; 4 * tensor.bytes.len()];
+    });
+    model.validate(&[]).is_refused(&[WEIGHTS, UP, "expected F32, F16 or BF16", "I64"]);
+}
+
+#[test]
+fn a_weight_that_is_not_finite_is_refused() {
+    const NAN: u16 = 0x7e00;
+    const MINUS_INFINITY: u16 = 0xfc00;
+    for (bits, word) in [(NAN, "NaN"), (MINUS_INFINITY, "-inf")] {
+        let model = ModelFolder::new();
+        model.edit_tensor(UP, |tensor| {
+            assert_eq!(tensor.dtype, Dtype::F16);
+            tensor.bytes[2 * 4321..2 * 4322].copy_from_slice(&bits.to_le_bytes());
+        });
+        model.validate(&[]).is_refused(&[WEIGHTS, UP, "index 4321", word]);
+    }
+}
+
+#[test]
+fn a_model_too_large_for_f16_is_told_what_to_try() {
+    let model = ModelFolder::new();
+    model.edit_tensor(UP, |tensor| {
+        let halves = tensor.bytes.as_chunks::<2>().0.iter().map(|b| half::f16::from_le_bytes(*b));
+        let mut values: Vec<f32> = halves.map(f32::from).collect();
+        values[4321] = 1e6;
+        tensor.dtype = Dtype::F32;
+        tensor.bytes = values.into_iter().flat_map(f32::to_le_bytes).collect();
+    });
+    model.validate(&["--dtype", "bf16"]).succeeds();
+    let answer = model.validate(&["--dtype", "f16"]);
+    answer.is_refused(&[UP, "65504", "1000000"]);
+    answer.hints("--dtype f32 or bf16");
+}
+
+#[test]
+fn safetensors_cut_short_or_too_long_are_refused() {
+    let model = ModelFolder::new();
+    let whole = fs::read(model.path(WEIGHTS)).unwrap();
+    let header = 8 + u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
+    let end = whole.len();
+    for cut in [0, 1, 7, 8, 9, header / 2, header - 1, header, header + 1, end / 2, end - 1] {
+        model.write(WEIGHTS, &whole[..cut]);
+        let answer = model.validate(&[]);
+        answer.is_refused(&[WEIGHTS]);
+        answer.hints("cut short");
+    }
+    model.write(WEIGHTS, [&whole[..], &[0]].concat());
+    model.validate(&[]).is_refused(&[WEIGHTS]);
+    // A header length that no file has.
+    model.write(WEIGHTS, [&[0xff; 8], &whole[8..]].concat());
+    model.validate(&[]).is_refused(&[WEIGHTS]);
+}
+
+// --- Texts
+
+#[test]
+fn a_text_that_cannot_be_used_is_refused() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("text.txt");
+    let path = utf8(&file);
+    let absent = good_with(&["--text", path]);
+    absent.is_refused(&[path, "no such file"]);
+    absent.hints("--text takes builtin, wikitext-2");
+    fs::write(&file, "").unwrap();
+    good_with(&["--text", path]).is_refused(&[path, "empty"]);
+    fs::write(&file, "Too short for one window.").unwrap();
+    good_with(&["--text", path]).is_refused(&[path, "at least 64 tokens", "found"]);
+    fs::write(&file, b"sixteen letters.\xff and more").unwrap();
+    good_with(&["--text", path]).is_refused(&[path, "UTF-8", "0xff", "offset 16"]);
+    // Cut inside a character.
+    fs::write(&file, b"caf\xc3").unwrap();
+    good_with(&["--text", path]).is_refused(&[path, "UTF-8", "0xc3", "offset 3"]);
+    good_with(&["--text", utf8(folder.path())]).is_refused(&[utf8(folder.path())]);
+    // Offline, and not in the cache.
+    good_with(&["--text", "wikitext-2"]).is_refused(&["wikitext-2", "offline"]);
+}
+
+#[test]
+fn a_mistyped_text_is_found_before_the_model_is_fetched() {
+    validate(&["--model", "someone/something", "--text", "/no/such/text"])
+        .is_refused(&["/no/such/text"]);
+}
+
+#[test]
+fn fewer_windows_than_asked_for_are_noted() {
+    let folder = TempDir::new().unwrap();
+    let text = cli::short_text(folder.path());
+    let answer =
+        validate(&["--model", "builtin", "--text", utf8(&text), "--context", "1024", "--json"]);
+    let windows = answer.json()["windows"].as_u64().unwrap();
+    assert!((2..20).contains(&windows), "{windows}");
+    assert_eq!(answer.stderr, format!("note: the text holds {windows} of the 20 windows\n"));
+}
+
+// --- Numbers
+
+#[test]
+fn numbers_out_of_range_are_refused() {
+    let builtin = |args: &[&str]| validate(&[&["--model", "builtin"], args].concat());
+    let long = builtin(&["--context", "1025"]);
+    long.is_refused(&["--context", "at most 1024", "found 1025"]);
+    long.hints("--context 1024");
+    for context in ["0", "1", "2", "3"] {
+        builtin(&["--context", context]).is_refused(&["--context", "at least 4", context]);
+    }
+    builtin(&["--windows", "0"]).is_refused(&["--windows", "at least 1", "found 0"]);
+    builtin(&["--threads", "0"]).is_refused(&["--threads", "at least 1", "found 0"]);
+    builtin(&["--threads", "100000"]).is_refused(&["--threads", "at most", "found 100000"]);
+    let beyond = good_with(&["--first-window", "2321"]);
+    beyond.is_refused(&["--first-window", "at most 2320", "found 2321"]);
+    good_with(&["--first-window", "18446744073709551615"]).is_refused(&["--first-window"]);
+    for limit in ["nan", "inf", "-100", "-1e9"] {
+        good_with(&["--max-ppl-increase", limit]).is_refused(&["--max-ppl-increase", "above -100"]);
+    }
+}
+
+#[test]
+fn the_shortest_window_and_the_last_window_work() {
+    let shortest =
+        validate(&["--model", "builtin", "--context", "4", "--codec", "int4-g8", "--json"]);
+    let result = shortest.succeeds().json();
+    assert_eq!((&result["prefix"], &result["scored_tokens"]), (&2.into(), &20.into()));
+    let last = good_with(&["--first-window", "2320", "--json"]);
+    assert_eq!(last.json()["windows"], 1);
+    assert_eq!(last.stderr, "note: the text holds 1 of the 2 windows\n");
+}
+
+// --- Codecs
+
+#[test]
+fn codec_names_that_are_not_built_are_refused_with_help() {
+    let group = good_with(&["--codec", "int4-g0"]);
+    group.is_refused(&["int4-g0", "at least 8", "found 0"]);
+    good_with(&["--codec", "int4-g7"]).is_refused(&["int4-g7", "at least 8", "found 7"]);
+    // 32 prefix tokens × 2 KV heads × 64
+    good_with(&["--codec", "int4-g4097"]).is_refused(&["int4-g4097", "at most 4096", "4097"]);
+    good_with(&["--codec", "int4-g99999999999999999999"])
+        .is_refused(&["at most", "99999999999999999999"]);
+    for (name, close) in [
+        ("int4-64", "did you mean int4-g64?"),
+        ("int-4", "did you mean int4-g64?"),
+        ("int4_g64", "did you mean int4-g64?"),
+        ("q4", "q4_0"),
+        ("kivi", "kivi4"),
+        ("", "int4-g64"),
+    ] {
+        let answer = good_with(&["--codec", name]);
+        answer.is_refused(&[&format!("`{name}`"), "no codec of that name"]);
+        answer.hints(close);
+    }
+    for name in ["int8-g64", "kivi4", "int4-g64-had"] {
+        let answer = good_with(&["--codec", name]);
+        answer.is_refused(&[name, "known name", "does not build it yet"]);
+        answer.hints("built today");
+    }
+    // One bad name among good ones stops the run.
+    good_with(&["--codec", "f16", "--codec", "q4"]).is_refused(&["`q4`"]);
+}
+
+#[test]
+fn codecs_are_echoed_in_the_order_asked_for() {
+    let names = ["k:int4-g32/v:f16", "int4", "f16", "int4-g64", "k:f16/v:f16"];
+    let flags: Vec<&str> = names.iter().flat_map(|name| ["--codec", name]).collect();
+    let result = good_with(&[&flags[..], &["--json"]].concat()).succeeds().json();
+    let codecs = result["codecs"].as_array().unwrap();
+    let echoed: Vec<&str> = codecs.iter().map(|codec| codec["codec"].as_str().unwrap()).collect();
+    assert_eq!(echoed, ["k:int4-g32/v:f16", "int4-g64", "f16", "int4-g64", "f16"]);
+    assert_eq!(codecs[1], codecs[3]);
+    // 4.5 bits for the keys, 16 for the values.
+    assert_eq!(codecs[0]["bits_per_value"], 10.25);
+    assert_eq!(codecs[1]["bits_per_value"], 4.25);
+    assert_eq!(codecs[2]["bits_per_value"], 16.0);
+}
+
+// --- Arithmetic
+
+#[test]
+fn devices_that_this_build_lacks_are_refused() {
+    for (device, built) in [("cuda", cfg!(feature = "cuda")), ("metal", cfg!(feature = "metal"))] {
+        if built {
+            continue;
+        }
+        let answer = good_with(&["--device", device]);
+        answer.is_refused(&[&format!("--device {device}"), "this build has no"]);
+        answer.hints(&format!("--features {device}"));
+    }
+    good_with(&["--device", "cpu"]).succeeds();
+}
+
+#[test]
+fn half_precision_gives_nearly_the_same_perplexity() {
+    let perplexities = |dtype: &str| {
+        let result = good_with(&["--dtype", dtype, "--codec", "int4-g64", "--json"]);
+        let result = result.succeeds().json();
+        assert_eq!(result["config"]["dtype"], dtype);
+        let codec = &result["codecs"][0];
+        let snr = codec["key"]["snr_db"].as_f64().unwrap();
+        assert!((10.0..30.0).contains(&snr), "{dtype}: {snr} dB");
+        [&result["baseline"]["perplexity"], &codec["perplexity"]].map(|p| p.as_f64().unwrap())
+    };
+    let exact = perplexities("f32");
+    for dtype in ["bf16", "f16"] {
+        for (exact, found) in exact.into_iter().zip(perplexities(dtype)) {
+            assert!((found / exact - 1.0).abs() < 0.02, "{dtype}: {found} beside {exact}");
+        }
+    }
+}
+
+#[test]
+fn an_exact_codec_has_no_error_and_no_infinity() {
+    let answer = good_with(&["--dtype", "f16", "--codec", "f16", "--json"]).succeeds();
+    let codec = &answer.json()["codecs"][0];
+    assert_eq!(codec["key"], serde_json::json!({ "rmse": 0.0, "snr_db": null, "cosine": 1.0 }));
+    assert_eq!(codec["kld_max"], 0.0);
+    assert_eq!(codec["perplexity_change_percent"], 0.0);
+    assert_eq!(codec["verdict"], "pass");
+    let table = good_with(&["--dtype", "f16", "--codec", "f16"]).succeeds().stdout;
+    assert!(table.contains('∞') && table.contains("+0.00"), "{table}");
+}
+
+#[test]
+fn bos_replaces_the_first_token_when_asked() {
+    let bos = |choice: &str| {
+        let result = good_with(&["--bos", choice, "--json"]).succeeds().json();
+        assert_eq!(result["config"]["bos"], choice);
+        (result["bos_id"].clone(), result["baseline"]["perplexity"].as_f64().unwrap())
+    };
+    let (always, never) = (bos("always"), bos("never"));
+    assert_eq!(always.0, 0);
+    assert_eq!(never.0, Value::Null);
+    assert_ne!(always.1, never.1);
+    assert!([&always, &never].contains(&&bos("auto")));
+
+    // A model without such a token.
+    let model = ModelFolder::new();
+    model.edit_config(|config| config["bos_token_id"] = Value::Null);
+    model.validate(&["--bos", "always"]).is_refused(&["--bos", "beginning-of-sequence"]);
+    model.validate(&["--bos", "never"]).succeeds();
+}
+
+#[test]
+fn the_cross_check_agrees() {
+    let result = good_with(&["--cross-check", "--json"]).succeeds().json();
+    let check = &result["cross_check"];
+    let [largest, difference] =
+        ["largest_logit", "largest_difference"].map(|key| check[key].as_f64().unwrap());
+    assert!(difference <= 1e-3 * largest && largest > 1.0, "{check}");
+}
+
+// --- Usage
+
+#[test]
+fn usage_errors_look_like_all_others() {
+    let typo = validate(&["--modle", "builtin"]);
+    typo.is_refused(&["--modle"]);
+    typo.hints("--model");
+    validate(&["--model"]).is_refused(&["--model", "value"]);
+    validate(&["--context", "many"]).is_refused(&["--context", "many"]);
+    validate(&["--context", "-5"]).is_refused(&["-5"]);
+    validate(&["--windows", "some"]).is_refused(&["--windows", "some", "all"]);
+    validate(&["--windows=-1"]).is_refused(&["--windows", "-1"]);
+    validate(&["--strict=yes"]).is_refused(&["--strict", "yes"]);
+    validate(&["--seed", "x"]).is_refused(&["--seed"]);
+    validate(&["stray"]).is_refused(&["stray"]);
+    validate(&["--model", "builtin", "--model", "builtin"]).is_refused(&["--model"]);
+    let bos = validate(&["--bos", "perhaps"]);
+    bos.is_refused(&["--bos", "perhaps"]);
+    bos.hints("auto, always, never");
+    let command = run(&["valdate"]);
+    command.is_refused(&["valdate"]);
+    command.hints("validate");
+    // Values that would break the two lines.
+    validate(&["--model", "two\nlines"]).is_refused(&["two lines"]);
+    validate(&["--windows", "two\nlines"]).is_refused(&["--windows"]);
+}
+
+#[test]
+fn help_and_version_go_to_stdout() {
+    let version = run(&["--version"]).succeeds().stdout;
+    assert_eq!(version, format!("kvgauge {}\n", env!("CARGO_PKG_VERSION")));
+    let help = run(&["--help"]).succeeds().stdout;
+    assert!(help.contains("validate") && help.contains("Exit status"), "{help}");
+    let help = validate(&["--help"]).succeeds().stdout;
+    let flags = "model text context windows first-window codec bos dtype device threads seed \
+        max-ppl-increase strict json output config offline cross-check";
+    for flag in flags.split_whitespace() {
+        assert!(help.contains(&format!("--{flag} ")), "no --{flag} in\n{help}");
+    }
+}
+
+#[test]
+fn nothing_asked_for_shows_the_help() {
+    let answer = run(&[]);
+    assert_eq!((answer.status, answer.stdout.as_str()), (Some(2), ""));
+    assert!(answer.stderr.contains("Usage: kvgauge"), "{}", answer.stderr);
+}
+
+#[test]
+fn errors_are_the_same_without_backtraces() {
+    let mut command = kvgauge();
+    command.env_remove("RUST_BACKTRACE").args(["validate", "--model", "/no/such"]);
+    let plain = run_command(command);
+    plain.is_refused(&["/no/such"]);
+    assert_eq!(plain.stderr, validate(&["--model", "/no/such"]).stderr);
+}
+
+// --- JSON
+
+/// Every key that design and README fix, with its type. `?` in front: may be null.
+const FIXED: &[(&str, &str)] = &[
+    ("/schema", "string"),
+    ("/protocol", "string"),
+    ("/model/source", "string"),
+    ("/model/revision", "?string"),
+    ("/text/source", "string"),
+    ("/text/sha256", "string"),
+    ("/context", "count"),
+    ("/prefix", "count"),
+    ("/windows", "count"),
+    ("/scored_tokens", "count"),
+    ("/baseline/perplexity", "number"),
+    ("/baseline/nll_per_window", "numbers"),
+    ("/timings_s", "object"),
+    ("/peak_rss_bytes", "?count"),
+];
+
+const FIXED_OF_CODEC: &[(&str, &str)] = &[
+    ("/codec", "string"),
+    ("/bits_per_value", "number"),
+    ("/compression_ratio", "number"),
+    ("/perplexity", "number"),
+    ("/perplexity_change_percent", "number"),
+    ("/perplexity_change_percent_ci95", "?interval"),
+    ("/kld_mean", "number"),
+    ("/kld_mean_ci95", "?interval"),
+    ("/kld_p50", "number"),
+    ("/kld_p90", "number"),
+    ("/kld_p99", "number"),
+    ("/kld_p999", "number"),
+    ("/kld_max", "number"),
+    ("/top1_agreement", "number"),
+    ("/rms_delta_p", "number"),
+    ("/nll_per_window", "numbers"),
+    ("/key", "distortion"),
+    ("/value", "distortion"),
+    ("/layers/0/key", "distortion"),
+    ("/layers/3/value", "distortion"),
+    ("/layers/3/layer", "count"),
+    ("/verdict", "string"),
+    ("/windows_needed", "?count"),
+];
+
+fn has_type(value: &Value, kind: &str) -> bool {
+    let numbers = |n: Option<usize>| {
+        let values = value.as_array();
+        values.is_some_and(|v| v.iter().all(Value::is_number) && n.is_none_or(|n| v.len() == n))
+    };
+    match kind.strip_prefix('?') {
+        Some(kind) => value.is_null() || has_type(value, kind),
+        None => match kind {
+            "string" => value.as_str().is_some_and(|text| !text.is_empty()),
+            "count" => value.is_u64(),
+            "number" => value.is_number(),
+            "numbers" => numbers(None),
+            "interval" => numbers(Some(2)) && value[0].as_f64() <= value[1].as_f64(),
+            "object" => value.is_object(),
+            "distortion" => ["rmse", "snr_db", "cosine"].iter().all(|key| value[key].is_number()),
+            _ => panic!("no such kind: {kind}"),
+        },
+    }
+}
+
+#[track_caller]
+fn check_keys(object: &Value, keys: &[(&str, &str)]) {
+    for (key, kind) in keys {
+        let found = object.pointer(key);
+        assert!(
+            found.is_some_and(|v| has_type(v, kind)),
+            "{key}: expected {kind}, found {found:?}"
+        );
+    }
+}
+
+#[test]
+fn json_holds_every_fixed_key() {
+    let asked = ["int4-g64", "f16", "k:int4-g32/v:f16"];
+    let flags = asked.map(|name| ["--codec", name]).concat();
+    let answer = good_with(&[&flags[..], &["--json"]].concat()).succeeds();
+    for token in ["NaN", "nan", "Infinity", "inf,", "inf\n"] {
+        assert!(!answer.stdout.contains(token), "{token}");
+    }
+    assert!(answer.stdout.starts_with('{') && answer.stdout.ends_with("}\n"));
+    let result = answer.json();
+    check_keys(&result, FIXED);
+    assert_eq!(result["schema"], "kvgauge.validation/1");
+    assert_eq!(result["protocol"], "prefix");
+    assert_eq!((&result["context"], &result["prefix"]), (&64.into(), &32.into()));
+    assert_eq!((&result["windows"], &result["scored_tokens"]), (&2.into(), &62.into()));
+    let codecs = result["codecs"].as_array().unwrap();
+    assert_eq!(codecs.len(), asked.len());
+    for (codec, name) in codecs.iter().zip(asked) {
+        check_keys(codec, FIXED_OF_CODEC);
+        assert_eq!(codec["codec"], name);
+        assert!(codec["perplexity_change_percent_ci95"].is_array(), "two windows have one");
+        assert_eq!(codec["layers"].as_array().unwrap().len(), 4);
+        let verdict = codec["verdict"].as_str().unwrap();
+        assert!(["pass", "fail", "inconclusive"].contains(&verdict), "{verdict}");
+        let share = codec["top1_agreement"].as_f64().unwrap();
+        assert!((0.0..=1.0).contains(&share), "{share}");
+    }
+}
+
+#[test]
+fn one_window_has_no_interval() {
+    let one = ["--model", "builtin", "--context", "64", "--windows", "1"];
+    let result = validate(&[&one[..], &["--json"]].concat()).succeeds().json();
+    let codec = &result["codecs"][0];
+    check_keys(codec, FIXED_OF_CODEC);
+    for key in ["perplexity_change_percent_ci95", "kld_mean_ci95", "windows_needed"] {
+        assert!(codec[key].is_null(), "{key}");
+    }
+    assert_eq!(codec["verdict"], "inconclusive");
+    // Not decided is not passed.
+    validate(&[&one[..], &["--strict"]].concat()).ends_with_result(1);
+}
+
+/// Without what differs from run to run.
+fn lasting(mut result: Value) -> Value {
+    let object = result.as_object_mut().unwrap();
+    object.remove("timings_s").expect("timings");
+    object.remove("peak_rss_bytes").expect("memory");
+    result
+}
+
+#[test]
+fn the_same_request_gives_the_same_numbers() {
+    let request = ["--codec", "int4-g32", "--codec", "int4-g128", "--json"];
+    let once = lasting(good_with(&request).succeeds().json());
+    assert_eq!(once, lasting(good_with(&request).succeeds().json()));
+    // Alone, in another place of the list, and twice.
+    let alone = good_with(&["--codec", "int4-g128", "--json"]).succeeds().json();
+    assert_eq!(alone["codecs"][0], once["codecs"][1]);
+    assert_eq!(alone["baseline"], once["baseline"]);
+}
+
+#[test]
+fn the_number_of_threads_hardly_matters() {
+    let figures = |threads: &str| {
+        let result = good_with(&["--threads", threads, "--json"]).succeeds().json();
+        ["/baseline/perplexity", "/codecs/0/perplexity", "/codecs/0/kld_mean", "/codecs/0/key/rmse"]
+            .map(|key| result.pointer(key).and_then(Value::as_f64).unwrap())
+    };
+    for (one, two) in figures("1").into_iter().zip(figures("2")) {
+        assert!((one / two - 1.0).abs() <= 1e-6, "{one} and {two}");
+    }
+}
+
+// --- Limits
+
+#[test]
+fn strict_turns_a_missed_limit_into_status_1() {
+    let with = |limit: &str, strict: &[&str]| {
+        good_with(&[&["--max-ppl-increase", limit, "--json"], strict].concat())
+    };
+    let missed = with("-50", &["--strict"]).ends_with_result(1).json();
+    assert_eq!(missed["codecs"][0]["verdict"], "fail");
+    assert_eq!(with("-50", &[]).succeeds().json()["codecs"][0]["verdict"], "fail");
+    let kept = with("1000", &["--strict"]).succeeds().json();
+    assert_eq!(kept["codecs"][0]["verdict"], "pass");
+    // One codec that fails is enough, and the table comes all the same.
+    let table = good_with(&[
+        "--codec",
+        "f16",
+        "--codec",
+        "int4-g4096",
+        "--max-ppl-increase",
+        "0.03",
+        "--strict",
+    ])
+    .ends_with_result(1);
+    assert!(table.stdout.contains("f16: PASS"), "{}", table.stdout);
+}
+
+// --- Files
+
+#[test]
+fn output_writes_the_object_that_json_prints() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("result.json");
+    // Longer than any result: what is left of it would show.
+    fs::write(&file, "x".repeat(1 << 20)).unwrap();
+    let printed = good_with(&["--json", "--output", utf8(&file)]).succeeds().stdout;
+    assert_eq!(fs::read_to_string(&file).unwrap(), printed);
+    assert_eq!(names_in(folder.path()), ["result.json"]);
+    // Beside the table, too; a bare name is one in the current folder.
+    let mut command = kvgauge();
+    command.current_dir(&folder).args(["validate"]).args(GOOD).args(["--output", "other.json"]);
+    let table = run_command(command).succeeds().stdout;
+    assert!(table.contains("int4-g64"), "{table}");
+    let other = fs::read(folder.path().join("other.json")).unwrap();
+    let other: Value = serde_json::from_slice(&other).unwrap();
+    assert_eq!(lasting(other), lasting(serde_json::from_str(&printed).unwrap()));
+    assert_eq!(names_in(folder.path()).len(), 2);
+}
+
+#[test]
+fn an_output_that_cannot_be_written_is_refused_before_any_work() {
+    let folder = TempDir::new().unwrap();
+    let absent = folder.path().join("absent/result.json");
+    let slash = format!("{}/", folder.path().join("new").display());
+    for (path, word) in [
+        (utf8(&absent), "no such file or folder"),
+        (utf8(folder.path()), "found a folder"),
+        (slash.as_str(), "found a folder"),
+        ("", "--output"),
+        #[cfg(unix)]
+        ("/dev/null", "found a device"),
+    ] {
+        // All windows of the longest context take a minute.
+        let answer = validate(&["--model", "builtin", "--windows", "all", "--output", path]);
+        answer.is_refused(&[path, word]);
+        assert!(answer.took < Duration::from_secs(2), "{path}: {:?}", answer.took);
+    }
+    assert!(names_in(folder.path()).is_empty());
+}
+
+#[test]
+fn a_reader_that_went_away_is_no_error() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("result.json");
+    let mut child = kvgauge()
+        .args(["validate"])
+        .args(GOOD)
+        .args(["--json", "--output", utf8(&file)])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert_eq!(output.status.code(), Some(0));
+    assert!(file.is_file());
+}
+
+#[test]
+fn nobody_reading_errors_changes_no_status() {
+    let mut child =
+        kvgauge().args(["validate", "--model", "/no/such"]).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stderr.take());
+    assert_eq!(child.wait().unwrap().code(), Some(2));
+}
+
+// --- Settings from a file
+
+/// Writes a settings file beside nothing else and validates with it.
+fn with_config(content: impl AsRef<[u8]>, args: &[&str]) -> cli::Answer {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("settings.toml");
+    fs::write(&file, content).unwrap();
+    validate(&[&["--config", utf8(&file)], args].concat())
+}
+
+const EVERYTHING: &str = r#"
+model = "builtin"
+text = "builtin"
+context = 48
+windows = 3
+first_window = 5
+codec = ["int4-g32", "f16"]
+bos = "always"
+dtype = "bf16"
+device = "cpu"
+threads = 1
+seed = 7
+max_ppl_increase = 1000
+strict = true
+offline = true
+cross_check = true
+"#;
+
+#[test]
+fn a_settings_file_sets_everything_and_flags_override_it() {
+    let result = with_config(EVERYTHING, &["--json"]).succeeds().json();
+    let settings: Value = serde_json::to_value(toml::from_str::<toml::Table>(EVERYTHING).unwrap())
+        .expect("TOML fits JSON");
+    for (key, value) in settings.as_object().unwrap() {
+        let found = &result["config"][key];
+        assert!(found == value || found.as_f64() == value.as_f64(), "{key}: {found}, not {value}");
+    }
+    assert_eq!(result["first_window"], 5);
+    assert_eq!(result["bos_id"], 0);
+    assert!(result["cross_check"].is_object());
+
+    let folder = TempDir::new().unwrap();
+    let text = cli::short_text(folder.path());
+    let flags = [
+        ("text", utf8(&text)),
+        ("context", "64"),
+        ("windows", "all"),
+        ("first-window", "90"),
+        ("codec", "int4-g128"),
+        ("bos", "never"),
+        ("dtype", "f32"),
+        ("threads", "2"),
+        ("seed", "8"),
+        ("max-ppl-increase", "999.5"),
+    ];
+    let typed: Vec<String> =
+        flags.iter().flat_map(|(flag, value)| [format!("--{flag}"), value.to_string()]).collect();
+    let typed: Vec<&str> = typed.iter().map(String::as_str).chain(["--json"]).collect();
+    let result = with_config(EVERYTHING, &typed).succeeds().json();
+    for (flag, value) in flags {
+        let found = &result["config"][flag.replace('-', "_")];
+        let found = if found.is_array() { &found[0] } else { found };
+        let found = found.as_str().map_or(found.to_string(), String::from);
+        assert_eq!(found, value, "--{flag}");
+    }
+    assert_eq!(result["config"]["codec"].as_array().unwrap().len(), 1);
+    // The model, which no flag named.
+    assert_eq!(result["model"]["source"], "builtin");
+}
+
+#[test]
+fn all_windows_can_be_asked_for_in_a_file() {
+    let folder = TempDir::new().unwrap();
+    let text = cli::short_text(folder.path());
+    let content = format!(
+        "model = \"builtin\"\ntext = {:?}\ncontext = 1024\nwindows = \"all\"\n",
+        utf8(&text)
+    );
+    let result = with_config(content, &["--json"]).succeeds().json();
+    assert_eq!(result["windows"], result["text"]["windows_available"]);
+    assert_eq!(result["config"]["windows"], "all");
+}
+
+#[test]
+fn a_settings_file_that_is_wrong_is_refused() {
+    let place =
+        |line: usize, column: usize| format!("settings.toml: line {line}, column {column}: ");
+    for (content, line, column, words) in [
+        ("model = \"builtin\"\nmodle = 1\n", 2, 1, ["modle", "`model`"]),
+        ("context = \"64\"\n", 1, 11, ["64", "whole number"]),
+        ("\n\nthreads = -2\n", 3, 11, ["-2", "whole number"]),
+        ("max_ppl_increase = \"low\"", 1, 20, ["low", "number"]),
+        ("codec = \"f16\"\n", 1, 9, ["f16", "list"]),
+        ("windows = \"some\"\n", 1, 11, ["number", "all"]),
+        ("windows = -1\n", 1, 11, ["number", "all"]),
+        ("bos = \"perhaps\"\n", 1, 7, ["perhaps", "`always`"]),
+        ("dtype = \"f64\"\n", 1, 9, ["f64", "`bf16`"]),
+        ("strict = 1\n", 1, 10, ["1", "boolean"]),
+        ("seed = 1\nseed = 2\n", 2, 1, ["duplicate", "key"]),
+        ("model = \n", 1, 9, ["", ""]),
+    ] {
+        let answer = with_config(content, &[]);
+        answer.is_refused(&[&place(line, column)]);
+        answer.is_refused(&words);
+        answer.hints("configs/");
+    }
+    with_config("codec = []", &[]).is_refused(&["codec", "at least one"]);
+    with_config("codec = [\"q4\"]", &[]).is_refused(&["`q4`"]);
+    with_config("context = 3", &[]).is_refused(&["context", "at least 4"]);
+    with_config("windows = 0", &[]).is_refused(&["windows", "at least 1"]);
+    with_config("threads = 0", &[]).is_refused(&["threads", "at least 1"]);
+    with_config(b"\xff\xfe", &[]).is_refused(&["settings.toml", "UTF-8"]);
+    let absent = validate(&["--config", "/no/such.toml"]);
+    absent.is_refused(&["/no/such.toml", "no such file"]);
+    absent.hints("--config takes a TOML file");
+}
+
+#[test]
+fn an_empty_settings_file_leaves_the_defaults() {
+    let result = with_config("", &[&GOOD[..], &["--json"]].concat()).succeeds().json();
+    assert_eq!(lasting(result), lasting(good_with(&["--json"]).succeeds().json()));
+}
+
+/// Sweeps have files of their own kind, with a `[sweep]` table or lists of settings; here it is
+/// enough that they are TOML.
+#[test]
+fn every_shipped_settings_file_is_read() {
+    let Ok(entries) = fs::read_dir("configs") else { return };
+    for entry in entries {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "toml") {
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        let table: toml::Table = toml::from_str(&text).unwrap_or_else(|e| panic!("{path:?}: {e}"));
+        if table.values().any(toml::Value::is_table) {
+            continue;
+        }
+        // Refused for its context alone: all else was read, and nothing was computed.
+        validate(&["--config", utf8(&path), "--context", "3"]).is_refused(&["--context"]);
+    }
+}
+
+// --- Terminal
+
+#[test]
+fn the_table_fits_a_terminal() {
+    let table = good_with(&["--max-ppl-increase", "0.25"]).succeeds().stdout;
+    // Too few windows left to decide.
+    let few =
+        good_with(&["--first-window", "2319", "--max-ppl-increase", "1.25"]).succeeds().stdout;
+    assert!(few.contains("windows, 2 are there"), "{few}");
+    for line in table.lines().chain(few.lines()) {
+        assert!(line.chars().count() <= 110, "{} columns: {line}", line.chars().count());
+    }
+    assert!(!table.contains('\u{1b}'), "{table}");
+    for word in ["kvgauge", "`prefix`", "builtin", "no BOS", "baseline", "int4-g64: ", "3.76×"] {
+        assert!(table.contains(word), "no {word} in\n{table}");
+    }
+    let one = validate(&["--model", "builtin", "--context", "64", "--windows", "1"]);
+    let one = one.succeeds().stdout;
+    assert!(one.contains("one window has no interval"), "{one}");
+}
+
+/// `script` runs a command on a pseudo terminal and copies what appears there to its stdout.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_bar_appears_on_a_terminal_and_stdout_stays_clean() {
+    let folder = TempDir::new().unwrap();
+    let result = folder.path().join("result.json");
+    let binary = env!("CARGO_BIN_EXE_kvgauge");
+    let line = format!("'{binary}' validate {} --json > '{}'", GOOD.join(" "), utf8(&result));
+    let mut script = std::process::Command::new("script");
+    script.args(["-qec", &line, "/dev/null"]).stdin(Stdio::null()).env("TERM", "xterm");
+    let output = match script.output() {
+        Ok(output) => output,
+        Err(error) => return skip("the bar on a pseudo terminal", &format!("script: {error}")),
+    };
+    let seen = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{seen}");
+    assert!(seen.contains("evaluating ["), "{seen:?}");
+    // Whatever was drawn is wiped at the end.
+    assert!(seen.contains("\u{1b}[2K"), "{seen:?}");
+    let result: Value = serde_json::from_slice(&fs::read(&result).unwrap()).unwrap();
+    check_keys(&result, FIXED);
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_ends_a_long_run_at_once_and_leaves_nothing() {
+    use std::os::unix::process::ExitStatusExt;
+    use std::time::Instant;
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("result.json");
+    let mut child = kvgauge()
+        .args(["validate", "--model", "builtin", "--windows", "all", "--output", utf8(&file)])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Long enough to be in the middle of the evaluation.
+    std::thread::sleep(Duration::from_millis(1500));
+    assert!(child.try_wait().unwrap().is_none(), "the run must be long enough to interrupt");
+    let clock = Instant::now();
+    let id = child.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    assert!(clock.elapsed() < Duration::from_secs(1), "{:?}", clock.elapsed());
+    const SIGINT: i32 = 2;
+    assert_eq!(output.status.signal(), Some(SIGINT));
+    assert!(output.stdout.is_empty() && output.stderr.is_empty());
+    assert!(names_in(folder.path()).is_empty());
+}
