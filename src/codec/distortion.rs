@@ -36,9 +36,12 @@ impl DistortionSum {
             .par_chunks(head_dim * 256)
             .zip(decoded.par_chunks(head_dim * 256))
             .map(|(x, y)| {
+                let (mut wide_x, mut wide_y) = (vec![0f32; x.len()], vec![0f32; y.len()]);
+                T::widen(x, &mut wide_x);
+                T::widen(y, &mut wide_y);
                 let mut sum = Self::default();
                 Arch::new().dispatch(|| {
-                    for (x, y) in x.chunks(head_dim).zip(y.chunks(head_dim)) {
+                    for (x, y) in wide_x.chunks(head_dim).zip(wide_y.chunks(head_dim)) {
                         sum.add_vector(x, y);
                     }
                 });
@@ -50,18 +53,26 @@ impl DistortionSum {
     }
 
     #[inline(always)]
-    fn add_vector<T: Element>(&mut self, x: &[T], y: &[T]) {
+    fn add_vector(&mut self, x: &[f32], y: &[f32]) {
         // Four sums in eight lanes each, so that they vectorise.
         const LANES: usize = 8;
         let mut sums = [[0f64; LANES]; 4];
-        for (x, y) in x.chunks(LANES).zip(y.chunks(LANES)) {
-            for (lane, (x, y)) in x.iter().zip(y).enumerate() {
-                let (x, y) = (f64::from(x.to_f32()), f64::from(y.to_f32()));
-                sums[0][lane] += x * x;
-                sums[1][lane] += y * y;
-                sums[2][lane] += x * y;
-                sums[3][lane] += (x - y) * (x - y);
+        let ((x_chunks, x_rest), (y_chunks, y_rest)) =
+            (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());
+        let mut add = |lane: usize, x: f32, y: f32| {
+            let (x, y) = (f64::from(x), f64::from(y));
+            sums[0][lane] += x * x;
+            sums[1][lane] += y * y;
+            sums[2][lane] += x * y;
+            sums[3][lane] += (x - y) * (x - y);
+        };
+        for (x, y) in x_chunks.iter().zip(y_chunks) {
+            for lane in 0..LANES {
+                add(lane, x[lane], y[lane]);
             }
+        }
+        for (x, y) in x_rest.iter().zip(y_rest) {
+            add(0, *x, *y);
         }
         let [xx, yy, xy, ee] = sums.map(|lanes| lanes.iter().sum::<f64>());
         self.energy += xx;

@@ -1,20 +1,35 @@
 //! The three float types a cache comes in.
 
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
-/// A float that widens to f32 exactly.
+/// A float that widens to f32 exactly. Conversions take slices: the half types have
+/// instructions for whole vectors and none for one value.
 pub trait Element: Copy + Default + Send + Sync + 'static {
-    /// The largest finite value.
-    const MAX: f32;
+    fn is_finite(self) -> bool;
 
     fn to_f32(self) -> f32;
 
-    /// Rounds to nearest even; what is too large becomes the largest finite value.
-    fn from_f32_saturating(value: f32) -> Self;
+    /// `out` is as long as `values`.
+    fn widen(values: &[Self], out: &mut [f32]);
+
+    /// Rounds to nearest even; what is too large becomes the largest finite value. Overwrites
+    /// `values` on the way. `out` is as long as `values`.
+    fn narrow_saturating(values: &mut [f32], out: &mut [Self]);
+}
+
+#[inline(always)]
+fn saturate(values: &mut [f32], max: f32) {
+    for value in values {
+        *value = value.clamp(-max, max);
+    }
 }
 
 impl Element for f32 {
-    const MAX: f32 = f32::MAX;
+    #[inline(always)]
+    fn is_finite(self) -> bool {
+        f32::is_finite(self)
+    }
 
     #[inline(always)]
     fn to_f32(self) -> f32 {
@@ -22,36 +37,43 @@ impl Element for f32 {
     }
 
     #[inline(always)]
-    fn from_f32_saturating(value: f32) -> Self {
-        value.clamp(-<Self as Element>::MAX, <Self as Element>::MAX)
+    fn widen(values: &[Self], out: &mut [f32]) {
+        out.copy_from_slice(values);
+    }
+
+    #[inline(always)]
+    fn narrow_saturating(values: &mut [f32], out: &mut [Self]) {
+        saturate(values, f32::MAX);
+        out.copy_from_slice(values);
     }
 }
 
-impl Element for f16 {
-    const MAX: f32 = 65504.0;
+macro_rules! half_element {
+    ($half:ty) => {
+        impl Element for $half {
+            #[inline(always)]
+            fn is_finite(self) -> bool {
+                <$half>::is_finite(self)
+            }
 
-    #[inline(always)]
-    fn to_f32(self) -> f32 {
-        f16::to_f32(self)
-    }
+            #[inline(always)]
+            fn to_f32(self) -> f32 {
+                <$half>::to_f32(self)
+            }
 
-    #[inline(always)]
-    fn from_f32_saturating(value: f32) -> Self {
-        f16::from_f32(value.clamp(-<Self as Element>::MAX, <Self as Element>::MAX))
-    }
+            #[inline(always)]
+            fn widen(values: &[Self], out: &mut [f32]) {
+                values.convert_to_f32_slice(out);
+            }
+
+            #[inline(always)]
+            fn narrow_saturating(values: &mut [f32], out: &mut [Self]) {
+                saturate(values, <$half>::MAX.to_f32());
+                out.convert_from_f32_slice(values);
+            }
+        }
+    };
 }
 
-impl Element for bf16 {
-    // 0x7f7f, the largest finite bfloat16.
-    const MAX: f32 = f32::from_bits(0x7f7f_0000);
-
-    #[inline(always)]
-    fn to_f32(self) -> f32 {
-        bf16::to_f32(self)
-    }
-
-    #[inline(always)]
-    fn from_f32_saturating(value: f32) -> Self {
-        bf16::from_f32(value.clamp(-<Self as Element>::MAX, <Self as Element>::MAX))
-    }
-}
+half_element!(f16);
+half_element!(bf16);

@@ -43,7 +43,7 @@ impl Int4Payload {
         assert!(group > 0, "a group holds at least one value");
         // One optimistic pass; the rare tensor out of f16's range is done again.
         Self::compress_scaled(values, group, 0).unwrap_or_else(|| {
-            let largest = values.iter().fold(0f32, |m, v| m.max(v.to_f32().abs()));
+            let largest = values.iter().fold(0f32, |m, value| m.max(value.to_f32().abs()));
             // scale < 2^(exponent + 15) after rounding, hence finite in f16.
             let exponent = (f64::from(largest) / f64::from(MAX_CODE)).log2().floor() as i32 - 14;
             let mut payload = Self::empty(values.len(), group, exponent);
@@ -80,8 +80,9 @@ impl Int4Payload {
             .map(|((values, codes), scales)| {
                 let mut scaled = vec![0f32; values.len()];
                 let mut levels = vec![0u8; values.len()];
+                T::widen(values, &mut scaled);
                 Arch::new().dispatch(|| {
-                    widen(values, unit, &mut scaled);
+                    scaled.iter_mut().for_each(|value| *value = unit.times(*value));
                     let mut in_range = true;
                     let groups = scaled.chunks(group).zip(levels.chunks_mut(group));
                     for ((values, levels), scale) in groups.zip(scales.iter_mut()) {
@@ -103,17 +104,19 @@ impl Int4Payload {
             .zip(self.scales.par_chunks(task / group))
             .for_each(|((out, codes), scales)| {
                 let mut levels = vec![0u8; out.len()];
+                let mut wide = vec![0f32; out.len()];
                 Arch::new().dispatch(|| {
                     unpack(codes, &mut levels);
-                    let groups = out.chunks_mut(group).zip(levels.chunks(group));
-                    for ((out, levels), scale) in groups.zip(scales) {
+                    let groups = wide.chunks_mut(group).zip(levels.chunks(group));
+                    for ((wide, levels), scale) in groups.zip(scales) {
                         let scale = scale.to_f32();
-                        for (out, level) in out.iter_mut().zip(levels) {
+                        for (value, level) in wide.iter_mut().zip(levels) {
                             let code = f32::from(*level) - f32::from(ZERO_LEVEL);
-                            *out = T::from_f32_saturating(unit.times(code * scale));
+                            *value = unit.times(code * scale);
                         }
                     }
                 });
+                T::narrow_saturating(&mut wide, out);
             });
     }
 
@@ -136,13 +139,6 @@ impl Int4Payload {
 /// Values a task takes: whole groups and whole bytes.
 fn task_len(group: usize) -> usize {
     2 * group * (TASK / (2 * group)).max(1)
-}
-
-#[inline(always)]
-fn widen<T: Element>(values: &[T], unit: PowerOfTwo, out: &mut [f32]) {
-    for (out, value) in out.iter_mut().zip(values) {
-        *out = unit.times(value.to_f32());
-    }
 }
 
 /// Levels are codes + 8. False when the group is not zero and its scale is out of range; a

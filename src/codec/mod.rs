@@ -49,9 +49,9 @@ impl TensorCodec {
     /// Compresses a flattened row-major tensor. NaN and infinities are errors that name the index.
     pub fn compress<T: Element>(&self, values: &[T]) -> Result<Payload> {
         // All of them first: a search that may stop early does not vectorise.
-        let finite = values.iter().fold(true, |all, v| all & v.to_f32().is_finite());
-        let bad = || values.iter().position(|v| !v.to_f32().is_finite());
-        if let Some(index) = if finite { None } else { bad() } {
+        if !values.iter().fold(true, |all, value| all & value.is_finite())
+            && let Some(index) = values.iter().position(|value| !value.is_finite())
+        {
             return Err(Error::input(format!(
                 "index {index}: expected a finite number, found {}",
                 values[index].to_f32()
@@ -59,7 +59,12 @@ impl TensorCodec {
         }
         Ok(match *self {
             TensorCodec::F16 => {
-                Payload::F16(values.iter().map(|v| f16::from_f32_saturating(v.to_f32())).collect())
+                let mut wide = vec![0f32; values.len()];
+                let mut halves = vec![f16::ZERO; values.len()];
+                T::widen(values, &mut wide);
+                // A served f16 cache holds the largest finite value, not infinity.
+                f16::narrow_saturating(&mut wide, &mut halves);
+                Payload::F16(halves)
             }
             TensorCodec::Int4 { group } => Payload::Int4(Int4Payload::compress(values, group)),
         })
@@ -100,10 +105,10 @@ impl Payload {
     pub fn decompress<T: Element>(&self, out: &mut [T]) {
         assert_eq!(out.len(), self.len(), "output of another length than the payload");
         match self {
-            Payload::F16(values) => {
-                for (out, value) in out.iter_mut().zip(values) {
-                    *out = T::from_f32_saturating(value.to_f32());
-                }
+            Payload::F16(halves) => {
+                let mut wide = vec![0f32; halves.len()];
+                f16::widen(halves, &mut wide);
+                T::narrow_saturating(&mut wide, out);
             }
             Payload::Int4(payload) => payload.decompress(out),
         }
