@@ -7,8 +7,8 @@
 //! - A download enters the cache only once its size, and its SHA-256 where the hub tells it (large
 //!   files), are right. What an interrupted one left is resumed if it can be checked afterwards.
 //! - A server that sends nothing for [`HubOptions::timeout`] is given up.
-//! - Nothing here prints; the caller's [`DownloadProgress`] shows what it likes. (A panic inside
-//!   hf-hub becomes an error, but Rust's panic hook has its line first.)
+//! - Nothing here prints; the caller's [`DownloadProgress`] shows what it likes. A panic inside
+//!   hf-hub becomes an error.
 
 mod download;
 mod options;

@@ -5,8 +5,9 @@ use crate::error::{Error, Kind, Result};
 use crate::eval::{Observer, prefix};
 use crate::hub::Hub;
 use crate::model::Llama;
-use crate::model::oracle::Oracle;
-use crate::model::source::OpenModel;
+use crate::model::oracle::{Oracle, WeightsRef};
+use crate::model::source::{ModelWeights, OpenModel};
+use crate::platform;
 use crate::report::validation::{CrossCheck, ModelInfo, Run, TextInfo, Validation};
 use crate::settings::{Bos, Settings};
 use candle_core::DType;
@@ -54,20 +55,23 @@ pub fn run(settings: &Settings, hub: &Hub, progress: &mut dyn Progress) -> Resul
         WindowPlan { context, first: settings.first_window, count: settings.windows.limit(), bos };
     let windows = plan.cut(&tokens, &text.source)?;
     if let Some(asked) = settings.windows.limit().filter(|asked| *asked > windows.len()) {
-        progress.note(&format!("the text holds {} of the {asked} windows", windows.len()));
+        progress
+            .note(&format!("windows: {} instead of {asked}, the text ends there", windows.len()));
     }
+    progress.stage("opening the weights");
+    let ModelWeights { weights, provenance } = open.weights()?;
     let prepare = start.elapsed();
 
     progress.stage("loading the weights");
     let clock = Instant::now();
-    let model = open.load(dtype, &device)?;
+    let model = Llama::load(&open.config, weights.as_ref(), dtype, &device)?;
     let load = clock.elapsed();
 
     let clock = Instant::now();
     let cross_check = match settings.cross_check {
         true => {
             progress.stage("cross-checking with candle-transformers");
-            Some(cross_check(&open, &model, &windows[0])?)
+            Some(cross_check(&model, weights, &windows[0])?)
         }
         false => None,
     };
@@ -77,10 +81,12 @@ pub fn run(settings: &Settings, hub: &Hub, progress: &mut dyn Progress) -> Resul
     progress.begin(per_window * windows.len());
     let evaluation =
         prefix::evaluate(&model, &windows, &settings.codec, progress).map_err(|e| {
+            // What is still wrong here are numbers that are none, in the cache or the logits.
             match (e.kind(), dtype) {
                 (Kind::Input, DType::F16) => {
                     e.hint("activations overflowed: try --dtype f32 or bf16")
                 }
+                (Kind::Input, _) => e.hint("are these weights what their author published?"),
                 _ => e,
             }
         })?;
@@ -88,15 +94,17 @@ pub fn run(settings: &Settings, hub: &Hub, progress: &mut dyn Progress) -> Resul
     Ok(Validation::new(Run {
         settings,
         evaluation: &evaluation,
-        model: ModelInfo::new(&open),
+        model: ModelInfo::new(&open.config, provenance),
         text: TextInfo::new(&text, tokens.len(), tokens.len() / context),
         context,
+        threads: rayon::current_num_threads(),
         bos,
         cross_check,
         prepare,
         load,
         cross_checking,
         total: start.elapsed(),
+        peak_rss_bytes: platform::peak_rss_bytes(),
     }))
 }
 
@@ -121,16 +129,17 @@ fn window_bos(settings: &Settings, open: &OpenModel) -> Result<Option<u32>> {
 /// Compares last-position logits on one window. Different summation orders leave about 1e-5 of
 /// the largest logit in f32 over tens of layers; the bounds are far above that and far below
 /// what any mistake makes.
-fn cross_check(open: &OpenModel, model: &Llama, window: &[u32]) -> Result<CrossCheck> {
-    let theirs = Oracle::load(&open.config, open.weights.clone())?.last_logits(window)?;
+fn cross_check(model: &Llama, weights: WeightsRef, window: &[u32]) -> Result<CrossCheck> {
+    let theirs = Oracle::load(model.config(), weights)?.last_logits(window)?;
     let hidden = model.forward(window, &mut model.empty_cache())?;
     let ours =
         model.logits(&hidden.narrow(0, window.len() - 1, 1)?)?.squeeze(0)?.to_vec1::<f32>()?;
     let largest = theirs.iter().fold(0f32, |m, x| m.max(x.abs()));
     let difference = theirs.iter().zip(&ours).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
     let bound = if model.dtype() == DType::F32 { 1e-3 } else { 1e-1 };
-    // Written so that NaN fails.
-    let agrees = difference <= bound * largest;
+    // max passes over NaN, so finiteness is asked for apart.
+    let finite = ours.iter().chain(&theirs).all(|logit| logit.is_finite());
+    let agrees = finite && difference <= bound * largest;
     if !agrees {
         return Err(Error::system(format!(
             "cross-check: expected candle-transformers' logits to within {bound} of the largest, {largest}, \

@@ -194,6 +194,43 @@ fn linear_scaling_is_read_under_both_its_names() {
     }
 }
 
+/// llama.cpp's rules: linear unless the type says otherwise, the newer name first, 0 for none.
+#[test]
+fn linear_scaling_follows_llama_cpp() {
+    let model = RandomModel::new(4, Spec::default());
+    let read = |keys: &[(&str, Value)]| {
+        let mut file = model.gguf(GgmlDType::F32);
+        for (key, value) in keys {
+            file.set(&format!("llama.rope.{key}"), value.clone());
+        }
+        load(&Written::new(&file).path).map(|(config, _)| config.rope_scaling)
+    };
+    let (kind, number) = (|kind: &str| Value::String(kind.into()), Value::F32);
+    let linear = |factor| RopeScaling::Linear { factor };
+    for (keys, expected) in [
+        (vec![("scaling.factor", number(4.0))], linear(4.0)),
+        (vec![("scaling.factor", number(4.0)), ("scale_linear", number(2.0))], linear(4.0)),
+        (vec![("scaling.type", kind("linear")), ("scale_linear", number(2.0))], linear(2.0)),
+        (vec![("scaling.type", kind("linear"))], RopeScaling::None),
+        (vec![("scaling.factor", number(0.0))], RopeScaling::None),
+        (vec![("scaling.type", kind("none")), ("scale_linear", number(2.0))], RopeScaling::None),
+    ] {
+        assert_eq!(read(&keys).unwrap(), expected, "{keys:?}");
+    }
+    for factor in [-1.0, f32::NAN, f32::INFINITY] {
+        let error = read(&[("scaling.factor", number(factor))]).unwrap_err();
+        assert!(error.to_string().contains("llama.rope.scaling.factor"), "{error}");
+    }
+}
+
+#[test]
+fn a_sliding_window_in_the_header_bounds_the_context() {
+    let mut file = RandomModel::new(4, Spec::default()).gguf(GgmlDType::F32);
+    file.set("llama.attention.sliding_window", Value::U32(24));
+    let (config, _) = load(&Written::new(&file).path).unwrap();
+    assert_eq!(config.max_context(), 24);
+}
+
 /// What a header may leave out: everything that follows from the rest.
 #[test]
 fn a_sparse_header_means_the_same() {
@@ -233,7 +270,7 @@ fn folder_and_file_have_the_same_tokenizer() {
     assert_eq!(ids.get_ids(), [0, 0, 0]);
     for open in [from_folder, from_file] {
         assert_eq!((open.bos_id, open.adds_bos), (None, false));
-        assert_eq!(open.provenance.revision, None);
+        assert_eq!(open.weights().unwrap().provenance.revision, None);
     }
 }
 

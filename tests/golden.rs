@@ -217,8 +217,8 @@ fn a_sharded_folder_opens_through_its_index() {
 
     let open = random_model::open(folder.path()).unwrap();
     assert_eq!(open.config, golden.config);
-    // config.json, tokenizer.json and two shards: not expected.safetensors beside them.
-    assert_eq!(open.provenance.files_sha256.len(), 4);
+    // config.json, tokenizer.json, the index and two shards: not expected.safetensors beside them.
+    assert_eq!(open.weights().unwrap().provenance.files_sha256.len(), 5);
     let model = open.load(DType::F32, &Device::Cpu).unwrap();
     let (logits, cache) = run_in_pieces(&model, &golden.tokens, &[]);
     assert!(golden.distance(&logits, &cache, golden.tokens.len()) <= TOLERANCE);
@@ -226,7 +226,7 @@ fn a_sharded_folder_opens_through_its_index() {
     drop(open); // Windows keeps a file that is mapped.
     let shard = folder.path().join("model-00002-of-00002.safetensors");
     std::fs::remove_file(&shard).unwrap();
-    let error = random_model::open(folder.path()).err().expect("a shard is missing");
+    let error = random_model::open(folder.path()).unwrap().weights().err().expect("missing");
     assert_eq!(error.kind(), Kind::Input);
     assert!(error.to_string().contains("model-00002-of-00002.safetensors"), "{error}");
 }

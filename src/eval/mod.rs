@@ -33,6 +33,9 @@ pub struct LayerDistortion {
 /// The result of one protocol on one model and text.
 #[derive(Debug, Clone)]
 pub struct Evaluation {
+    pub protocol: &'static str,
+    /// Tokens of a window whose cache is compressed.
+    pub prefix: usize,
     /// −ln p of every scored target under the untouched cache, nats. [windows][targets]
     pub baseline: Vec<Vec<f64>>,
     /// In the order asked for.

@@ -16,18 +16,18 @@ use half::{bf16, f16};
 use std::time::{Duration, Instant};
 
 /// The name every output carries.
-pub const NAME: &str = "prefix";
+const NAME: &str = "prefix";
 
 /// Targets whose logits are in memory at once: 128 × 32000 f32 are 16 MB an arm.
 const SCORED_AT_ONCE: usize = 128;
 
 /// Tokens that get compressed.
-pub fn prefix_len(context: usize) -> usize {
+fn prefix_len(context: usize) -> usize {
     context / 2
 }
 
 /// Targets scored in a window of `context` tokens: `prefix + 1 … context − 1`.
-pub fn scored_len(context: usize) -> usize {
+fn scored_len(context: usize) -> usize {
     (context - prefix_len(context)).saturating_sub(1)
 }
 
@@ -45,6 +45,8 @@ pub fn evaluate(
 ) -> Result<Evaluation> {
     check_groups(model.config(), windows.first().map_or(0, Vec::len), codecs)?;
     let mut evaluation = Evaluation {
+        protocol: NAME,
+        prefix: prefix_len(windows.first().map_or(0, Vec::len)),
         baseline: Vec::with_capacity(windows.len()),
         codecs: codecs.iter().map(|codec| CodecOutcome::new(*codec, model)).collect(),
         timings: StageTimings::default(),
@@ -58,7 +60,7 @@ pub fn evaluate(
 /// A group larger than one layer's keys would be a scale for values that are not there.
 /// Needs no weights, so that it can be asked before they are read.
 pub fn check_groups(config: &ModelConfig, context: usize, codecs: &[Codec]) -> Result<()> {
-    let values = config.kv_heads * prefix_len(context) * config.head_dim;
+    let values = (config.kv_heads * config.head_dim).saturating_mul(prefix_len(context));
     for codec in codecs {
         for group in [codec.key.group(), codec.value.group()].into_iter().flatten() {
             if group > values {

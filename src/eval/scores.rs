@@ -125,8 +125,7 @@ fn log_sum_exp(row: &[f32]) -> Result<(usize, f64, f64)> {
 }
 
 fn not_finite() -> Error {
-    Error::system("logits: expected finite numbers, found NaN or infinity")
-        .hint("activations overflowed: try --dtype f32 or bf16")
+    Error::input("logits: expected finite numbers, found NaN or infinity")
 }
 
 /// Independent accumulators of a reduction, so that it vectorises.

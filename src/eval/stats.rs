@@ -32,13 +32,20 @@ impl Estimate {
     }
 }
 
+/// The t interval of a share, kept within 0…1.
+pub fn share_ci95(share: &Estimate) -> Option<[f64; 2]> {
+    share.ci95().map(|ends| ends.map(|end| end.clamp(0.0, 1.0)))
+}
+
 /// The 95 % interval of a mean of positive figures (KL divergences), one a window.
 ///
-/// Such figures are skewed: a text has a few windows where a codec does far more damage. A t
-/// interval then covers too little (90 % at a coefficient of variation of 0.7, from 5 windows),
-/// so this one is symmetric on the log scale: mean · exp(±t · √(s²/n + s⁴/2(n−1))), where s² is
-/// the variance of the logarithms (Cox's method for a log-normal mean, Zhou & Gao 1997, about
-/// the arithmetic mean). Where a window has exactly zero it falls back to Student's t.
+/// Such figures are skewed: a text has a few windows where a codec does far more damage, and a
+/// t interval then covers too little (90 % at a coefficient of variation of 0.7, from 5 windows).
+/// So this one is symmetric on the log scale: mean · exp(±t · d), where d is the larger of two
+/// estimates of the mean's relative deviation: Cox's for a log-normal mean, √(s²/n + s⁴/2(n−1))
+/// with the variance s² of the logarithms (Zhou & Gao 1997), and standard error over mean, which
+/// sees an outlier that logarithms make small. Where a window has exactly zero it falls back to
+/// Student's t.
 pub fn positive_ci95(values: &[f64]) -> Option<[f64; 2]> {
     let plain = Estimate::of(values);
     if values.iter().any(|v| *v <= 0.0) {
@@ -47,8 +54,9 @@ pub fn positive_ci95(values: &[f64]) -> Option<[f64; 2]> {
     let logs: Vec<f64> = values.iter().map(|v| v.ln()).collect();
     let n = values.len() as f64;
     let variance = Estimate::of(&logs).standard_error?.powi(2) * n;
-    let deviation = (variance / n + variance.powi(2) / (2.0 * (n - 1.0))).sqrt();
-    let factor = (student_t_quantile(0.975, n - 1.0) * deviation).exp();
+    let cox = (variance / n + variance.powi(2) / (2.0 * (n - 1.0))).sqrt();
+    let relative = plain.standard_error? / plain.mean;
+    let factor = (student_t_quantile(0.975, n - 1.0) * cox.max(relative)).exp();
     Some([plain.mean / factor, plain.mean * factor])
 }
 

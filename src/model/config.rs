@@ -95,6 +95,7 @@ struct HfRope {
     low_freq_factor: Option<f32>,
     high_freq_factor: Option<f32>,
     original_max_position_embeddings: Option<usize>,
+    partial_rotary_factor: Option<f32>,
 }
 
 impl ModelConfig {
@@ -130,13 +131,14 @@ impl ModelConfig {
                 "only silu is Llama's",
             );
         }
-        if let Some(part) = hf.partial_rotary_factor.filter(|part| *part != 1.0) {
+        let rope = hf.rope_parameters.or(hf.rope_scaling);
+        let part = rope.as_ref().and_then(|rope| rope.partial_rotary_factor);
+        if let Some(part) = part.or(hf.partial_rotary_factor).filter(|part| *part != 1.0) {
             return refuse(
                 format!("partial_rotary_factor: expected 1, found {part}"),
                 "models that rotate part of a head are not supported",
             );
         }
-        let rope = hf.rope_parameters.or(hf.rope_scaling);
         let rope_theta =
             rope.as_ref().and_then(|rope| rope.rope_theta).or(hf.rope_theta).unwrap_or(10_000.0);
         let attention_bias = hf.attention_bias.unwrap_or(false);
@@ -207,27 +209,8 @@ impl ModelConfig {
                 _ => return Err(missing("llama.vocab_size")),
             },
         };
-        let scaling = match metadata.get("llama.rope.scaling.type") {
-            None => "none".to_string(),
-            Some(_) => header.string("llama.rope.scaling.type")?,
-        };
-        let rope_scaling = match scaling.as_str() {
-            "none" => match metadata.contains_key("llama.rope.scale_linear") {
-                true => {
-                    RopeScaling::Linear { factor: header.float("llama.rope.scale_linear")? as f32 }
-                }
-                false => RopeScaling::None,
-            },
-            "linear" => {
-                RopeScaling::Linear { factor: header.float("llama.rope.scaling.factor")? as f32 }
-            }
-            other => {
-                return Err(Error::input(format!(
-                    "llama.rope.scaling.type: expected none or linear, found {other}"
-                ))
-                .hint("Llama 3's scaling comes as rope_freqs.weight, which is honoured"));
-            }
-        };
+        let rope_scaling = header.rope_scaling()?;
+        let window = header.integer_or("llama.attention.sliding_window", 0)?;
         Self {
             architecture: "LlamaForCausalLM".into(),
             vocab_size,
@@ -250,7 +233,7 @@ impl ModelConfig {
                 output: has_tensor("blk.0.attn_output.bias"),
             },
             mlp_bias: has_tensor("blk.0.ffn_gate.bias"),
-            sliding_window: None,
+            sliding_window: Some(window).filter(|window| *window > 0),
             bos_token_id: None,
         }
         .checked("GGUF header")
@@ -276,7 +259,7 @@ impl ModelConfig {
             ("head_dim", self.head_dim),
             ("max_position_embeddings", self.max_position_embeddings),
         ] {
-            // The upper bound keeps every later product of two of them inside 64 bits.
+            // The upper bound keeps a product of two of them inside 64 bits.
             if value == 0 || value > 1 << 28 {
                 return wrong(format!("{name}: expected 1 to 2^28, found {value}"));
             }
@@ -393,6 +376,37 @@ impl GgufHeader<'_> {
 
     fn integer_or(&self, key: &str, default: usize) -> Result<usize> {
         if self.0.contains_key(key) { self.integer(key) } else { Ok(default) }
+    }
+
+    /// As llama.cpp reads it: linear unless the type says `none`, the factor under either name,
+    /// no factor or 0 for no scaling.
+    fn rope_scaling(&self) -> Result<RopeScaling> {
+        const TYPE: &str = "llama.rope.scaling.type";
+        let kind = match self.0.contains_key(TYPE) {
+            true => self.string(TYPE)?,
+            false => "linear".into(),
+        };
+        match kind.as_str() {
+            "none" => return Ok(RopeScaling::None),
+            "linear" => {}
+            other => {
+                return Err(Error::input(format!(
+                    "{TYPE}: expected none or linear, found {other}"
+                ))
+                .hint("Llama 3's scaling comes as rope_freqs.weight, which is honoured"));
+            }
+        }
+        let keys = ["llama.rope.scaling.factor", "llama.rope.scale_linear"];
+        let Some(key) = keys.into_iter().find(|key| self.0.contains_key(*key)) else {
+            return Ok(RopeScaling::None);
+        };
+        let factor = self.float(key)? as f32;
+        match factor {
+            0.0 | 1.0 => Ok(RopeScaling::None),
+            _ if factor.is_finite() && factor > 0.0 => Ok(RopeScaling::Linear { factor }),
+            _ => Err(Error::input(format!("{key}: expected a positive number, found {factor}"))
+                .hint("the file is damaged: download or convert it again")),
+        }
     }
 
     fn float(&self, key: &str) -> Result<f64> {

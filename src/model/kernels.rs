@@ -1,5 +1,5 @@
-//! The f32 CPU paths that candle has no fused form of: splitting and rotating Q, K and V, causal
-//! grouped-query attention, SwiGLU. Each returns `None` for another device or dtype, and then
+//! The f32 CPU paths: splitting and rotating Q, K and V, causal grouped-query attention and
+//! SwiGLU, which candle has no fused form of, and the product with weights. Each returns `None` for another device or dtype, and then
 //! the caller computes the same in candle operations.
 //!
 //! Loops are written for the compiler to vectorise; `pulp` picks the widest instruction set at
@@ -94,6 +94,7 @@ pub fn causal_attention(query: &Tensor, key: &Tensor, value: &Tensor) -> Result<
                 (q, head_dim, 1),
                 (k, 1, head_dim),
                 scale,
+                Parallelism::None,
             );
             let sums: Vec<f32> = scores
                 .chunks_exact_mut(seen)
@@ -110,6 +111,7 @@ pub fn causal_attention(query: &Tensor, key: &Tensor, value: &Tensor) -> Result<
                 (scores, seen, 1),
                 (v, head_dim, 1),
                 1.0,
+                Parallelism::None,
             );
             for (out, sum) in out.chunks_exact_mut(head_dim).zip(sums) {
                 let inverse = 1.0 / sum;
@@ -199,10 +201,30 @@ pub fn swiglu(gate_up: &Tensor) -> Result<Option<Tensor>> {
     fused.map(|out| Ok(Tensor::from_vec(out, (rows, width), &Device::Cpu)?)).transpose()
 }
 
+/// x [rows, in] · weightᵀ [in, out] on all threads of the pool. candle's own product counts
+/// physical cores instead, whatever pool it runs in.
+pub fn product(x: &Tensor, weight: &Tensor) -> Result<Option<Tensor>> {
+    let ((rows, input), (output, _)) = (x.dims2()?, weight.dims2()?);
+    let threads = match rayon::current_num_threads() {
+        1 => Parallelism::None,
+        threads => Parallelism::Rayon(threads),
+    };
+    let multiplied = with_f32(x, |x| {
+        with_f32(weight, |weight| {
+            let mut out = vec![0f32; rows * output];
+            let dims = [rows, output, input];
+            multiply(&mut out, output, dims, (x, input, 1), (weight, 1, input), 1.0, threads);
+            out
+        })
+    })?;
+    let multiplied = multiplied.transpose()?.flatten();
+    multiplied.map(|out| Ok(Tensor::from_vec(out, (rows, output), &Device::Cpu)?)).transpose()
+}
+
 /// A matrix in a slice: (values, row stride, column stride).
 type Strided<'a> = (&'a [f32], usize, usize);
 
-/// dst [m, n] = factor · a [m, k] · b [k, n] on the calling thread; dst has unit column stride.
+/// dst [m, n] = factor · a [m, k] · b [k, n]; dst has unit column stride.
 #[allow(unsafe_code)]
 fn multiply(
     dst: &mut [f32],
@@ -211,6 +233,7 @@ fn multiply(
     (a, a_rows, a_columns): Strided,
     (b, b_rows, b_columns): Strided,
     factor: f32,
+    parallelism: Parallelism,
 ) {
     let last = |rows: usize, columns: usize, row: usize, column: usize| {
         (rows - 1) * row + (columns - 1) * column
@@ -240,7 +263,7 @@ fn multiply(
             false,
             false,
             false,
-            Parallelism::None,
+            parallelism,
         );
     }
 }

@@ -168,15 +168,23 @@ impl Llama {
     /// Logits of hidden states, [rows, hidden] → [rows, vocab], f32 on the CPU.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
         let weight = self.head.as_ref().map_or(&self.embeddings, |head| &head.weight);
-        let logits = hidden.contiguous()?.matmul(&weight.t()?)?;
+        let logits = product(&hidden.contiguous()?, weight)?;
         Ok(logits.to_dtype(DType::F32)?.to_device(&Device::Cpu)?)
+    }
+}
+
+/// x [rows, in] · weightᵀ, weight [out, in] → [rows, out]
+fn product(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    match kernels::product(x, weight)? {
+        Some(product) => Ok(product),
+        None => Ok(x.matmul(&weight.t()?)?),
     }
 }
 
 impl Linear {
     /// [rows, in] → [rows, out]
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let product = x.matmul(&self.weight.t()?)?;
+        let product = product(x, &self.weight)?;
         match &self.bias {
             None => Ok(product),
             Some(bias) => Ok(product.broadcast_add(bias)?),

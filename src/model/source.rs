@@ -35,16 +35,31 @@ pub struct Provenance {
     pub files_sha256: BTreeMap<String, String>,
 }
 
-/// Everything found out about a model before its weights are read.
+/// Everything found out about a model before its weights are fetched, hashed or read.
 pub struct OpenModel {
-    pub provenance: Provenance,
     pub config: ModelConfig,
     pub tokenizer: Tokenizer,
     /// The beginning-of-sequence token, if the model has one.
     pub bos_id: Option<u32>,
     /// Whether the model's tokenizer puts it before a text.
     pub adds_bos: bool,
+    source: String,
+    /// Of the small files, which were read.
+    hashes: BTreeMap<String, String>,
+    place: Place,
+}
+
+/// Where the weights are.
+enum Place {
+    Builtin,
+    Gguf { path: PathBuf, gguf: Arc<Gguf> },
+    Files(Files),
+}
+
+/// Weights that are there and open, and what identifies them.
+pub struct ModelWeights {
     pub weights: WeightsRef,
+    pub provenance: Provenance,
 }
 
 const TAKES: &str =
@@ -83,67 +98,100 @@ impl ModelSource {
         match self {
             Self::Builtin => open_builtin(typed),
             Self::Gguf(path) => open_gguf(typed, path),
-            Self::Folder(folder) => open_folder(typed, &Files::Folder(folder)),
-            Self::Hub(id) => open_folder(typed, &Files::Hub(Box::new(hub.repo(id.clone())))),
+            Self::Folder(folder) => open_files(typed, Files::Folder(folder.clone())),
+            Self::Hub(id) => open_files(typed, Files::Hub(Box::new(hub.repo(id.clone())))),
         }
     }
 }
 
 impl OpenModel {
+    /// Fetches, hashes and opens the weight files; no tensor is read yet.
+    pub fn weights(&self) -> Result<ModelWeights> {
+        let mut files_sha256 = self.hashes.clone();
+        let mut revision = None;
+        let weights: WeightsRef = match &self.place {
+            Place::Builtin => {
+                files_sha256.insert("model.safetensors".into(), sha256_hex(builtin::WEIGHTS));
+                Arc::new(Safetensors::from_static("builtin model.safetensors", builtin::WEIGHTS)?)
+            }
+            Place::Gguf { path, gguf } => {
+                files_sha256.insert(file_name(path), file_sha256(path)?);
+                gguf.clone()
+            }
+            Place::Files(files) => {
+                let (weights, index) = files.weights()?;
+                match files {
+                    Files::Hub(repo) => {
+                        revision = repo.commit();
+                        files_sha256.clear();
+                    }
+                    Files::Folder(_) => {
+                        for path in weights.iter().chain(&index) {
+                            files_sha256.insert(file_name(path), file_sha256(path)?);
+                        }
+                    }
+                }
+                Arc::new(Safetensors::open(&weights)?)
+            }
+        };
+        let provenance = Provenance { source: self.source.clone(), revision, files_sha256 };
+        Ok(ModelWeights { weights, provenance })
+    }
+
     pub fn load(&self, dtype: DType, device: &Device) -> Result<Llama> {
-        Llama::load(&self.config, self.weights.as_ref(), dtype, device)
+        Llama::load(&self.config, self.weights()?.weights.as_ref(), dtype, device)
     }
 }
 
 fn open_builtin(typed: &str) -> Result<OpenModel> {
     let tokenizer = parse_tokenizer("builtin tokenizer.json", builtin::TOKENIZER)?;
-    let weights = Safetensors::from_static("builtin model.safetensors", builtin::WEIGHTS)?;
     let config = ModelConfig::from_hf(builtin::CONFIG)?;
-    let hashes = [("config.json", builtin::CONFIG), ("model.safetensors", builtin::WEIGHTS)];
+    let hashes = [("config.json", builtin::CONFIG), ("tokenizer.json", builtin::TOKENIZER)];
     Ok(OpenModel {
-        provenance: Provenance {
-            source: typed.into(),
-            revision: None,
-            files_sha256: hashes.map(|(name, bytes)| (name.into(), sha256_hex(bytes))).into(),
-        },
         bos_id: config.bos_token_id,
         adds_bos: template_bos(&tokenizer)?.is_some(),
         config,
         tokenizer,
-        weights: Arc::new(weights),
+        source: typed.into(),
+        hashes: hashes.map(|(name, bytes)| (name.into(), sha256_hex(bytes))).into(),
+        place: Place::Builtin,
     })
 }
 
 fn open_gguf(typed: &str, path: &Path) -> Result<OpenModel> {
     let gguf = Gguf::open(path).map_err(|e| e.hint(TAKES))?;
     let mut config = gguf.config()?;
-    if let Some(divisors) = gguf.rope_divisors(config.head_dim)? {
+    if let Some(mut divisors) = gguf.rope_divisors(config.head_dim)? {
+        // llama.cpp applies both.
+        if let RopeScaling::Linear { factor } = config.rope_scaling {
+            divisors.iter_mut().for_each(|divisor| *divisor *= factor);
+        }
         config.rope_scaling = RopeScaling::Divisors(divisors);
     }
     let tokenizer =
         gguf_tokenizer::from_gguf(&gguf.content.metadata).map_err(|e| e.within(path.display()))?;
     config.bos_token_id = tokenizer.bos_id;
     Ok(OpenModel {
-        provenance: Provenance {
-            source: typed.into(),
-            revision: None,
-            files_sha256: [(file_name(path), file_sha256(path)?)].into(),
-        },
         bos_id: tokenizer.bos_id,
         adds_bos: tokenizer.add_bos,
         tokenizer: tokenizer.tokenizer,
-        weights: Arc::new(gguf.with_heads(config.heads, config.kv_heads)),
+        source: typed.into(),
+        hashes: BTreeMap::new(),
+        place: Place::Gguf {
+            path: path.into(),
+            gguf: Arc::new(gguf.with_heads(config.heads, config.kv_heads)),
+        },
         config,
     })
 }
 
 /// A folder in Hugging Face layout, local or the hub's.
-enum Files<'a> {
-    Folder(&'a Path),
+enum Files {
+    Folder(PathBuf),
     Hub(Box<HubRepo>),
 }
 
-impl Files<'_> {
+impl Files {
     fn get(&self, name: &str) -> Result<PathBuf> {
         match self {
             Files::Hub(repo) => repo.get(name),
@@ -163,11 +211,11 @@ impl Files<'_> {
         }
     }
 
-    /// `model.safetensors`, or the shards that the index names.
-    fn weights(&self) -> Result<Vec<PathBuf>> {
+    /// `model.safetensors`, or the shards that the index names, and that index.
+    fn weights(&self) -> Result<(Vec<PathBuf>, Option<PathBuf>)> {
         const INDEX: &str = "model.safetensors.index.json";
         if let Some(path) = self.optional("model.safetensors")? {
-            return Ok(vec![path]);
+            return Ok((vec![path], None));
         }
         let Some(path) = self.optional(INDEX)? else {
             return Err(Error::input(format!(
@@ -192,11 +240,12 @@ impl Files<'_> {
             return Err(wrong(&format!("weight_map: expected plain file names, found {outside}")));
         }
         let shard = |name| self.get(name).map_err(|e| e.within(INDEX));
-        shards.into_iter().map(shard).collect()
+        let shards = shards.into_iter().map(shard).collect::<Result<_>>()?;
+        Ok((shards, Some(path)))
     }
 }
 
-impl std::fmt::Display for Files<'_> {
+impl std::fmt::Display for Files {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Files::Folder(folder) => write!(f, "{}", folder.display()),
@@ -205,7 +254,13 @@ impl std::fmt::Display for Files<'_> {
     }
 }
 
-fn open_folder(typed: &str, files: &Files) -> Result<OpenModel> {
+fn open_files(typed: &str, files: Files) -> Result<OpenModel> {
+    let mut hashes = BTreeMap::new();
+    let mut read = |path: &Path| -> Result<Vec<u8>> {
+        let bytes = read(path)?;
+        hashes.insert(file_name(path), sha256_hex(&bytes));
+        Ok(bytes)
+    };
     let config_path = files.get("config.json")?;
     let config = ModelConfig::from_hf(&read(&config_path)?)
         .map_err(|e| e.within(config_path.parent().unwrap_or(Path::new("")).display()))?;
@@ -220,31 +275,25 @@ fn open_folder(typed: &str, files: &Files) -> Result<OpenModel> {
         None => serde_json::Value::Null,
     };
     let template = template_bos(&tokenizer)?;
-    // transformers' Llama tokenizers follow this setting whatever the template says.
-    let adds_bos = settings["add_bos_token"].as_bool().unwrap_or(template.is_some());
     let named = &settings["bos_token"];
     let named = named.as_str().or(named["content"].as_str());
     let bos_id = template
         .or_else(|| named.and_then(|token| tokenizer.token_to_id(token)))
         .or(config.bos_token_id);
-    let weights = files.weights()?;
-    let (revision, files_sha256) = match files {
-        Files::Hub(repo) => (repo.commit(), BTreeMap::new()),
-        Files::Folder(_) => {
-            let mut hashes = BTreeMap::new();
-            for path in [&config_path, &tokenizer_path].into_iter().chain(&weights) {
-                hashes.insert(file_name(path), file_sha256(path)?);
-            }
-            (None, hashes)
-        }
-    };
+    // transformers' Llama tokenizers follow this key whatever the template says; the general
+    // class follows the template.
+    let is_llama = settings["tokenizer_class"]
+        .as_str()
+        .is_some_and(|class| class.starts_with("LlamaTokenizer"));
+    let key = settings["add_bos_token"].as_bool().filter(|_| is_llama);
     Ok(OpenModel {
-        provenance: Provenance { source: typed.into(), revision, files_sha256 },
         config,
         tokenizer,
         bos_id,
-        adds_bos,
-        weights: Arc::new(Safetensors::open(&weights)?),
+        adds_bos: key.unwrap_or(template.is_some()),
+        source: typed.into(),
+        hashes,
+        place: Place::Files(files),
     })
 }
 

@@ -5,8 +5,8 @@ use crate::eval::stats::Verdict;
 use std::fmt::Write;
 
 /// What the titles have no room for.
-const LEGEND: &str = "bits a value; KLD in nats, ± half its 95 % interval; same top: likeliest \
-    token unchanged; SNR in dB\n";
+const LEGEND: &str = "bits a value; KLD: mean and 99th percentile, nats; top-1: likeliest token \
+    unchanged; SNR in dB\n";
 
 /// Ends with a newline. At most 110 columns for names as long as the default codec's; no
 /// colours, so that it can be pasted anywhere.
@@ -77,13 +77,13 @@ fn rows(r: &Validation) -> Vec<Vec<String>> {
         "codec",
         "bits",
         "ratio",
-        "perplexity",
+        "ppl",
         "change",
         "95 % interval",
-        "mean KLD",
-        "±",
+        "KLD",
+        "95 % interval",
         "p99 KLD",
-        "same top",
+        "top-1",
         "K SNR",
         "V SNR",
     ];
@@ -93,25 +93,35 @@ fn rows(r: &Validation) -> Vec<Vec<String>> {
             Some([low, high]) => format!("{} … {}", signed(low), signed(high)),
             None => "one window".into(),
         };
-        let half =
-            c.kld_mean_ci95.map_or("".into(), |[low, high]| format!("{:.5}", (high - low) / 2.0));
+        let kld_interval = c
+            .kld_mean_ci95
+            .map_or("one window".into(), |[low, high]| format!("{} … {}", small(low), small(high)));
         let snr = |snr: Option<f64>| snr.map_or("∞".into(), |db| format!("{db:.1}"));
         rows.push(vec![
             c.codec.clone(),
             format!("{:.2}", c.bits_per_value),
             format!("{:.2}×", c.compression_ratio),
-            format!("{:.4}", c.perplexity),
+            format!("{:.3}", c.perplexity),
             format!("{} %", signed(c.perplexity_change_percent)),
             interval(c.perplexity_change_percent_ci95),
-            format!("{:.5}", c.kld_mean),
-            half,
-            format!("{:.4}", c.kld_p99),
+            small(c.kld_mean),
+            kld_interval,
+            small(c.kld_p99),
             format!("{:.1} %", 100.0 * c.top1_agreement),
             snr(c.key.snr_db),
             snr(c.value.snr_db),
         ]);
     }
     rows
+}
+
+/// Six characters for a positive figure of any size.
+fn small(figure: f64) -> String {
+    if figure == 0.0 || (0.001..10.0).contains(&figure) {
+        format!("{figure:.4}")
+    } else {
+        format!("{figure:.1e}")
+    }
 }
 
 /// With its sign, in five characters up to ±99.9; what rounds to zero is never `-0.00`.

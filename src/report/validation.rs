@@ -5,10 +5,10 @@
 
 use crate::codec::{Distortion, DistortionSum};
 use crate::corpus::Text;
-use crate::eval::stats::{Estimate, Verdict, positive_ci95, quantile, verdict};
-use crate::eval::{CodecOutcome, Evaluation, prefix};
-use crate::model::source::{OpenModel, Provenance};
-use crate::platform;
+use crate::eval::stats::{Estimate, Verdict, positive_ci95, quantile, share_ci95, verdict};
+use crate::eval::{CodecOutcome, Evaluation};
+use crate::model::ModelConfig;
+use crate::model::source::Provenance;
 use crate::settings::Settings;
 use serde::Serialize;
 use std::time::Duration;
@@ -36,7 +36,7 @@ pub struct Validation {
     pub baseline: Baseline,
     pub codecs: Vec<CodecResult>,
     pub cross_check: Option<CrossCheck>,
-    /// The settings as resolved.
+    /// The settings as resolved, context and threads filled in.
     pub config: Settings,
     pub timings_s: Timings,
     pub peak_rss_bytes: Option<u64>,
@@ -147,19 +147,20 @@ pub struct Run<'a> {
     pub model: ModelInfo,
     pub text: TextInfo,
     pub context: usize,
+    pub threads: usize,
     pub bos: Option<u32>,
     pub cross_check: Option<CrossCheck>,
     pub prepare: Duration,
     pub load: Duration,
     pub cross_checking: Duration,
     pub total: Duration,
+    pub peak_rss_bytes: Option<u64>,
 }
 
 impl ModelInfo {
-    pub fn new(open: &OpenModel) -> Self {
-        let config = &open.config;
+    pub fn new(config: &ModelConfig, provenance: Provenance) -> Self {
         Self {
-            provenance: open.provenance.clone(),
+            provenance,
             architecture: config.architecture.clone(),
             layers: config.layers,
             heads: config.heads,
@@ -186,19 +187,18 @@ impl TextInfo {
 impl Validation {
     pub fn new(run: Run) -> Self {
         let evaluation = run.evaluation;
-        let scored = prefix::scored_len(run.context);
         let stages = evaluation.timings;
         Self {
             schema: SCHEMA,
             kvgauge_version: env!("CARGO_PKG_VERSION"),
-            protocol: prefix::NAME,
+            protocol: evaluation.protocol,
             model: run.model,
             text: run.text,
             context: run.context,
-            prefix: prefix::prefix_len(run.context),
+            prefix: evaluation.prefix,
             first_window: run.settings.first_window,
             windows: evaluation.baseline.len(),
-            scored_tokens: scored * evaluation.baseline.len(),
+            scored_tokens: evaluation.baseline.iter().map(Vec::len).sum(),
             bos_id: run.bos,
             baseline: Baseline {
                 perplexity: mean_nll(&evaluation.baseline).exp(),
@@ -212,7 +212,11 @@ impl Validation {
                 })
                 .collect(),
             cross_check: run.cross_check,
-            config: run.settings.clone(),
+            config: Settings {
+                context: Some(run.context),
+                threads: Some(run.threads),
+                ..run.settings.clone()
+            },
             timings_s: Timings {
                 prepare: run.prepare.as_secs_f64(),
                 load: run.load.as_secs_f64(),
@@ -223,7 +227,7 @@ impl Validation {
                 scoring: stages.scoring.as_secs_f64(),
                 total: run.total.as_secs_f64(),
             },
-            peak_rss_bytes: platform::peak_rss_bytes(),
+            peak_rss_bytes: run.peak_rss_bytes,
         }
     }
 
@@ -292,7 +296,7 @@ impl CodecResult {
             kld_p999: quantile(&klds, 0.999),
             kld_max: quantile(&klds, 1.0),
             top1_agreement: top1.mean,
-            top1_agreement_ci95: top1.ci95(),
+            top1_agreement_ci95: share_ci95(&top1),
             rms_delta_p: squares.mean.sqrt(),
             nll_per_window: window_sums(&nll),
             kld_per_window,
