@@ -13,9 +13,10 @@ mod skip;
 use candle_core::{DType, Device, Tensor};
 use kvgauge::corpus::{Text, WindowPlan};
 use kvgauge::eval::prefix;
+use kvgauge::eval::scores::Logits;
 use kvgauge::hub::{DownloadProgress, Hub, HubOptions};
-use kvgauge::model::Llama;
 use kvgauge::model::source::{ModelSource, OpenModel};
+use kvgauge::model::{KvCache, Llama};
 use serde_json::Value;
 use skip::skip;
 use std::path::PathBuf;
@@ -82,6 +83,28 @@ fn tokens_cache_and_scores_equal_the_reference() {
     token_ids(&witness, &reference);
     keys_and_values(&witness);
     scores(&witness, &reference);
+    reinjection(&witness);
+}
+
+/// Thirty layers leave more rounding than the small models of the other tests.
+fn reinjection(witness: &Witness) {
+    let (model, window) = (&witness.model, &witness.tokens[..512]);
+    let targets = &window[257..];
+    let pass = |tokens: &[u32], cache: &mut KvCache| {
+        let hidden = model.forward(tokens, cache).unwrap();
+        let scored = hidden.narrow(0, hidden.dim(0).unwrap() - 255, 255).unwrap();
+        Logits::new(&model.logits(&scored).unwrap()).unwrap()
+    };
+    let plain = pass(&window[..511], &mut model.empty_cache());
+    let mut cache = model.empty_cache();
+    model.forward(&window[..256], &mut cache).unwrap();
+    let mut cache = KvCache::from_layers(cache.layers().cloned().collect()).unwrap();
+    let split = pass(&window[256..511], &mut cache);
+    let rows = plain.base_rows(targets).unwrap();
+    let scores = split.score(&plain, &rows, targets).unwrap();
+    let mean = scores.iter().map(|score| score.kld).sum::<f64>() / 255.0;
+    println!("one pass against prefill and continuation: mean KLD {mean:.1e}");
+    assert!(mean < 1e-8, "mean KLD {mean}");
 }
 
 fn token_ids(witness: &Witness, reference: &Value) {

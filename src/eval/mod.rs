@@ -1,6 +1,7 @@
 //! Evaluation: windows of tokens in, scores of every codec out.
 
 pub mod prefix;
+mod round_trip;
 pub mod scores;
 pub mod stats;
 
