@@ -12,6 +12,7 @@
 
 mod download;
 mod options;
+mod watch;
 
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -30,6 +31,12 @@ pub trait DownloadProgress: Send + Sync {
     fn advance(&self, bytes: u64);
     /// The file is complete and checked, or the download failed.
     fn finish(&self);
+}
+
+impl DownloadProgress for () {
+    fn start(&self, _: &str, _: u64) {}
+    fn advance(&self, _: u64) {}
+    fn finish(&self) {}
 }
 
 /// A hub and the cache in front of it.

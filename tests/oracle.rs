@@ -6,11 +6,11 @@
 #[path = "common/random_weights.rs"]
 mod random_weights;
 
-use candle_core::{DType, Device, Shape, Tensor};
-use candle_nn::{Activation, VarBuilder, var_builder::SimpleBackend};
+use candle_core::{DType, Device, Tensor};
+use candle_nn::Activation;
 use candle_transformers::models::qwen2;
-use kvgauge::model::oracle::Oracle;
-use kvgauge::model::{AttentionBias, KvCache, Llama, ModelConfig, RopeScaling, Weights};
+use kvgauge::model::oracle::{Oracle, var_builder};
+use kvgauge::model::{AttentionBias, KvCache, Llama, ModelConfig, RopeScaling};
 use random_weights::{RandomWeights, llama};
 use std::sync::Arc;
 
@@ -132,7 +132,7 @@ fn biases_on_queries_keys_and_values() {
         hidden_act: Activation::Silu,
     };
     compare_with(&config, |ids| {
-        let builder = VarBuilder::from_backend(Box::new(Backend), DType::F32, Device::Cpu);
+        let builder = var_builder(Arc::new(RandomWeights));
         let mut oracle = qwen2::ModelForCausalLM::new(&theirs, builder).unwrap();
         let ids = Tensor::new(ids, &Device::Cpu).unwrap().unsqueeze(0).unwrap();
         oracle.forward(&ids, 0).unwrap().flatten_all().unwrap().to_vec1().unwrap()
@@ -167,27 +167,4 @@ fn positions_beyond_the_longest_context_are_refused() {
     model.forward(&tokens(&config, 32), &mut cache).unwrap();
     let error = model.forward(&[1], &mut cache).unwrap_err().to_string();
     assert!(error.contains("32"), "{error}");
-}
-
-struct Backend;
-
-impl SimpleBackend for Backend {
-    fn get(
-        &self,
-        shape: Shape,
-        name: &str,
-        _: candle_nn::Init,
-        _: DType,
-        _: &Device,
-    ) -> candle_core::Result<Tensor> {
-        RandomWeights.tensor(name, shape.dims()).map_err(candle_core::Error::wrap)
-    }
-
-    fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> candle_core::Result<Tensor> {
-        candle_core::bail!("{name}: asked for without a shape")
-    }
-
-    fn contains_tensor(&self, _: &str) -> bool {
-        true
-    }
 }

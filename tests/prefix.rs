@@ -5,21 +5,13 @@ use kvgauge::codec::Codec;
 use kvgauge::corpus::{Text, WindowPlan};
 use kvgauge::eval::prefix;
 use kvgauge::eval::scores::Logits;
-use kvgauge::hub::{DownloadProgress, Hub, HubOptions};
+use kvgauge::hub::{Hub, HubOptions};
 use kvgauge::model::Llama;
 use kvgauge::model::source::ModelSource;
 use std::sync::Arc;
 
-struct Silent;
-
-impl DownloadProgress for Silent {
-    fn start(&self, _: &str, _: u64) {}
-    fn advance(&self, _: u64) {}
-    fn finish(&self) {}
-}
-
 fn builtin(context: usize, count: usize) -> (Llama, Vec<Vec<u32>>) {
-    let hub = Hub::new(HubOptions::from_env(true), Arc::new(Silent)).unwrap();
+    let hub = Hub::new(HubOptions::from_env(true), Arc::new(())).unwrap();
     let open = ModelSource::Builtin.open("builtin", &hub).unwrap();
     let tokens = Text::builtin().tokenize(&open.tokenizer).unwrap();
     let plan = WindowPlan { context, first: 3, count: Some(count), bos: None };

@@ -14,7 +14,7 @@ use candle_core::{DType, Device, Tensor};
 use kvgauge::corpus::{Text, WindowPlan};
 use kvgauge::eval::prefix;
 use kvgauge::eval::scores::Logits;
-use kvgauge::hub::{DownloadProgress, Hub, HubOptions};
+use kvgauge::hub::{Hub, HubOptions};
 use kvgauge::model::source::{ModelSource, OpenModel};
 use kvgauge::model::{KvCache, Llama};
 use serde_json::Value;
@@ -27,14 +27,6 @@ struct Witness {
     model: Llama,
     tokens: Vec<u32>,
     shared: PathBuf,
-}
-
-struct Silent;
-
-impl DownloadProgress for Silent {
-    fn start(&self, _: &str, _: u64) {}
-    fn advance(&self, _: u64) {}
-    fn finish(&self) {}
 }
 
 fn witness() -> Option<Witness> {
@@ -52,7 +44,7 @@ fn witness() -> Option<Witness> {
         skip("the reference numbers", &why);
         return None;
     }
-    let hub = Hub::new(HubOptions::from_env(true), Arc::new(Silent)).unwrap();
+    let hub = Hub::new(HubOptions::from_env(true), Arc::new(())).unwrap();
     let open = ModelSource::Gguf(gguf?).open("smollm2", &hub).unwrap();
     let text = Text::file(&shared.join("data/wiki.test.raw")).unwrap();
     let tokens = text.tokenize(&open.tokenizer).unwrap();

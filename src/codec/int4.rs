@@ -15,6 +15,7 @@
 //! without padding between groups; an odd count leaves the last high nibble at 8 (code 0).
 
 use super::Element;
+use crate::lanes::reduce;
 use half::f16;
 use pulp::Arch;
 use rayon::prelude::*;
@@ -41,21 +42,16 @@ impl Int4Payload {
     /// `values`: finite, flattened row-major. The last group may be partial.
     pub fn compress<T: Element>(values: &[T], group: usize) -> Self {
         assert!(group > 0, "a group holds at least one value");
+        let mut payload = Self::empty(values.len(), group, 0);
         // One optimistic pass; the rare tensor out of f16's range is done again.
-        Self::compress_scaled(values, group, 0).unwrap_or_else(|| {
+        if !payload.fill(values) {
             let largest = values.iter().fold(0f32, |m, value| m.max(value.to_f32().abs()));
             // scale < 2^(exponent + 15) after rounding, hence finite in f16.
             let exponent = (f64::from(largest) / f64::from(MAX_CODE)).log2().floor() as i32 - 14;
-            let mut payload = Self::empty(values.len(), group, exponent);
+            payload = Self::empty(values.len(), group, exponent);
             payload.fill(values);
-            payload
-        })
-    }
-
-    /// `None` when a scale leaves f16's normal range.
-    fn compress_scaled<T: Element>(values: &[T], group: usize, exponent: i32) -> Option<Self> {
-        let mut payload = Self::empty(values.len(), group, exponent);
-        payload.fill(values).then_some(payload)
+        }
+        payload
     }
 
     fn empty(len: usize, group: usize, exponent: i32) -> Self {
@@ -145,7 +141,7 @@ fn task_len(group: usize) -> usize {
 /// scale of zero leaves the group zero.
 #[inline(always)]
 fn quantise_group(values: &[f32], levels: &mut [u8], scale: &mut f16) -> bool {
-    let absmax = largest(values);
+    let absmax = reduce(values, 0.0, |m, x| m.max(x.abs()));
     *scale = f16::from_f32(absmax / MAX_CODE);
     let rounded = scale.to_f32();
     if rounded == 0.0 || !rounded.is_finite() {
@@ -160,19 +156,6 @@ fn quantise_group(values: &[f32], levels: &mut [u8], scale: &mut f16) -> bool {
         *level = (code + (12_582_912.0 + 8.0)).to_bits() as u8;
     }
     *scale >= f16::MIN_POSITIVE
-}
-
-/// max |x|, in independent lanes so that it vectorises.
-#[inline(always)]
-fn largest(values: &[f32]) -> f32 {
-    let mut lanes = [0f32; 16];
-    let (chunks, rest) = values.as_chunks::<16>();
-    for chunk in chunks {
-        for (lane, value) in lanes.iter_mut().zip(chunk) {
-            *lane = lane.max(value.abs());
-        }
-    }
-    lanes.into_iter().chain(rest.iter().map(|v| v.abs())).fold(0.0, f32::max)
 }
 
 #[inline(always)]

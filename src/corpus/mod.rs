@@ -3,8 +3,8 @@
 pub mod gguf_tokenizer;
 
 use crate::error::{Error, Result};
+use crate::hash;
 use crate::hub::{Hub, RepoId};
-use sha2::{Digest, Sha256};
 use std::io::Read;
 use std::path::Path;
 use tokenizers::Tokenizer;
@@ -28,7 +28,7 @@ impl Text {
     pub fn builtin() -> Self {
         Self {
             source: "builtin".into(),
-            sha256: sha256_hex(crate::builtin::TEXT.as_bytes()),
+            sha256: hash::sha256(crate::builtin::TEXT.as_bytes()),
             content: crate::builtin::TEXT.into(),
         }
     }
@@ -54,7 +54,7 @@ impl Text {
             archive.by_name(&name).map_err(|e| damaged(format!("{WIKITEXT_MEMBER}: {e}")))?;
         let mut bytes = Vec::new();
         member.read_to_end(&mut bytes).map_err(|e| damaged(format!("{WIKITEXT_MEMBER}: {e}")))?;
-        let found = sha256_hex(&bytes);
+        let found = hash::sha256(&bytes);
         if found != WIKITEXT_SHA256 {
             return Err(damaged(format!(
                 "{WIKITEXT_MEMBER}: expected sha256 {WIKITEXT_SHA256}, found {found}"
@@ -75,7 +75,7 @@ impl Text {
             return Err(Error::input(format!("{source}: expected text, found an empty file"))
                 .hint("a text of at least one window of tokens is needed"));
         }
-        let sha256 = sha256_hex(&bytes);
+        let sha256 = hash::sha256(&bytes);
         let content = String::from_utf8(bytes).map_err(|e| {
             let at = e.utf8_error().valid_up_to();
             Error::input(format!(
@@ -141,13 +141,4 @@ impl WindowPlan {
             })
             .collect())
     }
-}
-
-/// Lower-case hexadecimal SHA-256.
-pub fn sha256_hex(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
-}
-
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

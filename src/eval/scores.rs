@@ -4,6 +4,7 @@
 //! the logits is f64: f32 exponentials alone would leave 1e-7.
 
 use crate::error::{Error, Result};
+use crate::lanes::{LANES, reduce};
 use crate::tensor::with_f32;
 use candle_core::Tensor;
 use pulp::Arch;
@@ -43,7 +44,7 @@ impl Logits {
 
     /// One baseline row a target. NaN logits are an error: nothing after them means anything.
     pub fn base_rows(&self, targets: &[u32]) -> Result<Vec<BaseRow>> {
-        self.read(|logits| {
+        read([self], |[logits]| {
             rows(logits, targets.len())
                 .zip(targets)
                 .map(|(row, target)| {
@@ -66,24 +67,24 @@ impl Logits {
         base_rows: &[BaseRow],
         targets: &[u32],
     ) -> Result<Vec<TokenScore>> {
-        self.read(|logits| {
-            base.read(|base| {
-                rows(logits, targets.len())
-                    .zip(rows(base, targets.len()))
-                    .zip(base_rows.par_iter().zip(targets))
-                    .map(|((row, base_row), (base, target))| {
-                        score_row(row, base_row, base, *target as usize)
-                    })
-                    .collect()
-            })
+        read([self, base], |[logits, base]| {
+            rows(logits, targets.len())
+                .zip(rows(base, targets.len()))
+                .zip(base_rows.par_iter().zip(targets))
+                .map(|((row, base_row), (base, target))| {
+                    score_row(row, base_row, base, *target as usize)
+                })
+                .collect()
         })
     }
+}
 
-    fn read<R>(&self, f: impl FnOnce(&[f32]) -> Result<R>) -> Result<R> {
-        with_f32(&self.0, f)?.unwrap_or_else(|| {
-            Err(Error::system(format!("logits: expected f32 on the CPU, found {:?}", self.0)))
-        })
-    }
+fn read<const N: usize, R>(
+    logits: [&Logits; N],
+    f: impl FnOnce([&[f32]; N]) -> Result<R>,
+) -> Result<R> {
+    with_f32(logits.map(|logits| &logits.0), f)?
+        .unwrap_or_else(|| Err(Error::system("logits: expected f32 on the CPU")))
 }
 
 fn rows(logits: &[f32], count: usize) -> impl IndexedParallelIterator<Item = &[f32]> {
@@ -113,7 +114,7 @@ fn score_row(row: &[f32], base_row: &[f32], base: &BaseRow, target: usize) -> Re
 /// (index of the largest logit, its value, ln Σ exp). The first of equal logits wins.
 fn log_sum_exp(row: &[f32]) -> Result<(usize, f64, f64)> {
     let (max, total) = Arch::new().dispatch(|| {
-        let max = largest(row);
+        let max = reduce(row, f32::NEG_INFINITY, f32::max);
         let from = f64::from(max);
         (max, sum(row, row, |logit, _| exp(logit - from)))
     });
@@ -126,21 +127,6 @@ fn log_sum_exp(row: &[f32]) -> Result<(usize, f64, f64)> {
 
 fn not_finite() -> Error {
     Error::input("logits: expected finite numbers, found NaN or infinity")
-}
-
-/// Independent accumulators of a reduction, so that it vectorises.
-const LANES: usize = 16;
-
-#[inline(always)]
-fn largest(row: &[f32]) -> f32 {
-    let mut lanes = [f32::NEG_INFINITY; LANES];
-    let (chunks, rest) = row.as_chunks::<LANES>();
-    for chunk in chunks {
-        for (lane, x) in lanes.iter_mut().zip(chunk) {
-            *lane = lane.max(*x);
-        }
-    }
-    lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |m, x| m.max(*x))
 }
 
 /// Σ f(a, b) over two rows of one length.

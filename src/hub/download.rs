@@ -10,9 +10,8 @@
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -23,15 +22,17 @@ use sha2::{Digest, Sha256};
 
 use super::DownloadProgress;
 use super::options::{HubOptions, RepoId, RepoKind, is_hex, is_plain_path};
+use super::watch::{Stage, Watch, watched};
+use crate::hash::hex;
 use crate::{Error, Result};
 
 /// How long to wait for another process that downloads the same file.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
 
-const NETWORK_HINT: &str =
+pub(super) const NETWORK_HINT: &str =
     "check the network and HF_ENDPOINT; --offline makes do with what is in the cache";
 const CACHE_HINT: &str = "HF_HUB_CACHE or HF_HOME puts the cache elsewhere";
-const RESUME_HINT: &str = "run it again: the download resumes";
+pub(super) const RESUME_HINT: &str = "run it again: the download resumes";
 const ACCESS_HINT: &str =
     "accept the licence on the model's page, then set HF_TOKEN or run `hf auth login`";
 
@@ -87,41 +88,6 @@ impl Downloader {
         watch.close();
         outcome
             .map_err(|error| error.within(format!("{id}: {file} from {}", self.options.endpoint)))
-    }
-}
-
-/// Runs `work` on its own thread until it is done or shows no sign of life for `timeout`.
-fn watched<T: Send + 'static>(
-    timeout: Duration,
-    watch: &Watch,
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    let (done, outcome) = mpsc::channel();
-    let thread = thread::Builder::new()
-        .name("hub".to_string())
-        .spawn(move || done.send(work()))
-        .map_err(|error| Error::system(format!("no thread to download with: {error}")))?;
-    loop {
-        match outcome.recv_timeout(timeout.saturating_sub(watch.silence())) {
-            Ok(outcome) => return outcome,
-            Err(RecvTimeoutError::Timeout) if watch.silence() < timeout => {}
-            Err(RecvTimeoutError::Timeout) => {
-                let message = format!("no byte for {} s", timeout.as_secs_f64());
-                let hint = format!("{RESUME_HINT}; HF_HUB_DOWNLOAD_TIMEOUT sets the seconds");
-                return Err(Error::system(message).hint(hint));
-            }
-            // The thread panicked: hf-hub asserts what a server ought to do.
-            Err(RecvTimeoutError::Disconnected) => {
-                let panic = thread.join().err();
-                let text = panic.as_ref().and_then(|panic| {
-                    let text = panic.downcast_ref::<String>().map(String::as_str);
-                    text.or_else(|| panic.downcast_ref::<&str>().copied())
-                });
-                let text = text.unwrap_or("no reason given").replace('\n', " ");
-                let message = format!("hf-hub gave up on an unexpected answer: {text}");
-                return Err(Error::system(message).hint(NETWORK_HINT));
-            }
-        }
     }
 }
 
@@ -271,60 +237,6 @@ impl Download {
     }
 }
 
-/// Signs of life of one download, and what the caller gets to see of it.
-struct Watch {
-    born: Instant,
-    /// The last sign of life, in milliseconds after `born`.
-    last_beat: AtomicU64,
-    progress: Arc<dyn DownloadProgress>,
-    stage: Mutex<Stage>,
-}
-
-#[derive(PartialEq)]
-enum Stage {
-    Hidden,
-    /// Between `start` and `finish`.
-    Shown,
-    /// The caller has its outcome and hears no more.
-    Closed,
-}
-
-impl Watch {
-    fn new(progress: Arc<dyn DownloadProgress>) -> Self {
-        Self {
-            born: Instant::now(),
-            last_beat: AtomicU64::new(0),
-            progress,
-            stage: Mutex::new(Stage::Hidden),
-        }
-    }
-
-    fn beat(&self) {
-        let now = self.born.elapsed().as_millis() as u64;
-        self.last_beat.store(now, Ordering::Relaxed);
-    }
-
-    fn silence(&self) -> Duration {
-        let last = Duration::from_millis(self.last_beat.load(Ordering::Relaxed));
-        self.born.elapsed().saturating_sub(last)
-    }
-
-    /// If the stage is `from`, tells the caller and goes on `to` the next.
-    fn step(&self, from: Stage, to: Stage, tell: impl FnOnce(&dyn DownloadProgress)) {
-        self.beat();
-        let mut stage = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
-        if *stage == from {
-            tell(self.progress.as_ref());
-            *stage = to;
-        }
-    }
-
-    fn close(&self) {
-        self.step(Stage::Shown, Stage::Closed, |progress| progress.finish());
-        self.step(Stage::Hidden, Stage::Closed, |_| {});
-    }
-}
-
 /// Follows hf-hub through one download and has the last word on it.
 struct PartCheck {
     part: PathBuf,
@@ -400,7 +312,7 @@ fn verify(part: &Path, size: u64, etag: &str, watch: &Watch) -> Result<()> {
     if length != size {
         return Err(wrong(format!("expected {size} bytes, found {length}")));
     }
-    let found: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
+    let found = hex(&hash.finalize());
     if is_hex(etag, 64) && found != etag {
         return Err(wrong(format!("expected sha256 {etag}, found {found}")));
     }

@@ -1,12 +1,13 @@
 //! The f32 CPU paths: splitting and rotating Q, K and V, causal grouped-query attention and
-//! SwiGLU, which candle has no fused form of, and the product with weights. Each returns `None` for another device or dtype, and then
-//! the caller computes the same in candle operations.
+//! SwiGLU, which candle has no fused form of, and the product with weights. Each returns `None`
+//! for another device or dtype, and then the caller computes the same in candle operations.
 //!
 //! Loops are written for the compiler to vectorise; `pulp` picks the widest instruction set at
 //! run time. The one unsafe call is the matrix product, behind bounds checks.
 
 use crate::error::Result;
-use crate::tensor::{is_host_f32, with_f32};
+use crate::lanes::reduce;
+use crate::tensor::with_f32;
 use candle_core::{Device, Tensor};
 use gemm::Parallelism;
 use pulp::Arch;
@@ -14,8 +15,6 @@ use rayon::prelude::*;
 
 /// Queries a task takes. Their scores against 2048 keys are 512 KiB: they stay in L2.
 const QUERY_BLOCK: usize = 64;
-/// Independent accumulators of a reduction, so that it vectorises.
-const LANES: usize = 16;
 
 /// See [`super::attention::split_and_rotate`].
 pub fn split_and_rotate(
@@ -26,13 +25,9 @@ pub fn split_and_rotate(
     kv_heads: usize,
     head_dim: usize,
 ) -> Result<Option<(Tensor, Tensor, Tensor)>> {
-    if !(is_host_f32(cos) && is_host_f32(sin)) {
-        return Ok(None);
-    }
     let (tokens, width) = qkv.dims2()?;
-    let (cos, sin) = (cos.flatten_all()?.to_vec1::<f32>()?, sin.flatten_all()?.to_vec1::<f32>()?);
     let half = head_dim / 2;
-    let split = with_f32(qkv, |qkv| {
+    let split = with_f32([qkv, cos, sin], |[qkv, cos, sin]| {
         let take = |first: usize, count: usize, rotated: bool| {
             let mut out = vec![0f32; count * tokens * head_dim];
             out.par_chunks_mut(tokens * head_dim).enumerate().for_each(|(head, out)| {
@@ -71,7 +66,7 @@ pub fn causal_attention(query: &Tensor, key: &Tensor, value: &Tensor) -> Result<
     let (past, group) = (all - tokens, heads / kv_heads);
     let scale = 1.0 / (head_dim as f32).sqrt();
     let blocks = tokens.div_ceil(QUERY_BLOCK);
-    let attend = |q: &[f32], k: &[f32], v: &[f32]| {
+    let attend = |[q, k, v]: [&[f32]; 3]| {
         let mut mixed = vec![0f32; heads * tokens * head_dim]; // [heads, tokens, head_dim]
         let tasks: Vec<(usize, &mut [f32])> = mixed
             .chunks_mut(tokens * head_dim)
@@ -120,9 +115,7 @@ pub fn causal_attention(query: &Tensor, key: &Tensor, value: &Tensor) -> Result<
         });
         token_major(&mixed, heads, tokens, head_dim)
     };
-    let mixed = with_f32(query, |q| with_f32(key, |k| with_f32(value, |v| attend(q, k, v))))?;
-    let mixed = mixed.transpose()?.flatten().transpose()?.flatten();
-    mixed
+    with_f32([query, key, value], attend)?
         .map(|mixed| Ok(Tensor::from_vec(mixed, (tokens, heads * head_dim), &Device::Cpu)?))
         .transpose()
 }
@@ -150,19 +143,6 @@ fn exponentials(row: &mut [f32], seen: usize) -> f32 {
     reduce(row, 0.0, |a, b| a + b)
 }
 
-#[inline(always)]
-fn reduce(row: &[f32], start: f32, f: impl Fn(f32, f32) -> f32) -> f32 {
-    let mut lanes = [start; LANES];
-    let (chunks, rest) = row.as_chunks::<LANES>();
-    for chunk in chunks {
-        for (lane, x) in lanes.iter_mut().zip(chunk) {
-            *lane = f(*lane, *x);
-        }
-    }
-    let all = lanes.into_iter().fold(start, &f);
-    rest.iter().fold(all, |a, x| f(a, *x))
-}
-
 /// e^x to within 2 ulp for x in [−87, 88], clamped outside: x = n·ln 2 + r, |r| ≤ ln 2 / 2, and a
 /// polynomial in r. Branch-free, so that loops over it vectorise.
 #[inline(always)]
@@ -186,7 +166,7 @@ fn exp(x: f32) -> f32 {
 pub fn swiglu(gate_up: &Tensor) -> Result<Option<Tensor>> {
     let (rows, both) = gate_up.dims2()?;
     let width = both / 2;
-    let fused = with_f32(gate_up, |x| {
+    let fused = with_f32([gate_up], |[x]| {
         let mut out = vec![0f32; rows * width];
         out.par_chunks_mut(width).zip(x.par_chunks(both)).for_each(|(out, row)| {
             let (gate, up) = row.split_at(width);
@@ -209,15 +189,12 @@ pub fn product(x: &Tensor, weight: &Tensor) -> Result<Option<Tensor>> {
         1 => Parallelism::None,
         threads => Parallelism::Rayon(threads),
     };
-    let multiplied = with_f32(x, |x| {
-        with_f32(weight, |weight| {
-            let mut out = vec![0f32; rows * output];
-            let dims = [rows, output, input];
-            multiply(&mut out, output, dims, (x, input, 1), (weight, 1, input), 1.0, threads);
-            out
-        })
+    let multiplied = with_f32([x, weight], |[x, weight]| {
+        let mut out = vec![0f32; rows * output];
+        let dims = [rows, output, input];
+        multiply(&mut out, output, dims, (x, input, 1), (weight, 1, input), 1.0, threads);
+        out
     })?;
-    let multiplied = multiplied.transpose()?.flatten();
     multiplied.map(|out| Ok(Tensor::from_vec(out, (rows, output), &Device::Cpu)?)).transpose()
 }
 

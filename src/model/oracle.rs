@@ -21,7 +21,7 @@ impl Oracle {
     /// What candle-transformers' configuration cannot express is an error.
     pub fn load(config: &ModelConfig, weights: WeightsRef) -> Result<Self> {
         let config = oracle_config(config)?;
-        let builder = VarBuilder::from_backend(Box::new(Backend(weights)), DType::F32, Device::Cpu);
+        let builder = var_builder(weights);
         let empty = theirs::Cache::new(true, DType::F32, &config, &Device::Cpu)?;
         Ok(Self { model: theirs::Llama::load(builder, &config)?, empty })
     }
@@ -74,6 +74,11 @@ fn oracle_config(config: &ModelConfig) -> Result<theirs::Config> {
         max_position_embeddings: config.max_position_embeddings,
         tie_word_embeddings: config.tie_word_embeddings,
     })
+}
+
+/// Our weights for any of candle-transformers' models whose tensors have Llama's names.
+pub fn var_builder(weights: WeightsRef) -> VarBuilder<'static> {
+    VarBuilder::from_backend(Box::new(Backend(weights)), DType::F32, Device::Cpu)
 }
 
 /// Serves our weights under the names candle asks for, which are Hugging Face's.

@@ -2,12 +2,12 @@
 
 use super::{Gguf, Llama, ModelConfig, RopeScaling, Safetensors, oracle::WeightsRef};
 use crate::builtin;
-use crate::corpus::{gguf_tokenizer, hex, sha256_hex};
+use crate::corpus::gguf_tokenizer;
 use crate::error::{Error, Result};
+use crate::hash;
 use crate::hub::{Hub, HubRepo, RepoId};
 use candle_core::{DType, Device};
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -111,11 +111,11 @@ impl OpenModel {
         let mut revision = None;
         let weights: WeightsRef = match &self.place {
             Place::Builtin => {
-                files_sha256.insert("model.safetensors".into(), sha256_hex(builtin::WEIGHTS));
+                files_sha256.insert("model.safetensors".into(), hash::sha256(builtin::WEIGHTS));
                 Arc::new(Safetensors::from_static("builtin model.safetensors", builtin::WEIGHTS)?)
             }
             Place::Gguf { path, gguf } => {
-                files_sha256.insert(file_name(path), file_sha256(path)?);
+                files_sha256.insert(file_name(path), hash::file_sha256(path)?);
                 gguf.clone()
             }
             Place::Files(files) => {
@@ -127,7 +127,7 @@ impl OpenModel {
                     }
                     Files::Folder(_) => {
                         for path in weights.iter().chain(&index) {
-                            files_sha256.insert(file_name(path), file_sha256(path)?);
+                            files_sha256.insert(file_name(path), hash::file_sha256(path)?);
                         }
                     }
                 }
@@ -153,7 +153,7 @@ fn open_builtin(typed: &str) -> Result<OpenModel> {
         config,
         tokenizer,
         source: typed.into(),
-        hashes: hashes.map(|(name, bytes)| (name.into(), sha256_hex(bytes))).into(),
+        hashes: hashes.map(|(name, bytes)| (name.into(), hash::sha256(bytes))).into(),
         place: Place::Builtin,
     })
 }
@@ -258,7 +258,7 @@ fn open_files(typed: &str, files: Files) -> Result<OpenModel> {
     let mut hashes = BTreeMap::new();
     let mut read = |path: &Path| -> Result<Vec<u8>> {
         let bytes = read(path)?;
-        hashes.insert(file_name(path), sha256_hex(&bytes));
+        hashes.insert(file_name(path), hash::sha256(&bytes));
         Ok(bytes)
     };
     let config_path = files.get("config.json")?;
@@ -333,11 +333,4 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 
 fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-fn file_sha256(path: &Path) -> Result<String> {
-    let mut file = std::fs::File::open(path).map_err(|e| Error::io(path, &e))?;
-    let mut hasher = Sha256::new();
-    std::io::copy(&mut file, &mut hasher).map_err(|e| Error::io(path, &e))?;
-    Ok(hex(&hasher.finalize()))
 }

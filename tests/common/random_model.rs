@@ -10,7 +10,7 @@ use candle_core::quantized::gguf_file::{self, Value};
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
 use half::{bf16, f16};
-use kvgauge::hub::{DownloadProgress, Hub, HubOptions};
+use kvgauge::hub::{Hub, HubOptions};
 use kvgauge::model::source::{ModelSource, OpenModel};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -281,13 +281,7 @@ impl GgufFile {
 
 /// Opens a folder or a GGUF file as `--model` does, without a network.
 pub fn open(path: &Path) -> kvgauge::Result<OpenModel> {
-    struct Silent;
-    impl DownloadProgress for Silent {
-        fn start(&self, _: &str, _: u64) {}
-        fn advance(&self, _: u64) {}
-        fn finish(&self) {}
-    }
-    let hub = Hub::new(HubOptions::from_lookup(true, |_| None), Arc::new(Silent))?;
+    let hub = Hub::new(HubOptions::from_lookup(true, |_| None), Arc::new(()))?;
     let typed = path.display().to_string();
     ModelSource::parse(&typed)?.open(&typed, &hub)
 }
