@@ -33,8 +33,8 @@ fn measure(threads: usize, values: &[f16]) {
     for _ in 0..ROUNDS {
         let copy = seconds(|| out.copy_from_slice(values));
         let mut payload = None;
-        let compress = seconds(|| payload = codec.compress(values).ok());
-        let payload = payload.expect("finite values");
+        let compress = seconds(|| payload = codec.compress_measured(values, 64).ok());
+        let (payload, _) = payload.expect("finite values");
         let decompress = seconds(|| payload.decompress(&mut out));
         let distortion = seconds(|| {
             std::hint::black_box(DistortionSum::measure(values, &out, 64));

@@ -13,7 +13,7 @@ fn floats(hex: &str) -> Vec<f32> {
 }
 
 fn round_trip<T: Element>(values: &[T], group: usize) -> (Vec<T>, usize) {
-    let payload = TensorCodec::Int4 { group }.compress(values).unwrap();
+    let (payload, _) = TensorCodec::Int4 { group }.compress_measured(values, group).unwrap();
     assert_eq!(payload.len(), values.len());
     let mut out = vec![T::default(); values.len()];
     payload.decompress(&mut out);
@@ -109,7 +109,7 @@ fn values_that_are_no_numbers_are_named() {
         values[63] = bad;
         for codec in ["int4-g64", "f16"] {
             let codec: Codec = codec.parse().unwrap();
-            let error = codec.key.compress(&values).unwrap_err().to_string();
+            let error = codec.key.compress_measured(&values, 10).unwrap_err().to_string();
             assert!(error.contains("63"), "{error}");
         }
     }

@@ -10,6 +10,9 @@ pub trait Element: Copy + Default + Send + Sync + 'static {
 
     fn to_f32(self) -> f32;
 
+    /// Largest magnitude; 0 without values, infinite or NaN when one of the values is.
+    fn absmax(values: &[Self]) -> f32;
+
     /// `out` is as long as `values`.
     fn widen(values: &[Self], out: &mut [f32]);
 
@@ -25,6 +28,18 @@ fn saturate(values: &mut [f32], max: f32) {
     }
 }
 
+/// Magnitudes are ordered as their bits are, with infinity and NaN on top.
+macro_rules! absmax_by_bits {
+    ($float:ty, $bits:ty) => {
+        #[inline(always)]
+        fn absmax(values: &[Self]) -> f32 {
+            const MAGNITUDE: $bits = <$bits>::MAX >> 1;
+            let bits = values.iter().fold(0, |max: $bits, x| max.max(x.to_bits() & MAGNITUDE));
+            <$float>::from_bits(bits).to_f32()
+        }
+    };
+}
+
 impl Element for f32 {
     #[inline(always)]
     fn is_finite(self) -> bool {
@@ -35,6 +50,8 @@ impl Element for f32 {
     fn to_f32(self) -> f32 {
         self
     }
+
+    absmax_by_bits!(f32, u32);
 
     #[inline(always)]
     fn widen(values: &[Self], out: &mut [f32]) {
@@ -60,6 +77,8 @@ macro_rules! half_element {
             fn to_f32(self) -> f32 {
                 <$half>::to_f32(self)
             }
+
+            absmax_by_bits!($half, u16);
 
             #[inline(always)]
             fn widen(values: &[Self], out: &mut [f32]) {

@@ -14,17 +14,100 @@
 //! Layout: codes are stored as `code + 8`, two a byte, the even index in the low nibble,
 //! without padding between groups; an odd count leaves the last high nibble at 8 (code 0).
 
+//!
+//! A tensor is worked on in blocks of whole groups ([`compress_block`], [`decompress_block`]);
+//! which blocks does not change codes or scales.
+
 use super::Element;
-use crate::lanes::reduce;
+use super::distortion::{DistortionRun, DistortionSum};
+use super::scalar::{self, MAX_CODE};
 use half::f16;
-use pulp::Arch;
 use rayon::prelude::*;
 
-const MAX_CODE: f32 = 7.0;
-/// How code 0 is stored.
-const ZERO_LEVEL: u8 = 8;
-/// Values a rayon task takes at least: small tensors stay on one thread.
-const TASK: usize = 1 << 14;
+/// Values a rayon task takes: small tensors stay on one thread.
+const TASK: usize = 1 << 15;
+
+/// Where a block lies in its tensor.
+#[derive(Debug, Clone, Copy)]
+pub struct BlockLayout {
+    /// Consecutive values that share a scale; at least 1.
+    pub group: usize,
+    /// Consecutive values of a head vector.
+    pub head_dim: usize,
+    /// Index of the block's first value in the tensor: a multiple of the group, and even.
+    pub start: usize,
+}
+
+/// What [`compress_block`] found.
+#[derive(Debug, Clone, Copy)]
+pub struct BlockOutcome {
+    /// All values are finite. If not, codes, scales and distortion are meaningless.
+    pub finite: bool,
+    /// Every non-zero group's scale is finite and at least 2⁻¹⁴. If not, and the exponent was
+    /// 0, the tensor wants another one: see [`exponent_for`].
+    pub in_range: bool,
+    /// Between the values and what [`decompress_block`] gives for them in the same type.
+    pub distortion: DistortionRun,
+}
+
+/// Compresses whole groups, of which only the tensor's last may be partial, on this thread.
+/// `codes` holds ⌈len / 2⌉ bytes and `scales` ⌈len / group⌉; both are overwritten.
+///
+/// # Panics
+///
+/// When a slice has another length, the group is 0 or `layout.start` is odd.
+pub fn compress_block<T: Element>(
+    values: &[T],
+    layout: BlockLayout,
+    exponent: i32,
+    codes: &mut [u8],
+    scales: &mut [f16],
+) -> BlockOutcome {
+    assert!(layout.group > 0, "a group holds at least one value");
+    assert!(layout.start.is_multiple_of(2), "a block that starts inside a byte");
+    assert_sizes(values.len(), layout.group, codes, scales);
+    scalar::compress_block(values, layout, exponent, codes, scales)
+}
+
+/// Writes `out.len()` values, from whole groups, of which only the last may be partial, on this
+/// thread. Code −8, which no compression writes, is worth −8 scales.
+///
+/// # Panics
+///
+/// When a slice has another length or the group is 0.
+pub fn decompress_block<T: Element>(
+    codes: &[u8],
+    scales: &[f16],
+    group: usize,
+    exponent: i32,
+    out: &mut [T],
+) {
+    assert!(group > 0, "a group holds at least one value");
+    assert_sizes(out.len(), group, codes, scales);
+    scalar::decompress_block(codes, scales, group, exponent, out);
+}
+
+fn assert_sizes(len: usize, group: usize, codes: &[u8], scales: &[f16]) {
+    assert_eq!(codes.len(), len.div_ceil(2), "two codes a byte");
+    assert_eq!(scales.len(), len.div_ceil(group), "one scale a group");
+}
+
+/// Largest magnitude; 0 without values. Not for NaN.
+pub fn absmax<T: Element>(values: &[T]) -> f32 {
+    T::absmax(values)
+}
+
+/// The exponent of a tensor whose largest magnitude is `absmax` (> 0, finite) and which 0 does
+/// not suit.
+pub fn exponent_for(absmax: f32) -> i32 {
+    // scale < 2^(exponent + 15) after rounding, hence finite in f16.
+    (f64::from(absmax) / f64::from(MAX_CODE)).log2().floor() as i32 - 14
+}
+
+/// A number of values near `target`: an even number of whole groups, at least two.
+pub fn block_len(group: usize, target: usize) -> usize {
+    2 * group * (target / (2 * group)).max(1)
+}
 
 /// A tensor packed to symmetric INT4.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,80 +122,62 @@ pub struct Int4Payload {
 }
 
 impl Int4Payload {
-    /// `values`: finite, flattened row-major. The last group may be partial.
-    pub fn compress<T: Element>(values: &[T], group: usize) -> Self {
+    /// `values`: flattened row-major, in head vectors of `head_dim`. The last group may be
+    /// partial. `None` where a value is not finite.
+    pub fn compress_measured<T: Element>(
+        values: &[T],
+        group: usize,
+        head_dim: usize,
+    ) -> Option<(Self, DistortionSum)> {
         assert!(group > 0, "a group holds at least one value");
-        let mut payload = Self::empty(values.len(), group, 0);
-        // One optimistic pass; the rare tensor out of f16's range is done again.
-        if !payload.fill(values) {
-            let largest = values.iter().fold(0f32, |m, value| m.max(value.to_f32().abs()));
-            // scale < 2^(exponent + 15) after rounding, hence finite in f16.
-            let exponent = (f64::from(largest) / f64::from(MAX_CODE)).log2().floor() as i32 - 14;
-            payload = Self::empty(values.len(), group, exponent);
-            payload.fill(values);
-        }
-        payload
-    }
-
-    fn empty(len: usize, group: usize, exponent: i32) -> Self {
-        Self {
-            len,
+        let mut payload = Self {
+            len: values.len(),
             group,
-            codes: vec![0; len.div_ceil(2)],
-            scales: vec![f16::ZERO; len.div_ceil(group)],
-            exponent,
+            codes: vec![0; values.len().div_ceil(2)],
+            scales: vec![f16::ZERO; values.len().div_ceil(group)],
+            exponent: 0,
+        };
+        // One optimistic pass; the rare tensor out of f16's range is done again.
+        let mut outcome = payload.fill(values, head_dim);
+        if outcome.finite && !outcome.in_range {
+            let block = block_len(group, TASK);
+            let largest = values.par_chunks(block).map(absmax).reduce(|| 0.0, f32::max);
+            payload.exponent = exponent_for(largest);
+            outcome = payload.fill(values, head_dim);
         }
+        outcome.finite.then(|| (payload, outcome.distortion.finish()))
     }
 
-    /// True when all scales of non-zero groups are finite and at least 2⁻¹⁴.
-    fn fill<T: Element>(&mut self, values: &[T]) -> bool {
-        let group = self.group;
-        let task = task_len(group);
-        let unit = PowerOfTwo::new(-self.exponent);
-        values
-            .par_chunks(task)
-            .zip(self.codes.par_chunks_mut(task / 2))
-            .zip(self.scales.par_chunks_mut(task / group))
-            .map(|((values, codes), scales)| {
-                let mut scaled = vec![0f32; values.len()];
-                let mut levels = vec![0u8; values.len()];
-                T::widen(values, &mut scaled);
-                Arch::new().dispatch(|| {
-                    scaled.iter_mut().for_each(|value| *value = unit.times(*value));
-                    let mut in_range = true;
-                    let groups = scaled.chunks(group).zip(levels.chunks_mut(group));
-                    for ((values, levels), scale) in groups.zip(scales.iter_mut()) {
-                        in_range &= quantise_group(values, levels, scale);
-                    }
-                    pack(&levels, codes);
-                    in_range
-                })
+    fn fill<T: Element>(&mut self, values: &[T], head_dim: usize) -> BlockOutcome {
+        let (group, exponent) = (self.group, self.exponent);
+        let block = block_len(group, TASK);
+        let outcomes: Vec<BlockOutcome> = values
+            .par_chunks(block)
+            .zip(self.codes.par_chunks_mut(block / 2))
+            .zip(self.scales.par_chunks_mut(block / group))
+            .enumerate()
+            .map(|(index, ((values, codes), scales))| {
+                let layout = BlockLayout { group, head_dim, start: index * block };
+                compress_block(values, layout, exponent, codes, scales)
             })
-            .reduce(|| true, |a, b| a & b)
+            .collect();
+        let none =
+            BlockOutcome { finite: true, in_range: true, distortion: DistortionRun::default() };
+        outcomes.into_iter().fold(none, |all, block| BlockOutcome {
+            finite: all.finite & block.finite,
+            in_range: all.in_range & block.in_range,
+            distortion: all.distortion.then(block.distortion),
+        })
     }
 
     pub fn decompress<T: Element>(&self, out: &mut [T]) {
         assert_eq!(out.len(), self.len, "output of another length than the payload");
-        let (group, task) = (self.group, task_len(self.group));
-        let unit = PowerOfTwo::new(self.exponent);
-        out.par_chunks_mut(task)
-            .zip(self.codes.par_chunks(task / 2))
-            .zip(self.scales.par_chunks(task / group))
+        let (group, block) = (self.group, block_len(self.group, TASK));
+        out.par_chunks_mut(block)
+            .zip(self.codes.par_chunks(block / 2))
+            .zip(self.scales.par_chunks(block / group))
             .for_each(|((out, codes), scales)| {
-                let mut levels = vec![0u8; out.len()];
-                let mut wide = vec![0f32; out.len()];
-                Arch::new().dispatch(|| {
-                    unpack(codes, &mut levels);
-                    let groups = wide.chunks_mut(group).zip(levels.chunks(group));
-                    for ((wide, levels), scale) in groups.zip(scales) {
-                        let scale = scale.to_f32();
-                        for (value, level) in wide.iter_mut().zip(levels) {
-                            let code = f32::from(*level) - f32::from(ZERO_LEVEL);
-                            *value = unit.times(code * scale);
-                        }
-                    }
-                });
-                T::narrow_saturating(&mut wide, out);
+                decompress_block(codes, scales, group, self.exponent, out);
             });
     }
 
@@ -129,70 +194,5 @@ impl Int4Payload {
     pub fn stored_bytes(&self) -> usize {
         let exponent = if self.exponent == 0 { 0 } else { 2 };
         self.codes.len() + 2 * self.scales.len() + exponent
-    }
-}
-
-/// Values a task takes: whole groups and whole bytes.
-fn task_len(group: usize) -> usize {
-    2 * group * (TASK / (2 * group)).max(1)
-}
-
-/// Levels are codes + 8. False when the group is not zero and its scale is out of range; a
-/// scale of zero leaves the group zero.
-#[inline(always)]
-fn quantise_group(values: &[f32], levels: &mut [u8], scale: &mut f16) -> bool {
-    let absmax = reduce(values, 0.0, |m, x| m.max(x.abs()));
-    *scale = f16::from_f32(absmax / MAX_CODE);
-    let rounded = scale.to_f32();
-    if rounded == 0.0 || !rounded.is_finite() {
-        levels.fill(ZERO_LEVEL);
-        return absmax == 0.0;
-    }
-    let inverse = 1.0 / rounded;
-    for (level, value) in levels.iter_mut().zip(values) {
-        // 1.5·2^23 + 8: the sum rounds half to even at the unit and leaves code + 8 in its low
-        // mantissa bits. Saturating first is the same, since the bounds are whole numbers.
-        let code = (value * inverse).clamp(-MAX_CODE, MAX_CODE);
-        *level = (code + (12_582_912.0 + 8.0)).to_bits() as u8;
-    }
-    *scale >= f16::MIN_POSITIVE
-}
-
-#[inline(always)]
-fn pack(levels: &[u8], codes: &mut [u8]) {
-    let (pairs, last) = levels.as_chunks::<2>();
-    for (code, [low, high]) in codes.iter_mut().zip(pairs) {
-        *code = low | high << 4;
-    }
-    if let ([low], Some(code)) = (last, codes.last_mut()) {
-        *code = low | ZERO_LEVEL << 4;
-    }
-}
-
-#[inline(always)]
-fn unpack(codes: &[u8], levels: &mut [u8]) {
-    let (pairs, last) = levels.as_chunks_mut::<2>();
-    for ([low, high], code) in pairs.iter_mut().zip(codes) {
-        (*low, *high) = (code & 0xf, code >> 4);
-    }
-    if let ([low], Some(code)) = (last, codes.last()) {
-        *low = code & 0xf;
-    }
-}
-
-/// Multiplication by 2^n, exact while the result is normal, for any n an f32 tensor can need:
-/// 2^n itself may lie outside f32's range, so it is applied in two halves.
-#[derive(Clone, Copy)]
-struct PowerOfTwo(f32, f32);
-
-impl PowerOfTwo {
-    fn new(n: i32) -> Self {
-        let half = n / 2;
-        Self((half as f32).exp2(), ((n - half) as f32).exp2())
-    }
-
-    #[inline(always)]
-    fn times(self, value: f32) -> f32 {
-        value * self.0 * self.1
     }
 }

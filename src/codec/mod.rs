@@ -8,10 +8,11 @@
 
 mod distortion;
 mod element;
-mod int4;
+pub mod int4;
 mod name;
+mod scalar;
 
-pub use distortion::{Distortion, DistortionSum};
+pub use distortion::{Distortion, DistortionRun, DistortionSum};
 pub use element::Element;
 pub use int4::Int4Payload;
 
@@ -46,28 +47,33 @@ pub enum Payload {
 }
 
 impl TensorCodec {
-    /// Compresses a flattened row-major tensor. NaN and infinities are errors that name the index.
-    pub fn compress<T: Element>(&self, values: &[T]) -> Result<Payload> {
-        // All of them first: a search that may stop early does not vectorise.
-        if !values.iter().fold(true, |all, value| all & value.is_finite())
-            && let Some(index) = values.iter().position(|value| !value.is_finite())
-        {
-            return Err(Error::input(format!(
-                "index {index}: expected a finite number, found {}",
-                values[index].to_f32()
-            )));
-        }
-        Ok(match *self {
+    /// Compresses a flattened row-major tensor of head vectors of `head_dim` values, and measures
+    /// the distortion of what [`Payload::decompress`] will give in the same type. NaN and
+    /// infinities are errors that name the index.
+    pub fn compress_measured<T: Element>(
+        &self,
+        values: &[T],
+        head_dim: usize,
+    ) -> Result<(Payload, DistortionSum)> {
+        match *self {
             TensorCodec::F16 => {
+                if !T::absmax(values).is_finite() {
+                    return Err(not_finite(values));
+                }
                 let mut wide = vec![0f32; values.len()];
                 let mut halves = vec![f16::ZERO; values.len()];
                 T::widen(values, &mut wide);
                 // A served f16 cache holds the largest finite value, not infinity.
                 f16::narrow_saturating(&mut wide, &mut halves);
-                Payload::F16(halves)
+                let payload = Payload::F16(halves);
+                let mut decoded = vec![T::default(); values.len()];
+                payload.decompress(&mut decoded);
+                Ok((payload, DistortionSum::measure(values, &decoded, head_dim)))
             }
-            TensorCodec::Int4 { group } => Payload::Int4(Int4Payload::compress(values, group)),
-        })
+            TensorCodec::Int4 { group } => Int4Payload::compress_measured(values, group, head_dim)
+                .map(|(payload, sum)| (Payload::Int4(payload), sum))
+                .ok_or_else(|| not_finite(values)),
+        }
     }
 
     /// The group size, for the codecs that have one.
@@ -113,4 +119,11 @@ impl Payload {
             Payload::Int4(payload) => payload.decompress(out),
         }
     }
+}
+
+/// The error for values that are not all finite.
+fn not_finite<T: Element>(values: &[T]) -> Error {
+    let index = values.iter().position(|value| !value.is_finite()).unwrap_or(values.len());
+    let found = values.get(index).map_or(f32::NAN, |value| value.to_f32());
+    Error::input(format!("index {index}: expected a finite number, found {found}"))
 }

@@ -61,11 +61,11 @@ fn round_trip_as<T: Element + WithDType>(
 ) -> Result<RoundTrip> {
     let (_, _, head_dim) = tensor.dims3()?;
     let original = tensor.flatten_all()?.to_vec1::<T>()?;
-    let payload = codec.compress(&original)?;
+    let (payload, distortion) = codec.compress_measured(&original, head_dim)?;
     let mut decoded = vec![T::default(); original.len()];
     payload.decompress(&mut decoded);
     Ok(RoundTrip {
-        distortion: DistortionSum::measure(&original, &decoded, head_dim),
+        distortion,
         stored_bytes: payload.stored_bytes(),
         tensor: Tensor::from_vec(decoded, tensor.shape(), tensor.device())?,
     })
