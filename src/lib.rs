@@ -2,16 +2,19 @@
 //!
 //! Data flows one way: text → tokens → windows ([`corpus`]) → model → KV cache ([`model`]) →
 //! codec ([`codec`]) → cache → model → logits → scores → statistics ([`eval`]) → [`report`].
-//! [`validate`] is that line in one function; only `cli` prints.
+//! [`validate`] is that line in one function. Files of tensors, compressed and not, are
+//! [`container`]; [`extract`] writes a model's cache into one. Only `cli` prints.
 
 #![deny(unsafe_code)]
 
 mod builtin;
 pub mod cli;
 pub mod codec;
+pub mod container;
 pub mod corpus;
 pub mod error;
 pub mod eval;
+pub mod extract;
 mod hash;
 pub mod hub;
 mod lanes;
@@ -19,7 +22,9 @@ pub mod model;
 mod platform;
 pub mod report;
 pub mod settings;
+pub mod subject;
 mod tensor;
 pub mod validate;
+pub mod whole_file;
 
 pub use error::{Error, Result};

@@ -1,5 +1,9 @@
 //! What differs between operating systems.
 
+use std::fs::{File, Metadata};
+use std::io::{Error, ErrorKind, Result};
+use std::path::Path;
+
 /// The most memory this process ever had resident, bytes; `None` where the system does not say.
 /// Pages of mapped model files count in.
 pub fn peak_rss_bytes() -> Option<u64> {
@@ -12,4 +16,115 @@ pub fn peak_rss_bytes() -> Option<u64> {
     }
     #[cfg(not(target_os = "linux"))]
     None
+}
+
+/// Fills `bytes` from `offset` on; several threads may read one file. A file that ends before
+/// that is [`ErrorKind::UnexpectedEof`].
+pub fn read_exact_at(file: &File, bytes: &mut [u8], offset: u64) -> Result<()> {
+    #[cfg(unix)]
+    return std::os::unix::fs::FileExt::read_exact_at(file, bytes, offset);
+    #[cfg(windows)]
+    {
+        let mut done = 0;
+        while done < bytes.len() {
+            let at = offset + done as u64;
+            match std::os::windows::fs::FileExt::seek_read(file, &mut bytes[done..], at) {
+                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                Ok(read) => done += read,
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes all of `bytes` from `offset` on; several threads may write to one file.
+pub fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> Result<()> {
+    #[cfg(unix)]
+    return std::os::unix::fs::FileExt::write_all_at(file, bytes, offset);
+    #[cfg(windows)]
+    {
+        let mut done = 0;
+        while done < bytes.len() {
+            let at = offset + done as u64;
+            match std::os::windows::fs::FileExt::seek_write(file, &bytes[done..], at) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(written) => done += written,
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether two paths lead to one file, through links too.
+pub fn same_file(a: &Path, b: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let identity = |path: &Path| path.metadata().ok().map(|m: Metadata| (m.dev(), m.ino()));
+        identity(a).is_some() && identity(a) == identity(b)
+    }
+    #[cfg(not(unix))]
+    {
+        let whole = |path: &Path| path.canonicalize().ok();
+        whole(a).is_some() && whole(a) == whole(b)
+    }
+}
+
+/// A file in `folder` that has no name yet and vanishes with this process, however that ends.
+/// `Unsupported` where the system or the file system has none.
+pub fn unnamed_file(folder: &Path) -> Result<File> {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::fs::{CWD, Mode, OFlags, openat};
+        use rustix::io::Errno;
+        // The name is given through /proc.
+        if !Path::new("/proc/self/fd").is_dir() {
+            return Err(ErrorKind::Unsupported.into());
+        }
+        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+        // As the umask says, like any new file.
+        let mode = Mode::from_raw_mode(0o666);
+        match openat(CWD, folder, flags, mode) {
+            Ok(file) => Ok(file.into()),
+            // What file systems and kernels without it say.
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {
+                Err(ErrorKind::Unsupported.into())
+            }
+            Err(e) => Err(Error::from(e)),
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = folder;
+        Err(ErrorKind::Unsupported.into())
+    }
+}
+
+/// Gives a file of [`unnamed_file`] its name; [`ErrorKind::AlreadyExists`] if that is taken.
+pub fn name_file(file: &File, path: &Path) -> Result<()> {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::fs::{AtFlags, CWD, linkat};
+        use std::os::fd::AsRawFd;
+        let link = format!("/proc/self/fd/{}", file.as_raw_fd());
+        Ok(linkat(CWD, link, CWD, path, AtFlags::SYMLINK_FOLLOW)?)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = (file, path);
+        Err(ErrorKind::Unsupported.into())
+    }
+}
+
+/// Makes a rename in `folder` survive a power cut, where folders can be synced.
+pub fn sync_folder(folder: &Path) -> Result<()> {
+    #[cfg(unix)]
+    File::open(folder)?.sync_all()?;
+    #[cfg(not(unix))]
+    let _ = folder;
+    Ok(())
 }

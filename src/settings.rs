@@ -18,6 +18,17 @@ const MAX_THREADS: usize = 1024;
 /// The shortest window with a prefix and a scored target that depends on it.
 const MIN_CONTEXT: usize = 4;
 
+/// Whether `--threads` can be meant.
+pub fn check_threads(threads: Option<usize>) -> Result<()> {
+    match threads {
+        Some(found) if !(1..=MAX_THREADS).contains(&found) => {
+            Err(Error::input(format!("--threads: expected 1 to {MAX_THREADS}, found {found}"))
+                .hint("leave --threads out to use every core"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Settings as typed; `None` where nothing was said.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -168,7 +179,6 @@ impl Settings {
         }
         for (flag, value, least) in [
             ("--context", raw.context, MIN_CONTEXT),
-            ("--threads", raw.threads, 1),
             ("--windows", raw.windows.and_then(WindowCount::limit), 1),
         ] {
             if let Some(found) = value.filter(|value| *value < least) {
@@ -178,12 +188,7 @@ impl Settings {
                 .hint(format!("leave {flag} out for its default")));
             }
         }
-        if let Some(found) = raw.threads.filter(|threads| *threads > MAX_THREADS) {
-            return Err(Error::input(format!(
-                "--threads: expected at most {MAX_THREADS}, found {found}"
-            ))
-            .hint("leave --threads out to use every core"));
-        }
+        check_threads(raw.threads)?;
         Ok(Self {
             model,
             text,

@@ -1,26 +1,22 @@
 //! The main job, from settings to result: text → tokens → windows → model → scores → report.
 
-use crate::corpus::{Text, WindowPlan};
 use crate::error::{Error, Kind, Result};
 use crate::eval::{Observer, prefix};
 use crate::hub::Hub;
 use crate::model::Llama;
 use crate::model::oracle::{Oracle, WeightsRef};
-use crate::model::source::{ModelWeights, OpenModel};
+use crate::model::source::ModelWeights;
 use crate::platform;
 use crate::report::validation::{CrossCheck, ModelInfo, Run, TextInfo, Validation};
-use crate::settings::{Bos, Settings};
+use crate::settings::Settings;
+use crate::subject::{Stages, Subject};
 use candle_core::DType;
 use std::time::Instant;
 
 /// Hears what is going on; [`Observer`] for the long part.
-pub trait Progress: Observer {
-    /// A stage begins, in a few words.
-    fn stage(&mut self, what: &str);
+pub trait Progress: Observer + Stages {
     /// The evaluation begins: `tokens` will go through the model.
     fn begin(&mut self, tokens: usize);
-    /// Something worth knowing that is not an error.
-    fn note(&mut self, text: &str);
 }
 
 pub fn run(settings: &Settings, hub: &Hub, progress: &mut dyn Progress) -> Result<Validation> {
@@ -28,36 +24,10 @@ pub fn run(settings: &Settings, hub: &Hub, progress: &mut dyn Progress) -> Resul
     let device = settings.device.open()?;
     let dtype = settings.dtype.dtype();
 
-    // A text on disk first: a mistyped path is found before gigabytes of weights are fetched.
-    let on_disk = settings.text_path().map(|path| Text::file(&path)).transpose()?;
-
-    progress.stage("opening the model");
-    let open = settings.source.open(&settings.model, hub)?;
-    let context = settings.context_for(open.config.max_context())?;
-    prefix::check_groups(&open.config, context, &settings.codec)?;
-    let bos = window_bos(settings, &open)?;
-
-    progress.stage("reading the text");
-    let text = match (on_disk, settings.text.as_str()) {
-        (Some(text), _) => text,
-        (None, "builtin") => Text::builtin(),
-        (None, _) => Text::wikitext2(hub)?,
-    };
-    let tokens = text.tokenize(&open.tokenizer)?;
-    if let Some(id) = tokens.iter().chain(&bos).find(|id| **id as usize >= open.config.vocab_size) {
-        return Err(Error::input(format!(
-            "tokenizer: expected ids below the model's vocabulary of {}, found {id}",
-            open.config.vocab_size
-        ))
-        .hint("tokenizer and weights do not belong together"));
-    }
-    let plan =
-        WindowPlan { context, first: settings.first_window, count: settings.windows.limit(), bos };
-    let windows = plan.cut(&tokens, &text.source)?;
-    if let Some(asked) = settings.windows.limit().filter(|asked| *asked > windows.len()) {
-        progress
-            .note(&format!("windows: {} instead of {asked}, the text ends there", windows.len()));
-    }
+    let subject = Subject::open(settings, hub, progress, |config, context| {
+        prefix::check_groups(config, context, &settings.codec)
+    })?;
+    let Subject { model: open, text, tokens, context, bos, windows } = subject;
     progress.stage("opening the weights");
     let ModelWeights { weights, provenance } = open.weights()?;
     let prepare = start.elapsed();
@@ -106,24 +76,6 @@ pub fn run(settings: &Settings, hub: &Hub, progress: &mut dyn Progress) -> Resul
         total: start.elapsed(),
         peak_rss_bytes: platform::peak_rss_bytes(),
     }))
-}
-
-/// The token that replaces the first of every window, if one does.
-fn window_bos(settings: &Settings, open: &OpenModel) -> Result<Option<u32>> {
-    let wanted = match settings.bos {
-        Bos::Never => false,
-        Bos::Always => true,
-        Bos::Auto => open.adds_bos,
-    };
-    match (wanted, open.bos_id) {
-        (false, _) => Ok(None),
-        (true, Some(id)) => Ok(Some(id)),
-        (true, None) => Err(Error::input(format!(
-            "--bos: expected a beginning-of-sequence token, and {} names none",
-            settings.model
-        ))
-        .hint("use --bos never")),
-    }
 }
 
 /// Compares last-position logits on one window. Different summation orders leave about 1e-5 of

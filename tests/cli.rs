@@ -281,8 +281,8 @@ fn numbers_out_of_range_are_refused() {
         builtin(&["--context", context]).is_refused(&["--context", "at least 4", context]);
     }
     builtin(&["--windows", "0"]).is_refused(&["--windows", "at least 1", "found 0"]);
-    builtin(&["--threads", "0"]).is_refused(&["--threads", "at least 1", "found 0"]);
-    builtin(&["--threads", "100000"]).is_refused(&["--threads", "at most", "found 100000"]);
+    builtin(&["--threads", "0"]).is_refused(&["--threads", "1 to 1024", "found 0"]);
+    builtin(&["--threads", "100000"]).is_refused(&["--threads", "1 to 1024", "found 100000"]);
     let beyond = good_with(&["--first-window", "2321"]);
     beyond.is_refused(&["--first-window", "at most 2320", "found 2321"]);
     good_with(&["--first-window", "18446744073709551615"]).is_refused(&["--first-window"]);
@@ -840,7 +840,7 @@ fn a_settings_file_that_is_wrong_is_refused() {
     with_config("codec = [\"q4\"]", &[]).is_refused(&["`q4`"]);
     with_config("context = 3", &[]).is_refused(&["context", "at least 4"]);
     with_config("windows = 0", &[]).is_refused(&["windows", "at least 1"]);
-    with_config("threads = 0", &[]).is_refused(&["threads", "at least 1"]);
+    with_config("threads = 0", &[]).is_refused(&["threads", "1 to 1024"]);
     with_config(b"\xff\xfe", &[]).is_refused(&["settings.toml", "UTF-8"]);
     let absent = validate(&["--config", "/no/such.toml"]);
     absent.is_refused(&["/no/such.toml", "no such file"]);

@@ -1,11 +1,15 @@
 //! The command line: parse → run → print. The only place that prints.
 
+mod extract;
+mod kv_compress;
 mod output;
 mod progress;
 mod validate;
+mod words;
 
 use crate::error::{Error, Kind, Result};
 use clap::{Parser, Subcommand};
+use std::ffi::OsString;
 use std::io::Write;
 use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
@@ -25,19 +29,58 @@ struct Cli {
 enum Command {
     /// Compress a model's KV cache for real and say how much worse its predictions get
     Validate(validate::Arguments),
+    /// Write a model's KV cache on a text to a safetensors file
+    Extract(extract::Arguments),
+    /// Compress the KV cache in a safetensors file, or restore it
+    KvCompress(kv_compress::Arguments),
+}
+
+/// The binary `kv-compress`: the subcommand of that name, alone.
+#[derive(Parser)]
+#[command(name = "kv-compress", version, arg_required_else_help = true)]
+#[command(about = "Compress the KV cache in a safetensors file, or restore it")]
+struct KvCompress {
+    #[command(flatten)]
+    arguments: kv_compress::Arguments,
 }
 
 /// Done, and a limit that the user set was missed.
 const LIMIT_MISSED: u8 = 1;
 
+/// The binary `kvgauge`.
 pub fn main() -> ExitCode {
-    match catch_panics(|| match Cli::try_parse() {
-        Ok(cli) => match cli.command {
+    let mut words: Vec<OsString> = std::env::args_os().collect();
+    if words.get(1).is_some_and(|word| word == "kv-compress") {
+        words = kv_compress::with_double_dashes(words);
+    }
+    finish(|| {
+        parsed(Cli::try_parse_from(words), |cli| match cli.command {
             Command::Validate(arguments) => arguments.run(),
-        },
+            Command::Extract(arguments) => arguments.run(),
+            Command::KvCompress(arguments) => arguments.run(),
+        })
+    })
+}
+
+/// The binary `kv-compress`.
+pub fn kv_compress() -> ExitCode {
+    let words = kv_compress::with_double_dashes(std::env::args_os());
+    finish(|| parsed(KvCompress::try_parse_from(words), |cli| cli.arguments.run()))
+}
+
+fn parsed<T>(
+    words: std::result::Result<T, clap::Error>,
+    run: impl FnOnce(T) -> Result<Outcome>,
+) -> Result<Outcome> {
+    match words {
+        Ok(words) => run(words),
         Err(error) if is_help(&error) => error.exit(),
         Err(error) => Err(usage_error(&error)),
-    }) {
+    }
+}
+
+fn finish(run: impl FnOnce() -> Result<Outcome>) -> ExitCode {
+    match catch_panics(run) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::LimitMissed) => ExitCode::from(LIMIT_MISSED),
         Err(error) => {
@@ -49,6 +92,13 @@ pub fn main() -> ExitCode {
             })
         }
     }
+}
+
+/// As many threads as asked for, instead of one a core.
+fn use_threads(threads: Option<usize>) -> Result<()> {
+    let Some(threads) = threads else { return Ok(()) };
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    pool.map_err(|e| Error::system(format!("--threads {threads}: {e}")))
 }
 
 enum Outcome {
@@ -98,7 +148,7 @@ fn usage_error(error: &clap::Error) -> Error {
 /// Two lines: what, and what to do.
 fn report_of(error: &Error) -> String {
     let hint = error.hint_text().unwrap_or(match error.kind() {
-        Kind::Input => "kvgauge --help and kvgauge COMMAND --help list what can be asked for",
+        Kind::Input => "--help, after a command too, lists what can be asked for",
         Kind::System => "not the request's fault: look at disk, memory, network and permissions",
     });
     // One line each, whatever a file name or a library's message holds.

@@ -1,8 +1,10 @@
 //! Progress on stderr, on a terminal only: stages, download bars, the evaluation's rate and
 //! time left. Notes appear everywhere.
 
+use crate::container::Report;
 use crate::eval::Observer;
 use crate::hub::DownloadProgress;
+use crate::subject::Stages;
 use crate::validate::Progress;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use std::io::{IsTerminal, Write};
@@ -42,7 +44,7 @@ impl Observer for TerminalProgress {
     }
 }
 
-impl Progress for TerminalProgress {
+impl Stages for TerminalProgress {
     fn stage(&mut self, what: &str) {
         self.bar.set_style(style("{spinner} {msg} {elapsed}"));
         self.bar.set_message(what.to_string());
@@ -51,6 +53,13 @@ impl Progress for TerminalProgress {
         }
     }
 
+    fn note(&mut self, text: &str) {
+        // Not eprintln: it panics where stderr is a pipe that nobody reads any more.
+        self.bar.suspend(|| _ = writeln!(std::io::stderr(), "note: {text}"));
+    }
+}
+
+impl Progress for TerminalProgress {
     fn begin(&mut self, tokens: usize) {
         self.clear();
         self.bar = new_bar(self.visible);
@@ -67,11 +76,6 @@ impl Progress for TerminalProgress {
         if self.visible {
             self.bar.enable_steady_tick(Duration::from_millis(250));
         }
-    }
-
-    fn note(&mut self, text: &str) {
-        // Not eprintln: it panics where stderr is a pipe that nobody reads any more.
-        self.bar.suspend(|| _ = writeln!(std::io::stderr(), "note: {text}"));
     }
 }
 
@@ -112,5 +116,38 @@ impl DownloadProgress for DownloadBars {
                 bar.finish_and_clear();
             }
         });
+    }
+}
+
+/// Bytes of tensors worked on in a file.
+pub struct FileProgress(ProgressBar);
+
+impl FileProgress {
+    pub fn new() -> Self {
+        // Bars cost a thread and a millisecond: none where nobody sees one.
+        let visible = std::io::stderr().is_terminal();
+        let bar = if visible { new_bar(visible) } else { ProgressBar::hidden() };
+        bar.set_style(style("[{bar:32}] {bytes} of {total_bytes}  {bytes_per_sec}  {eta} left"));
+        Self(bar)
+    }
+
+    /// Removes the bar, so that what follows starts on a clean line.
+    pub fn clear(&self) {
+        self.0.finish_and_clear();
+    }
+}
+
+impl Report for FileProgress {
+    fn begin(&self, bytes: u64) {
+        self.0.set_length(bytes);
+    }
+
+    fn advance(&self, bytes: u64) {
+        self.0.inc(bytes);
+    }
+
+    fn finishing(&self) {
+        self.0.set_style(style("waiting for the disk"));
+        self.0.tick();
     }
 }

@@ -1,13 +1,15 @@
 //! `kvgauge validate`.
 
 use super::progress::{DownloadBars, TerminalProgress};
+use super::words::{BosArgument, DeviceArgument, FloatArgument};
 use super::{Outcome, output};
 use crate::error::{Error, Result};
 use crate::hub::{Hub, HubOptions};
 use crate::report::table;
 use crate::settings::{Bos, DeviceKind, FloatType, RawSettings, Settings, WindowCount};
 use crate::validate;
-use clap::{Args, ValueEnum};
+use crate::whole_file::{self, Existing, NewFile};
+use clap::Args;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -70,51 +72,24 @@ pub struct Arguments {
     cross_check: Option<bool>,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum BosArgument {
-    Auto,
-    Always,
-    Never,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum FloatArgument {
-    F32,
-    Bf16,
-    F16,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum DeviceArgument {
-    Cpu,
-    Cuda,
-    Metal,
-}
-
 impl Arguments {
     pub fn run(self) -> Result<Outcome> {
         let (json, path) = (self.json, self.output.clone());
         let settings = Settings::resolve(self.into_raw()?)?;
         if let Some(path) = &path {
-            output::check_writable(path)?;
+            let writable = NewFile::create(path, Existing::Replace);
+            writable.map_err(|e| e.within("--output"))?;
         }
-        if let Some(threads) = settings.threads {
-            rayon::ThreadPoolBuilder::new()
-                .num_threads(threads)
-                .build_global()
-                .map_err(|e| Error::system(format!("--threads {threads}: {e}")))?;
-        }
+        super::use_threads(settings.threads)?;
         let hub = Hub::new(HubOptions::from_env(settings.offline), Arc::new(DownloadBars::new()))?;
         let mut progress = TerminalProgress::new();
         let result = validate::run(&settings, &hub, &mut progress);
         progress.clear();
         let result = result?;
 
-        let object = serde_json::to_string_pretty(&result)
-            .map_err(|e| Error::system(format!("JSON: {e}")))?
-            + "\n";
+        let object = output::json(&result)?;
         if let Some(path) = &path {
-            output::write_whole(path, object.as_bytes())?;
+            whole_file::write(path, object.as_bytes())?;
         }
         output::print(&if json { object } else { table::render(&result) })?;
         Ok(if settings.strict && result.misses_limit() {
@@ -149,21 +124,9 @@ impl Arguments {
             windows: self.windows,
             first_window: self.first_window,
             codec: self.codec,
-            bos: self.bos.map(|bos| match bos {
-                BosArgument::Auto => Bos::Auto,
-                BosArgument::Always => Bos::Always,
-                BosArgument::Never => Bos::Never,
-            }),
-            dtype: self.dtype.map(|dtype| match dtype {
-                FloatArgument::F32 => FloatType::F32,
-                FloatArgument::Bf16 => FloatType::Bf16,
-                FloatArgument::F16 => FloatType::F16,
-            }),
-            device: self.device.map(|device| match device {
-                DeviceArgument::Cpu => DeviceKind::Cpu,
-                DeviceArgument::Cuda => DeviceKind::Cuda,
-                DeviceArgument::Metal => DeviceKind::Metal,
-            }),
+            bos: self.bos.map(Bos::from),
+            dtype: self.dtype.map(FloatType::from),
+            device: self.device.map(DeviceKind::from),
             threads: self.threads,
             seed: self.seed,
             max_ppl_increase: self.max_ppl_increase,

@@ -5,7 +5,7 @@ use half::{bf16, f16};
 
 /// A float that widens to f32 exactly. Conversions take slices: the half types have
 /// instructions for whole vectors and none for one value.
-pub trait Element: Copy + Default + Send + Sync + 'static {
+pub trait Element: bytemuck::Pod + Default + Send + Sync {
     fn is_finite(self) -> bool;
 
     fn to_f32(self) -> f32;

@@ -8,12 +8,14 @@
 
 mod distortion;
 mod element;
+mod halves;
 pub mod int4;
 mod name;
 mod scalar;
 
 pub use distortion::{Distortion, DistortionRun, DistortionSum};
 pub use element::Element;
+pub use halves::{compress_halves, decompress_halves};
 pub use int4::Int4Payload;
 
 use crate::error::{Error, Result};
@@ -57,18 +59,10 @@ impl TensorCodec {
     ) -> Result<(Payload, DistortionSum)> {
         match *self {
             TensorCodec::F16 => {
-                if !T::absmax(values).is_finite() {
-                    return Err(not_finite(values));
-                }
-                let mut wide = vec![0f32; values.len()];
                 let mut halves = vec![f16::ZERO; values.len()];
-                T::widen(values, &mut wide);
-                // A served f16 cache holds the largest finite value, not infinity.
-                f16::narrow_saturating(&mut wide, &mut halves);
-                let payload = Payload::F16(halves);
-                let mut decoded = vec![T::default(); values.len()];
-                payload.decompress(&mut decoded);
-                Ok((payload, DistortionSum::measure(values, &decoded, head_dim)))
+                let run = compress_halves(values, head_dim, 0, &mut halves);
+                let run = run.ok_or_else(|| not_finite(values))?;
+                Ok((Payload::F16(halves), run.finish()))
             }
             TensorCodec::Int4 { group } => Int4Payload::compress_measured(values, group, head_dim)
                 .map(|(payload, sum)| (Payload::Int4(payload), sum))
@@ -111,11 +105,7 @@ impl Payload {
     pub fn decompress<T: Element>(&self, out: &mut [T]) {
         assert_eq!(out.len(), self.len(), "output of another length than the payload");
         match self {
-            Payload::F16(halves) => {
-                let mut wide = vec![0f32; halves.len()];
-                f16::widen(halves, &mut wide);
-                T::narrow_saturating(&mut wide, out);
-            }
+            Payload::F16(halves) => decompress_halves(halves, out),
             Payload::Int4(payload) => payload.decompress(out),
         }
     }

@@ -1,0 +1,3 @@
+fn main() -> std::process::ExitCode {
+    kvgauge::cli::kv_compress()
+}

@@ -1,0 +1,110 @@
+//! `kvgauge extract`.
+
+use super::progress::{DownloadBars, TerminalProgress};
+use super::words::{BosArgument, DeviceArgument, FloatArgument};
+use super::{Outcome, output};
+use crate::container::Target;
+use crate::error::Result;
+use crate::extract;
+use crate::hub::{Hub, HubOptions};
+use crate::settings::{FloatType, RawSettings, Settings, WindowCount};
+use crate::subject::Stages;
+use crate::whole_file::{Existing, NewFile};
+use clap::Args;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+#[derive(Args)]
+pub struct Arguments {
+    /// builtin, OWNER/NAME[@REVISION] on the hub, a Hugging Face folder, or a .gguf file
+    /// [default: TinyLlama/TinyLlama-1.1B-Chat-v1.0]
+    #[arg(long, value_name = "MODEL")]
+    model: Option<String>,
+    /// builtin, wikitext-2, or a UTF-8 file [default: wikitext-2; builtin for the builtin model]
+    #[arg(long, value_name = "TEXT")]
+    text: Option<String>,
+    /// File to write: safetensors
+    #[arg(long, value_name = "FILE")]
+    output: PathBuf,
+    /// Tokens in a window [default: 2048, or the model's maximum]
+    #[arg(long, value_name = "N")]
+    context: Option<usize>,
+    /// Index of the window, from 0
+    #[arg(long, value_name = "N")]
+    first_window: Option<usize>,
+    /// Tokens whose cache is written, from the window's first on [default: all of them]
+    #[arg(long, value_name = "N")]
+    tokens: Option<usize>,
+    /// Type of the file's values; the model computes in f32
+    #[arg(long, default_value = "f16")]
+    dtype: FloatArgument,
+    /// Whether a beginning-of-sequence token replaces the first token of the window [default: auto]
+    #[arg(long)]
+    bos: Option<BosArgument>,
+    /// Where the model runs [default: cpu]
+    #[arg(long)]
+    device: Option<DeviceArgument>,
+    /// CPU threads [default: all]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Use what is cached; make no request
+    #[arg(long)]
+    offline: bool,
+    /// Replace the output file if it exists
+    #[arg(long)]
+    force: bool,
+    /// Print one JSON object instead of a line
+    #[arg(long)]
+    json: bool,
+}
+
+impl Arguments {
+    pub fn run(self) -> Result<Outcome> {
+        let dtype = FloatType::from(self.dtype);
+        let settings = Settings::resolve(RawSettings {
+            model: self.model,
+            text: self.text,
+            context: self.context,
+            windows: Some(WindowCount::AtMost(1)),
+            first_window: self.first_window,
+            bos: self.bos.map(Into::into),
+            device: self.device.map(Into::into),
+            threads: self.threads,
+            offline: Some(self.offline),
+            ..Default::default()
+        })?;
+        let existing = if self.force { Existing::Replace } else { Existing::Keep };
+        // Found out before the model is loaded.
+        NewFile::create(&self.output, existing)?;
+        super::use_threads(settings.threads)?;
+        let hub = Hub::new(HubOptions::from_env(settings.offline), Arc::new(DownloadBars::new()))?;
+        let mut progress = TerminalProgress::new();
+        let result = extract::run(&settings, self.tokens, dtype, &hub, &mut progress);
+        progress.clear();
+        let extraction = result?;
+        if extraction.saturated > 0 {
+            progress.note(&format!(
+                "{} values beyond f16's range were stored as ±65504; --dtype bf16 keeps them",
+                extraction.saturated
+            ));
+        }
+        extraction.write(Target { path: &self.output, existing, sync: true })?;
+        let origin = &extraction.origin;
+        output::print(&if self.json {
+            output::json(origin)?
+        } else {
+            format!(
+                "{}: {} layers × key and value [{}, {}, {}] {}, window {} of {} tokens\n",
+                self.output.display(),
+                origin.layers,
+                origin.kv_heads,
+                origin.tokens,
+                origin.head_dim,
+                origin.dtype,
+                origin.window,
+                origin.context
+            )
+        })?;
+        Ok(Outcome::Done)
+    }
+}

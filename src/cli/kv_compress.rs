@@ -1,0 +1,311 @@
+//! `kv-compress`, also `kvgauge kv-compress`: the codec on files, for other programs.
+
+use super::progress::FileProgress;
+use super::{Outcome, output};
+use crate::codec::{Codec, Distortion};
+use crate::container::{self, Contents, Plan, Summary, Target};
+use crate::error::{Error, Result};
+use crate::settings;
+use crate::whole_file::Existing;
+use clap::{Args, Subcommand};
+use glob::Pattern;
+use serde::Serialize;
+use std::ffi::OsString;
+use std::fmt::Write;
+use std::path::PathBuf;
+
+/// Below these a cache is not worth trying: on SmolLM2-135M and WikiText-2 every INT4 codec that
+/// costs more than 1 % perplexity misses one of them (README, "The gate").
+const MIN_COSINE: f64 = 0.98;
+const MIN_SNR_DB: f64 = 15.0;
+
+#[derive(Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Flags work with one dash too: -input, -output, -group-size, -metrics-only, \
+    -decompress.\nPrints one JSON object. Exit status: 0 done; 1 done, and a limit was missed \
+    (--strict); 2 the request or the input is wrong; 3 anything else."
+)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// File to read: safetensors, or with --decompress a compressed file
+    #[arg(long, value_name = "FILE", required = true)]
+    input: Option<PathBuf>,
+    /// File to write
+    #[arg(long, value_name = "FILE", required_unless_present = "metrics_only")]
+    output: Option<PathBuf>,
+    /// Restore the tensors of a compressed file; prints the metrics measured when it was made
+    #[arg(long)]
+    decompress: bool,
+    /// Write nothing; print what compression would give
+    #[arg(long, conflicts_with_all = ["output", "decompress"])]
+    metrics_only: bool,
+    /// Values that share a scale: codec int4-gN [default: 64]
+    #[arg(long, value_name = "N", conflicts_with_all = ["codec", "decompress"])]
+    group_size: Option<usize>,
+    /// Codec, as in `kvgauge validate`; k:NAME/v:NAME goes by the tensors' names
+    /// [default: int4-g64]
+    #[arg(long, value_name = "NAME", conflicts_with = "decompress")]
+    codec: Option<Codec>,
+    /// Compress only tensors whose name matches; repeat for several
+    #[arg(long, value_name = "GLOB", conflicts_with = "decompress")]
+    include: Vec<Pattern>,
+    /// Store tensors whose name matches as they are; repeat for several
+    #[arg(long, value_name = "GLOB", conflicts_with = "decompress")]
+    exclude: Vec<Pattern>,
+    /// Also print every tensor's metrics
+    #[arg(long, conflicts_with = "decompress")]
+    per_tensor: bool,
+    /// quality_passed needs at least this cosine similarity
+    #[arg(long, value_name = "X", default_value_t = MIN_COSINE, allow_negative_numbers = true)]
+    min_cosine: f64,
+    /// quality_passed needs at least this signal-to-noise ratio
+    #[arg(long, value_name = "DB", default_value_t = MIN_SNR_DB, allow_negative_numbers = true)]
+    min_snr_db: f64,
+    /// Exit with status 1 unless quality_passed
+    #[arg(long)]
+    strict: bool,
+    /// CPU threads [default: all]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Replace the output file if it exists
+    #[arg(long, conflicts_with = "metrics_only")]
+    force: bool,
+    /// Do not wait until the output is on disk: faster, and a power cut may lose it
+    #[arg(long, conflicts_with = "metrics_only")]
+    no_sync: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show what is inside a file, compressed or not
+    Inspect(InspectArguments),
+}
+
+#[derive(Args)]
+struct InspectArguments {
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Verify the checksums of all tensors too, not the header's alone
+    #[arg(long)]
+    verify: bool,
+    /// Print one JSON object instead of the table
+    #[arg(long)]
+    json: bool,
+}
+
+/// The seven keys of the interface's decision record, and more.
+#[derive(Serialize)]
+struct Metrics {
+    compression_ratio: f64,
+    original_size_bytes: u64,
+    compressed_size_bytes: u64,
+    rmse: Option<f64>,
+    snr_db: Option<f64>,
+    cosine_similarity: Option<f64>,
+    quality_passed: bool,
+    codec: String,
+    bits_per_value: Option<f64>,
+    tensors_compressed: usize,
+    tensors_unchanged: usize,
+    min_cosine: f64,
+    min_snr_db: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tensors: Option<Vec<TensorMetrics>>,
+}
+
+#[derive(Serialize)]
+struct TensorMetrics {
+    name: String,
+    dtype: safetensors::Dtype,
+    shape: Vec<usize>,
+    codec: Option<String>,
+    stored_bytes: u64,
+    rmse: Option<f64>,
+    snr_db: Option<f64>,
+    cosine_similarity: Option<f64>,
+}
+
+impl Arguments {
+    pub fn run(self) -> Result<Outcome> {
+        match self.command {
+            Some(Command::Inspect(arguments)) => arguments.run(),
+            None => self.convert(),
+        }
+    }
+
+    fn convert(self) -> Result<Outcome> {
+        for (flag, value) in [("--min-cosine", self.min_cosine), ("--min-snr-db", self.min_snr_db)]
+        {
+            if !value.is_finite() {
+                return Err(Error::input(format!("{flag}: expected a number, found {value}"))
+                    .hint(format!("leave {flag} out for its default")));
+            }
+        }
+        settings::check_threads(self.threads)?;
+        super::use_threads(self.threads)?;
+        // clap has seen to it that it is there.
+        let input = self.input.as_deref().unwrap_or_else(|| "".as_ref());
+        let target = self.output.as_deref().map(|path| Target {
+            path,
+            existing: if self.force { Existing::Replace } else { Existing::Keep },
+            sync: !self.no_sync,
+        });
+        let progress = FileProgress::new();
+        let result = match (self.decompress, target) {
+            (true, Some(target)) => container::decompress(input, target, &progress),
+            (_, target) => container::compress(input, target, &self.plan()?, &progress),
+        };
+        progress.clear();
+        let metrics = Metrics::new(&result?, &self);
+        output::print(&output::json(&metrics)?)?;
+        Ok(if self.strict && !metrics.quality_passed {
+            Outcome::LimitMissed
+        } else {
+            Outcome::Done
+        })
+    }
+
+    fn plan(&self) -> Result<Plan> {
+        let codec = match (self.codec, self.group_size) {
+            (Some(codec), _) => codec,
+            (None, size) => format!("int4-g{}", size.unwrap_or(64)).parse()?,
+        };
+        Ok(Plan { codec, include: self.include.clone(), exclude: self.exclude.clone() })
+    }
+}
+
+impl Metrics {
+    fn new(summary: &Summary, arguments: &Arguments) -> Self {
+        let quality = summary.quality;
+        // No error and nothing to err on pass: both limits are for damage that is there.
+        let reaches = |found: Option<f64>, least: f64| found.is_none_or(|found| found >= least);
+        let compressed = summary.tensors.iter().filter(|tensor| tensor.codec.is_some()).count();
+        Self {
+            compression_ratio: summary.compression_ratio(),
+            original_size_bytes: summary.original_bytes,
+            compressed_size_bytes: summary.compressed_bytes,
+            rmse: quality.rmse,
+            snr_db: quality.snr_db,
+            cosine_similarity: quality.cosine_similarity,
+            quality_passed: reaches(quality.cosine_similarity, arguments.min_cosine)
+                && reaches(quality.snr_db, arguments.min_snr_db),
+            codec: summary.codec.clone(),
+            bits_per_value: summary.bits_per_value(),
+            tensors_compressed: compressed,
+            tensors_unchanged: summary.tensors.len() - compressed,
+            min_cosine: arguments.min_cosine,
+            min_snr_db: arguments.min_snr_db,
+            tensors: arguments.per_tensor.then(|| TensorMetrics::of(summary)),
+        }
+    }
+}
+
+impl TensorMetrics {
+    fn of(summary: &Summary) -> Vec<Self> {
+        let one = |tensor: &container::TensorSummary| {
+            let Distortion { rmse, snr_db, cosine } = tensor.distortion;
+            Self {
+                name: tensor.name.clone(),
+                dtype: tensor.dtype,
+                shape: tensor.shape.clone(),
+                codec: tensor.codec.map(|codec| codec.to_string()),
+                stored_bytes: tensor.stored_bytes,
+                rmse,
+                snr_db,
+                cosine_similarity: cosine,
+            }
+        };
+        summary.tensors.iter().map(one).collect()
+    }
+}
+
+impl InspectArguments {
+    fn run(self) -> Result<Outcome> {
+        let progress = FileProgress::new();
+        let contents = container::inspect(&self.file, self.verify, &progress);
+        progress.clear();
+        let contents = contents?;
+        let text = if self.json { output::json(&contents)? } else { table(&contents) };
+        output::print(&text)?;
+        Ok(Outcome::Done)
+    }
+}
+
+/// A table for people; names as they are in the file, but no control characters.
+fn table(contents: &Contents) -> String {
+    let visible = |text: &str| text.replace(char::is_control, "\u{fffd}");
+    let or_none = |value: Option<f64>| value.map_or("none".into(), |value| format!("{value:.4}"));
+    let mut text = String::new();
+    let size = contents.file_size_bytes;
+    let checked = match (&contents.compression, contents.verified) {
+        (None, _) => "no checksums",
+        (Some(_), true) => "all checksums right",
+        (Some(_), false) => "header's checksum right; --verify checks the tensors too",
+    };
+    _ = writeln!(text, "{}, {size} bytes, {checked}", contents.format);
+    if let Some(made) = &contents.compression {
+        _ = writeln!(
+            text,
+            "codec {}, {} bytes before, ratio {:.3}, {} bits/value",
+            made.codec,
+            made.original_size_bytes,
+            made.compression_ratio,
+            or_none(made.bits_per_value)
+        );
+        let quality = made.quality;
+        _ = writeln!(
+            text,
+            "SNR {} dB, cosine {}, RMSE {}",
+            or_none(quality.snr_db),
+            or_none(quality.cosine_similarity),
+            quality.rmse.map_or("none".into(), |rmse| format!("{rmse:.6e}"))
+        );
+    }
+    for (key, value) in contents.metadata.iter().flatten() {
+        let value = visible(value);
+        let end = value.char_indices().nth(80).map_or(value.len(), |(at, _)| at);
+        let rest = if end < value.len() { " …" } else { "" };
+        _ = writeln!(text, "metadata {}: {}{rest}", visible(key), &value[..end]);
+    }
+    let rows: Vec<[String; 5]> =
+        std::iter::once(["tensor", "dtype", "shape", "codec", "bytes"].map(String::from))
+            .chain(contents.tensors.iter().map(|item| {
+                let exponent = item.exponent.map_or(String::new(), |e| format!(" · 2^{e}"));
+                [
+                    visible(&item.name),
+                    format!("{:?}", item.dtype),
+                    format!("{:?}", item.shape),
+                    format!("{}{exponent}", item.codec),
+                    item.stored_bytes.to_string(),
+                ]
+            }))
+            .collect();
+    let width = |column: usize| rows.iter().map(|r| r[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; 5] = std::array::from_fn(width);
+    for [name, dtype, shape, codec, bytes] in &rows {
+        let [a, b, c, d, e] = widths;
+        _ = writeln!(text, "{name:<a$}  {dtype:<b$}  {shape:<c$}  {codec:<d$}  {bytes:>e$}");
+    }
+    text
+}
+
+/// Turns the single dash of `-input` and its like into two. Values, numbers and -h, -V stay.
+pub fn with_double_dashes(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let double = |argument: OsString| {
+        let text = argument.to_string_lossy();
+        let name = text.strip_prefix('-').filter(|name| {
+            name.len() > 1 && name.starts_with(|first: char| first.is_ascii_alphabetic())
+        });
+        match name {
+            Some(_) => {
+                let mut whole = OsString::from("-");
+                whole.push(&argument);
+                whole
+            }
+            None => argument,
+        }
+    };
+    arguments.into_iter().map(double).collect()
+}

@@ -1,0 +1,264 @@
+//! Safetensors file → compressed file.
+
+use super::manifest::{self, CODES, Manifest, SCALES, Stored};
+use super::pipeline::{Buffer, in_order};
+use super::safetensors::{Header, Tensor};
+use super::select::Plan;
+use super::source::Source;
+use super::{Job, Report, Summary, Target, TensorSummary, jobs, per_dtype};
+use crate::codec::int4::{BlockLayout, absmax, compress_block, exponent_for};
+use crate::codec::{DistortionRun, DistortionSum, Element, TensorCodec, compress_halves};
+use crate::error::{Error, Result};
+use crc32fast::Hasher;
+use half::f16;
+use std::path::Path;
+
+/// Compresses the float tensors of the safetensors file `input` as `plan` says; all others are
+/// stored unchanged. Without `target` nothing is written, and the summary is the same.
+///
+/// Memory: a few MB a thread and the header, whatever the file's size.
+///
+/// Errors: not a safetensors file, compressed already, NaN or infinity (tensor and index named),
+/// a codec that does not fit, input and output the same file, output that cannot be written.
+/// After any of them there is no new file, and an old one is as it was.
+pub fn compress(
+    input: &Path,
+    target: Option<Target>,
+    plan: &Plan,
+    report: &dyn Report,
+) -> Result<Summary> {
+    let source = Source::open(input)?;
+    let at_input = |e: Error| e.within(input.display());
+    let (header, bytes) = Header::read(&source)?;
+    if Manifest::announces(&bytes) {
+        return Err(at_input(Error::input("compressed already"))
+            .hint("-decompress restores the tensors; compress those"));
+    }
+    let codecs = plan.assign(&header).map_err(at_input)?;
+    let mut manifest = Manifest::new(&header, source.len(), plan.codec, &codecs);
+    let (stored, parts) = manifest.layout().map_err(at_input)?;
+    let data = manifest.to_bytes(&parts)?.len() as u64;
+    let output = target.map(|target| target.create(input)).transpose()?;
+
+    report.begin(header.data_len());
+    let compressor = Compressor {
+        source: &source,
+        data_in: bytes.len() as u64,
+        output: output.as_ref(),
+        data_out: data,
+        tensors: &header.tensors,
+        stored: &stored,
+        report,
+    };
+    let mut results: Vec<Outcome> = compressor.run(0..header.tensors.len(), 0)?;
+    // One optimistic pass; the rare tensor out of f16's range is done again.
+    for (index, result) in results.iter_mut().enumerate().filter(|(_, result)| !result.in_range) {
+        let exponent = compressor.exponent(index)?;
+        manifest.tensors[index].exponent = Some(exponent);
+        *result = compressor.run(index..index + 1, exponent)?.swap_remove(0);
+    }
+    source.check_unchanged()?;
+
+    let (mut all, mut summaries) = (DistortionSum::default(), Vec::new());
+    for (((result, tensor), stored), record) in
+        results.into_iter().zip(&header.tensors).zip(&stored).zip(&mut manifest.tensors)
+    {
+        let (crc32, distortion) = result.finish();
+        record.crc32 = manifest::hex(crc32);
+        all = all.plus(distortion);
+        summaries.push(TensorSummary::new(tensor, stored, distortion));
+    }
+    manifest.quality = all.finish().into();
+    if let Some(output) = output {
+        output.file.write_at(&manifest.to_bytes(&parts)?, 0)?;
+        report.finishing();
+        output.commit()?;
+    }
+    Ok(Summary {
+        codec: manifest.codec,
+        original_bytes: source.len(),
+        compressed_bytes: data + parts.data_len(),
+        quality: manifest.quality,
+        tensors: summaries,
+    })
+}
+
+struct Compressor<'a> {
+    source: &'a Source,
+    /// Where the source's tensors begin.
+    data_in: u64,
+    output: Option<&'a super::Output>,
+    /// Where the parts begin.
+    data_out: u64,
+    tensors: &'a [Tensor],
+    stored: &'a [Stored],
+    report: &'a dyn Report,
+}
+
+/// What a piece of a tensor came to, or all of its pieces so far.
+struct Outcome {
+    /// Of each part.
+    crc32: [Hasher; 2],
+    run: Option<DistortionRun>,
+    in_range: bool,
+}
+
+impl Outcome {
+    fn nothing() -> Self {
+        Self { crc32: [Hasher::new(), Hasher::new()], run: None, in_range: true }
+    }
+
+    fn then(&mut self, next: Self) {
+        for (all, own) in self.crc32.iter_mut().zip(&next.crc32) {
+            all.combine(own);
+        }
+        self.in_range &= next.in_range;
+        self.run = match (self.run.take(), next.run) {
+            (Some(run), Some(next)) => Some(run.then(next)),
+            (run, next) => run.or(next),
+        };
+    }
+
+    /// The checksum of the parts one after the other, and the distortion.
+    fn finish(self) -> (u32, DistortionSum) {
+        let [mut first, second] = self.crc32;
+        first.combine(&second);
+        let distortion = self.run.map_or_else(DistortionSum::default, DistortionRun::finish);
+        (first.finalize(), distortion)
+    }
+}
+
+#[derive(Default)]
+struct Buffers {
+    values: Buffer,
+    codes: Buffer,
+    scales: Buffer,
+}
+
+impl Compressor<'_> {
+    /// Stores the tensors of `range`, in pieces.
+    fn run(&self, range: std::ops::Range<usize>, exponent: i32) -> Result<Vec<Outcome>> {
+        let first = range.start;
+        let mut results: Vec<Outcome> = range.clone().map(|_| Outcome::nothing()).collect();
+        in_order(
+            range.flat_map(|index| jobs(index, &self.tensors[index], self.stored[index].codec)),
+            |buffers: &mut Buffers, job: &Job| {
+                let dtype = self.tensors[job.tensor].info.dtype;
+                let result = match self.stored[job.tensor].codec {
+                    None => self.copy(buffers, job),
+                    Some(TensorCodec::F16) => per_dtype!(dtype, T => self.halve::<T>(buffers, job)),
+                    Some(TensorCodec::Int4 { group }) => per_dtype!(dtype, T => {
+                        self.quantise::<T>(buffers, job, group, exponent)
+                    }),
+                };
+                self.report.advance(job.bytes);
+                result
+            },
+            |job, piece| {
+                results[job.tensor - first].then(piece);
+                Ok(())
+            },
+        )?;
+        Ok(results)
+    }
+
+    fn copy(&self, buffers: &mut Buffers, job: &Job) -> Result<Outcome> {
+        let bytes = buffers.values.values::<u8>(job.bytes as usize);
+        self.read(bytes, job)?;
+        self.write(job, 0, bytes, job.offset)?;
+        Ok(Outcome { crc32: [hash(bytes), Hasher::new()], run: None, in_range: true })
+    }
+
+    fn halve<T: Element>(&self, buffers: &mut Buffers, job: &Job) -> Result<Outcome> {
+        let values = buffers.values.values::<T>(job.values);
+        self.read(bytemuck::cast_slice_mut(values), job)?;
+        let halves = buffers.scales.values::<f16>(job.values);
+        let head_dim = self.tensors[job.tensor].head_dim();
+        let run = compress_halves(values, head_dim, job.first, halves);
+        let run = run.ok_or_else(|| self.not_finite(job, values))?;
+        let bytes = bytemuck::cast_slice(halves);
+        self.write(job, 0, bytes, 2 * job.first as u64)?;
+        Ok(Outcome { crc32: [hash(bytes), Hasher::new()], run: Some(run), in_range: true })
+    }
+
+    fn quantise<T: Element>(
+        &self,
+        buffers: &mut Buffers,
+        job: &Job,
+        group: usize,
+        exponent: i32,
+    ) -> Result<Outcome> {
+        let head_dim = self.tensors[job.tensor].head_dim();
+        let values = buffers.values.values::<T>(job.values);
+        self.read(bytemuck::cast_slice_mut(values), job)?;
+        let codes = buffers.codes.values::<u8>(job.values.div_ceil(2));
+        let scales = buffers.scales.values::<f16>(job.values.div_ceil(group));
+        let layout = BlockLayout { group, head_dim, start: job.first };
+        let outcome = compress_block(values, layout, exponent, codes, scales);
+        if !outcome.finite {
+            return Err(self.not_finite(job, values));
+        }
+        let scales: &[u8] = bytemuck::cast_slice(scales);
+        self.write(job, SCALES, scales, 2 * (job.first / group) as u64)?;
+        self.write(job, CODES, codes, job.first as u64 / 2)?;
+        Ok(Outcome {
+            crc32: [hash(scales), hash(codes)],
+            run: Some(outcome.distortion),
+            in_range: outcome.in_range,
+        })
+    }
+
+    /// The exponent of a tensor whose scales leave f16's range.
+    fn exponent(&self, index: usize) -> Result<i32> {
+        let tensor = &self.tensors[index];
+        let mut largest = 0f32;
+        in_order(
+            jobs(index, tensor, self.stored[index].codec),
+            |buffer: &mut Buffer, job: &Job| {
+                per_dtype!(tensor.info.dtype, T => {
+                    let values = buffer.values::<T>(job.values);
+                    self.read(bytemuck::cast_slice_mut(values), job)?;
+                    Ok(absmax(values))
+                })
+            },
+            |_, found| {
+                largest = largest.max(found);
+                Ok(())
+            },
+        )?;
+        Ok(exponent_for(largest))
+    }
+
+    fn read(&self, bytes: &mut [u8], job: &Job) -> Result<()> {
+        let tensor = self.tensors[job.tensor].info.data_offsets.0 as u64;
+        self.source.read_at(bytes, self.data_in + tensor + job.offset)
+    }
+
+    fn write(&self, job: &Job, part: usize, bytes: &[u8], offset: u64) -> Result<()> {
+        match self.output {
+            None => Ok(()),
+            Some(output) => {
+                let part = self.stored[job.tensor].parts[part].start;
+                output.file.write_at(bytes, self.data_out + part + offset)
+            }
+        }
+    }
+
+    fn not_finite<T: Element>(&self, job: &Job, values: &[T]) -> Error {
+        let index = values.iter().position(|value| !value.is_finite()).unwrap_or(0);
+        let found = values.get(index).map_or(f32::NAN, |value| value.to_f32());
+        Error::input(format!(
+            "{}: tensor {}: index {}: expected a finite number, found {found}",
+            self.source.path().display(),
+            self.tensors[job.tensor].name,
+            job.first + index
+        ))
+        .hint("--exclude stores a tensor as it is")
+    }
+}
+
+fn hash(bytes: &[u8]) -> Hasher {
+    let mut hasher = Hasher::new();
+    hasher.update(bytes);
+    hasher
+}

@@ -1,0 +1,208 @@
+//! Compressed file → safetensors file, and parts of it.
+
+use super::manifest::{self, CODES, Manifest, SCALES, Stored};
+use super::pipeline::{Buffer, in_order};
+use super::safetensors::Header;
+use super::source::Source;
+use super::{Job, Report, Summary, Target, TensorSummary, jobs, per_dtype};
+use crate::codec::int4::decompress_block;
+use crate::codec::{DistortionSum, Element, TensorCodec, decompress_halves};
+use crate::error::{Error, Result};
+use crc32fast::Hasher;
+use half::f16;
+use std::path::Path;
+
+/// Restores the tensors of the compressed file `input`: dtypes, shapes, order and metadata of
+/// the file it was made from. The summary has the figures measured then.
+///
+/// Memory: a few MB a thread and the header, whatever the file's size.
+///
+/// Errors: not a compressed file, damage anywhere in it, input and output the same file, output
+/// that cannot be written. After any of them there is no new file, and an old one is as it was.
+pub fn decompress(input: &Path, target: Target, report: &dyn Report) -> Result<Summary> {
+    let packed = Packed::open(input)?;
+    let restored = packed.manifest.source_header().map_err(|e| e.within(input.display()))?;
+    let header = restored.to_bytes(0)?;
+    let output = target.create(input)?;
+
+    report.begin(restored.data_len());
+    let data = header.len() as u64;
+    packed.decode(0..restored.tensors.len(), &restored, report, |tensor, offset, bytes| {
+        let at = restored.tensors[tensor].info.data_offsets.0 as u64;
+        output.file.write_at(bytes, data + at + offset)
+    })?;
+    packed.source.check_unchanged()?;
+    output.file.write_at(&header, 0)?;
+    report.finishing();
+    output.commit()?;
+    Ok(packed.summary(&restored))
+}
+
+/// An open compressed file, its header checked.
+pub(super) struct Packed {
+    pub source: Source,
+    pub manifest: Manifest,
+    stored: Vec<Stored>,
+    /// Where the parts begin.
+    data: u64,
+}
+
+#[derive(Default)]
+struct Buffers {
+    values: Buffer,
+    codes: Buffer,
+    scales: Buffer,
+}
+
+impl Packed {
+    pub fn open(path: &Path) -> Result<Self> {
+        let source = Source::open(path)?;
+        let (header, bytes) = Header::read(&source)?;
+        Self::new(source, &header, bytes)
+    }
+
+    pub fn new(source: Source, header: &Header, bytes: Vec<u8>) -> Result<Self> {
+        let data = bytes.len() as u64;
+        let (manifest, stored) =
+            Manifest::from_header(header, bytes).map_err(|e| e.within(source.path().display()))?;
+        Ok(Self { source, manifest, stored, data })
+    }
+
+    /// Decodes the tensors of `range`, in pieces: `take` gets the index of the tensor, the
+    /// offset in its bytes, and the bytes, from several threads and in any order. After an error,
+    /// that of a wrong checksum above all, what it got is worth nothing.
+    pub fn decode(
+        &self,
+        range: std::ops::Range<usize>,
+        restored: &Header,
+        report: &dyn Report,
+        take: impl Fn(usize, u64, &[u8]) -> Result<()> + Sync,
+    ) -> Result<()> {
+        let first = range.start;
+        let mut crc32: Vec<[Hasher; 2]> =
+            range.clone().map(|_| [Hasher::new(), Hasher::new()]).collect();
+        in_order(
+            range
+                .clone()
+                .flat_map(|index| jobs(index, &restored.tensors[index], self.stored[index].codec)),
+            |buffers: &mut Buffers, job: &Job| {
+                let dtype = restored.tensors[job.tensor].info.dtype;
+                let take = |bytes: &[u8]| take(job.tensor, job.offset, bytes);
+                let result = match self.stored[job.tensor].codec {
+                    None => self.copy(buffers, job, take),
+                    Some(TensorCodec::F16) => {
+                        per_dtype!(dtype, T => self.widen::<T>(buffers, job, take))
+                    }
+                    Some(TensorCodec::Int4 { group }) => {
+                        per_dtype!(dtype, T => self.dequantise::<T>(buffers, job, group, take))
+                    }
+                };
+                report.advance(job.bytes);
+                result
+            },
+            |job, own: [Hasher; 2]| {
+                for (all, own) in crc32[job.tensor - first].iter_mut().zip(&own) {
+                    all.combine(own);
+                }
+                Ok(())
+            },
+        )?;
+        for (record, [mut parts, codes]) in self.manifest.tensors[range].iter().zip(crc32) {
+            parts.combine(&codes);
+            let found = manifest::hex(parts.finalize());
+            if found != record.crc32 {
+                return Err(self.damaged(
+                    &record.name,
+                    format!("expected the checksum {}, found {found}", record.crc32),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn copy(
+        &self,
+        buffers: &mut Buffers,
+        job: &Job,
+        take: impl Fn(&[u8]) -> Result<()>,
+    ) -> Result<[Hasher; 2]> {
+        let bytes = buffers.values.values::<u8>(job.values);
+        let hasher = self.read(job, 0, bytes, job.offset)?;
+        take(bytes)?;
+        Ok([hasher, Hasher::new()])
+    }
+
+    fn widen<T: Element>(
+        &self,
+        buffers: &mut Buffers,
+        job: &Job,
+        take: impl Fn(&[u8]) -> Result<()>,
+    ) -> Result<[Hasher; 2]> {
+        let halves = buffers.codes.values::<f16>(job.values);
+        let bytes = bytemuck::cast_slice_mut(halves);
+        let hasher = self.read(job, 0, bytes, 2 * job.first as u64)?;
+        self.check_finite(job, halves)?;
+        let values = buffers.values.values::<T>(job.values);
+        decompress_halves(halves, values);
+        take(bytemuck::cast_slice(values))?;
+        Ok([hasher, Hasher::new()])
+    }
+
+    fn dequantise<T: Element>(
+        &self,
+        buffers: &mut Buffers,
+        job: &Job,
+        group: usize,
+        take: impl Fn(&[u8]) -> Result<()>,
+    ) -> Result<[Hasher; 2]> {
+        let codes = buffers.codes.values::<u8>(job.values.div_ceil(2));
+        let scales = buffers.scales.values::<f16>(job.values.div_ceil(group));
+        let bytes = bytemuck::cast_slice_mut(scales);
+        let of_scales = self.read(job, SCALES, bytes, 2 * (job.first / group) as u64)?;
+        let of_codes = self.read(job, CODES, codes, job.first as u64 / 2)?;
+        self.check_finite(job, scales)?;
+        let exponent = self.manifest.tensors[job.tensor].exponent.unwrap_or(0);
+        let values = buffers.values.values::<T>(job.values);
+        decompress_block(codes, scales, group, exponent, values);
+        take(bytemuck::cast_slice(values))?;
+        Ok([of_scales, of_codes])
+    }
+
+    fn read(&self, job: &Job, part: usize, bytes: &mut [u8], offset: u64) -> Result<Hasher> {
+        let part = self.stored[job.tensor].parts[part].start;
+        self.source.read_at(bytes, self.data + part + offset)?;
+        let mut hasher = Hasher::new();
+        hasher.update(bytes);
+        Ok(hasher)
+    }
+
+    /// No file that kv-compress made holds others.
+    fn check_finite(&self, job: &Job, halves: &[f16]) -> Result<()> {
+        // All of them: a search that may stop early does not vectorise.
+        if halves.iter().fold(true, |all, half| all & half.is_finite()) {
+            return Ok(());
+        }
+        let name = &self.manifest.tensors[job.tensor].name;
+        Err(self.damaged(name, "expected finite scales and values".into()))
+    }
+
+    fn damaged(&self, tensor: &str, what: String) -> Error {
+        Error::input(format!("{}: damaged: tensor {tensor}: {what}", self.source.path().display()))
+            .hint("the file was changed since it was made: make it again")
+    }
+
+    pub fn summary(&self, restored: &Header) -> Summary {
+        let tensors = restored.tensors.iter().zip(&self.stored);
+        Summary {
+            codec: self.manifest.codec.clone(),
+            original_bytes: self.manifest.source_bytes,
+            compressed_bytes: self.source.len(),
+            quality: self.manifest.quality,
+            tensors: tensors
+                .map(|(tensor, stored)| {
+                    TensorSummary::new(tensor, stored, DistortionSum::default())
+                })
+                .collect(),
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! What is inside a file, without its values.
+
+use super::decompress::Packed;
+use super::manifest::{Manifest, Quality};
+use super::safetensors::{Header, TextMap};
+use super::source::Source;
+use super::{Report, Summary};
+use crate::error::Result;
+use safetensors::Dtype;
+use serde::Serialize;
+use std::path::Path;
+
+/// A file's header, as `kv-compress inspect` shows it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Contents {
+    /// `kvgauge-kv 1`, or `safetensors` for a file that is not compressed.
+    pub format: String,
+    pub file_size_bytes: u64,
+    /// Whether the checksums of all tensors were verified; the header's always is.
+    pub verified: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compression: Option<Compression>,
+    pub metadata: Option<TextMap>,
+    pub tensors: Vec<Item>,
+}
+
+/// What only a compressed file has.
+#[derive(Debug, Clone, Serialize)]
+pub struct Compression {
+    pub codec: String,
+    pub original_size_bytes: u64,
+    pub compression_ratio: f64,
+    pub bits_per_value: Option<f64>,
+    #[serde(flatten)]
+    pub quality: Quality,
+}
+
+/// One tensor: dtype and shape as in the uncompressed file.
+#[derive(Debug, Clone, Serialize)]
+pub struct Item {
+    pub name: String,
+    pub dtype: Dtype,
+    pub shape: Vec<usize>,
+    /// `none`: stored unchanged.
+    pub codec: String,
+    pub stored_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exponent: Option<i32>,
+}
+
+/// Reads the header of a safetensors file, plain or compressed; with `verify`, every byte of a
+/// compressed one.
+pub fn inspect(path: &Path, verify: bool, report: &dyn Report) -> Result<Contents> {
+    let source = Source::open(path)?;
+    let file_size_bytes = source.len();
+    let (header, bytes) = Header::read(&source)?;
+    if !Manifest::announces(&bytes) {
+        let tensors = header.tensors.into_iter().map(|tensor| Item {
+            codec: "none".into(),
+            stored_bytes: tensor.bytes() as u64,
+            name: tensor.name,
+            dtype: tensor.info.dtype,
+            shape: tensor.info.shape,
+            exponent: None,
+        });
+        return Ok(Contents {
+            format: "safetensors".into(),
+            file_size_bytes,
+            verified: false,
+            compression: None,
+            tensors: tensors.collect(),
+            metadata: header.metadata,
+        });
+    }
+    let packed = Packed::new(source, &header, bytes)?;
+    let restored = packed.manifest.source_header().map_err(|e| e.within(path.display()))?;
+    if verify {
+        report.begin(restored.data_len());
+        packed.decode(0..restored.tensors.len(), &restored, report, |_, _, _| Ok(()))?;
+    }
+    Ok(Contents::new(packed, &restored, verify))
+}
+
+impl Contents {
+    fn new(packed: Packed, restored: &Header, verified: bool) -> Self {
+        let summary: Summary = packed.summary(restored);
+        let manifest = packed.manifest;
+        let items = summary.tensors.iter().zip(&manifest.tensors).map(|(tensor, record)| Item {
+            name: record.name.clone(),
+            dtype: record.dtype,
+            shape: record.shape.clone(),
+            codec: record.codec_name(&manifest.codec).into(),
+            stored_bytes: tensor.stored_bytes,
+            exponent: record.exponent.filter(|exponent| *exponent != 0),
+        });
+        Self {
+            format: manifest.format_name(),
+            file_size_bytes: summary.compressed_bytes,
+            verified,
+            tensors: items.collect(),
+            compression: Some(Compression {
+                codec: summary.codec.clone(),
+                original_size_bytes: summary.original_bytes,
+                compression_ratio: summary.compression_ratio(),
+                bits_per_value: summary.bits_per_value(),
+                quality: summary.quality,
+            }),
+            metadata: manifest.metadata,
+        }
+    }
+}

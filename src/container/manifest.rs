@@ -1,0 +1,345 @@
+//! What a compressed file says of itself: the JSON under the metadata key `kvgauge`, and where
+//! the parts of each tensor lie. `FORMAT.md` beside this file is the specification.
+
+use super::safetensors::{Header, LENGTH_BYTES, Tensor, TextMap};
+use crate::codec::{Codec, Distortion, TensorCodec};
+use crate::error::{Error, Result};
+use safetensors::Dtype;
+use safetensors::tensor::TensorInfo;
+use serde::{Deserialize, Serialize};
+use std::cmp::Reverse;
+use std::collections::HashSet;
+use std::ops::Range;
+
+const KEY: &str = "kvgauge";
+const FORMAT: &str = "kvgauge-kv";
+const VERSION: u32 = 1;
+/// Every compressed file begins so, after the header's length; the checksum follows.
+const OPENING: &str = r#"{"__metadata__":{"kvgauge":"{\"header_crc32\":\""#;
+/// Stands in the checksum's place while the header's checksum is taken.
+const BLANK: &str = "00000000";
+/// How a tensor that is stored as it was names its codec.
+const UNCHANGED: &str = "none";
+/// What an f32 tensor can need at most, with room.
+pub const EXPONENTS: std::ops::RangeInclusive<i32> = -200..=200;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    header_crc32: String,
+    format: String,
+    version: u32,
+    /// As asked for.
+    pub codec: String,
+    /// The source file's size, bytes.
+    pub source_bytes: u64,
+    /// Over all compressed tensors, measured when the file was made.
+    pub quality: Quality,
+    /// The source's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<TextMap>,
+    /// In the source's order.
+    pub tensors: Vec<Record>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Quality {
+    pub rmse: Option<f64>,
+    pub snr_db: Option<f64>,
+    pub cosine_similarity: Option<f64>,
+}
+
+/// One tensor of the source.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    pub name: String,
+    pub dtype: Dtype,
+    pub shape: Vec<usize>,
+    /// Of its stored parts, one after the other; eight hexadecimal digits.
+    pub crc32: String,
+    /// Left out where it is the file's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    codec: Option<String>,
+    /// Of a tensor in INT4: scales are stored divided by two to this power.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exponent: Option<i32>,
+}
+
+/// How one tensor is stored, and where.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stored {
+    /// `None`: unchanged.
+    pub codec: Option<TensorCodec>,
+    /// Bytes in the data, in the order the checksum takes them: scales and codes, or one part.
+    pub parts: Vec<Range<u64>>,
+}
+
+/// The two tensors that the INT4 codec makes of one are [`Stored::parts`] in this order.
+pub const SCALES: usize = 0;
+pub const CODES: usize = 1;
+
+impl From<Distortion> for Quality {
+    fn from(distortion: Distortion) -> Self {
+        Self {
+            rmse: distortion.rmse,
+            snr_db: distortion.snr_db,
+            cosine_similarity: distortion.cosine,
+        }
+    }
+}
+
+impl Manifest {
+    /// For a source of `source_bytes` whose tensors are stored by `codecs` (`None`: unchanged).
+    /// Checksums, exponents and quality are filled in later.
+    pub fn new(
+        source: &Header,
+        source_bytes: u64,
+        codec: Codec,
+        codecs: &[Option<TensorCodec>],
+    ) -> Self {
+        let name = codec.to_string();
+        let tensors = source.tensors.iter().zip(codecs).map(|(tensor, codec)| Record {
+            name: tensor.name.clone(),
+            dtype: tensor.info.dtype,
+            shape: tensor.info.shape.clone(),
+            crc32: BLANK.into(),
+            codec: match codec {
+                None => Some(UNCHANGED.into()),
+                Some(codec) => Some(codec.to_string()).filter(|own| *own != name),
+            },
+            exponent: matches!(codec, Some(TensorCodec::Int4 { .. })).then_some(0),
+        });
+        let tensors = tensors.collect();
+        Self {
+            header_crc32: BLANK.into(),
+            format: FORMAT.into(),
+            version: VERSION,
+            codec: name,
+            source_bytes,
+            quality: Quality::default(),
+            metadata: source.metadata.clone(),
+            tensors,
+        }
+    }
+
+    /// How each tensor is stored, and the header of the file that holds them, as yet without
+    /// metadata.
+    pub fn layout(&self) -> Result<(Vec<Stored>, Header)> {
+        let mut codecs = Vec::with_capacity(self.tensors.len());
+        for record in &self.tensors {
+            let codec = record.codec(&self.codec);
+            codecs.push(codec.map_err(|e| e.within(format!("tensor {}", record.name)))?);
+        }
+        // A source may hold `x` and `x.codes`: more dots then, until all names differ.
+        let mut dots = String::from(".");
+        let mut parts = loop {
+            let parts: Vec<Part> = (self.tensors.iter().zip(&codecs).enumerate())
+                .flat_map(|(owner, (record, codec))| record.parts(owner, *codec, &dots))
+                .collect();
+            let mut names = HashSet::new();
+            if parts.iter().all(|part| names.insert(part.name.as_str())) {
+                break parts;
+            }
+            if dots.len() > self.tensors.len() {
+                return Err(Error::input("two tensors have one name"));
+            }
+            dots.push('.');
+        };
+        // Wide types first: every tensor is aligned, as the safetensors library does it.
+        parts.sort_by_key(|part| Reverse(part.dtype.bitsize()));
+        let mut stored: Vec<Stored> =
+            codecs.iter().map(|codec| Stored { codec: *codec, parts: Vec::new() }).collect();
+        let (mut header, mut end) = (Header::default(), 0);
+        for part in parts {
+            let start = end;
+            let too_large =
+                || Error::input(format!("tensor {}: larger than a file can be", part.name));
+            let bits = (part.shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d)))
+                .and_then(|values| values.checked_mul(part.dtype.bitsize()))
+                .ok_or_else(too_large)?;
+            end = bits.div_ceil(8).checked_add(start).ok_or_else(too_large)?;
+            stored[part.owner].parts.push(start as u64..end as u64);
+            let info =
+                TensorInfo { dtype: part.dtype, shape: part.shape, data_offsets: (start, end) };
+            header.tensors.push(Tensor { name: part.name, info });
+        }
+        Ok((stored, header))
+    }
+
+    /// The file up to its first tensor. Its length depends on names, shapes and codecs only:
+    /// there is room for the longest numbers.
+    pub fn to_bytes(&self, parts: &Header) -> Result<Vec<u8>> {
+        let widest = Some(-f64::from_bits(0x0010_0000_0000_0001));
+        let mut longest = self.clone();
+        longest.quality = Quality { rmse: widest, snr_db: widest, cosine_similarity: widest };
+        for exponent in longest.tensors.iter_mut().filter_map(|record| record.exponent.as_mut()) {
+            *exponent = *EXPONENTS.start();
+        }
+        let room = longest.embed(parts)?.to_bytes(0)?.len();
+        let mut bytes = self.embed(parts)?.to_bytes(room)?;
+        let crc32 = hex(crc32fast::hash(&bytes));
+        bytes[LENGTH_BYTES + OPENING.len()..][..BLANK.len()].copy_from_slice(crc32.as_bytes());
+        Ok(bytes)
+    }
+
+    fn embed(&self, parts: &Header) -> Result<Header> {
+        let json =
+            serde_json::to_string(self).map_err(|e| Error::system(format!("manifest: {e}")))?;
+        Ok(Header {
+            metadata: Some([(KEY.to_string(), json)].into()),
+            tensors: parts.tensors.clone(),
+        })
+    }
+
+    /// Format and version, for people.
+    pub fn format_name(&self) -> String {
+        format!("{} {}", self.format, self.version)
+    }
+
+    /// Whether a file's first bytes are those of a compressed one.
+    pub fn announces(bytes: &[u8]) -> bool {
+        bytes.get(LENGTH_BYTES..).is_some_and(|json| json.starts_with(OPENING.as_bytes()))
+    }
+
+    /// Reads and checks a compressed file's header, given as parsed and as `bytes`.
+    pub fn from_header(header: &Header, mut bytes: Vec<u8>) -> Result<(Self, Vec<Stored>)> {
+        const MADE_BY: &str = "compressed files are made by kv-compress";
+        let broken = |what: String| Error::input(format!("damaged: {what}")).hint(MADE_BY);
+        let at = LENGTH_BYTES + OPENING.len();
+        if !Self::announces(&bytes) {
+            return Err(Error::input("not a file made by kv-compress").hint(MADE_BY));
+        }
+        let found = bytes.get(at..at + BLANK.len()).map(<[u8]>::to_vec).unwrap_or_default();
+        if let Some(place) = bytes.get_mut(at..at + BLANK.len()) {
+            place.copy_from_slice(BLANK.as_bytes());
+        }
+        let expected = hex(crc32fast::hash(&bytes));
+        if found != expected.as_bytes() {
+            let found = String::from_utf8_lossy(&found).into_owned();
+            return Err(broken(format!(
+                "header: expected the checksum {expected}, found {found:?}"
+            ))
+            .hint("the file was changed or cut since it was made: make it again"));
+        }
+        let json = header.metadata.as_ref().and_then(|metadata| metadata.get(KEY));
+        let json = json.ok_or_else(|| broken("header: no entry kvgauge".into()))?;
+        // The version first: a later one may have fields that this one does not know.
+        #[derive(Deserialize)]
+        struct Stamp {
+            format: String,
+            version: u32,
+        }
+        let parse = |e: serde_json::Error| broken(format!("header: {e}"));
+        let stamp: Stamp = serde_json::from_str(json).map_err(parse)?;
+        if stamp.format != FORMAT || stamp.version != VERSION {
+            return Err(Error::input(format!(
+                "expected format {FORMAT} version {VERSION}, found {:?} version {}",
+                stamp.format, stamp.version
+            ))
+            .hint(format!("kvgauge {} reads version {VERSION}", env!("CARGO_PKG_VERSION"))));
+        }
+        let manifest: Self = serde_json::from_str(json).map_err(parse)?;
+        let (stored, parts) = manifest.layout()?;
+        if parts.tensors != header.tensors {
+            return Err(broken("header: tensors and kvgauge entry do not agree".into()));
+        }
+        Ok((manifest, stored))
+    }
+
+    /// The header of the file that was compressed.
+    pub fn source_header(&self) -> Result<Header> {
+        let mut header = Header { metadata: self.metadata.clone(), tensors: Vec::new() };
+        let mut start = 0usize;
+        for record in &self.tensors {
+            let bits = (record.shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d)))
+                .and_then(|values| values.checked_mul(record.dtype.bitsize()));
+            let end =
+                bits.and_then(|bits| start.checked_add(bits.div_ceil(8))).ok_or_else(|| {
+                    Error::input(format!("tensor {}: larger than a file can be", record.name))
+                })?;
+            let info = TensorInfo {
+                dtype: record.dtype,
+                shape: record.shape.clone(),
+                data_offsets: (start, end),
+            };
+            header.tensors.push(Tensor { name: record.name.clone(), info });
+            start = end;
+        }
+        Ok(header)
+    }
+}
+
+/// A tensor of the compressed file.
+struct Part {
+    /// Index of the tensor it belongs to.
+    owner: usize,
+    name: String,
+    dtype: Dtype,
+    shape: Vec<usize>,
+}
+
+impl Record {
+    fn codec(&self, of_file: &str) -> Result<Option<TensorCodec>> {
+        let name = self.codec.as_deref().unwrap_or(of_file);
+        if name == UNCHANGED {
+            return match self.exponent {
+                None => Ok(None),
+                Some(_) => Err(Error::input("an exponent of values that are stored unchanged")),
+            };
+        }
+        let codec: Codec = name.parse()?;
+        if codec.key != codec.value {
+            return Err(Error::input(format!("expected one codec, found {codec}")));
+        }
+        let codec = codec.key;
+        if !is_float(self.dtype) {
+            return Err(Error::input(format!("codec {codec} for a tensor of {:?}", self.dtype)));
+        }
+        match (codec, self.exponent) {
+            (TensorCodec::Int4 { .. }, Some(e)) if EXPONENTS.contains(&e) => Ok(Some(codec)),
+            (TensorCodec::F16, None) => Ok(Some(codec)),
+            (_, exponent) => Err(Error::input(format!("codec {codec} with exponent {exponent:?}"))),
+        }
+    }
+
+    fn parts(&self, owner: usize, codec: Option<TensorCodec>, dots: &str) -> Vec<Part> {
+        let part = |name: &str, dtype, shape| Part {
+            owner,
+            name: format!("{}{dots}{name}", self.name),
+            dtype,
+            shape,
+        };
+        // An overflow is found when the source's header is laid out.
+        let values = self.shape.iter().fold(1usize, |n, d| n.saturating_mul(*d));
+        match codec {
+            None => vec![Part {
+                owner,
+                name: self.name.clone(),
+                dtype: self.dtype,
+                shape: self.shape.clone(),
+            }],
+            Some(TensorCodec::F16) => vec![part("values", Dtype::F16, self.shape.clone())],
+            Some(TensorCodec::Int4 { group }) => vec![
+                part("scales", Dtype::F16, vec![values.div_ceil(group)]),
+                part("codes", Dtype::U8, vec![values.div_ceil(2)]),
+            ],
+        }
+    }
+
+    /// Its codec, for people.
+    pub fn codec_name<'a>(&'a self, of_file: &'a str) -> &'a str {
+        self.codec.as_deref().unwrap_or(of_file)
+    }
+}
+
+/// The types that are compressed; all others are stored as they are.
+pub fn is_float(dtype: Dtype) -> bool {
+    matches!(dtype, Dtype::F16 | Dtype::BF16 | Dtype::F32)
+}
+
+/// A CRC-32 as the manifest writes it.
+pub fn hex(crc32: u32) -> String {
+    format!("{crc32:08x}")
+}

@@ -1,0 +1,193 @@
+//! Files of tensors: plain safetensors, and compressed ones.
+//!
+//! [`compress`] and [`decompress`] turn one into the other in bounded memory; [`read_file`] opens
+//! either and gives tensors as f32; [`write_file`] writes plain ones. The compressed format:
+#![doc = include_str!("FORMAT.md")]
+
+mod compress;
+mod decompress;
+mod file;
+mod inspect;
+mod manifest;
+mod pipeline;
+mod safetensors;
+mod select;
+mod source;
+
+pub use compress::compress;
+pub use decompress::decompress;
+pub use file::{TensorData, TensorFile, read_file, write_file, write_tensors};
+pub use inspect::{Contents, inspect};
+pub use manifest::Quality;
+pub use safetensors::TextMap;
+pub use select::Plan;
+
+use crate::codec::{Distortion, DistortionSum, TensorCodec, int4};
+use crate::error::{Error, Result};
+use crate::platform;
+use crate::whole_file::{Existing, NewFile};
+use ::safetensors::Dtype;
+use manifest::Stored;
+use pipeline::PIECE;
+use safetensors::Tensor;
+use std::path::Path;
+
+/// Where a result goes.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'a> {
+    pub path: &'a Path,
+    pub existing: Existing,
+    /// Whether it has to survive a power cut.
+    pub sync: bool,
+}
+
+struct Output {
+    file: NewFile,
+    sync: bool,
+}
+
+impl Target<'_> {
+    fn create(self, input: &Path) -> Result<Output> {
+        if platform::same_file(input, self.path) {
+            return Err(Error::input(format!(
+                "{}: expected another file than the input {}",
+                self.path.display(),
+                input.display()
+            ))
+            .hint("files are not rewritten in place"));
+        }
+        Ok(Output { file: NewFile::create(self.path, self.existing)?, sync: self.sync })
+    }
+}
+
+impl Output {
+    fn commit(self) -> Result<()> {
+        self.file.commit(self.sync)
+    }
+}
+
+/// Hears how far it is. Called from any thread, except for [`Report::begin`] and
+/// [`Report::finishing`].
+pub trait Report: Sync {
+    /// `bytes` of tensors will be worked on.
+    fn begin(&self, _bytes: u64) {}
+    /// `bytes` more are done.
+    fn advance(&self, _bytes: u64) {}
+    /// All is written and waits for the disk.
+    fn finishing(&self) {}
+}
+
+impl Report for () {}
+
+/// What a file came to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Summary {
+    /// The codec asked for.
+    pub codec: String,
+    /// Size of the file that was or will be restored.
+    pub original_bytes: u64,
+    /// Size of the compressed file.
+    pub compressed_bytes: u64,
+    /// Over all compressed tensors.
+    pub quality: Quality,
+    /// In the file's order.
+    pub tensors: Vec<TensorSummary>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct TensorSummary {
+    pub name: String,
+    pub dtype: Dtype,
+    pub shape: Vec<usize>,
+    /// `None`: stored unchanged.
+    pub codec: Option<TensorCodec>,
+    /// Bytes of all its parts.
+    pub stored_bytes: u64,
+    /// Nothing but `None` for a tensor stored unchanged, and where it was not measured.
+    pub distortion: Distortion,
+}
+
+impl TensorSummary {
+    fn new(tensor: &Tensor, stored: &Stored, distortion: DistortionSum) -> Self {
+        Self {
+            name: tensor.name.clone(),
+            dtype: tensor.info.dtype,
+            shape: tensor.info.shape.clone(),
+            codec: stored.codec,
+            stored_bytes: stored.parts.iter().map(|part| part.end - part.start).sum(),
+            distortion: distortion.finish(),
+        }
+    }
+
+    pub fn values(&self) -> usize {
+        self.shape.iter().product()
+    }
+}
+
+impl Summary {
+    /// Stored bits a value of the compressed tensors, without the header; `None` without values.
+    pub fn bits_per_value(&self) -> Option<f64> {
+        let compressed = || self.tensors.iter().filter(|tensor| tensor.codec.is_some());
+        let values: usize = compressed().map(TensorSummary::values).sum();
+        let bytes: u64 = compressed().map(|tensor| tensor.stored_bytes).sum();
+        (values > 0).then(|| 8.0 * bytes as f64 / values as f64)
+    }
+
+    /// Sizes of the two files, original over compressed.
+    pub fn compression_ratio(&self) -> f64 {
+        self.original_bytes as f64 / self.compressed_bytes as f64
+    }
+}
+
+/// A piece of one tensor: whole groups, except for the last.
+struct Job {
+    tensor: usize,
+    /// Index of the first value.
+    first: usize,
+    values: usize,
+    /// The same in the uncompressed tensor's bytes.
+    offset: u64,
+    bytes: u64,
+}
+
+/// The pieces of a tensor, which depend on its size and codec only.
+fn jobs(index: usize, tensor: &Tensor, codec: Option<TensorCodec>) -> impl Iterator<Item = Job> {
+    let total = tensor.bytes();
+    // Types without a byte of their own are copied in bytes.
+    let (values, width) = match codec {
+        None => (total, 1),
+        Some(_) => (tensor.values(), tensor.info.dtype.bitsize() / 8),
+    };
+    let piece = match codec.and_then(|codec| codec.group()) {
+        // A group larger than the tensor is one partial group.
+        Some(group) => int4::block_len(group.min(values.max(1)), PIECE),
+        None => PIECE,
+    };
+    (0..values).step_by(piece).map(move |first| {
+        let values = piece.min(values - first);
+        let (offset, bytes) = ((first * width) as u64, (values * width) as u64);
+        Job { tensor: index, first, values, offset, bytes }
+    })
+}
+
+/// Runs a block with `T` as the Rust type of a float dtype.
+macro_rules! per_dtype {
+    ($dtype:expr, $T:ident => $body:expr) => {
+        match $dtype {
+            ::safetensors::Dtype::F16 => {
+                type $T = ::half::f16;
+                $body
+            }
+            ::safetensors::Dtype::BF16 => {
+                type $T = ::half::bf16;
+                $body
+            }
+            ::safetensors::Dtype::F32 => {
+                type $T = f32;
+                $body
+            }
+            other => Err($crate::error::Error::system(format!("{other:?} is no float type"))),
+        }
+    };
+}
+use per_dtype;

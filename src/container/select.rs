@@ -1,0 +1,108 @@
+//! Which tensors are compressed, and by which codec.
+
+use super::manifest::is_float;
+use super::safetensors::{Header, Tensor};
+use crate::codec::{Codec, TensorCodec};
+use crate::error::{Error, Result};
+use glob::Pattern;
+
+/// A tensor of more values than this is worked on in pieces, which hold whole groups.
+const LARGEST_GROUP: usize = 1 << 20;
+
+/// What to do with the tensors of a file.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub codec: Codec,
+    /// Only float tensors whose name matches one of these; empty: all.
+    pub include: Vec<Pattern>,
+    /// But none whose name matches one of these.
+    pub exclude: Vec<Pattern>,
+}
+
+impl Plan {
+    /// All float tensors by one codec.
+    pub fn all(codec: Codec) -> Self {
+        Self { codec, include: Vec::new(), exclude: Vec::new() }
+    }
+
+    /// The codec of each tensor; `None`: stored unchanged.
+    pub fn assign(&self, header: &Header) -> Result<Vec<Option<TensorCodec>>> {
+        let found = |pattern: &Pattern| header.tensors.iter().any(|t| pattern.matches(&t.name));
+        if let Some(pattern) = self.include.iter().find(|pattern| !found(pattern)) {
+            return Err(Error::input(format!("--include {pattern}: no tensor of such a name"))
+                .hint("`kv-compress inspect FILE` lists the names; quote the pattern"));
+        }
+        header.tensors.iter().map(|tensor| self.codec_of(tensor)).collect()
+    }
+
+    fn codec_of(&self, tensor: &Tensor) -> Result<Option<TensorCodec>> {
+        let matches = |patterns: &[Pattern]| patterns.iter().any(|p| p.matches(&tensor.name));
+        let included = self.include.is_empty() || matches(&self.include);
+        if !is_float(tensor.info.dtype) || !included || matches(&self.exclude) {
+            return Ok(None);
+        }
+        let codec = if self.codec.key == self.codec.value {
+            self.codec.key
+        } else {
+            match Role::of(&tensor.name) {
+                Some(Role::Key) => self.codec.key,
+                Some(Role::Value) => self.codec.value,
+                None => {
+                    return Err(Error::input(format!(
+                        "codec {}: tensor {}: expected `key` or `value` in its name",
+                        self.codec, tensor.name
+                    ))
+                    .hint("--exclude it, or use one codec for all"));
+                }
+            }
+        };
+        if let Some(group) = codec.group().filter(|group| *group > LARGEST_GROUP)
+            && tensor.values() > LARGEST_GROUP
+        {
+            return Err(Error::input(format!(
+                "tensor {}: expected a group of at most {LARGEST_GROUP} values, found {group}",
+                tensor.name
+            ))
+            .hint("32, 64 and 128 are usual"));
+        }
+        Ok(Some(codec))
+    }
+}
+
+#[derive(Debug, PartialEq)]
+enum Role {
+    Key,
+    Value,
+}
+
+impl Role {
+    /// By the last word of the name that says so: `layer.3.key`, `past_key_values.3.value`,
+    /// `key_cache.3`, `k_3`.
+    fn of(name: &str) -> Option<Self> {
+        name.rsplit(|c: char| !c.is_ascii_alphanumeric()).find_map(|word| {
+            match word.to_ascii_lowercase().as_str() {
+                "key" | "keys" | "k" => Some(Role::Key),
+                "value" | "values" | "v" => Some(Role::Value),
+                _ => None,
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roles_by_name() {
+        for name in ["layer.3.key", "past_key_values.3.key", "key_cache.3", "blocks/0/K", "k_3"] {
+            assert_eq!(Role::of(name), Some(Role::Key), "{name}");
+        }
+        for name in ["layer.3.value", "past_key_values.3.value", "value_cache.0", "V"] {
+            assert_eq!(Role::of(name), Some(Role::Value), "{name}");
+        }
+        for name in ["", "monkey", "layer.3.keyed", "valued"] {
+            assert_eq!(Role::of(name), None, "{name}");
+        }
+    }
+}

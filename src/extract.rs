@@ -1,0 +1,128 @@
+//! A model's KV cache on a text, as a safetensors file: something to compress.
+
+use crate::codec::Element;
+use crate::container::{self, TensorData, TextMap};
+use crate::error::{Error, Result};
+use crate::hub::Hub;
+use crate::model::Llama;
+use crate::model::source::{ModelWeights, Provenance};
+use crate::settings::{FloatType, Settings};
+use crate::subject::{Stages, Subject};
+use candle_core::{DType, Tensor};
+use half::{bf16, f16};
+use safetensors::Dtype;
+use serde::Serialize;
+
+/// One window's cache, in memory.
+pub struct Extraction {
+    /// `layer.{i}.key` and `layer.{i}.value`, each [kv_heads, tokens, head_dim]: keys after
+    /// RoPE, in the Hugging Face channel order.
+    pub tensors: Vec<TensorData<'static>>,
+    pub origin: Origin,
+    /// Values beyond the dtype's range, stored as its largest finite one.
+    pub saturated: usize,
+}
+
+/// Where a cache comes from; the file's metadata entry `kvgauge.extract`, as JSON.
+#[derive(Debug, Clone, Serialize)]
+pub struct Origin {
+    pub model: Provenance,
+    pub text: String,
+    pub text_sha256: String,
+    pub context: usize,
+    pub window: usize,
+    pub tokens: usize,
+    pub bos_id: Option<u32>,
+    pub layers: usize,
+    pub kv_heads: usize,
+    pub head_dim: usize,
+    pub dtype: &'static str,
+}
+
+/// The cache of the first `tokens` tokens (all, if `None`) of window `settings.first_window`,
+/// computed with `settings.dtype` and given as `dtype`.
+pub fn run(
+    settings: &Settings,
+    tokens: Option<usize>,
+    dtype: FloatType,
+    hub: &Hub,
+    stages: &mut dyn Stages,
+) -> Result<Extraction> {
+    let device = settings.device.open()?;
+    let subject = Subject::open(settings, hub, stages, |_, context| match tokens {
+        Some(found) if !(1..=context).contains(&found) => Err(Error::input(format!(
+            "--tokens: expected 1 to {context}, the tokens of a window, found {found}"
+        ))
+        .hint("leave --tokens out for the whole window")),
+        _ => Ok(()),
+    })?;
+    let tokens = tokens.unwrap_or(subject.context);
+    stages.stage("opening the weights");
+    let ModelWeights { weights, provenance } = subject.model.weights()?;
+    stages.stage("loading the weights");
+    let config = &subject.model.config;
+    let model = Llama::load(config, weights.as_ref(), settings.dtype.dtype(), &device)?;
+    stages.stage("computing the cache");
+    let mut cache = model.empty_cache();
+    model.forward(&subject.windows[0][..tokens], &mut cache)?;
+
+    let (mut tensors, mut saturated) = (Vec::new(), 0);
+    for (index, layer) in cache.layers().enumerate() {
+        for (part, tensor) in [("key", &layer.key), ("value", &layer.value)] {
+            let name = format!("layer.{index}.{part}");
+            let values = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+            if !f32::absmax(&values).is_finite() {
+                return Err(Error::input(format!("{name}: expected finite numbers, found others"))
+                    .hint("are these weights what their author published?"));
+            }
+            let (dtype, data, beyond) = match dtype {
+                FloatType::F32 => (Dtype::F32, bytes_of::<f32>(values), 0),
+                FloatType::F16 => {
+                    let beyond = values.iter().filter(|x| x.abs() > f16::MAX.to_f32()).count();
+                    (Dtype::F16, bytes_of::<f16>(values), beyond)
+                }
+                FloatType::Bf16 => (Dtype::BF16, bytes_of::<bf16>(values), 0),
+            };
+            saturated += beyond;
+            tensors.push(TensorData { name, dtype, shape: shape(tensor), data: data.into() });
+        }
+    }
+    let origin = Origin {
+        model: provenance,
+        text: subject.text.source,
+        text_sha256: subject.text.sha256,
+        context: subject.context,
+        window: settings.first_window,
+        tokens,
+        bos_id: subject.bos,
+        layers: config.layers,
+        kv_heads: config.kv_heads,
+        head_dim: config.head_dim,
+        dtype: match dtype {
+            FloatType::F32 => "F32",
+            FloatType::Bf16 => "BF16",
+            FloatType::F16 => "F16",
+        },
+    };
+    Ok(Extraction { tensors, origin, saturated })
+}
+
+impl Extraction {
+    /// Writes the file, whole or not at all.
+    pub fn write(&self, target: container::Target) -> Result<()> {
+        let origin =
+            serde_json::to_string(&self.origin).map_err(|e| Error::system(e.to_string()))?;
+        let metadata: TextMap = [("kvgauge.extract".to_string(), origin)].into();
+        container::write_tensors(target, &self.tensors, Some(metadata))
+    }
+}
+
+fn bytes_of<T: Element>(mut values: Vec<f32>) -> Vec<u8> {
+    let mut out = vec![T::default(); values.len()];
+    T::narrow_saturating(&mut values, &mut out);
+    bytemuck::cast_slice(&out).to_vec()
+}
+
+fn shape(tensor: &Tensor) -> Vec<usize> {
+    tensor.dims().to_vec()
+}

@@ -1,0 +1,89 @@
+//! What a run is about: a model and a text, opened, tokenised and checked against each other,
+//! before a weight is fetched or read.
+
+use crate::corpus::{Text, WindowPlan};
+use crate::error::{Error, Result};
+use crate::hub::Hub;
+use crate::model::ModelConfig;
+use crate::model::source::OpenModel;
+use crate::settings::{Bos, Settings};
+
+/// Hears what is going on before the long part begins.
+pub trait Stages {
+    /// A stage begins, in a few words.
+    fn stage(&mut self, what: &str);
+    /// Something worth knowing that is not an error.
+    fn note(&mut self, text: &str);
+}
+
+pub struct Subject {
+    pub model: OpenModel,
+    pub text: Text,
+    /// Of the whole text.
+    pub tokens: Vec<u32>,
+    /// Tokens of a window.
+    pub context: usize,
+    /// Replaces the first token of every window.
+    pub bos: Option<u32>,
+    /// [windows][context] token ids, at least one.
+    pub windows: Vec<Vec<u32>>,
+}
+
+impl Subject {
+    /// `check` sees the model's configuration and the context before the text is read.
+    pub fn open(
+        settings: &Settings,
+        hub: &Hub,
+        stages: &mut dyn Stages,
+        check: impl FnOnce(&ModelConfig, usize) -> Result<()>,
+    ) -> Result<Self> {
+        // A text on disk first: a mistyped path is found before gigabytes of weights are fetched.
+        let on_disk = settings.text_path().map(|path| Text::file(&path)).transpose()?;
+
+        stages.stage("opening the model");
+        let model = settings.source.open(&settings.model, hub)?;
+        let context = settings.context_for(model.config.max_context())?;
+        check(&model.config, context)?;
+        let bos = window_bos(settings, &model)?;
+
+        stages.stage("reading the text");
+        let text = match (on_disk, settings.text.as_str()) {
+            (Some(text), _) => text,
+            (None, "builtin") => Text::builtin(),
+            (None, _) => Text::wikitext2(hub)?,
+        };
+        let tokens = text.tokenize(&model.tokenizer)?;
+        let vocab_size = model.config.vocab_size;
+        if let Some(id) = tokens.iter().chain(&bos).find(|id| **id as usize >= vocab_size) {
+            return Err(Error::input(format!(
+                "tokenizer: expected ids below the model's vocabulary of {vocab_size}, found {id}"
+            ))
+            .hint("tokenizer and weights do not belong together"));
+        }
+        let (first, count) = (settings.first_window, settings.windows.limit());
+        let windows = WindowPlan { context, first, count, bos }.cut(&tokens, &text.source)?;
+        if let Some(asked) = count.filter(|asked| *asked > windows.len()) {
+            let there = windows.len();
+            stages.note(&format!("windows: {there} instead of {asked}, the text ends there"));
+        }
+        Ok(Self { model, text, tokens, context, bos, windows })
+    }
+}
+
+/// The token that replaces the first of every window, if one does.
+fn window_bos(settings: &Settings, open: &OpenModel) -> Result<Option<u32>> {
+    let wanted = match settings.bos {
+        Bos::Never => false,
+        Bos::Always => true,
+        Bos::Auto => open.adds_bos,
+    };
+    match (wanted, open.bos_id) {
+        (false, _) => Ok(None),
+        (true, Some(id)) => Ok(Some(id)),
+        (true, None) => Err(Error::input(format!(
+            "--bos: expected a beginning-of-sequence token, and {} names none",
+            settings.model
+        ))
+        .hint("use --bos never")),
+    }
+}

@@ -1,0 +1,137 @@
+//! Files that appear whole or not at all.
+//!
+//! Bytes go to a file in the target's folder that has no name (Linux) or a hidden one
+//! (elsewhere); [`NewFile::commit`] syncs it and gives it the target's name in one step. Until
+//! then the old file stays as it was, and a run that is killed leaves nothing behind (elsewhere
+//! than on Linux: the hidden file).
+
+use crate::error::{Error, Result};
+use crate::platform;
+use std::fs::File;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf, is_separator};
+use tempfile::TempPath;
+
+/// What happens to a file that is there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    Replace,
+    /// An error, also when another process was faster.
+    Keep,
+}
+
+/// A file being written. Dropped without [`NewFile::commit`], it is gone.
+pub struct NewFile {
+    target: PathBuf,
+    folder: PathBuf,
+    existing: Existing,
+    file: File,
+    /// `None`: the file has no name.
+    hidden: Option<TempPath>,
+}
+
+impl NewFile {
+    /// Finds out at once that `target` cannot be written: no such folder, no permission, not an
+    /// ordinary file, or there already and to be kept.
+    pub fn create(target: &Path, existing: Existing) -> Result<Self> {
+        let refuse = |found: &str| {
+            Err(Error::input(format!(
+                "{}: expected a file to write, found {found}",
+                target.display()
+            ))
+            .hint("name a file in a folder that exists"))
+        };
+        let ends_in_name = target.as_os_str().to_string_lossy().ends_with(|c| !is_separator(c));
+        if target.is_dir() || !ends_in_name {
+            return refuse("a folder");
+        }
+        // A rename would put an ordinary file in the place of /dev/null.
+        if target.exists() && !target.is_file() {
+            return refuse("a device or pipe");
+        }
+        if existing == Existing::Keep && target.symlink_metadata().is_ok() {
+            return Err(taken(target));
+        }
+        // A link stays a link: what it leads to is replaced.
+        let target = target.canonicalize().unwrap_or_else(|_| target.to_path_buf());
+        let folder = match target.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder.to_path_buf(),
+            _ => PathBuf::from("."),
+        };
+        let (file, hidden) = open(&folder).map_err(|e| {
+            Error::io(&folder, &e)
+                .within(format!("cannot write {}", target.display()))
+                .hint("choose a folder that exists and can be written to")
+        })?;
+        Ok(Self { target, folder, existing, file, hidden })
+    }
+
+    /// Writes `bytes` from `offset` on; several threads may.
+    pub fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
+        platform::write_all_at(&self.file, bytes, offset).map_err(|e| self.failed(&e))
+    }
+
+    /// Gives the file its name; with `sync`, nothing is lost in a power cut from then on.
+    pub fn commit(self, sync: bool) -> Result<()> {
+        if sync {
+            self.file.sync_all().map_err(|e| self.failed(&e))?;
+        }
+        let target = self.target;
+        let named = match (self.existing, self.hidden) {
+            (Existing::Keep, Some(hidden)) => {
+                hidden.persist_noclobber(&target).map_err(|e| e.error)
+            }
+            (Existing::Keep, None) => platform::name_file(&self.file, &target),
+            (Existing::Replace, Some(hidden)) => hidden.persist(&target).map_err(|e| e.error),
+            // A name cannot be taken over without a file of another name to rename.
+            (Existing::Replace, None) => hidden_name()
+                .make_in(&self.folder, |path| platform::name_file(&self.file, path))
+                .and_then(|named| named.into_temp_path().persist(&target).map_err(|e| e.error)),
+        };
+        named.map_err(|e| match e.kind() {
+            ErrorKind::AlreadyExists => taken(&target),
+            _ => Error::system(format!("{}: {e}", target.display())),
+        })?;
+        if sync {
+            let failed = |e| Error::system(format!("{}: {e}", self.folder.display()));
+            platform::sync_folder(&self.folder).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    fn failed(&self, error: &std::io::Error) -> Error {
+        Error::system(format!("{}: {error}", self.target.display()))
+            .hint("nothing was written; is the disk full?")
+    }
+}
+
+/// A whole file from bytes, synced; replaces what is there.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    let file = NewFile::create(path, Existing::Replace)?;
+    file.write_at(bytes, 0)?;
+    file.commit(true)
+}
+
+fn taken(target: &Path) -> Error {
+    Error::input(format!("{}: exists already", target.display()))
+        .hint("--force replaces it; or choose another name")
+}
+
+fn open(folder: &Path) -> std::io::Result<(File, Option<TempPath>)> {
+    match platform::unnamed_file(folder) {
+        Err(e) if e.kind() == ErrorKind::Unsupported => {
+            let (file, path) = hidden_name().tempfile_in(folder)?.into_parts();
+            Ok((file, Some(path)))
+        }
+        file => Ok((file?, None)),
+    }
+}
+
+fn hidden_name() -> tempfile::Builder<'static, 'static> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".kvgauge-");
+    // A result is an ordinary file: readable as the umask says, not by its owner alone.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder
+}

@@ -1,0 +1,567 @@
+//! The compressed file: what comes back, golden files, damage of every kind.
+
+#[path = "common/zoo.rs"]
+mod zoo;
+
+use half::{bf16, f16};
+use kvgauge::codec::{Codec, Element, TensorCodec};
+use kvgauge::container::{
+    self, Plan, Report, Summary, Target, TensorData, compress, decompress, read_file, write_file,
+};
+use kvgauge::error::{Kind, Result};
+use kvgauge::whole_file::Existing;
+use safetensors::{Dtype, SafeTensors};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+/// Restored files, and those they come from.
+struct Folder(TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(TempDir::new().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> PathBuf {
+        fs::write(self.path(name), bytes).unwrap();
+        self.path(name)
+    }
+
+    /// A plain file of the zoo.
+    fn zoo(&self) -> PathBuf {
+        let path = self.path("zoo.safetensors");
+        write_file(&path, &zoo::tensors(), Some(zoo::metadata())).unwrap();
+        path
+    }
+
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(self.0.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+}
+
+fn target(path: &Path) -> Target<'_> {
+    Target { path, existing: Existing::Replace, sync: false }
+}
+
+fn plan(codec: &str) -> Plan {
+    Plan::all(codec.parse().unwrap())
+}
+
+fn pack(from: &Path, to: &Path, codec: &str) -> Result<Summary> {
+    compress(from, Some(target(to)), &plan(codec), &())
+}
+
+fn unpack(from: &Path, to: &Path) -> Result<Summary> {
+    decompress(from, target(to), &())
+}
+
+/// What a plain file holds, as the safetensors library reads it.
+type Held = (BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>, Vec<String>, BTreeMap<String, String>);
+
+fn held(bytes: &[u8]) -> Option<Held> {
+    let file = SafeTensors::deserialize(bytes).ok()?;
+    let (_, header) = SafeTensors::read_metadata(bytes).ok()?;
+    let tensors = file.tensors().into_iter();
+    let tensors = tensors
+        .map(|(name, view)| (name, (view.dtype(), view.shape().to_vec(), view.data().to_vec())));
+    let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
+    Some((tensors.collect(), header.offset_keys(), metadata))
+}
+
+/// What the codec makes of a tensor's bytes, by way of the codec in memory.
+fn through(codec: TensorCodec, dtype: Dtype, shape: &[usize], bytes: &[u8]) -> Vec<u8> {
+    fn typed<T: Element>(codec: TensorCodec, head_dim: usize, bytes: &[u8]) -> Vec<u8> {
+        let mut values = vec![T::default(); bytes.len() / size_of::<T>()];
+        bytemuck::cast_slice_mut::<T, u8>(&mut values).copy_from_slice(bytes);
+        let (payload, _) = codec.compress_measured(&values, head_dim).unwrap();
+        payload.decompress(&mut values);
+        bytemuck::cast_slice(&values).to_vec()
+    }
+    let head_dim = shape.last().copied().unwrap_or(1);
+    match dtype {
+        Dtype::F16 => typed::<f16>(codec, head_dim, bytes),
+        Dtype::BF16 => typed::<bf16>(codec, head_dim, bytes),
+        Dtype::F32 => typed::<f32>(codec, head_dim, bytes),
+        _ => bytes.to_vec(),
+    }
+}
+
+/// A restored file is the source with every float tensor put through the codec; dtypes, shapes,
+/// order and metadata are the source's.
+#[track_caller]
+fn assert_restored(source: &[u8], restored: &[u8], codec: &str) {
+    let (tensors, order, metadata) = held(source).expect("a source");
+    let (found, found_order, found_metadata) = held(restored).expect("a restored file");
+    // Tensors without data may lie anywhere between two others.
+    let full = |order: Vec<String>| -> Vec<String> {
+        order.into_iter().filter(|name| !tensors[name].2.is_empty()).collect()
+    };
+    assert_eq!(found.keys().collect::<Vec<_>>(), tensors.keys().collect::<Vec<_>>());
+    assert_eq!(full(found_order), full(order));
+    assert_eq!(found_metadata, metadata);
+    let codec: Codec = codec.parse().unwrap();
+    for (name, (dtype, shape, bytes)) in &tensors {
+        let own = if name.contains("key") { codec.key } else { codec.value };
+        let expected = through(own, *dtype, shape, bytes);
+        assert_eq!(found[name], (*dtype, shape.clone(), expected), "{name}");
+    }
+}
+
+#[test]
+fn everything_comes_back() {
+    let folder = Folder::new();
+    let (source, packed, restored) = (folder.zoo(), folder.path("packed"), folder.path("restored"));
+    for codec in ["int4-g64", "int4-g8", "int4-g9", "int4-g100000", "f16", "k:int4-g32/v:f16"] {
+        // No name of it says key or value.
+        let plan = Plan { exclude: vec![glob::Pattern::new("mask").unwrap()], ..plan(codec) };
+        let made = compress(&source, Some(target(&packed)), &plan, &()).unwrap();
+        let read = unpack(&packed, &restored).unwrap();
+        assert_restored(&fs::read(&source).unwrap(), &fs::read(&restored).unwrap(), codec);
+        // The figures that decompression gives are those of compression, to the last bit.
+        assert_eq!((made.quality, &made.codec), (read.quality, &read.codec));
+        assert_eq!(made.original_bytes, fs::metadata(&source).unwrap().len());
+        assert_eq!(made.compressed_bytes, fs::metadata(&packed).unwrap().len());
+        assert_eq!(made.bits_per_value(), read.bits_per_value());
+        // Metrics alone are the same, and so are the bytes of another run.
+        assert_eq!(compress(&source, None, &plan, &()).unwrap(), made);
+        let again = folder.path("again");
+        compress(&source, Some(target(&again)), &plan, &()).unwrap();
+        assert_eq!(fs::read(&again).unwrap(), fs::read(&packed).unwrap());
+    }
+    assert_eq!(folder.names(), ["again", "packed", "restored", "zoo.safetensors"]);
+}
+
+/// The sums come from the codec in pieces; one call over the whole tensor is the witness.
+#[test]
+fn figures_are_those_of_the_whole_tensor() {
+    let folder = Folder::new();
+    // Several pieces, none of whose borders is one of a head vector.
+    let values = zoo::numbers(1_000_003, 1);
+    let (path, packed) = (folder.path("long"), folder.path("packed"));
+    write_file(&path, &[zoo::tensor("x", Dtype::F16, &[1_000_003], &values)], None).unwrap();
+    for (shape, head_dim) in [(vec![1_000_003], 1_000_003), (vec![1_000_003, 1], 1)] {
+        write_file(&path, &[zoo::tensor("x", Dtype::F16, &shape, &values)], None).unwrap();
+        for codec in ["int4-g64", "int4-g48", "int4-g31", "f16"] {
+            let summary = pack(&path, &packed, codec).unwrap();
+            let halves: Vec<f16> = values.iter().map(|x| f16::from_f32(*x)).collect();
+            let codec: Codec = codec.parse().unwrap();
+            let (_, sum) = codec.key.compress_measured(&halves, head_dim).unwrap();
+            let (found, expected) = (summary.quality, sum.finish());
+            for (found, expected) in [
+                (found.rmse, expected.rmse),
+                (found.snr_db, expected.snr_db),
+                (found.cosine_similarity, expected.cosine),
+            ] {
+                let close = match (found, expected) {
+                    (Some(found), Some(expected)) => (found - expected).abs() <= 1e-7 * expected,
+                    (found, expected) => found == expected,
+                };
+                assert!(close, "{codec}: {found:?} {expected:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn tensors_one_by_one() {
+    let folder = Folder::new();
+    let (source, packed) = (folder.zoo(), folder.path("packed"));
+    pack(&source, &packed, "int4-g64").unwrap();
+    let (plain, compressed) = (read_file(&source).unwrap(), read_file(&packed).unwrap());
+    assert_eq!(plain.names().collect::<Vec<_>>(), compressed.names().collect::<Vec<_>>());
+    assert_eq!(plain.metadata(), Some(&zoo::metadata()));
+    assert_eq!(compressed.metadata(), Some(&zoo::metadata()));
+    for TensorData { name, dtype, shape, data } in zoo::tensors() {
+        assert_eq!(compressed.info(&name), Some((dtype, &shape[..])), "{name}");
+        if !matches!(dtype, Dtype::F16 | Dtype::BF16 | Dtype::F32) {
+            let error = compressed.get_tensor_f32(&name).unwrap_err().to_string();
+            assert!(error.contains(&name) && error.contains("found"), "{error}");
+            continue;
+        }
+        let widen = |bytes: &[u8]| -> Vec<f32> {
+            match dtype {
+                Dtype::F32 => bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+                Dtype::F16 => {
+                    bytes.as_chunks().0.iter().map(|b| f16::from_le_bytes(*b).to_f32()).collect()
+                }
+                _ => bytes.as_chunks().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32()).collect(),
+            }
+        };
+        assert_eq!(plain.get_tensor_f32(&name).unwrap(), widen(&data), "{name}");
+        let decoded = through(TensorCodec::Int4 { group: 64 }, dtype, &shape, &data);
+        assert_eq!(compressed.get_tensor_f32(&name).unwrap(), widen(&decoded), "{name}");
+    }
+    assert!(plain.get_tensor_f32("absent").unwrap_err().to_string().contains("absent: missing"));
+}
+
+#[test]
+fn what_is_selected_is_compressed() {
+    let folder = Folder::new();
+    let source = folder.zoo();
+    let select = |include: &[&str], exclude: &[&str]| -> Vec<String> {
+        let patterns =
+            |globs: &[&str]| globs.iter().map(|glob| glob::Pattern::new(glob).unwrap()).collect();
+        let plan =
+            Plan { include: patterns(include), exclude: patterns(exclude), ..plan("int4-g32") };
+        let tensors = compress(&source, None, &plan, &()).unwrap().tensors;
+        tensors.into_iter().filter(|t| t.codec.is_some()).map(|t| t.name).collect()
+    };
+    assert_eq!(select(&["layer.*"], &[]).len(), 4);
+    assert_eq!(select(&["layer.*"], &["*.value", "*1*"]), ["layer.0.key"]);
+    assert_eq!(select(&["ids", "one.*"], &[]), ["one.key"]);
+    assert_eq!(select(&[], &["*"]), [""; 0]);
+    // The metadata of a source may be anything, its tensors' names too.
+    let absent = Plan { include: vec![glob::Pattern::new("nosuch*").unwrap()], ..plan("int4-g32") };
+    let error = compress(&source, None, &absent, &()).unwrap_err().to_string();
+    assert!(error.contains("nosuch*"), "{error}");
+    let error = compress(&source, None, &plan("k:int4-g32/v:f16"), &()).unwrap();
+    assert_eq!(error.codec, "k:int4-g32/v:f16");
+}
+
+#[test]
+fn files_without_values() {
+    let folder = Folder::new();
+    let (source, packed, restored) = (folder.path("a"), folder.path("b"), folder.path("c"));
+    for tensors in [
+        vec![],
+        vec![zoo::tensor("empty", Dtype::F16, &[3, 0, 64], &[])],
+        vec![zoo::tensor("empty", Dtype::F32, &[0], &[]), zoo::tensor("e", Dtype::BF16, &[0], &[])],
+    ] {
+        write_file(&source, &tensors, None).unwrap();
+        let summary = pack(&source, &packed, "int4-g64").unwrap();
+        let none = (summary.quality.rmse, summary.quality.snr_db, summary.bits_per_value());
+        assert_eq!(none, (None, None, None));
+        unpack(&packed, &restored).unwrap();
+        assert_eq!(fs::read(&restored).unwrap(), fs::read(&source).unwrap());
+    }
+}
+
+#[test]
+fn ten_thousand_small_tensors() {
+    let folder = Folder::new();
+    let (source, packed, restored) = (folder.path("a"), folder.path("b"), folder.path("c"));
+    let one = |i: usize| {
+        let values = zoo::numbers(i % 100, i as u64);
+        zoo::tensor(&format!("t{}", i * 7919 % 10_000), Dtype::F16, &[i % 100], &values)
+    };
+    let tensors: Vec<TensorData> = (0..10_000).map(one).collect();
+    write_file(&source, &tensors, None).unwrap();
+    pack(&source, &packed, "int4-g64").unwrap();
+    unpack(&packed, &restored).unwrap();
+    assert_restored(&fs::read(&source).unwrap(), &fs::read(&restored).unwrap(), "int4-g64");
+}
+
+#[test]
+fn values_that_are_no_numbers_name_tensor_and_index() {
+    let folder = Folder::new();
+    let (source, packed) = (folder.path("a"), folder.write("b", b"old"));
+    for (dtype, bad) in
+        [(Dtype::F16, f32::NAN), (Dtype::BF16, f32::INFINITY), (Dtype::F32, f32::NEG_INFINITY)]
+    {
+        for index in [0, 63, 64, 699_999, 700_000, 700_008] {
+            let mut values = vec![0.5; 700_009];
+            values[index] = bad;
+            let fine = zoo::tensor("fine", Dtype::F16, &[64], &[1.0; 64]);
+            write_file(&source, &[fine, zoo::tensor("x.y", dtype, &[700_009], &values)], None)
+                .unwrap();
+            for codec in ["int4-g64", "f16"] {
+                let error = pack(&source, &packed, codec).unwrap_err();
+                let (text, kind) = (error.to_string(), error.kind());
+                assert!(
+                    text.contains(&format!("tensor x.y: index {index}: expected a finite")),
+                    "{text}"
+                );
+                assert_eq!(kind, Kind::Input);
+            }
+        }
+    }
+    assert_eq!(fs::read(&packed).unwrap(), b"old");
+    assert_eq!(folder.names(), ["a", "b"]);
+}
+
+/// Every later version must read the files of every earlier one.
+#[test]
+fn golden_files() {
+    let data = Path::new("tests/data");
+    let folder = Folder::new();
+    let (source, restored) = (folder.zoo(), folder.path("restored"));
+    for (name, codec) in [("v1-int4-g64", "int4-g64"), ("v1-mixed", "k:int4-g9/v:f16")] {
+        let packed = data.join(format!("{name}.kvc"));
+        let expected = data.join(format!("{name}.safetensors"));
+        let now = folder.path("now");
+        pack(&source, &now, codec).unwrap();
+        if !packed.exists() {
+            fs::copy(&now, &packed).unwrap();
+            unpack(&packed, &expected).unwrap();
+            panic!(
+                "{} was not there and has been written: look at it, commit it",
+                packed.display()
+            );
+        }
+        unpack(&packed, &restored).unwrap();
+        assert_eq!(fs::read(&restored).unwrap(), fs::read(&expected).unwrap(), "{name}");
+        // As long as version 1 is what is written: the same bytes on every machine.
+        assert_eq!(fs::read(&now).unwrap(), fs::read(&packed).unwrap(), "{name}");
+    }
+}
+
+/// A reader of every kind on one file.
+fn read_all(path: &Path, restored: &Path) -> Result<()> {
+    unpack(path, restored)?;
+    let file = read_file(path)?;
+    let names: Vec<String> = file.names().map(String::from).collect();
+    for name in names {
+        if file.info(&name).is_some_and(|(dtype, _)| dtype == Dtype::F16) {
+            file.get_tensor_f32(&name)?;
+        }
+    }
+    container::inspect(path, true, &())?;
+    Ok(())
+}
+
+/// A small compressed file: every kind of tensor is in it.
+fn small_packed(folder: &Folder) -> Vec<u8> {
+    let path = folder.path("small");
+    let keep = ["mask", "layer.0.key", "one.key", "tiny.value", "layer.1.value", "x.key"];
+    let tensors: Vec<TensorData> =
+        zoo::tensors().into_iter().filter(|t| keep.contains(&t.name.as_str())).collect();
+    write_file(&path, &tensors, Some(zoo::metadata())).unwrap();
+    let packed = folder.path("small.kvc");
+    pack(&path, &packed, "int4-g32").unwrap();
+    fs::read(packed).unwrap()
+}
+
+#[track_caller]
+fn assert_refused(folder: &Folder, bytes: &[u8], what: impl Fn() -> String) {
+    let (path, restored) = (folder.write("damaged", bytes), folder.path("restored"));
+    match read_all(&path, &restored) {
+        Ok(()) => panic!("{}: passed", what()),
+        Err(error) => assert_eq!(error.kind(), Kind::Input, "{}: {error}", what()),
+    }
+    assert!(!restored.exists(), "{}", what());
+}
+
+#[test]
+fn a_cut_anywhere_is_an_error() {
+    let folder = Folder::new();
+    let whole = small_packed(&folder);
+    for len in 0..whole.len() {
+        assert_refused(&folder, &whole[..len], || format!("cut to {len} bytes"));
+    }
+    assert_refused(&folder, &[&whole[..], &[0]].concat(), || "a byte more".into());
+}
+
+#[test]
+fn every_flipped_bit_is_an_error() {
+    let folder = Folder::new();
+    let whole = small_packed(&folder);
+    for bit in 0..8 * whole.len() {
+        let mut bytes = whole.clone();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        assert_refused(&folder, &bytes, || format!("bit {} of byte {}", bit % 8, bit / 8));
+    }
+}
+
+/// Random numbers for damage.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 33) as usize) % end.max(1)
+    }
+
+    /// Changed in one to three places: bits, bytes, runs, numbers in the header.
+    fn damage(&mut self, whole: &[u8]) -> Vec<u8> {
+        let mut bytes = whole.to_vec();
+        let header = 8 + u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
+        for _ in 0..1 + self.below(3) {
+            // As often in the header as in the rest.
+            let len = if self.below(2) == 0 { header.min(bytes.len()) } else { bytes.len() };
+            let at = self.below(len);
+            let end = (at + 1 + self.below(16)).min(bytes.len());
+            match self.below(8) {
+                0 if at < bytes.len() => bytes[at] ^= 1 << self.below(8),
+                1 if at < bytes.len() => bytes[at] = self.below(256) as u8,
+                2 => drop(bytes.drain(at.min(end)..end)),
+                3 => {
+                    let run: Vec<u8> = bytes[at.min(end)..end].to_vec();
+                    let to = self.below(bytes.len());
+                    bytes.splice(to..to, run);
+                }
+                4 => bytes.truncate(at),
+                5 if !bytes.is_empty() => {
+                    let (a, b) = (self.below(bytes.len()), self.below(bytes.len()));
+                    bytes.swap(a, b);
+                }
+                6 => {
+                    let digits: Vec<usize> =
+                        (0..len.min(bytes.len())).filter(|i| bytes[*i].is_ascii_digit()).collect();
+                    if !digits.is_empty() {
+                        let digit = digits[self.below(digits.len())];
+                        bytes[digit] = b'0' + self.below(10) as u8;
+                    }
+                }
+                _ if bytes.len() >= 8 => bytes[self.below(8)] = self.below(256) as u8,
+                _ => {}
+            }
+        }
+        bytes
+    }
+}
+
+#[test]
+fn ten_thousand_mutations_of_a_compressed_file() {
+    let folder = Folder::new();
+    let whole = small_packed(&folder);
+    let mut dice = Dice(20);
+    for round in 0..10_000 {
+        let bytes = dice.damage(&whole);
+        if bytes != whole {
+            assert_refused(&folder, &bytes, || format!("mutation {round}"));
+        }
+    }
+}
+
+#[test]
+fn ten_thousand_mutations_of_a_plain_file() {
+    let folder = Folder::new();
+    let whole = fs::read(folder.zoo()).unwrap();
+    let (packed, restored) = (folder.path("packed"), folder.path("restored"));
+    let (mut dice, mut passed, mut refused) = (Dice(7), 0, 0);
+    for round in 0..10_000 {
+        let bytes = dice.damage(&whole);
+        let path = folder.write("mutated", &bytes);
+        match pack(&path, &packed, "int4-g32") {
+            Err(error) => {
+                assert_eq!(error.kind(), Kind::Input, "mutation {round}: {error}");
+                refused += 1;
+            }
+            Ok(_) => {
+                unpack(&packed, &restored).unwrap();
+                assert_restored(&bytes, &fs::read(&restored).unwrap(), "int4-g32");
+                passed += 1;
+            }
+        }
+    }
+    assert!(passed > 500 && refused > 500, "{passed} passed, {refused} refused");
+}
+
+/// The file changes under the run, once its header was read.
+struct Meddler<'a>(&'a Path, &'a Change);
+
+type Change = dyn Fn(&fs::File) + Sync;
+
+impl Report for Meddler<'_> {
+    fn begin(&self, _: u64) {
+        (self.1)(&fs::File::options().write(true).open(self.0).unwrap());
+    }
+}
+
+#[test]
+fn an_input_that_changes_while_it_is_read_is_an_error() {
+    let folder = Folder::new();
+    let (source, packed) = (folder.zoo(), folder.path("packed"));
+    let output = folder.write("output", b"old");
+    pack(&source, &packed, "int4-g64").unwrap();
+    let shrink: &Change = &|file| {
+        file.set_len(file.metadata().unwrap().len() - 200).unwrap();
+    };
+    let grow: &Change = &|file| {
+        file.set_len(file.metadata().unwrap().len() + 1).unwrap();
+    };
+    for change in [shrink, grow] {
+        for (input, compressing) in [(&source, true), (&packed, false)] {
+            let copy = folder.path("copy");
+            fs::copy(input, &copy).unwrap();
+            let meddler = Meddler(&copy, change);
+            let result = match compressing {
+                true => compress(&copy, Some(target(&output)), &plan("int4-g64"), &meddler),
+                false => decompress(&copy, target(&output), &meddler),
+            };
+            let error = result.unwrap_err().to_string();
+            assert!(error.contains("changed while it was read"), "{error}");
+            assert_eq!(fs::read(&output).unwrap(), b"old");
+        }
+    }
+    assert_eq!(folder.names(), ["copy", "output", "packed", "zoo.safetensors"]);
+}
+
+#[test]
+fn the_wrong_kind_of_file() {
+    let folder = Folder::new();
+    let (source, packed, output) = (folder.zoo(), folder.path("packed"), folder.path("output"));
+    pack(&source, &packed, "int4-g64").unwrap();
+    let refused = |result: Result<Summary>, words: &str| {
+        let error = result.unwrap_err();
+        assert_eq!(error.kind(), Kind::Input);
+        assert!(error.to_string().contains(words), "{error}");
+    };
+    refused(pack(&packed, &output, "int4-g64"), "compressed already");
+    refused(unpack(&source, &output), "not a file made by kv-compress");
+    refused(pack(&folder.path("absent"), &output, "int4-g64"), "no such file");
+    refused(pack(folder.0.path(), &output, "int4-g64"), "found a folder");
+    refused(pack(Path::new("/dev/null"), &output, "int4-g64"), "found a device");
+    refused(
+        pack(&folder.write("text", b"no tensors at all"), &output, "int4-g64"),
+        "not a safetensors",
+    );
+    refused(pack(&source, &source, "int4-g64"), "expected another file than the input");
+    fs::hard_link(&source, folder.path("link")).unwrap();
+    refused(pack(&source, &folder.path("link"), "int4-g64"), "expected another file");
+    refused(pack(&source, &folder.path("no/such"), "int4-g64"), "no such file or folder");
+    // A later version says which it is.
+    let mut bytes = fs::read(&packed).unwrap();
+    let text = br#"\"version\":1"#;
+    let at = bytes.windows(text.len()).position(|w| w == text).unwrap();
+    bytes[at + text.len() - 1] = b'2';
+    repair(&mut bytes);
+    refused(unpack(&folder.write("later", &bytes), &output), "version 2");
+    assert!(!output.exists());
+}
+
+/// Gives a changed header its right checksum: what only malice does.
+fn repair(bytes: &mut [u8]) {
+    let mark = br#"\"header_crc32\":\""#;
+    let at = bytes.windows(mark.len()).position(|w| w == mark).unwrap() + mark.len();
+    let end = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    bytes[at..at + 8].copy_from_slice(b"00000000");
+    let crc32 = format!("{:08x}", crc32fast::hash(&bytes[..end]));
+    bytes[at..at + 8].copy_from_slice(crc32.as_bytes());
+}
+
+/// Headers that were changed on purpose, their checksum put right: errors, not panics, and no
+/// tensor of another size than its data.
+#[test]
+fn forged_headers() {
+    let folder = Folder::new();
+    let whole = small_packed(&folder);
+    let header = 8 + u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
+    let digits: Vec<usize> = (60..header).filter(|i| whole[*i].is_ascii_digit()).collect();
+    for digit in digits {
+        for by in [1, 5, 9] {
+            let mut bytes = whole.clone();
+            bytes[digit] = b'0' + (bytes[digit] - b'0' + by) % 10;
+            repair(&mut bytes);
+            let (path, restored) = (folder.write("forged", &bytes), folder.path("restored"));
+            // Some digits are free: those of quality and of the source's size.
+            if read_all(&path, &restored).is_ok() {
+                let (a, b) =
+                    (held(&fs::read(&restored).unwrap()).unwrap(), &whole[digit - 30..digit]);
+                assert!(a.0.len() == 6, "{}", String::from_utf8_lossy(b));
+            }
+        }
+    }
+}
