@@ -565,3 +565,19 @@ fn forged_headers() {
         }
     }
 }
+
+/// A name that would break the restored file.
+#[test]
+fn a_forged_name() {
+    let folder = Folder::new();
+    let (source, packed) = (folder.path("source"), folder.path("packed"));
+    let tensors = [zoo::tensor("__metadaty__", Dtype::F16, &[64], &zoo::numbers(64, 1))];
+    write_file(&source, &tensors, None).unwrap();
+    pack(&source, &packed, "int4-g64").unwrap();
+    let mut bytes = fs::read(&packed).unwrap();
+    while let Some(at) = bytes.windows(8).position(|window| window == b"metadaty") {
+        bytes[at + 7] = b'a';
+    }
+    repair(&mut bytes);
+    assert_refused(&folder, &bytes, || "a tensor named __metadata__".into());
+}

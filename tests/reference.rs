@@ -20,6 +20,7 @@ use kvgauge::model::{KvCache, Llama};
 use serde_json::Value;
 use skip::skip;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 struct Witness {
@@ -182,4 +183,55 @@ fn scores(witness: &Witness, reference: &Value) {
             "{ours}: perplexity {perplexity:.4} (reference {expected_perplexity:.4}), KLD {kld:.6}"
         );
     }
+}
+
+/// The same figures by way of files: the cache extracted as F32, then `kv-compress`.
+#[test]
+fn extracted_files_have_the_reference_distortion() {
+    let Some(Witness { shared, .. }) = witness() else { return };
+    let reference = json(shared.join("reference/smollm2_wikitext2.json"));
+    let folder = tempfile::TempDir::new().unwrap();
+    let (gguf, text) =
+        (std::env::var_os("KVGAUGE_SMOLLM2").unwrap(), shared.join("data/wiki.test.raw"));
+    let file = folder.path().join("cache.safetensors");
+    let extract = |words: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kvgauge"));
+        command.args(["extract", "--force", "--model"]).arg(&gguf).arg("--text").arg(&text);
+        command.arg("--output").arg(&file).args(words.split(' '));
+        assert!(command.stdout(Stdio::null()).status().unwrap().success());
+    };
+    let compress = |words: &str| -> Value {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kv-compress"));
+        command.arg("-input").arg(&file).args(words.split(' '));
+        serde_json::from_slice(&command.output().unwrap().stdout).unwrap()
+    };
+    // [codec][key, value] (energy, error), of all layers and windows.
+    let codecs = [("int4-g64", "int4_sym_g64"), ("int4-g32", "int4_sym_g32")];
+    let mut sums = [[(0.0, 0.0); 2]; 2];
+    for window in 0..5 {
+        extract(&format!("--context 512 --tokens 256 --first-window {window} --dtype f32"));
+        for (sums, (codec, _)) in sums.iter_mut().zip(codecs) {
+            let metrics = compress(&format!("-metrics-only --per-tensor --codec {codec}"));
+            for tensor in metrics["tensors"].as_array().unwrap() {
+                let number = |key: &str| tensor[key].as_f64().unwrap();
+                let sum =
+                    &mut sums[usize::from(!tensor["name"].as_str().unwrap().ends_with("key"))];
+                let error = number("rmse").powi(2) * f64::from(3 * 256 * 64);
+                *sum = (sum.0 + error * 10f64.powf(number("snr_db") / 10.0), sum.1 + error);
+            }
+        }
+    }
+    for (sums, (codec, theirs)) in sums.iter().zip(codecs) {
+        for ((energy, error), part) in sums.iter().zip(["key_snr_db", "value_snr_db"]) {
+            let expected = reference["results"][theirs][part].as_f64().unwrap();
+            let found = 10.0 * (energy / error).log10();
+            println!("{codec} {part} of extracted files: {found:.6} (reference {expected:.6})");
+            assert_within(&format!("{codec} {part}"), found, expected, 1e-4);
+        }
+    }
+    // Headers and all: what a user sees of a real f16 cache.
+    extract("--context 2048 --dtype f16");
+    let ratio = compress("-metrics-only -group-size 64")["compression_ratio"].as_f64().unwrap();
+    println!("compression ratio of 2048 tokens in F16: {ratio:.4}");
+    assert_within("compression ratio", ratio, 3.76, 0.005);
 }

@@ -2,7 +2,7 @@
 
 use super::decompress::Packed;
 use super::manifest::Manifest;
-use super::safetensors::{Header, Tensor, TextMap};
+use super::safetensors::{Header, METADATA, Tensor, TextMap};
 use super::source::Source;
 use super::{Target, per_dtype};
 use crate::codec::Element;
@@ -143,7 +143,7 @@ fn header_of(tensors: &[TensorData], metadata: Option<TextMap>) -> Result<Header
     let (mut names, mut start) = (std::collections::HashSet::new(), 0);
     for TensorData { name, dtype, shape, data } in tensors {
         let refuse = |what: String| Err(Error::input(format!("tensor {name}: {what}")));
-        if name == "__metadata__" || !names.insert(name) {
+        if name == METADATA || !names.insert(name) {
             return refuse("the name is taken".into());
         }
         let bits = shape.iter().try_fold(dtype.bitsize(), |bits, d| bits.checked_mul(*d));

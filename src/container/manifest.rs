@@ -1,7 +1,7 @@
 //! What a compressed file says of itself: the JSON under the metadata key `kvgauge`, and where
 //! the parts of each tensor lie. `FORMAT.md` beside this file is the specification.
 
-use super::safetensors::{Header, LENGTH_BYTES, Tensor, TextMap};
+use super::safetensors::{Header, LENGTH_BYTES, METADATA, Tensor, TextMap};
 use crate::codec::{Codec, Distortion, TensorCodec};
 use crate::error::{Error, Result};
 use safetensors::Dtype;
@@ -129,6 +129,9 @@ impl Manifest {
     pub fn layout(&self) -> Result<(Vec<Stored>, Header)> {
         let mut codecs = Vec::with_capacity(self.tensors.len());
         for record in &self.tensors {
+            if record.name == METADATA {
+                return Err(Error::input(format!("a tensor of the name {METADATA}")));
+            }
             let codec = record.codec(&self.codec);
             codecs.push(codec.map_err(|e| e.within(format!("tensor {}", record.name)))?);
         }
@@ -290,8 +293,8 @@ impl Record {
             };
         }
         let codec: Codec = name.parse()?;
-        if codec.key != codec.value {
-            return Err(Error::input(format!("expected one codec, found {codec}")));
+        if codec.key != codec.value || codec.to_string() != name {
+            return Err(Error::input(format!("expected one codec by its own name, found {name}")));
         }
         let codec = codec.key;
         if !is_float(self.dtype) {

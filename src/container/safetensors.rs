@@ -14,6 +14,8 @@ use std::collections::{BTreeMap, HashSet};
 
 /// Bytes of the header's length.
 pub const LENGTH_BYTES: usize = 8;
+/// The one entry of a header that is no tensor.
+pub const METADATA: &str = "__metadata__";
 /// As the safetensors library limits it.
 const MAX_HEADER: u64 = 100_000_000;
 
@@ -125,8 +127,6 @@ impl Tensor {
         self.info.data_offsets.1 - self.info.data_offsets.0
     }
 }
-
-const METADATA: &str = "__metadata__";
 
 impl Serialize for Header {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {

@@ -1,0 +1,39 @@
+//! Any bytes as a safetensors file: an error, or a round trip that keeps names, dtypes, shapes,
+//! metadata and every tensor that is not float.
+
+#![no_main]
+
+use kvgauge::container::{Plan, Target, compress, decompress};
+use kvgauge::whole_file::Existing;
+use libfuzzer_sys::fuzz_target;
+use safetensors::{Dtype, SafeTensors};
+use std::fs;
+use std::sync::LazyLock;
+use tempfile::TempDir;
+
+static FOLDER: LazyLock<TempDir> = LazyLock::new(|| TempDir::new().expect("a folder"));
+
+fuzz_target!(|data: &[u8]| {
+    let path = |name: &str| FOLDER.path().join(name);
+    let (input, packed, restored) = (path("in"), path("packed"), path("restored"));
+    fs::write(&input, data).expect("written");
+    let plan = Plan::all("int4-g32".parse().expect("a codec"));
+    let target = |path| Target { path, existing: Existing::Replace, sync: false };
+    if compress(&input, Some(target(&packed)), &plan, &()).is_err() {
+        return;
+    }
+    let source = SafeTensors::deserialize(data).expect("refused by the safetensors crate");
+    decompress(&packed, target(&restored), &()).expect("what was compressed comes back");
+    let bytes = fs::read(&restored).expect("restored");
+    let found = SafeTensors::deserialize(&bytes).expect("a safetensors file");
+    let metadata = |bytes| SafeTensors::read_metadata(bytes).expect("a header").1;
+    assert_eq!(metadata(&bytes).metadata(), metadata(data).metadata());
+    assert_eq!(found.len(), source.len());
+    for (name, expected) in source.tensors() {
+        let found = found.tensor(&name).expect("every tensor");
+        assert_eq!((found.dtype(), found.shape()), (expected.dtype(), expected.shape()));
+        if !matches!(expected.dtype(), Dtype::F16 | Dtype::BF16 | Dtype::F32) {
+            assert_eq!(found.data(), expected.data());
+        }
+    }
+});
