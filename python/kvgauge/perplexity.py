@@ -1,0 +1,473 @@
+"""``python -m kvgauge.perplexity``: what compressing the KV cache costs a model of transformers.
+
+The protocol is ``prefix``, as ``kvgauge validate`` runs it. The text is tokenised once, without
+special tokens, and cut into windows of ``context`` tokens that do not overlap. In each window:
+
+1. the model runs over the prefix, the first ``context // 2`` tokens;
+2. the cache this leaves is written to a safetensors file, which ``kv-compress`` compresses and
+   decompresses;
+3. the model runs over the rest of the window, in one pass, on what was read back; for the
+   baseline on a copy of the untouched cache;
+4. scored are the targets ``prefix + 1 … context − 1``, the ones whose prediction depends on the
+   cache. The first token after the prefix is predicted by step 1 and is the same for every codec.
+
+The model computes in float32; likelihoods and divergences are float64, from full logits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import json
+import math
+import os
+import re
+import sys
+import tempfile
+import time
+import traceback
+from typing import Any, Callable, Dict, Iterable, List, NoReturn, Optional, Sequence, Tuple
+
+from . import __version__
+from ._model import Source, context_for, load_model, open_tokenizer, read_text, window_bos
+from ._problem import Problem, first_line
+from ._protocol import Evaluation, cut_windows, evaluate, prefix_length, scored_targets
+from ._report import SCHEMA, baseline_result, codec_result, finite, table
+from ._whole_file import check_target, whole_file
+from .cache import CacheError
+from .compression_bridge import CompressionError, run_kv_compress
+
+__all__ = ["Evaluation", "Problem", "cut_windows", "evaluate", "main"]
+
+_DEFAULT_WINDOWS = 20
+#: The shortest window with a prefix and a scored target that depends on it.
+_LEAST_CONTEXT = 4
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    """Runs the command line; returns the exit status: 0 done; 1 done, and a codec did not pass
+    (``--strict``); 2 the request or the input is wrong; 3 anything else."""
+    options = _parser().parse_args(arguments)
+    try:
+        result = _run(options)
+        _print(_json(result) if options.json else table(result))
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        return _report_problem(*_explained(error))
+    missed = any(codec["verdict"] != "pass" for codec in result["codecs"])
+    return 1 if options.strict and missed else 0
+
+
+def _run(options: argparse.Namespace) -> Dict[str, Any]:
+    """Everything but printing: the result, which is also in the file where one was asked for."""
+    start = time.perf_counter()
+    # What can be wrong without a model is found out before torch is imported.
+    if options.output is not None:
+        check_target(options.output)
+    text, content = read_text(options.text)
+    source = Source.parse(options.model, options.gguf_file)
+    codecs = _printed_names(options.codec or ["int4-g64"])
+
+    progress = _Progress()
+    if not progress.visible:
+        # Read when tqdm is imported: some bars of transformers listen to nothing else.
+        os.environ.setdefault("TQDM_DISABLE", "1")
+    import torch
+    import transformers
+
+    if not progress.visible:
+        transformers.utils.logging.disable_progress_bar()
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+
+    progress.stage("opening the model")
+    whole_config = transformers.AutoConfig.from_pretrained(source.place, **source.arguments())
+    # Models of more than text nest it; older versions have no such models.
+    config = getattr(whole_config, "get_text_config", lambda: whole_config)()
+    context = context_for(options.context, config)
+    _check_groups(codecs, config, context)
+    tokenizer = open_tokenizer(source, config)
+    bos = window_bos(options.bos, tokenizer)
+
+    progress.stage("tokenising the text")
+    tokens = tokenizer.encode(text)
+    windows = cut_windows(tokens, context, options.first_window, options.windows, bos)
+    _check_vocabulary(windows, config.vocab_size)
+    if options.windows is not None and len(windows) < options.windows:
+        progress.note(f"windows: {len(windows)} instead of {options.windows}, the text ends there")
+    files_sha256 = source.hashes()
+    prepared = time.perf_counter()
+
+    progress.stage("loading the weights")
+    model = load_model(source, options.attention, options.device)
+    loaded = time.perf_counter()
+
+    arms = 1 + len(codecs)
+    progress.begin(len(windows) * (prefix_length(context) + arms * scored_targets(context)))
+    evaluation = evaluate(
+        model,
+        windows,
+        codecs,
+        cache_dtype=options.cache_dtype,
+        threads=options.threads,
+        advanced=progress.advanced,
+    )
+    progress.clear()
+
+    result: Dict[str, Any] = finite(
+        {
+            "schema": SCHEMA,
+            "kvgauge_version": __version__,
+            "engine": _engine(options.attention),
+            "protocol": "prefix",
+            "model": {
+                "source": options.model,
+                "revision": source.commit(),
+                "files_sha256": files_sha256,
+                "architecture": (whole_config.architectures or [type(model).__name__])[0],
+                "layers": len(evaluation.codecs[0].layers),
+                "heads": config.num_attention_heads,
+                "kv_heads": evaluation.cache_shape[0],
+                "head_dim": evaluation.cache_shape[1],
+                "vocab_size": config.vocab_size,
+                "max_position_embeddings": getattr(config, "max_position_embeddings", None),
+            },
+            "text": {
+                "source": options.text,
+                "sha256": hashlib.sha256(content).hexdigest(),
+                "bytes": len(content),
+                "tokens": len(tokens),
+                "windows_available": len(tokens) // context,
+            },
+            "context": context,
+            "prefix": prefix_length(context),
+            "first_window": options.first_window,
+            "windows": len(windows),
+            "scored_tokens": sum(map(len, evaluation.baseline)),
+            "bos_id": bos,
+            "baseline": baseline_result(evaluation.baseline),
+            "codecs": [
+                codec_result(outcome, evaluation.baseline, options.max_ppl_increase)
+                for outcome in evaluation.codecs
+            ],
+            "cross_check": None,
+            "config": _config(options, source, context, codecs, torch.get_num_threads()),
+            "timings_s": {
+                "prepare": prepared - start,
+                "load": loaded - prepared,
+                "cross_check": 0.0,
+                **evaluation.timings,
+                "total": time.perf_counter() - start,
+            },
+            "peak_rss_bytes": _peak_rss_bytes(),
+        }
+    )
+    if options.output is not None:
+        with whole_file(options.output) as file:
+            file.write(_json(result).encode())
+    return result
+
+
+def _engine(attention: str) -> Dict[str, str]:
+    import torch
+    import transformers
+
+    return {
+        "name": "transformers",
+        "transformers": transformers.__version__,
+        "torch": str(torch.__version__),
+        "python": ".".join(map(str, sys.version_info[:3])),
+        "attention": attention,
+    }
+
+
+def _config(
+    options: argparse.Namespace, source: Source, context: int, codecs: List[str], threads: int
+) -> Dict[str, Any]:
+    """The settings as resolved: the keys of ``kvgauge validate``, and this command's own."""
+    return {
+        "model": options.model,
+        "gguf_file": source.gguf_file,
+        "text": options.text,
+        "context": context,
+        "windows": "all" if options.windows is None else options.windows,
+        "first_window": options.first_window,
+        "codec": codecs,
+        "bos": options.bos,
+        "dtype": "f32",
+        "cache_dtype": options.cache_dtype,
+        "device": options.device,
+        "threads": threads,
+        "seed": 0,
+        "max_ppl_increase": options.max_ppl_increase,
+        "strict": options.strict,
+        "offline": _offline(),
+        "cross_check": False,
+    }
+
+
+def _offline() -> bool:
+    """Whether huggingface_hub was told to make no request."""
+    told = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
+    return told.upper() in ("1", "ON", "YES", "TRUE")
+
+
+def _peak_rss_bytes() -> Optional[int]:
+    """Of this process, without kv-compress; ``None`` where the system does not say."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+# Checks before weights are read.
+
+
+def _printed_names(codecs: Iterable[str]) -> List[str]:
+    """Every name as kv-compress prints it. Asked of the binary with a tensor of eight values
+    before a model is loaded, so that a mistyped one costs no time."""
+    names = []
+    with tempfile.TemporaryDirectory(prefix="kvgauge-") as folder:
+        path = os.path.join(folder, "probe.safetensors")
+        _write_probe(path)
+        for codec in codecs:
+            result = run_kv_compress(["-input", path, "-metrics-only", f"--codec={codec}"])
+            printed = result.get("codec")
+            names.append(printed if isinstance(printed, str) else codec)
+    return names
+
+
+def _write_probe(path: str) -> None:
+    header = {
+        f"layer.0.{part}": {"dtype": "F32", "shape": [1, 1, 8], "data_offsets": [at, at + 32]}
+        for part, at in (("key", 0), ("value", 32))
+    }
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text + bytes(64))
+
+
+def _check_groups(codecs: Iterable[str], config: Any, context: int) -> None:
+    """A group larger than one layer's keys would be a scale for values that are not there."""
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    values = heads * size * prefix_length(context)
+    for codec in codecs:
+        for group in map(int, re.findall(r"-g([0-9]+)", codec)):
+            if group > values:
+                raise Problem(
+                    f"codec {codec}: expected a group of at most {values} values, which one "
+                    f"layer's keys have, found {group}",
+                    "choose a smaller group or a longer context",
+                )
+
+
+def _check_vocabulary(windows: Sequence[Sequence[int]], vocab_size: int) -> None:
+    largest = max(map(max, windows))
+    if largest >= vocab_size:
+        raise Problem(
+            f"tokenizer: expected ids below the vocabulary of {vocab_size}, found {largest}",
+            "tokenizer and weights do not belong together",
+        )
+
+
+# What the user sees.
+
+
+def _json(result: Dict[str, Any]) -> str:
+    return json.dumps(result, indent=2, allow_nan=False) + "\n"
+
+
+def _print(text: str) -> None:
+    """To stdout. A reader that went away (`| head`) is no error."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _explained(error: Exception) -> Tuple[str, str, int]:
+    """What it is, what to do, and the exit status."""
+    if isinstance(error, Problem):
+        return str(error), error.hint, error.exit_status
+    if isinstance(error, CompressionError):
+        hint = error.hint or "run the same with kv-compress itself"
+        return error.message, hint, 2 if error.exit_status == 2 else 3
+    if isinstance(error, CacheError):
+        return str(error), "this command needs a model whose cache is plain keys and values", 2
+    if isinstance(error, ImportError):
+        hint = "pip install 'kvgauge[transformers]', and for a .gguf file 'kvgauge[gguf]'"
+        return first_line(error), hint, 3
+    missing = (FileNotFoundError, IsADirectoryError, NotADirectoryError, FileExistsError)
+    if isinstance(error, missing):
+        return first_line(error), "check the paths", 2
+    if isinstance(error, (OSError, ValueError, RuntimeError)):
+        # transformers says many things with these: a missing repository, an unknown
+        # architecture, a package that it would need.
+        hint = (
+            "--model takes OWNER/NAME[@REVISION], a Hugging Face folder or a .gguf file, which "
+            "needs 'kvgauge[gguf]'"
+        )
+        return first_line(error), hint, 3
+    traceback.print_exception(type(error), error, error.__traceback__)
+    return f"{type(error).__name__}: {first_line(error)}", "the lines above say where", 3
+
+
+class _Progress:
+    """On stderr, on a terminal only, in one line that is written over. Notes appear everywhere."""
+
+    def __init__(self) -> None:
+        self.visible = sys.stderr.isatty()
+        self._total = 0
+        self._done = 0
+        self._start = 0.0
+
+    def _show(self, text: str) -> None:
+        if self.visible:
+            sys.stderr.write(f"\r\x1b[K{text}")
+            sys.stderr.flush()
+
+    def stage(self, what: str) -> None:
+        self._show(what)
+
+    def begin(self, tokens: int) -> None:
+        self._total, self._done, self._start = tokens, 0, time.perf_counter()
+        self._show("evaluating")
+
+    def advanced(self, tokens: int) -> None:
+        self._done += tokens
+        elapsed = max(time.perf_counter() - self._start, 1e-9)
+        left = (self._total - self._done) * elapsed / self._done
+        share = 100 * self._done // self._total
+        rate = self._done / elapsed
+        self._show(f"evaluating {share:3} %  {rate:.0f} tokens/s  {left:.0f} s left")
+
+    def clear(self) -> None:
+        self._show("")
+
+    def note(self, text: str) -> None:
+        self.clear()
+        print(f"note: {text}", file=sys.stderr)
+
+
+def _report_problem(message: str, hint: str, status: int) -> int:
+    if sys.stderr.isatty():
+        sys.stderr.write("\r\x1b[K")
+    for word, text in (("error", message), ("hint", hint)):
+        print(f"{word}: {' '.join(text.split())}", file=sys.stderr)
+    return status
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(_report_problem(message, f"{self.prog} --help lists what can be asked for", 2))
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"expected a whole number, found {text!r}") from None
+        if number < least:
+            raise argparse.ArgumentTypeError(f"expected at least {least}, found {number}")
+        return number
+
+    return parse
+
+
+def _window_count(text: str) -> Optional[int]:
+    return None if text == "all" else _at_least(1)(text)
+
+
+def _limit(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        number = float(text)
+        if math.isfinite(number) and number > -100.0:
+            return number
+    raise argparse.ArgumentTypeError(f"expected a percentage above -100, found {text!r}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m kvgauge.perplexity",
+        allow_abbrev=False,
+        description="What does compressing the KV cache cost this model on this text? As `kvgauge "
+        "validate`, with the model run by transformers and the cache passed through files.",
+        epilog="Exit status: 0 done; 1 done, and a limit was missed (--strict); 2 the request or "
+        "the input is wrong; 3 anything else.",
+    )
+    add = parser.add_argument
+    add("--model", required=True, help="OWNER/NAME[@REVISION], a folder, or a .gguf file")
+    add("--gguf-file", metavar="NAME", help="a GGUF file of that folder or repository")
+    add("--text", required=True, metavar="FILE", help="UTF-8 text")
+    add(
+        "--context",
+        type=_at_least(_LEAST_CONTEXT),
+        metavar="N",
+        help="tokens in a window; the first half is compressed [default: 2048, or the model's "
+        "maximum]",
+    )
+    add(
+        "--windows",
+        type=_window_count,
+        default=_DEFAULT_WINDOWS,
+        metavar="N|all",
+        help="windows to evaluate [default: 20, fewer if the text is shorter]",
+    )
+    add(
+        "--first-window",
+        type=_at_least(0),
+        default=0,
+        metavar="N",
+        help="index of the first window, from 0",
+    )
+    add(
+        "--codec",
+        action="append",
+        metavar="NAME",
+        help="codec to try; repeat for several [default: int4-g64]",
+    )
+    add(
+        "--bos",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="whether a beginning-of-sequence token replaces a window's first [default: auto]",
+    )
+    add(
+        "--cache-dtype",
+        choices=("f32", "f16", "bf16"),
+        default="f32",
+        help="type of the cache in the files [default: f32]",
+    )
+    add(
+        "--attention",
+        choices=("sdpa", "eager"),
+        default="sdpa",
+        help="how transformers computes attention [default: sdpa]",
+    )
+    add("--device", default="cpu", help="where the model runs: cpu, cuda, mps [default: cpu]")
+    add("--threads", type=_at_least(1), metavar="N", help="CPU threads [default: all]")
+    add(
+        "--max-ppl-increase",
+        type=_limit,
+        default=1.0,
+        metavar="PERCENT",
+        help="highest accepted perplexity increase [default: 1]",
+    )
+    add("--strict", action="store_true", help="exit with status 1 unless every codec passes")
+    add("--json", action="store_true", help="print one JSON object instead of the table")
+    add("--output", metavar="FILE", help="also write the JSON object to a file")
+    add("--version", action="version", version=f"kvgauge {__version__}")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,686 @@
+"""kv-compress against a decoder written from FORMAT.md alone (format_decoder.py).
+
+The binary is $KVGAUGE_KV_COMPRESS, else ../../target/release/kv-compress, else kv-compress on PATH.
+Without one its tests are skipped, or fail if KVGAUGE_NO_SKIP=1.
+
+How tensors are compared: the decoder's bytes with those that -decompress wrote, bit for bit. The
+page lets a decoder give 0 or -0 for code 0 of `int4-gN`: of tensors stored so, and of no others,
+-0 is read as 0 on both sides first.
+"""
+
+import copy
+import json
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import unittest
+import zlib
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+NO_SKIP = os.environ.get("KVGAUGE_NO_SKIP") == "1"
+sys.path.insert(0, str(HERE))
+
+try:
+    import numpy as np
+    import safetensors
+    from safetensors.numpy import save_file
+except ImportError as error:
+    if NO_SKIP:
+        raise
+    raise unittest.SkipTest(f"needs numpy and safetensors: {error}") from None
+
+import format_decoder  # noqa: E402
+from format_decoder import BITS, CRC_AT, FormatError, Tensor, bf16_bits  # noqa: E402
+
+FLOATS = ("F16", "BF16", "F32")
+F16_MAX, F32_MAX = 65504.0, float(np.finfo(np.float32).max)
+GROUPS = (8, 9, 32, 64, 1000)
+LENGTHS = (1, 2, 7, 8, 9, 17, 63, 64, 65, 127, 1000, 1001, 2999)
+
+
+def find_binary():
+    named = os.environ.get("KVGAUGE_KV_COMPRESS")
+    if named:
+        if not os.access(named, os.X_OK):
+            raise FileNotFoundError(f"KVGAUGE_KV_COMPRESS: {named}: no such program")
+        return str(Path(named).resolve())
+    built = ROOT / "target" / "release" / "kv-compress"
+    return str(built) if os.access(built, os.X_OK) else shutil.which("kv-compress")
+
+
+# Safetensors files, byte by byte
+
+
+def to_bytes(values, dtype):
+    """Values as the bytes of a float dtype, kept finite where they are."""
+    values = np.asarray(values, np.float64)
+    if dtype == "F16":
+        values = np.where(np.isfinite(values), np.clip(values, -F16_MAX, F16_MAX), values)
+        return values.astype("<f2").tobytes()
+    values = np.where(np.isfinite(values), np.clip(values, -F32_MAX, F32_MAX), values)
+    values = values.astype("<f4")
+    return values.tobytes() if dtype == "F32" else bf16_bits(values).tobytes()
+
+
+def floats(dtype, values, shape=None):
+    values = np.asarray(values)
+    return Tensor(dtype, tuple(values.shape if shape is None else shape), to_bytes(values, dtype))
+
+
+def dump(value):
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+def serialize(tensors, metadata=None, header_order=None):
+    """A safetensors file with the tensors (name -> Tensor) in the order given."""
+    header, at = {}, 0
+    for name, tensor in tensors.items():
+        end = at + len(tensor.data)
+        header[name] = {
+            "dtype": tensor.dtype,
+            "shape": list(tensor.shape),
+            "data_offsets": [at, end],
+        }
+        at = end
+    if header_order:
+        header = {name: header[name] for name in header_order}
+    if metadata is not None:
+        header = {"__metadata__": metadata, **header}
+    text = dump(header).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + b"".join(t.data for t in tensors.values())
+
+
+def parse(file):
+    """The tensors of a safetensors file in the order of the header, and its metadata."""
+    (length,) = struct.unpack_from("<Q", file)
+    header, data = json.loads(file[8 : 8 + length]), file[8 + length :]
+    metadata = header.pop("__metadata__", None)
+    tensors = {}
+    for name, entry in header.items():
+        start, end = entry["data_offsets"]
+        tensors[name] = Tensor(entry["dtype"], tuple(entry["shape"]), data[start:end])
+    return tensors, metadata
+
+
+def positive_zeros(data, dtype):
+    word, sign = ("<u4", 1 << 31) if dtype == "F32" else ("<u2", 1 << 15)
+    bits = np.frombuffer(data, word).copy()
+    bits[bits == sign] = 0
+    return bits.tobytes()
+
+
+# Compressed files, taken apart and put together again with the right checksums
+
+
+def take_apart(file):
+    (length,) = struct.unpack_from("<Q", file)
+    header = json.loads(file[8 : 8 + length])
+    manifest = json.loads(header.pop("__metadata__")["kvgauge"])
+    return manifest, header, bytearray(file[8 + length :])
+
+
+def put_together(manifest, header, data, edit=lambda text: text, padding=None):
+    """The file, with the header's text changed by `edit` before its checksum is taken."""
+    manifest = {**manifest, "header_crc32": "0" * 8} if "header_crc32" in manifest else manifest
+    text = edit(dump({"__metadata__": {"kvgauge": dump(manifest)}, **header})).encode()
+    text += b" " * (-len(text) % 8) if padding is None else padding(len(text))
+    head = struct.pack("<Q", len(text)) + text
+    crc = b"%08x" % zlib.crc32(head)
+    return head[:CRC_AT] + crc + head[CRC_AT + 8 :] + bytes(data)
+
+
+def make(tensors, codec="int4-g64", dots="."):
+    """A compressed file of (name, dtype, shape, codec, exponent or None, parts)."""
+    listed, parts = [], []
+    for name, dtype, shape, stored, exponent, data in tensors:
+        tensor = {"name": name, "dtype": dtype, "shape": shape}
+        tensor["crc32"] = f"{zlib.crc32(b''.join(data)):08x}"
+        if stored != codec:
+            tensor["codec"] = stored
+        if exponent is not None:
+            tensor["exponent"] = exponent
+        listed.append(tensor)
+        if stored == "none":
+            parts.append((name, dtype, shape, *data))
+        elif stored == "f16":
+            parts.append((name + dots + "values", "F16", shape, *data))
+        else:
+            parts.append((name + dots + "scales", "F16", [len(data[0]) // 2], data[0]))
+            parts.append((name + dots + "codes", "U8", [len(data[1])], data[1]))
+    parts.sort(key=lambda part: -BITS[part[1]])
+    header, at = {}, 0
+    for name, dtype, shape, data in parts:
+        end = at + len(data)
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [at, end]}
+        at = end
+    manifest = {
+        "header_crc32": "0" * 8,
+        "format": "kvgauge-kv",
+        "version": 1,
+        "codec": codec,
+        "source_bytes": 0,
+        "quality": {"rmse": None, "snr_db": None, "cosine_similarity": None},
+        "tensors": listed,
+    }
+    return put_together(manifest, header, b"".join(part[3] for part in parts))
+
+
+def fix_checksums(manifest, header, data):
+    for tensor in manifest["tensors"]:
+        name, crc = tensor["name"], 0
+        for part in (name, f"{name}.values", f"{name}.scales", f"{name}.codes"):
+            if part in header:
+                crc = zlib.crc32(data[slice(*header[part]["data_offsets"])], crc)
+        tensor["crc32"] = f"{crc:08x}"
+
+
+class Hand(unittest.TestCase):
+    """Files made here, with values worked out by hand: no binary."""
+
+    def one(self, dtype, shape, codec, exponent, parts, expected):
+        file = make([("x", dtype, shape, codec, exponent, parts)], codec)
+        tensors, metadata = format_decoder.decode(file)
+        self.assertIsNone(metadata)
+        self.assertEqual(tensors, {"x": Tensor(dtype, tuple(shape), expected)})
+
+    def test_values(self):
+        half, ones = struct.pack("<e", 0.5), struct.pack("<e", 1.0)
+        # Codes 1, -7, 3: low bits first, 8 in the last high bits.
+        expected = struct.pack("<3f", 2.0, -14.0, 6.0)
+        self.one("F32", [3], "int4-g64", 2, [half, b"\x19\x8b"], expected)
+        # With groups of nine the second begins inside a byte; its scale is 2 ** -1.
+        codes = b"\x99\x99\x99\x99\xaf"
+        expected = struct.pack("<10e", *[1.0] * 8, 7.0, 1.0)
+        self.one("F16", [2, 5], "int4-g9", 0, [ones + half, codes], expected)
+        # Beyond the largest number: that number, in each dtype.
+        big = struct.pack("<e", 65504.0)
+        self.one("F16", [2], "int4-g8", 0, [big, b"\x1f"], struct.pack("<2e", F16_MAX, -F16_MAX))
+        self.one("BF16", [2], "int4-g8", 200, [big, b"\x1f"], b"\x7f\x7f\x7f\xff")
+        self.one("F32", [2], "int4-g8", 200, [big, b"\x1f"], struct.pack("<2f", F32_MAX, -F32_MAX))
+        # Halves to even, of BF16: 257 becomes 256, and 259 becomes 260.
+        self.one("BF16", [1], "int4-g8", 8, [struct.pack("<e", 257 / 256), b"\x89"], b"\x80\x43")
+        self.one("BF16", [1], "int4-g8", 8, [struct.pack("<e", 259 / 256), b"\x89"], b"\x82\x43")
+        # The smallest f32: 1 * 2 ** -149, and half of it, 3/4 of it.
+        self.one("F32", [1], "int4-g8", -149, [ones, b"\x89"], b"\1\0\0\0")
+        self.one("F32", [1], "int4-g8", -149, [half, b"\x89"], b"\0\0\0\0")
+        self.one("F32", [1], "int4-g8", -149, [struct.pack("<e", 0.75), b"\x89"], b"\1\0\0\0")
+        # f16 keeps the sign of zero, and widens exactly.
+        parts = [struct.pack("<3e", -0.0, 2**-24, -F16_MAX)]
+        self.one("F32", [3], "f16", None, parts, struct.pack("<3f", -0.0, 2**-24, -F16_MAX))
+        self.one("BF16", [3], "f16", None, parts, b"\x00\x80\x80\x33\x80\xc7")
+        self.one("F16", [3], "f16", None, parts, parts[0])
+
+    def test_bf16_rounding_of_all_kinds(self):
+        high = np.arange(1 << 16, dtype=np.uint32)
+        high = high[(high & 0x7F80) != 0x7F80]
+        for low in (0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF):
+            up = (low > 0x8000) | ((low == 0x8000) & (high & 1 == 1))
+            expected = high + up
+            expected = np.where((expected & 0x7FFF) == 0x7F80, expected - 1, expected)
+            got = bf16_bits((high << 16 | low).astype("<u4").view("<f4"))
+            np.testing.assert_array_equal(got, expected)
+
+    def test_golden_files(self):
+        for path in sorted((ROOT / "tests" / "data").glob("*.kvc")):
+            with self.subTest(path.name):
+                tensors, metadata = format_decoder.read(path)
+                expected = parse(path.with_suffix(".safetensors").read_bytes())
+                manifest, _, _ = take_apart(path.read_bytes())
+                compare(self, tensors, metadata, manifest, *expected)
+
+
+def compare(case, tensors, metadata, manifest, expected, expected_metadata):
+    """Require that the decoder's tensors are those of a restored file, in order."""
+    case.assertEqual(metadata, expected_metadata)
+    case.assertEqual(list(tensors), list(expected))
+    stored = {t["name"]: t.get("codec", manifest["codec"]) for t in manifest["tensors"]}
+    for name, tensor in tensors.items():
+        other = expected[name]
+        case.assertEqual((name, *tensor[:2]), (name, *other[:2]))
+        mine, theirs = tensor.data, other.data
+        if stored[name].startswith("int4"):
+            mine, theirs = (positive_zeros(x, tensor.dtype) for x in (mine, theirs))
+        case.assertTrue(mine == theirs, f"{name!r}: other bytes ({stored[name]}, {tensor.dtype})")
+
+
+class Binary(unittest.TestCase):
+    """Files that the binary makes."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.binary = find_binary()
+        if cls.binary is None:
+            message = "no kv-compress: build it, or set KVGAUGE_KV_COMPRESS"
+            raise AssertionError(message) if NO_SKIP else unittest.SkipTest(message)
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+        self.source, self.packed, self.restored = (
+            str(self.folder / name) for name in ("source", "packed", "restored")
+        )
+        self.random = np.random.default_rng(20240)
+
+    # Running it
+
+    def run_binary(self, *arguments):
+        command = [self.binary, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+    def compress(self, file, *arguments):
+        Path(self.source).write_bytes(file)
+        command = ("-input", self.source, "-output", self.packed, "--force", "--no-sync")
+        done = self.run_binary(*command, *arguments)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return Path(self.packed).read_bytes()
+
+    def decompress(self, file):
+        """What -decompress makes of a file; None if it refuses it."""
+        Path(self.packed).write_bytes(file)
+        Path(self.restored).unlink(missing_ok=True)
+        command = ("-decompress", "-input", self.packed, "-output", self.restored, "--no-sync")
+        done = self.run_binary(*command)
+        if done.returncode == 0:
+            return Path(self.restored).read_bytes()
+        self.assertEqual(done.returncode, 2, done.stderr)
+        self.assertFalse(Path(self.restored).exists())
+        return None
+
+    def opens(self, file, path, tensors):
+        """Require that Python's safetensors opens a file, and that it finds these tensors."""
+        raw = {name: (t["dtype"], tuple(t["shape"]), bytes(t["data"])) for name, t in
+               safetensors.deserialize(file)}
+        self.assertEqual(raw, {name: tuple(tensor) for name, tensor in tensors.items()})
+        with safetensors.safe_open(path, "np") as opened:
+            self.assertEqual(set(opened.keys()), set(tensors))
+            for name, tensor in tensors.items():
+                part = opened.get_slice(name)
+                self.assertEqual(part.get_dtype(), tensor.dtype)
+                self.assertEqual(tuple(part.get_shape()), tensor.shape)
+                if tensor.dtype in ("F16", "F32", "I64", "U8"):
+                    self.assertEqual(opened.get_tensor(name).tobytes(), tensor.data)
+            return opened.metadata()
+
+    def agree(self, file):
+        """Require that the binary and the decoder make the same of a compressed file."""
+        restored = self.decompress(file)
+        self.assertIsNotNone(restored, "the binary refuses it")
+        tensors, metadata = format_decoder.read(self.packed)
+        expected, expected_metadata = parse(restored)
+        manifest, _, _ = take_apart(file)
+        compare(self, tensors, metadata, manifest, expected, expected_metadata)
+
+        parts, outer = parse(file)
+        self.assertEqual(self.opens(file, self.packed, parts), outer)
+        found = self.opens(restored, self.restored, expected)
+        self.assertEqual(found or None, metadata or None)
+        return manifest, tensors, metadata
+
+    def both(self, file, *arguments):
+        """Compress, restore, and compare with the decoder and with the source; the manifest."""
+        source, source_metadata = parse(file)
+        manifest, tensors, metadata = self.agree(self.compress(file, *arguments))
+        self.assertEqual(metadata, source_metadata)
+        # An empty tensor may stand anywhere among its neighbours: their offsets do not tell.
+        (length,) = struct.unpack_from("<Q", file)
+        header = json.loads(file[8 : 8 + length])
+        starts = [header[name]["data_offsets"] for name in tensors]
+        self.assertEqual(starts, sorted(starts))
+        self.assertEqual(set(tensors), set(source))
+        self.assertEqual(manifest["source_bytes"], len(file))
+        for tensor in manifest["tensors"]:
+            name, stored = tensor["name"], tensor.get("codec", manifest["codec"])
+            self.assertEqual((name, *tensors[name][:2]), (name, *source[name][:2]))
+            if stored == "none" or (stored == "f16" and tensor["dtype"] == "F16"):
+                self.assertEqual(tensors[name].data, source[name].data)
+        return manifest
+
+    # Values
+
+    def values(self, n, scale):
+        return self.random.standard_normal(n) * scale
+
+    def data(self, dtype, n):
+        """Value arrays of every kind this dtype has."""
+        wide = dtype != "F16"
+        scales = [1.0, 1e-3, 1e4] + ([1e30, 1e-30, 3e37, 1e-38, 1e-44] if wide else [1e-6])
+        largest = F32_MAX if wide else F16_MAX
+        smallest = {"F16": 2.0**-24, "BF16": 2.0**-133, "F32": 2.0**-149}[dtype]
+        for scale in scales:
+            yield f"{scale:g}", self.values(n, scale)
+        yield "zeros", np.zeros(n)
+        yield "minus zeros", np.full(n, -0.0)
+        yield "largest", np.full(n, largest) * self.random.choice([1, -1, 0.99], n)
+        yield "smallest", smallest * self.random.integers(-3, 4, n)
+        yield "sparse", self.values(n, 1.0) * (self.random.random(n) < 0.1)
+        # Groups far apart: the small ones' scales are subnormal in f16, or zero.
+        low = -44 if wide else -7
+        yield "mixed", self.values(n, 1.0) * 10.0 ** self.random.uniform(low, 4, n)
+        steps = np.repeat(10.0 ** self.random.uniform(low, 4, -(-n // 50)), 50)[:n]
+        yield "steps", self.values(n, 1.0) * steps
+        # Around the smallest normal scale and the largest.
+        edge = [0.9997, 0.9998, 0.9999999, 1, 1.0000001, 1.5]
+        yield "low edge", 7 * 2.0**-14 * self.random.choice(edge, n)
+        yield "high edge", 7 * 65520.0 * self.random.choice(edge, n)
+
+    def all_data(self):
+        return {
+            f"{dtype} {n} {kind}": floats(dtype, values)
+            for dtype in FLOATS
+            for n in LENGTHS
+            for kind, values in self.data(dtype, n)
+        }
+
+    def test_int4_of_all_values_groups_and_lengths(self):
+        tensors = self.all_data()
+        exponents = set()
+        for group in GROUPS:
+            with self.subTest(group=group):
+                manifest = self.both(serialize(tensors), "-group-size", str(group))
+                self.assertEqual(manifest["codec"], f"int4-g{group}")
+                exponents.update(tensor["exponent"] for tensor in manifest["tensors"])
+        # The data reach both ends of what the writer chooses.
+        self.assertLess(min(exponents), -150)
+        self.assertGreater(max(exponents), 105)
+        self.assertIn(0, exponents)
+
+    def test_f16_of_all_values_and_lengths(self):
+        manifest = self.both(serialize(self.all_data()), "--codec", "f16")
+        self.assertTrue(all("exponent" not in tensor for tensor in manifest["tensors"]))
+
+    def test_made_by_the_safetensors_package(self):
+        tensors = {
+            "layer.0.key": self.values((2, 3, 17), 1).astype(np.float16),
+            "layer.0.value": self.values((2, 3, 17), 1).astype(np.float32),
+            "positions": np.arange(17),
+            "mask": self.random.random(9) < 0.5,
+            "bytes": np.arange(5, dtype=np.uint8),
+        }
+        path = self.folder / "made"
+        for metadata in (None, {"format": "np", "model": "x", "a": ""}):
+            save_file(tensors, path, metadata=metadata)
+            self.both(path.read_bytes())
+
+    def test_codec_by_name(self):
+        tensors = {
+            f"layer.{layer}.{part}": floats(dtype, self.values((3, 37), 1))
+            for layer, dtype in enumerate(FLOATS)
+            for part in ("key", "value")
+        }
+        tensors["ids"] = Tensor("I64", (2,), bytes(range(16)))
+        manifest = self.both(serialize(tensors), "--codec", "k:int4-g32/v:f16")
+        self.assertEqual(manifest["codec"], "k:int4-g32/v:f16")
+        expected = {"key": "int4-g32", "value": "f16", "ids": "none"}
+        for tensor in manifest["tensors"]:
+            self.assertEqual(tensor["codec"], expected[tensor["name"].split(".")[-1]])
+
+    def test_exclude(self):
+        strange = [np.nan, np.inf, -np.inf, -0.0, 1.0]
+        tensors = {
+            "a.keep": floats("F32", strange),
+            "b": floats("F32", self.values(70, 1)),
+            "b.keep": floats("BF16", strange),
+            "c.keep": floats("F16", strange),
+            "c": floats("BF16", self.values(71, 1)),
+        }
+        for codec in ("int4-g64", "f16"):
+            arguments = ("--codec", codec, "--exclude", "*.keep")
+            manifest = self.both(serialize(tensors), *arguments)
+            stored = [tensor.get("codec") for tensor in manifest["tensors"]]
+            self.assertEqual(stored, ["none", None, "none", "none", None])
+        # Everything is left as it is.
+        self.both(serialize(tensors), "--exclude", "*")
+
+    def test_other_dtypes_pass_through(self):
+        tensors = {}
+        for dtype, bits in sorted(BITS.items()):
+            for n in (0, 8, 24):
+                raw = self.random.integers(0, 2 if dtype == "BOOL" else 256, n * bits // 8)
+                tensors[f"{dtype}.{n}"] = Tensor(dtype, (n,), raw.astype(np.uint8).tobytes())
+            if dtype in FLOATS:
+                tensors[f"{dtype}.24"] = floats(dtype, self.values(24, 1))
+                tensors[f"{dtype}.8"] = floats(dtype, self.values(8, 1))
+        for codec in ("int4-g8", "f16"):
+            manifest = self.both(serialize(tensors), "--codec", codec)
+            for tensor in manifest["tensors"]:
+                plain = tensor["dtype"] not in FLOATS
+                self.assertEqual(tensor.get("codec"), "none" if plain else None)
+
+    def test_shapes(self):
+        tensors = {}
+        for dtype in FLOATS:
+            for shape in ((), (0,), (1,), (0, 4), (3, 0, 5), (1, 1, 1), (2, 3, 5, 7), (13, 1)):
+                tensors[f"{dtype}{shape}"] = floats(dtype, self.values(shape, 1))
+        tensors["I64"] = Tensor("I64", (), bytes(range(8)))
+        tensors["BOOL"] = Tensor("BOOL", (0,), b"")
+        for codec in ("int4-g9", "f16"):
+            self.both(serialize(tensors), "--codec", codec)
+
+    def test_nothing_inside(self):
+        for metadata in (None, {}, {"a": "b"}):
+            self.assertEqual(self.both(serialize({}, metadata))["tensors"], [])
+
+    def test_metadata(self):
+        many = {f"key {i}": str(i) for i in range(40)}
+        strange = {"": "", "\u00e9": '"\\\n\0', "\U0001f511": "\U0001f512", "\uff5e": "\u2028"}
+        for metadata in ({}, {"b": "1", "a": "2"}, many, strange, {"kvgauge": "mine"}):
+            tensors = {"x": floats("F32", self.values(5, 1))}
+            found = self.both(serialize(tensors, metadata))["metadata"]
+            self.assertEqual(list(found), sorted(metadata))
+
+    def test_names_that_clash(self):
+        x, plain = floats("F32", self.values(5, 1)), Tensor("U8", (2,), b"ab")
+        cases = [
+            ("int4-g8", {"x": x, "x.codes": plain, "x.scales": x}, ".."),
+            ("int4-g8", {"x": x, "x.codes": x, "x.scales": x}, "."),
+            ("int4-g8", {"x": x, "x.codes": plain, "x..scales": plain}, "..."),
+            ("int4-g8", {"x": x, "x.": x, "x..codes": x}, "."),
+            ("int4-g8", {"x": x, "x.values": plain, "y": x, "y..codes": plain}, "."),
+            ("int4-g8", {".": x, "": x, ".codes": plain, "..codes": plain}, "..."),
+            ("f16", {"x": x, "x.values": plain, "y": x}, ".."),
+            ("f16", {"x": x, "x.codes": plain, "x.scales": plain}, "."),
+            ("k:int4-g8/v:f16", {"key": x, "value": x, "value.values": plain}, ".."),
+        ]
+        for codec, tensors, dots in cases:
+            with self.subTest(names=list(tensors)):
+                self.both(serialize(tensors), "--codec", codec)
+                parts, _ = parse(Path(self.packed).read_bytes())
+                self.assertLessEqual({n for n, t in tensors.items() if t == plain}, set(parts))
+                for name in (name for name in parts if tensors.get(name) != plain):
+                    stem = name.rstrip("abcdefghijklmnopqrstuvwxyz")
+                    self.assertTrue(stem.endswith(dots), (name, dots))
+                    self.assertIn(stem[: -len(dots)], tensors)
+
+    def test_unicode_names(self):
+        names = ["\u00e9", "e\u0301", "\u5c64.0.\u30ad\u30fc", "\U0001f511 key", 'a"b\\c/d', "\0"]
+        names += ["new\nline", "\t", " ", "\u2028", "\uffff", "\U0010ffff", "\x7f", "a" * 5000]
+        tensors = {name: floats("F32", self.values(9, 1)) for name in names}
+        self.both(serialize(tensors))
+        self.both(serialize(tensors, header_order=names[::-1]))
+
+    def test_order_is_that_of_the_data(self):
+        tensors = {}
+        for i, name in enumerate("qwertyuiopasdfg"):
+            dtype = ("F16", "U8", "F32", "I64", "BF16")[i % 5]
+            data = floats(dtype, self.values(3, 1)) if dtype in FLOATS else None
+            tensors[name] = data or Tensor(dtype, (3,), bytes(3 * BITS[dtype] // 8))
+        for order in (None, sorted(tensors), sorted(tensors)[::-1]):
+            manifest = self.both(serialize(tensors, header_order=order))
+            self.assertEqual([t["name"] for t in manifest["tensors"]], list(tensors))
+
+    def test_length_depends_on_no_value(self):
+        lengths = {"int4-g9": set(), "f16": set()}
+        for scale in (1.0, 0.0, 1e-30, 1e30, 1e-44, 3e38, 1 / 3):
+            tensors = {dtype: floats(dtype, self.values(31, scale)) for dtype in FLOATS}
+            for codec, found in lengths.items():
+                found.add(len(self.compress(serialize(tensors), "--codec", codec)))
+        self.assertEqual([len(found) for found in lengths.values()], [1, 1])
+
+    # Damage
+
+    def small(self):
+        tensors = {
+            "k": floats("F16", self.values(9, 1)),
+            "e": floats("F32", []),
+            "v": floats("F32", self.values((2, 3), 1e30)),
+            "i": Tensor("I64", (1,), bytes(range(8))),
+        }
+        return self.compress(serialize(tensors, {"b": "1", "a": "2"}), "-group-size", "8")
+
+    def refused(self, file, what):
+        try:
+            format_decoder.decode(file)
+        except FormatError:
+            return
+        self.fail(f"the decoder takes {what}")
+
+    def test_every_flipped_bit_is_found(self):
+        file = bytearray(self.small())
+        format_decoder.decode(bytes(file))
+        for bit in range(len(file) * 8):
+            file[bit // 8] ^= 1 << bit % 8
+            self.refused(bytes(file), f"bit {bit} flipped")
+            file[bit // 8] ^= 1 << bit % 8
+        format_decoder.decode(bytes(file))
+
+    def test_every_cut_is_found(self):
+        file = self.small()
+        for length in range(len(file)):
+            self.refused(file[:length], f"{length} bytes")
+        self.refused(file + b"\0", "a byte more")
+
+    def test_what_the_page_does_not_allow(self):
+        """Files with right checksums that break the page: both refuse them."""
+        manifest, header, data = take_apart(self.small())
+        self.agree(put_together(manifest, header, data))
+        scales, codes = (header[part]["data_offsets"][0] for part in ("k.scales", "k.codes"))
+
+        def case(what, change=None, binary=True, checksums=True, **options):
+            parts = copy.deepcopy((manifest, header, data))
+            if change:
+                change(*parts)
+            if checksums:
+                fix_checksums(*parts)
+            file = put_together(*parts, **options)
+            with self.subTest(what):
+                self.refused(file, what)
+                if binary:
+                    self.assertIsNone(self.decompress(file), f"the binary takes {what}")
+
+        def field(name, value):
+            return lambda m, h, d: m.update({name: value})
+
+        def of_tensor(at, **fields):
+            return lambda m, h, d: m["tensors"][at].update(fields)
+
+        def of_part(name, **fields):
+            return lambda m, h, d: h[name].update(fields)
+
+        def bytes_at(at, value):
+            return lambda m, h, d: d.__setitem__(slice(at, at + len(value)), value)
+
+        for value in (0, 2, 1.0, "1", None, True):
+            case(f"version {value!r}", field("version", value))
+        case("another format", field("format", "kvgauge"))
+        for value in ("int4-g0", "int4-g", "int8", "", "k:f16", "k:x/v:f16", 4, None):
+            case(f"codec {value!r}", field("codec", value))
+        for value in (-1, 1.5, "1", None):
+            case(f"source_bytes {value!r}", field("source_bytes", value))
+        for value in (None, [], {"rmse": "0", "snr_db": None, "cosine_similarity": None}):
+            case(f"quality {value!r}", field("quality", value))
+        case("metadata of numbers", field("metadata", {"a": 1}))
+        case("another field", field("more", 1))
+        for name in ("format", "version", "codec", "source_bytes", "quality", "tensors"):
+            case(f"no {name}", lambda m, h, d, name=name: m.pop(name), checksums=False)
+
+        case("another field of a tensor", of_tensor(0, more=1))
+        for name in ("name", "dtype", "shape", "crc32", "exponent"):
+            change = lambda m, h, d, name=name: m["tensors"][0].pop(name)  # noqa: E731
+            case(f"a tensor without {name}", change, checksums=False)
+        for value in (-201, 201, 0.0, "0", None, True):
+            case(f"exponent {value!r}", of_tensor(0, exponent=value))
+        plain = next(i for i, t in enumerate(manifest["tensors"]) if t["name"] == "i")
+        case("an exponent of none", of_tensor(plain, exponent=0))
+        for value in ("U64", "F64", "X", 1, None):
+            case(f"I64 as {value!r}", of_tensor(plain, dtype=value))
+        case("int4 of F64", of_tensor(0, dtype="F64"))
+        for value in ([11], [3, 4], [-9], [9.0], ["9"], 9, None):
+            case(f"shape {value!r}", of_tensor(0, shape=value))
+        case("another name", of_tensor(0, name="kk"))
+        case("two tensors of one name", of_tensor(0, name="v"))
+        digits = manifest["tensors"][plain]["crc32"]
+        self.assertNotEqual(digits, digits.upper())
+        for value in (digits.upper(), "00000000", "0" + digits, digits[1:], int(digits, 16), None):
+            case(f"crc32 {value!r}", of_tensor(plain, crc32=value), checksums=False)
+        case("data in another order", lambda m, h, d: m["tensors"].reverse())
+
+        for value in (b"\0\x7c", b"\0\xfc", b"\0\x7e", b"\1\x7c"):
+            case(f"scale {value.hex()}", bytes_at(scales, value))
+        case("a byte after the data", lambda m, h, d: d.append(0))
+        case("a byte less", lambda m, h, d: d.pop(), checksums=False)
+        end = len(data)
+        more = {"dtype": "U8", "shape": [0], "data_offsets": [end, end]}
+        case("a part too many", lambda m, h, d: h.update(more=more))
+        case("a part missing", lambda m, h, d: h.pop("k.codes"), checksums=False)
+        case("an empty part missing", lambda m, h, d: h.pop("e.codes"))
+        case("scales as BF16", of_part("k.scales", dtype="BF16"))
+        case("codes as I8", of_part("k.codes", dtype="I8"))
+        case("codes of another shape", of_part("k.codes", shape=[1, 5]))
+        case("needless dots", edit=lambda t: t.replace(".codes", "..codes").replace(
+            ".scales", "..scales"))
+
+        twice = '"i":{"dtype":"I64","shape":[1],"data_offsets":[0,8]},'
+        case("a part twice", edit=lambda t: t.replace('"i":{', twice + '"i":{'))
+        case("a field twice", edit=lambda t: t.replace('\\"version', '\\"version\\":1,\\"version'))
+        case("white space first", edit=lambda t: t.replace("{", "{ ", 1))
+        case("text after the manifest", edit=lambda t: t.replace(']}"}', ']} x"}'))
+        case("NaN", edit=lambda t: t.replace('\\"rmse\\":', '\\"rmse\\":NaN,\\"r\\":'))
+
+        # These the binary is known to take: what they break tells a reader nothing.
+        def case_of_decoder(what, change=None, **options):
+            case(what, change, binary=False, **options)
+
+        case_of_decoder("four last bits", bytes_at(codes + 4, bytes([data[codes + 4] & 15])))
+        case_of_decoder("fields out of order", lambda m, h, d: m.update(codec=m.pop("codec")))
+        case_of_decoder("metadata not sorted", field("metadata", {"b": "1", "a": "2"}))
+        case_of_decoder("a codec that is the file's", edit=lambda t: t.replace(
+            ',\\"exponent', ',\\"codec\\":\\"int4-g8\\",\\"exponent'))
+        case_of_decoder("quality without fields", field("quality", {}))
+        case_of_decoder("a zero before N", field("codec", "int4-g08"))
+        case_of_decoder("a second entry", edit=lambda t: t.replace(']}"}', ']}","x":"y"}'))
+        case_of_decoder("odd padding", padding=lambda n: b" " * (-n % 8 + 1))
+        case_of_decoder("padding with tabs", padding=lambda n: b"\t" * (-n % 8 + 8))
+        case_of_decoder("parts in another order", lambda m, h, d: h.update(i=h.pop("i")))
+
+    def test_what_writers_need_not_use(self):
+        """What the page allows though this writer does not make it, the binary reads alike."""
+        exponents = (-200, *range(-170, -100), -30, -10, 0, 5, *range(95, 130), 200)
+        for scale in (b"\0\xbc", b"\0\x80", b"\1\0", b"\x55\x15", b"\xff\x7b", b"\xff\xfb"):
+            for codes in (b"\0\0\0\0\x80", b"\xff\xff\xff\xff\x8f", b"\x10\x32\x54\x76\x8d"):
+                file = make(
+                    [
+                        (f"{dtype} {exponent}", dtype, [9], "int4-g64", exponent, [scale, codes])
+                        for dtype in FLOATS
+                        for exponent in exponents
+                    ]
+                )
+                restored = self.decompress(file)
+                self.assertIsNotNone(restored)
+                got, metadata = format_decoder.decode(file)
+                compare(self, got, metadata, take_apart(file)[0], *parse(restored))
+        manifest, header, data = take_apart(self.small())
+        at = header["k.scales"]["data_offsets"][0]
+        data[at : at + 2] = b"\0\xbc"
+        fix_checksums(manifest, header, data)
+        self.agree(put_together(manifest, header, data, padding=lambda n: b" " * (-n % 8 + 4096)))
+
+
+if __name__ == "__main__":
+    unittest.main()

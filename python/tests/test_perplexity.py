@@ -1,0 +1,379 @@
+"""The evaluation: its statistics, its command line, and agreement with ``kvgauge validate``."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import math
+import subprocess
+import unittest
+from typing import Any, Dict, List, Tuple
+
+from support import BUILTIN, FolderTest, need_kv_compress, need_kvgauge, need_modules, skip
+
+from kvgauge import _model, _report, _statistics, load_kv_cache, perplexity
+from kvgauge._statistics import Estimate
+from kvgauge.cache import cache_layers
+
+TEXT = BUILTIN / "text.txt"
+
+
+def run(*arguments: str) -> Tuple[int, str, str]:
+    """Exit status, stdout and stderr of the command."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            status = perplexity.main(list(arguments))
+        except SystemExit as end:
+            status = int(end.code or 0)
+    return status, out.getvalue(), err.getvalue()
+
+
+class Statistics(unittest.TestCase):
+    def test_t_quantiles_equal_the_published_table(self) -> None:
+        for df, expected in (
+            (1, 12.706204736),
+            (2, 4.302652730),
+            (4, 2.776445105),
+            (9, 2.262157163),
+            (19, 2.093024054),
+            (30, 2.042272456),
+            (1000, 1.962339080),
+            (10_000_000, 1.959964222),
+        ):
+            found = _statistics.t_quantile_975(df)
+            self.assertAlmostEqual(found, expected, delta=2e-8, msg=str(df))
+
+    def test_the_interval_of_known_values(self) -> None:
+        low, high = Estimate.of([1.0, 2.0, 3.0, 4.0, 5.0]).ci95() or (0.0, 0.0)
+        # 3 ± 2.776445 · √2.5 / √5
+        self.assertAlmostEqual(low, 1.0367573, places=6)
+        self.assertAlmostEqual(high, 4.9632427, places=6)
+        self.assertIsNone(Estimate.of([1.0]).ci95())
+        self.assertEqual(_statistics.share_ci95(Estimate.of([1.0, 0.9, 1.0]))[1], 1.0)  # type: ignore[index]
+
+    def test_an_interval_of_positive_figures(self) -> None:
+        low, high = _statistics.positive_ci95([1e-6, 1.0, 2.0]) or (0.0, 0.0)
+        self.assertTrue(0.0 < low < 1.0 < high)
+        self.assertEqual(_statistics.positive_ci95([0.0, 0.0]), (0.0, 0.0))
+        self.assertIsNone(_statistics.positive_ci95([0.5]))
+        # logs 0, 1, 2: s² = 1, Cox √(1/3 + 1/4); mean e^0+e^1+e^2 over 3, error/mean 0.516
+        values = [1.0, math.e, math.e**2]
+        low, high = _statistics.positive_ci95(values) or (0.0, 0.0)
+        factor = math.exp(4.302652730 * math.sqrt(1 / 3 + 1 / 4))
+        self.assertAlmostEqual(high, sum(values) / 3 * factor, delta=1e-6 * high)
+        self.assertAlmostEqual(low, sum(values) / 3 / factor, delta=1e-6)
+
+    def test_the_verdict_follows_the_interval(self) -> None:
+        change = Estimate.of([0.010, 0.012, 0.014, 0.011, 0.013])
+        self.assertEqual(_statistics.verdict(change, 0.02), ("pass", None))
+        self.assertEqual(_statistics.verdict(change, 0.005), ("fail", None))
+        # s = 0.00158, distance 0.0005: t(40)·s/√41 = 0.000499, t(39)·s/√40 = 0.000506
+        self.assertEqual(_statistics.verdict(change, 0.0125), ("inconclusive", 41))
+        self.assertEqual(_statistics.verdict(change, change.mean), ("inconclusive", None))
+        self.assertEqual(_statistics.verdict(Estimate.of([0.1]), 0.01), ("inconclusive", None))
+        self.assertEqual(_statistics.verdict(Estimate.of([0.0, 0.0]), 0.0), ("pass", None))
+
+    def test_quantiles_interpolate_as_numpy_does(self) -> None:
+        values = [1.0, 2.0, 4.0, 8.0]
+        for p, expected in ((0.5, 3.0), (0.9, 6.8), (1.0, 8.0), (0.0, 1.0)):
+            self.assertAlmostEqual(_statistics.quantile(values, p), expected)
+        self.assertEqual(_statistics.quantile([5.0], 0.99), 5.0)
+
+
+class Report(unittest.TestCase):
+    def outcome(self, windows: List[List[float]], worse: float) -> _report.CodecOutcome:
+        outcome = _report.CodecOutcome("int4-g64", stored_bytes=34, values=64, cached_tokens=2)
+        score = _report.TokenScore
+        outcome.scores = [[score(nll + worse, 0.25, True, -0.5) for nll in w] for w in windows]
+        parts = (
+            _report.DistortionSum(8.0, 2.0, 1.5, 8, 2),
+            _report.DistortionSum(8.0, 0.0, 2.0, 8, 2),
+        )
+        outcome.layers = [parts, parts]
+        return outcome
+
+    def test_figures_worked_out_by_hand(self) -> None:
+        baseline = [[1.0, 2.0], [3.0, 4.0]]
+        result = _report.codec_result(self.outcome(baseline, 0.5), baseline, 100.0)
+        self.assertEqual((result["bits_per_value"], result["compression_ratio"]), (4.25, 16 / 4.25))
+        self.assertEqual(result["cache_bytes_per_token_f16"], 64.0)
+        self.assertEqual(result["cache_bytes_per_token"], 17.0)
+        self.assertAlmostEqual(result["perplexity"], math.exp(3.0))
+        self.assertAlmostEqual(result["perplexity_change"], math.exp(3.0) - math.exp(2.5))
+        self.assertAlmostEqual(result["perplexity_change_percent"], 100 * math.expm1(0.5))
+        self.assertEqual(result["nll_per_window"], [4.0, 8.0])
+        self.assertEqual(result["kld_per_window"], [0.25, 0.25])
+        self.assertEqual((result["top1_agreement"], result["rms_delta_p"]), (1.0, 0.5))
+        self.assertEqual(result["key"]["rmse"], 0.5)
+        self.assertAlmostEqual(result["key"]["snr_db"], 10 * math.log10(4.0))
+        self.assertEqual(result["layers"][1]["key"]["cosine"], 0.75)
+        self.assertEqual(result["value"], {"rmse": 0.0, "snr_db": None, "cosine": 1.0})
+        self.assertEqual(result["verdict"], "pass")
+        strict = _report.codec_result(self.outcome(baseline, 0.5), baseline, 1.0)
+        self.assertEqual(strict["verdict"], "fail")
+
+    def test_one_window_has_no_interval(self) -> None:
+        result = _report.codec_result(self.outcome([[1.0]], 0.0), [[1.0]], 1.0)
+        for key in ("perplexity_change_percent", "mean_log_ratio", "kld_mean", "top1_agreement"):
+            self.assertIsNone(result[f"{key}_ci95"])
+        self.assertEqual(result["verdict"], "inconclusive")
+
+    def test_json_has_no_nan_and_no_infinity(self) -> None:
+        nan, inf = math.nan, math.inf
+        self.assertEqual(
+            _report.finite({"a": [1.0, nan], "b": (inf, 2)}), {"a": [1.0, None], "b": [None, 2]}
+        )
+        result = _report.codec_result(self.outcome([[900.0]], 0.0), [[900.0]], 1.0)
+        self.assertIsNone(_report.finite(result)["perplexity"])
+
+    def test_windows_are_cut_as_kvgauge_cuts_them(self) -> None:
+        tokens = list(range(10, 23))
+        cut = perplexity.cut_windows
+        self.assertEqual(cut(tokens, 4, 1, None, None), [[14, 15, 16, 17], [18, 19, 20, 21]])
+        self.assertEqual(cut(tokens, 4, 0, 1, 7), [[7, 11, 12, 13]])
+        for arguments, expected in (
+            ((tokens, 14, 0, None, None), "at least 14 tokens, one window, found 13"),
+            ((tokens, 4, 3, None, None), "--first-window: expected at most 2"),
+        ):
+            with self.assertRaisesRegex(perplexity.Problem, expected):
+                cut(*arguments)
+
+
+class CommandLine(FolderTest):
+    def assert_refused(self, expected: str, *arguments: str) -> None:
+        status, out, err = run(*arguments)
+        self.assertEqual((status, out), (2, ""), err)
+        lines = err.splitlines()
+        self.assertEqual(len(lines), 2, err)
+        self.assertTrue(lines[0].startswith("error: ") and lines[1].startswith("hint: "), err)
+        self.assertIn(expected, lines[0])
+
+    def test_what_is_wrong_before_anything_is_loaded(self) -> None:
+        text = self.folder / "text"
+        text.write_bytes(b"plain")
+        asked = ["--model", "any/model", "--text", str(text)]
+        self.assert_refused("--model", "--text", "x")
+        self.assert_refused("--context: expected at least 4, found 3", *asked, "--context", "3")
+        self.assert_refused("--windows: expected at least 1", *asked, "--windows", "0")
+        self.assert_refused("whole number, found 'many'", *asked, "--windows", "many")
+        self.assert_refused("above -100", *asked, "--max-ppl-increase", "nan")
+        self.assert_refused("--cache-dtype", *asked, "--cache-dtype", "int4")
+        self.assert_refused("absent", "--model", "any/model", "--text", str(self.folder / "absent"))
+        self.assert_refused("found a folder", *asked, "--output", str(self.folder))
+        self.assert_refused("no folder", *asked, "--output", str(self.folder / "absent" / "file"))
+        self.assert_refused("expected a folder or a .gguf file", "--model", "./absent", *asked[2:])
+        text.write_bytes(b"caf\xe9")
+        self.assert_refused("found the byte 0xe9 at offset 3", *asked)
+        text.write_bytes(b"")
+        self.assert_refused("found an empty file", *asked)
+        self.assert_only("text")
+
+    def test_codec_names_are_checked_first(self) -> None:
+        need_kv_compress()
+        text = self.folder / "text"
+        text.write_text("plain")
+        asked = ["--model", "any/model", "--text", str(text)]
+        self.assert_refused("int4_g64", *asked, "--codec", "int4-g64", "--codec", "int4_g64")
+
+
+class Agreement(FolderTest):
+    """The embedded model, which lies in the repository in Hugging Face layout."""
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        need_modules("torch", "transformers", "safetensors", "numpy")
+        need_kv_compress()
+        if not TEXT.is_file():
+            skip(f"no {BUILTIN}: these tests need the repository's checkout")
+
+    def python(self, *arguments: str) -> Dict[str, Any]:
+        status, out, err = run("--model", str(BUILTIN), "--text", str(TEXT), *arguments, "--json")
+        self.assertEqual((status, err), (0, ""))
+        result = json.loads(out, parse_constant=self.fail)
+        assert isinstance(result, dict)
+        return result
+
+    def rust(self, *arguments: str) -> Dict[str, Any]:
+        command = [need_kvgauge(), "validate", "--model", "builtin", "--text", str(TEXT)]
+        done = subprocess.run(
+            [*command, *arguments, "--json"], stdout=subprocess.PIPE, check=True, encoding="utf-8"
+        )
+        result = json.loads(done.stdout)
+        assert isinstance(result, dict)
+        return result
+
+    def test_kvgauge_validate_says_the_same(self) -> None:
+        codecs = ["int4-g64", "int4-g16", "k:int4-g32/v:f16", "f16"]
+        asked = ["--context", "200", "--windows", "4", "--first-window", "3"]
+        asked += [part for codec in codecs for part in ("--codec", codec)]
+        mine, theirs = self.python(*asked), self.rust(*asked)
+        self.assert_same_keys(mine, theirs)
+        for key in ("schema", "protocol", "context", "prefix", "first_window", "windows"):
+            self.assertEqual(mine[key], theirs[key], key)
+        for key in ("scored_tokens", "bos_id", "text"):
+            self.assertEqual(mine[key], theirs[key], key)
+        for key, value in theirs["model"].items():
+            if key != "source":
+                self.assertEqual(mine["model"][key], value, key)
+        self.assert_near(mine["baseline"], theirs["baseline"], 5e-4)
+        self.assertEqual([codec["codec"] for codec in mine["codecs"]], codecs)
+        for codec, expected in zip(mine["codecs"], theirs["codecs"]):
+            with self.subTest(codec["codec"]):
+                self.assert_near(codec["nll_per_window"], expected["nll_per_window"], 5e-4)
+                self.assertEqual(codec["bits_per_value"], expected["bits_per_value"])
+                self.assertEqual(codec["verdict"], expected["verdict"])
+                for part in ("key", "value"):
+                    self.assert_near(codec[part], expected[part], 1e-3)
+                self.assert_near(codec["layers"], expected["layers"], 1e-3)
+                # The control's divergence is that of rounding noise, in both programs.
+                if codec["codec"] != "f16":
+                    for figure in ("kld_mean", "kld_mean_ci95", "kld_p99", "rms_delta_p"):
+                        self.assert_near(codec[figure], expected[figure], 0.03)
+                    ends, other = (c["mean_log_ratio_ci95"] for c in (codec, expected))
+                    self.assertTrue(all(abs(a - b) < 1e-5 for a, b in zip(ends, other)))
+
+    def assert_same_keys(self, mine: Any, theirs: Any, place: str = "") -> None:
+        """Every key of ``kvgauge validate --json`` is there; more may be."""
+        if isinstance(theirs, dict) and place != ".model.files_sha256":
+            for key, value in theirs.items():
+                self.assertIn(key, mine, place)
+                self.assert_same_keys(mine[key], value, f"{place}.{key}")
+        elif isinstance(theirs, list):
+            for item, other in zip(mine, theirs):
+                self.assert_same_keys(item, other, place + "[]")
+
+    def assert_near(self, mine: Any, theirs: Any, relative: float) -> None:
+        if isinstance(theirs, dict):
+            for key, value in theirs.items():
+                self.assert_near(mine[key], value, relative)
+        elif isinstance(theirs, list):
+            self.assertEqual(len(mine), len(theirs))
+            for item, other in zip(mine, theirs):
+                self.assert_near(item, other, relative)
+        elif isinstance(theirs, float):
+            self.assertAlmostEqual(mine, theirs, delta=relative * abs(theirs))
+        else:
+            self.assertEqual(mine, theirs)
+
+    def test_what_kvgauge_extracts_is_the_cache_that_transformers_makes(self) -> None:
+        import torch
+        from transformers import AutoConfig
+
+        path = self.folder / "cache.safetensors"
+        asked = ["--text", str(TEXT), "--context", "64", "--first-window", "2", "--tokens", "40"]
+        command = [need_kvgauge(), "extract", "--model", "builtin", *asked, "--dtype", "f32"]
+        subprocess.run([*command, "--output", str(path)], stdout=subprocess.PIPE, check=True)
+        found = cache_layers(load_kv_cache(path))
+
+        source = _model.Source.parse(str(BUILTIN), None)
+        tokenizer = _model.open_tokenizer(source, AutoConfig.from_pretrained(BUILTIN))
+        tokens = tokenizer.encode(TEXT.read_text(encoding="utf-8"))[128 : 128 + 40]
+        with torch.no_grad():
+            output = _model.load_model(source, "sdpa", "cpu")(torch.tensor([tokens]))
+        expected = cache_layers(output.past_key_values)
+        self.assertEqual(len(found), len(expected))
+        for mine, theirs in zip(found, expected):
+            for tensor, other in zip(mine, theirs):
+                self.assertEqual(tensor.shape, other.shape)
+                error = (tensor - other).abs().max() / other.abs().max()
+                self.assertLess(float(error), 1e-5)
+
+    def test_bos_when_asked_for(self) -> None:
+        asked = ["--context", "64", "--windows", "1", "--bos", "always"]
+        mine, theirs = self.python(*asked), self.rust(*asked)
+        self.assertEqual((mine["bos_id"], theirs["bos_id"]), (0, 0))
+        self.assert_near(mine["baseline"], theirs["baseline"], 5e-4)
+
+    def test_files_in_sixteen_bits_and_eager_attention(self) -> None:
+        asked = ["--context", "64", "--windows", "2"]
+        exact = self.python(*asked)
+        for dtype in ("f16", "bf16"):
+            short = self.python(*asked, "--cache-dtype", dtype, "--attention", "eager")
+            self.assertEqual(short["config"]["cache_dtype"], dtype)
+            self.assert_near(short["baseline"], exact["baseline"], 1e-5)
+            codec, expected = short["codecs"][0], exact["codecs"][0]
+            self.assertEqual(codec["bits_per_value"], expected["bits_per_value"])
+            self.assert_near(codec["nll_per_window"], expected["nll_per_window"], 5e-3)
+            self.assertAlmostEqual(codec["key"]["snr_db"], expected["key"]["snr_db"], delta=0.2)
+
+    def test_the_table_the_file_and_the_exit_status(self) -> None:
+        output = self.folder / "result.json"
+        asked = ["--model", str(BUILTIN), "--text", str(TEXT), "--context", "64", "--windows", "2"]
+        status, out, err = run(
+            *asked, "--strict", "--max-ppl-increase", "-50", "--output", str(output)
+        )
+        self.assertEqual((status, err), (1, ""))
+        self.assertIn("int4-g64: FAIL: the whole interval is above the limit of -50 %", out)
+        self.assertIn("2 of 2321 x 64 tokens, no BOS: 32 compressed, 31 scored in each", out)
+        self.assertTrue(out.isascii())
+        self.assertEqual(json.loads(output.read_text())["codecs"][0]["verdict"], "fail")
+        self.assert_only("result.json")
+
+    def test_what_the_model_refuses(self) -> None:
+        short = self.folder / "short"
+        short.write_text("A few words.")
+        asked = ["--model", str(BUILTIN), "--text", str(TEXT)]
+        for arguments, expected in (
+            ([*asked, "--context", "2000"], "expected at most 1024"),
+            ([*asked, "--context", "8", "--codec", "int4-g1024"], "at most 512 values"),
+            ([*asked, "--first-window", "1000000"], "--first-window"),
+            ([*asked[:3], str(short)], "at least 1024 tokens"),
+        ):
+            status, out, err = run(*arguments)
+            self.assertEqual((status, out), (2, ""))
+            self.assertIn(expected, err)
+
+    def test_a_note_where_the_text_ends_early(self) -> None:
+        short = self.folder / "short"
+        short.write_bytes(TEXT.read_bytes()[:600])
+        status, _, err = run("--model", str(BUILTIN), "--text", str(short), "--context", "64")
+        self.assertEqual(status, 0)
+        self.assertRegex(err, r"\Anote: windows: [0-9]+ instead of 20, the text ends there\n\Z")
+
+
+class Untouched(FolderTest):
+    @classmethod
+    def setUpClass(cls) -> None:
+        need_modules("torch", "transformers", "safetensors")
+        need_kv_compress()
+
+    def test_a_lossless_round_trip_changes_nothing(self) -> None:
+        """A cache that the codec leaves as it is gives the baseline's very logits, which shows
+        that no arm sees what another arm appended to the cache."""
+        import torch
+        from transformers import LlamaConfig, LlamaForCausalLM
+
+        torch.manual_seed(2)
+        config = LlamaConfig(
+            vocab_size=40,
+            hidden_size=32,
+            intermediate_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+        )
+        model = LlamaForCausalLM(config).eval()
+        for layer in model.model.layers:
+            # Keys and values of zero survive every codec.
+            torch.nn.init.zeros_(layer.self_attn.k_proj.weight)
+            torch.nn.init.zeros_(layer.self_attn.v_proj.weight)
+        windows = [torch.randint(40, (12,)).tolist() for _ in range(3)]
+        told: List[int] = []
+        result = perplexity.evaluate(
+            model, windows, ["int4-g8", "f16"], folder=str(self.folder), advanced=told.append
+        )
+        for outcome in result.codecs:
+            scores = [score for window in outcome.scores for score in window]
+            self.assertEqual({score.kld for score in scores}, {0.0})
+            nll = [[score.nll for score in window] for window in outcome.scores]
+            self.assertEqual(nll, result.baseline)
+            self.assertEqual(outcome.layers[1][0].error, 0.0)
+        self.assertEqual(sum(told), 3 * (6 + 3 * 5))
+        self.assertEqual(result.cache_shape, (1, 16))
+        self.assert_only()
+
+
+if __name__ == "__main__":
+    unittest.main()
