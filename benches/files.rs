@@ -36,7 +36,7 @@ fn main() {
         compare("decompress", "restored", "restored", &decompress.concat(), sync);
     }
     let mut times: Vec<f64> = (0..TINY_ROUNDS)
-        .map(|_| seconds(|| drop(run(&["--input", "tiny", "--metrics-only"]))))
+        .map(|_| seconds(|| _ = run(&["--input", "tiny", "--metrics-only"])))
         .collect();
     times.sort_by(f64::total_cmp);
     println!("--metrics-only on a tiny file: {:.2} ms", 1e3 * times[TINY_ROUNDS / 2]);
@@ -87,6 +87,10 @@ fn run(arguments: &[&str]) -> u64 {
     }
 }
 
+fn settle() {
+    _ = Command::new("sync").arg("-f").arg(".").status();
+}
+
 fn seconds(work: impl FnOnce()) -> f64 {
     let clock = Instant::now();
     work();
@@ -99,20 +103,23 @@ fn compare(name: &str, copied: &str, output: &str, arguments: &[&str], sync: boo
     run(arguments);
     let (mut alone, mut synced, mut times, mut peak) = (Vec::new(), Vec::new(), Vec::new(), 0);
     for _ in 0..ROUNDS {
+        // Neither replaces a file, which takes time, nor writes while another still waits for
+        // the disk.
         _ = fs::remove_file("copy");
+        settle();
         let copy = seconds(|| {
             let status = Command::new("cp").args([copied, "copy"]).status().expect("cp");
             assert!(status.success());
         });
         let wait = seconds(|| File::open("copy").and_then(|f| f.sync_all()).expect("synced"));
-        // Neither replaces a file: freeing the old one takes time too.
         _ = fs::remove_file(output);
+        settle();
         let ours = seconds(|| peak = peak.max(run(arguments)));
         alone.push(ours / copy);
         synced.push(ours / (copy + wait));
         times.push(ours);
     }
-    let mut show = |of: &str, ratios: &mut Vec<f64>| {
+    let show = |of: &str, ratios: &mut Vec<f64>| {
         ratios.sort_by(f64::total_cmp);
         let (low, mid, high) = (ratios[0], ratios[ROUNDS / 2], ratios[ROUNDS - 1]);
         println!("  {of:<22} {mid:.2} ({low:.2} … {high:.2})");

@@ -1,7 +1,7 @@
 //! What differs between operating systems.
 
-use std::fs::{File, Metadata};
-use std::io::{Error, ErrorKind, Result};
+use std::fs::File;
+use std::io::{ErrorKind, Result};
 use std::path::Path;
 
 /// The most memory this process ever had resident, bytes; `None` where the system does not say.
@@ -64,7 +64,7 @@ pub fn same_file(a: &Path, b: &Path) -> bool {
     #[cfg(unix)]
     {
         use std::os::unix::fs::MetadataExt;
-        let identity = |path: &Path| path.metadata().ok().map(|m: Metadata| (m.dev(), m.ino()));
+        let identity = |path: &Path| path.metadata().ok().map(|found| (found.dev(), found.ino()));
         identity(a).is_some() && identity(a) == identity(b)
     }
     #[cfg(not(unix))]
@@ -94,7 +94,7 @@ pub fn unnamed_file(folder: &Path) -> Result<File> {
             Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {
                 Err(ErrorKind::Unsupported.into())
             }
-            Err(e) => Err(Error::from(e)),
+            Err(e) => Err(e.into()),
         }
     }
     #[cfg(not(target_os = "linux"))]
@@ -120,10 +120,15 @@ pub fn name_file(file: &File, path: &Path) -> Result<()> {
     }
 }
 
-/// Makes a rename in `folder` survive a power cut, where folders can be synced.
+/// Makes a rename in `folder` survive a power cut, where folders can be opened and synced: the
+/// file has its name already, and what cannot be done about it is no reason to deny that.
 pub fn sync_folder(folder: &Path) -> Result<()> {
     #[cfg(unix)]
-    File::open(folder)?.sync_all()?;
+    match File::open(folder).and_then(|folder| folder.sync_all()) {
+        Err(e) if e.kind() == ErrorKind::PermissionDenied => {}
+        Err(e) if matches!(e.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => {}
+        synced => synced?,
+    }
     #[cfg(not(unix))]
     let _ = folder;
     Ok(())

@@ -1,9 +1,10 @@
 //! Files that appear whole or not at all.
 //!
-//! Bytes go to a file in the target's folder that has no name (Linux) or a hidden one
-//! (elsewhere); [`NewFile::commit`] syncs it and gives it the target's name in one step. Until
-//! then the old file stays as it was, and a run that is killed leaves nothing behind (elsewhere
-//! than on Linux: the hidden file).
+//! Bytes go to a file in the target's folder that has no name, where the system has such files
+//! (Linux, on most file systems), or a hidden one; [`NewFile::commit`] syncs it and gives it the
+//! target's name in one step. Until then the old file stays as it was. A run that is killed
+//! leaves nothing behind where the file had no name, but for the moment in which a whole one is
+//! about to replace another; elsewhere it leaves the hidden file.
 
 use crate::error::{Error, Result};
 use crate::platform;
@@ -52,6 +53,9 @@ impl NewFile {
         if existing == Existing::Keep && target.symlink_metadata().is_ok() {
             return Err(taken(target));
         }
+        if target.is_symlink() && !target.exists() {
+            return refuse("a link that leads nowhere");
+        }
         // A link stays a link: what it leads to is replaced.
         let target = target.canonicalize().unwrap_or_else(|_| target.to_path_buf());
         let folder = match target.parent() {
@@ -63,6 +67,11 @@ impl NewFile {
                 .within(format!("cannot write {}", target.display()))
                 .hint("choose a folder that exists and can be written to")
         })?;
+        // Who could not read the old file cannot read the new one.
+        if let Ok(old) = target.metadata() {
+            let kept = file.set_permissions(old.permissions());
+            kept.map_err(|e| Error::system(format!("{}: {e}", target.display())))?;
+        }
         Ok(Self { target, folder, existing, file, hidden })
     }
 

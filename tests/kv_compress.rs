@@ -5,6 +5,7 @@
 #[allow(dead_code)]
 mod cli;
 #[path = "common/zoo.rs"]
+#[allow(dead_code)]
 mod zoo;
 
 use cli::{Answer, run_command};
@@ -293,6 +294,41 @@ fn help_names_every_flag_and_the_exit_status() {
     }
     assert!(help.contains("Exit status") && help.contains("-group-size"), "{help}");
     assert!(folder.run("--version").succeeds().stdout.starts_with("kv-compress "));
+}
+
+#[test]
+fn the_number_of_threads_changes_no_byte() {
+    let folder = Folder::new();
+    let values = zoo::numbers(1_500_000, 3);
+    let tensors = [
+        zoo::tensor("a.key", Dtype::F16, &[1_500_000 / 80, 80], &values),
+        zoo::tensor("b.key", Dtype::F32, &[1_000_000], &values[..1_000_000]),
+    ];
+    write_file(&folder.path("long"), &tensors, None).unwrap();
+    folder.run("-input long -output one -threads 1 -per-tensor").succeeds();
+    for threads in [2, 3, 8] {
+        folder.run(&format!("-input long -output more -threads {threads} -force")).succeeds();
+        assert_eq!(folder.read("more"), folder.read("one"), "{threads} threads");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn permissions_links_and_folders() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let folder = Folder::new();
+    fs::write(folder.path("private"), "old").unwrap();
+    fs::set_permissions(folder.path("private"), fs::Permissions::from_mode(0o600)).unwrap();
+    folder.run("-input cache.safetensors -output private -force").succeeds();
+    let mode = fs::metadata(folder.path("private")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    symlink("nowhere", folder.path("dangling")).unwrap();
+    folder.run("-input cache.safetensors -output dangling -force").is_refused(&["leads nowhere"]);
+    assert!(folder.path("dangling").is_symlink());
+    // Names that look like flags.
+    fs::copy(folder.path("private"), folder.path("-packed")).unwrap();
+    folder.run("inspect -- -packed").succeeds();
+    folder.run("-input ./-packed -decompress -output out").succeeds();
 }
 
 /// A file of 24 MB, for runs long enough to be disturbed.

@@ -249,7 +249,7 @@ fn table(contents: &Contents) -> String {
         _ = writeln!(
             text,
             "codec {}, {} bytes before, ratio {:.3}, {} bits/value",
-            made.codec,
+            visible(&made.codec),
             made.original_size_bytes,
             made.compression_ratio,
             or_none(made.bits_per_value)
@@ -291,21 +291,18 @@ fn table(contents: &Contents) -> String {
     text
 }
 
-/// Turns the single dash of `-input` and its like into two. Values, numbers and -h, -V stay.
-pub fn with_double_dashes(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
-    let double = |argument: OsString| {
-        let text = argument.to_string_lossy();
-        let name = text.strip_prefix('-').filter(|name| {
-            name.len() > 1 && name.starts_with(|first: char| first.is_ascii_alphabetic())
-        });
-        match name {
-            Some(_) => {
-                let mut whole = OsString::from("-");
-                whole.push(&argument);
-                whole
-            }
-            None => argument,
+/// Turns the single dash of `-input` and its like into two, up to `--`. Values, numbers and -h,
+/// -V stay.
+pub fn with_double_dashes(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut flags = true;
+    let double = |word: OsString| {
+        let text = word.to_string_lossy();
+        flags &= text != "--";
+        let name = text.strip_prefix('-').filter(|name| name.len() > 1 && flags);
+        match name.is_some_and(|name| name.starts_with(|first: char| first.is_ascii_alphabetic())) {
+            true => [OsString::from("-"), word].into_iter().collect(),
+            false => word,
         }
     };
-    arguments.into_iter().map(double).collect()
+    words.into_iter().map(double).collect()
 }

@@ -30,7 +30,7 @@ pub fn compress(
     let source = Source::open(input)?;
     let at_input = |e: Error| e.within(input.display());
     let (header, bytes) = Header::read(&source)?;
-    if Manifest::announces(&bytes) {
+    if Manifest::announced(&header, &bytes).map_err(at_input)? {
         return Err(at_input(Error::input("compressed already"))
             .hint("-decompress restores the tensors; compress those"));
     }

@@ -187,8 +187,7 @@ impl Packed {
     }
 
     fn damaged(&self, tensor: &str, what: String) -> Error {
-        Error::input(format!("{}: damaged: tensor {tensor}: {what}", self.source.path().display()))
-            .hint("the file was changed since it was made: make it again")
+        manifest::damaged(format!("tensor {tensor}: {what}")).within(self.source.path().display())
     }
 
     pub fn summary(&self, restored: &Header) -> Summary {

@@ -30,7 +30,7 @@ enum Content {
 pub fn read_file(path: &Path) -> Result<TensorFile> {
     let source = Source::open(path)?;
     let (header, bytes) = Header::read(&source)?;
-    if !Manifest::announces(&bytes) {
+    if !Manifest::announced(&header, &bytes).map_err(|e| e.within(path.display()))? {
         let data = bytes.len() as u64;
         return Ok(TensorFile { content: Content::Plain { source, data }, header });
     }
@@ -75,7 +75,10 @@ impl TensorFile {
         let mut bytes = vec![0; tensor.bytes()];
         let start = tensor.info.data_offsets.0 as u64;
         match &self.content {
-            Content::Plain { source, data } => source.read_at(&mut bytes, data + start)?,
+            Content::Plain { source, data } => {
+                source.read_at(&mut bytes, data + start)?;
+                source.check_unchanged()?;
+            }
             Content::Packed(packed) => {
                 let all = Mutex::new(&mut bytes);
                 packed.decode(index..index + 1, &self.header, &(), |_, offset, piece| {

@@ -54,7 +54,7 @@ pub fn inspect(path: &Path, verify: bool, report: &dyn Report) -> Result<Content
     let source = Source::open(path)?;
     let file_size_bytes = source.len();
     let (header, bytes) = Header::read(&source)?;
-    if !Manifest::announces(&bytes) {
+    if !Manifest::announced(&header, &bytes).map_err(|e| e.within(path.display()))? {
         let tensors = header.tensors.into_iter().map(|tensor| Item {
             codec: "none".into(),
             stored_bytes: tensor.bytes() as u64,

@@ -6,7 +6,7 @@ use crate::codec::{Codec, Distortion, TensorCodec};
 use crate::error::{Error, Result};
 use safetensors::Dtype;
 use safetensors::tensor::TensorInfo;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::cmp::Reverse;
 use std::collections::HashSet;
 use std::ops::Range;
@@ -36,7 +36,7 @@ pub struct Manifest {
     /// Over all compressed tensors, measured when the file was made.
     pub quality: Quality,
     /// The source's own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "not_null")]
     pub metadata: Option<TextMap>,
     /// In the source's order.
     pub tensors: Vec<Record>,
@@ -45,9 +45,24 @@ pub struct Manifest {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Quality {
+    #[serde(deserialize_with = "or_null")]
     pub rmse: Option<f64>,
+    #[serde(deserialize_with = "or_null")]
     pub snr_db: Option<f64>,
+    #[serde(deserialize_with = "or_null")]
     pub cosine_similarity: Option<f64>,
+}
+
+/// A field that has to be there and may be null.
+fn or_null<'de, D: Deserializer<'de>>(json: D) -> std::result::Result<Option<f64>, D::Error> {
+    Option::deserialize(json)
+}
+
+/// A field that may be left out and must not be null.
+fn not_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    json: D,
+) -> std::result::Result<Option<T>, D::Error> {
+    T::deserialize(json).map(Some)
 }
 
 /// One tensor of the source.
@@ -60,10 +75,10 @@ pub struct Record {
     /// Of its stored parts, one after the other; eight hexadecimal digits.
     pub crc32: String,
     /// Left out where it is the file's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "not_null")]
     codec: Option<String>,
     /// Of a tensor in INT4: scales are stored divided by two to this power.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "not_null")]
     pub exponent: Option<i32>,
 }
 
@@ -127,29 +142,22 @@ impl Manifest {
     /// How each tensor is stored, and the header of the file that holds them, as yet without
     /// metadata.
     pub fn layout(&self) -> Result<(Vec<Stored>, Header)> {
+        let of_file: Codec = self.codec.parse()?;
+        if of_file.to_string() != self.codec {
+            return Err(Error::input(format!("codec {of_file} by another name: {:?}", self.codec)));
+        }
         let mut codecs = Vec::with_capacity(self.tensors.len());
         for record in &self.tensors {
             if record.name == METADATA {
                 return Err(Error::input(format!("a tensor of the name {METADATA}")));
             }
-            let codec = record.codec(&self.codec);
-            codecs.push(codec.map_err(|e| e.within(format!("tensor {}", record.name)))?);
+            let codec = record.codec(&of_file);
+            codecs.push(codec.map_err(|e| e.within(format!("tensor {:?}", record.name)))?);
         }
-        // A source may hold `x` and `x.codes`: more dots then, until all names differ.
-        let mut dots = String::from(".");
-        let mut parts = loop {
-            let parts: Vec<Part> = (self.tensors.iter().zip(&codecs).enumerate())
-                .flat_map(|(owner, (record, codec))| record.parts(owner, *codec, &dots))
-                .collect();
-            let mut names = HashSet::new();
-            if parts.iter().all(|part| names.insert(part.name.as_str())) {
-                break parts;
-            }
-            if dots.len() > self.tensors.len() {
-                return Err(Error::input("two tensors have one name"));
-            }
-            dots.push('.');
-        };
+        let dots = ".".repeat(self.dots(&codecs));
+        let mut parts: Vec<Part> = (self.tensors.iter().zip(&codecs).enumerate())
+            .flat_map(|(owner, (record, codec))| record.parts(owner, *codec, &dots))
+            .collect();
         // Wide types first: every tensor is aligned, as the safetensors library does it.
         parts.sort_by_key(|part| Reverse(part.dtype.bitsize()));
         let mut stored: Vec<Stored> =
@@ -169,6 +177,31 @@ impl Manifest {
             header.tensors.push(Tensor { name: part.name, info });
         }
         Ok((stored, header))
+    }
+
+    /// How many dots stand before the names of parts: the fewest with which no part has the name
+    /// of a tensor that is stored unchanged, as a source with `x` and `x.codes` would have it.
+    fn dots(&self, codecs: &[Option<TensorCodec>]) -> usize {
+        let with_codec = |wanted: bool| {
+            let records = self.tensors.iter().zip(codecs);
+            records.filter(move |(_, codec)| codec.is_some() == wanted)
+        };
+        let compressed: HashSet<&str> = with_codec(true).map(|(r, _)| r.name.as_str()).collect();
+        let lengths: HashSet<usize> = compressed.iter().map(|name| name.len()).collect();
+        let mut taken = HashSet::new();
+        for (record, _) in with_codec(false) {
+            for part in ["scales", "codes", "values"] {
+                let Some(mut base) = record.name.strip_suffix(part) else { continue };
+                let mut dots = 0;
+                while let Some(shorter) = base.strip_suffix('.') {
+                    (base, dots) = (shorter, dots + 1);
+                    if lengths.contains(&base.len()) && compressed.contains(base) {
+                        taken.insert(dots);
+                    }
+                }
+            }
+        }
+        (1..).find(|dots| !taken.contains(dots)).unwrap_or(1)
     }
 
     /// The file up to its first tensor. Its length depends on names, shapes and codecs only:
@@ -201,18 +234,25 @@ impl Manifest {
         format!("{} {}", self.format, self.version)
     }
 
-    /// Whether a file's first bytes are those of a compressed one.
-    pub fn announces(bytes: &[u8]) -> bool {
-        bytes.get(LENGTH_BYTES..).is_some_and(|json| json.starts_with(OPENING.as_bytes()))
+    /// Whether a file is compressed, by its header, as parsed and as `bytes`. One that was, and
+    /// begins otherwise now, is damaged and not plain.
+    pub fn announced(header: &Header, bytes: &[u8]) -> Result<bool> {
+        if bytes.get(LENGTH_BYTES..).is_some_and(|json| json.starts_with(OPENING.as_bytes())) {
+            return Ok(true);
+        }
+        let format = format!(r#""format":"{FORMAT}""#);
+        if header.metadata.iter().flatten().any(|(_, text)| text.contains(&format)) {
+            return Err(damaged("the header does not begin as that of a compressed file"));
+        }
+        Ok(false)
     }
 
     /// Reads and checks a compressed file's header, given as parsed and as `bytes`.
     pub fn from_header(header: &Header, mut bytes: Vec<u8>) -> Result<(Self, Vec<Stored>)> {
-        const MADE_BY: &str = "compressed files are made by kv-compress";
-        let broken = |what: String| Error::input(format!("damaged: {what}")).hint(MADE_BY);
         let at = LENGTH_BYTES + OPENING.len();
-        if !Self::announces(&bytes) {
-            return Err(Error::input("not a file made by kv-compress").hint(MADE_BY));
+        if !Self::announced(header, &bytes)? {
+            return Err(Error::input("not a file made by kv-compress")
+                .hint("it holds plain tensors already; only compressed files are decompressed"));
         }
         let found = bytes.get(at..at + BLANK.len()).map(<[u8]>::to_vec).unwrap_or_default();
         if let Some(place) = bytes.get_mut(at..at + BLANK.len()) {
@@ -221,20 +261,21 @@ impl Manifest {
         let expected = hex(crc32fast::hash(&bytes));
         if found != expected.as_bytes() {
             let found = String::from_utf8_lossy(&found).into_owned();
-            return Err(broken(format!(
+            return Err(damaged(format!(
                 "header: expected the checksum {expected}, found {found:?}"
             ))
             .hint("the file was changed or cut since it was made: make it again"));
         }
-        let json = header.metadata.as_ref().and_then(|metadata| metadata.get(KEY));
-        let json = json.ok_or_else(|| broken("header: no entry kvgauge".into()))?;
+        let only = header.metadata.as_ref().filter(|metadata| metadata.len() == 1);
+        let json = only.and_then(|metadata| metadata.get(KEY));
+        let json = json.ok_or_else(|| damaged("header: expected one entry, kvgauge"))?;
         // The version first: a later one may have fields that this one does not know.
         #[derive(Deserialize)]
         struct Stamp {
             format: String,
             version: u32,
         }
-        let parse = |e: serde_json::Error| broken(format!("header: {e}"));
+        let parse = |e: serde_json::Error| damaged(format!("header: {e}"));
         let stamp: Stamp = serde_json::from_str(json).map_err(parse)?;
         if stamp.format != FORMAT || stamp.version != VERSION {
             return Err(Error::input(format!(
@@ -244,9 +285,9 @@ impl Manifest {
             .hint(format!("kvgauge {} reads version {VERSION}", env!("CARGO_PKG_VERSION"))));
         }
         let manifest: Self = serde_json::from_str(json).map_err(parse)?;
-        let (stored, parts) = manifest.layout()?;
+        let (stored, parts) = manifest.layout().map_err(|e| damaged(format!("header: {e}")))?;
         if parts.tensors != header.tensors {
-            return Err(broken("header: tensors and kvgauge entry do not agree".into()));
+            return Err(damaged("header: tensors and kvgauge entry do not agree"));
         }
         Ok((manifest, stored))
     }
@@ -274,6 +315,12 @@ impl Manifest {
     }
 }
 
+/// What no writer writes.
+pub fn damaged(what: impl std::fmt::Display) -> Error {
+    Error::input(format!("damaged: {what}"))
+        .hint("the file was changed or cut since it was made: make it again")
+}
+
 /// A tensor of the compressed file.
 struct Part {
     /// Index of the tensor it belongs to.
@@ -284,19 +331,16 @@ struct Part {
 }
 
 impl Record {
-    fn codec(&self, of_file: &str) -> Result<Option<TensorCodec>> {
-        let name = self.codec.as_deref().unwrap_or(of_file);
-        if name == UNCHANGED {
-            return match self.exponent {
-                None => Ok(None),
-                Some(_) => Err(Error::input("an exponent of values that are stored unchanged")),
-            };
-        }
-        let codec: Codec = name.parse()?;
-        if codec.key != codec.value || codec.to_string() != name {
-            return Err(Error::input(format!("expected one codec by its own name, found {name}")));
-        }
-        let codec = codec.key;
+    /// `of_file`: what holds where the record names none.
+    fn codec(&self, of_file: &Codec) -> Result<Option<TensorCodec>> {
+        let one_for_all = of_file.key == of_file.value;
+        let codec = match self.codec.as_deref() {
+            Some(UNCHANGED) if self.exponent.is_none() => return Ok(None),
+            None if one_for_all => of_file.key,
+            Some(own) if !one_for_all && of_file.key.to_string() == own => of_file.key,
+            Some(own) if !one_for_all && of_file.value.to_string() == own => of_file.value,
+            own => return Err(Error::input(format!("codec {own:?} in a file of {of_file}"))),
+        };
         if !is_float(self.dtype) {
             return Err(Error::input(format!("codec {codec} for a tensor of {:?}", self.dtype)));
         }

@@ -28,9 +28,12 @@ impl Plan {
     /// The codec of each tensor; `None`: stored unchanged.
     pub fn assign(&self, header: &Header) -> Result<Vec<Option<TensorCodec>>> {
         let found = |pattern: &Pattern| header.tensors.iter().any(|t| pattern.matches(&t.name));
-        if let Some(pattern) = self.include.iter().find(|pattern| !found(pattern)) {
-            return Err(Error::input(format!("--include {pattern}: no tensor of such a name"))
-                .hint("`kv-compress inspect FILE` lists the names; quote the pattern"));
+        // A mistyped --exclude would compress what was to stay as it is.
+        for (flag, patterns) in [("--include", &self.include), ("--exclude", &self.exclude)] {
+            if let Some(pattern) = patterns.iter().find(|pattern| !found(pattern)) {
+                return Err(Error::input(format!("{flag} {pattern}: no tensor of such a name"))
+                    .hint("`kv-compress inspect FILE` lists the names; quote the pattern"));
+            }
         }
         header.tensors.iter().map(|tensor| self.codec_of(tensor)).collect()
     }
@@ -77,15 +80,22 @@ enum Role {
 
 impl Role {
     /// By the last word of the name that says so: `layer.3.key`, `past_key_values.3.value`,
-    /// `key_cache.3`, `k_3`.
+    /// `key_cache.3`, `k_3`. The two words in one, as in `past_key_values.3.0`, say nothing.
     fn of(name: &str) -> Option<Self> {
-        name.rsplit(|c: char| !c.is_ascii_alphanumeric()).find_map(|word| {
-            match word.to_ascii_lowercase().as_str() {
-                "key" | "keys" | "k" => Some(Role::Key),
-                "value" | "values" | "v" => Some(Role::Value),
-                _ => None,
+        let role = |word: &str| match word.to_ascii_lowercase().as_str() {
+            "key" | "keys" | "k" => Some(Role::Key),
+            "value" | "values" | "v" => Some(Role::Value),
+            _ => None,
+        };
+        let mut words = name.rsplit(|c: char| !c.is_ascii_alphanumeric()).map(role).peekable();
+        while let Some(word) = words.next() {
+            let both = word == Some(Role::Value)
+                && words.next_if(|before| *before == Some(Role::Key)).is_some();
+            if word.is_some() && !both {
+                return word;
             }
-        })
+        }
+        None
     }
 }
 
@@ -101,7 +111,7 @@ mod tests {
         for name in ["layer.3.value", "past_key_values.3.value", "value_cache.0", "V"] {
             assert_eq!(Role::of(name), Some(Role::Value), "{name}");
         }
-        for name in ["", "monkey", "layer.3.keyed", "valued"] {
+        for name in ["", "monkey", "layer.3.keyed", "valued", "past_key_values.0.1", "kv.k_v"] {
             assert_eq!(Role::of(name), None, "{name}");
         }
     }
