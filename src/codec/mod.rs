@@ -11,6 +11,7 @@ mod element;
 pub mod int4;
 mod name;
 mod scalar;
+mod simd;
 
 pub use distortion::{Distortion, DistortionRun, DistortionSum};
 pub use element::Element;
