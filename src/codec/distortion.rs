@@ -4,14 +4,16 @@
 //! f32 where that is enough, and gives the same bits with any instruction set and any number
 //! of threads:
 //!
-//! - A *cell* is a run of values in one group and one head vector, cut further at [`CELL`]
-//!   values. It sums x², x·y, y² and (x − y)² in f32 in [`LANES`] lanes (the lane is the index
-//!   in the cell modulo 16) without fused multiply-add; x and y are divided by 2^e, e being the
-//!   tensor's exponent. Lanes are added in halves: i and i + 8, then i + 4, i + 2, i + 1.
-//! - Cells are added up in f64 to head vectors, and head vectors to a [`DistortionRun`], in
-//!   order; runs are joined in order.
-//! - A cell whose Σx² is below [`TRUSTED_ENERGY`] is worked out in f64 instead, from the values
-//!   themselves, one after the other: its squares would underflow.
+//! - A *cell* is a run of values in one block and one head vector, cut further at [`CELL`]
+//!   values. With e = x − y it sums x², x·e and e² in f32 in [`LANES`] lanes (the lane is the
+//!   index in the cell modulo 16) without fused multiply-add, x and y being divided by
+//!   2^exponent of the tensor. Lanes are added in halves: i and i + 8, i + 4, i + 2, i + 1.
+//! - A cell that f32 cannot be trusted with ([`is_trusted`]) is worked out in f64 instead, one
+//!   value after the other.
+//! - Cells are added up in f64 to head vectors, in order. Σx·y is Σx² − Σx·e and Σy² is
+//!   Σx² − 2Σx·e + Σe².
+//! - The whole head vectors of a block are added up in f64 in [`TOTAL_LANES`] lanes (the lane is
+//!   the index of the vector modulo 8), and those one after the other. Blocks follow in order.
 
 use super::Element;
 use super::int4::BlockLayout;
@@ -90,15 +92,18 @@ impl DistortionSum {
             add(0, *x, *y);
         }
         let [xx, yy, xy, ee] = sums.map(|lanes| lanes.iter().sum::<f64>());
-        self.add(VectorSums { sums: [xx, xy, yy, ee], values: x.len() as u64 });
-    }
-
-    #[inline(always)]
-    fn add(&mut self, vector: VectorSums) {
-        let [xx, xy, yy, ee] = vector.sums;
         self.energy += xx;
         self.error += ee;
         self.cosine += cosine(xx, xy, yy);
+        self.values += x.len() as u64;
+        self.vectors += 1;
+    }
+
+    fn add(&mut self, vector: VectorSums) {
+        let [xx, xe, ee] = vector.sums;
+        self.energy += xx;
+        self.error += ee;
+        self.cosine += cosine_of_error(xx, xe, ee);
         self.values += vector.values;
         self.vectors += 1;
     }
@@ -134,56 +139,86 @@ fn cosine(xx: f64, xy: f64, yy: f64) -> f64 {
     if product == 0.0 { without } else { cosine }
 }
 
+#[inline(always)]
+fn cosine_of_error(xx: f64, xe: f64, ee: f64) -> f64 {
+    cosine(xx, xx - xe, xx - 2.0 * xe + ee)
+}
+
 /// Values in a cell at most. Sixteen additions a lane keep f32 sums within 10⁻⁶ of the truth.
 pub(super) const CELL: usize = 256;
 pub(super) const LANES: usize = 16;
-/// Cells with less Σx² may have lost squares to underflow: 2⁻⁹⁰.
-pub(super) const TRUSTED_ENERGY: f32 = f32::from_bits((127 - 90) << 23);
-
-/// Σx², Σxy, Σy² and Σ(x − y)² of one cell.
-#[derive(Clone, Copy)]
-pub(super) struct CellSums(pub [f32; 4]);
-
-impl CellSums {
-    #[inline(always)]
-    pub fn of(x: &[f32], y: &[f32]) -> Self {
-        let mut sums = [[0f32; LANES]; 4];
-        let mut add = |lane: usize, x: f32, y: f32| {
-            sums[0][lane] += x * x;
-            sums[1][lane] += x * y;
-            sums[2][lane] += y * y;
-            sums[3][lane] += (x - y) * (x - y);
-        };
-        let ((x_chunks, x_rest), (y_chunks, y_rest)) =
-            (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());
-        for (x, y) in x_chunks.iter().zip(y_chunks) {
-            for lane in 0..LANES {
-                add(lane, x[lane], y[lane]);
-            }
-        }
-        for (lane, (x, y)) in x_rest.iter().zip(y_rest).enumerate() {
-            add(lane, *x, *y);
-        }
-        Self(sums.map(|mut lanes| {
-            for half in [8, 4, 2, 1] {
-                for lane in 0..half {
-                    lanes[lane] += lanes[lane + half];
-                }
-            }
-            lanes[0]
-        }))
-    }
-
-    #[inline(always)]
-    pub fn energy(self) -> f32 {
-        self.0[0]
-    }
+/// Whether f32 was good enough for the sums of a cell: not where squares may have underflowed
+/// (Σx² below 2⁻⁹⁰), nor where Σy² is what remains of terms that are more than eight times as
+/// large.
+#[inline(always)]
+pub(super) fn is_trusted(xx: f64, xe: f64, ee: f64) -> bool {
+    const LEAST_ENERGY: f64 = f64::from_bits((1023 - 90) << 52);
+    (xx >= LEAST_ENERGY) & ((xx - 2.0 * xe + ee) * 8.0 >= xx)
 }
 
-/// Σx², Σxy, Σy² and Σ(x − y)² of one head vector or a part of it.
+/// Σx², Σx·e and Σe² of a cell in f32.
+#[inline(always)]
+pub(super) fn cell_sums(x: &[f32], y: &[f32]) -> [f32; 3] {
+    let mut sums = [[0f32; LANES]; 3];
+    let mut add = |lane: usize, x: f32, y: f32| {
+        let e = x - y;
+        sums[0][lane] += x * x;
+        sums[1][lane] += x * e;
+        sums[2][lane] += e * e;
+    };
+    let ((x_chunks, x_rest), (y_chunks, y_rest)) = (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());
+    for (x, y) in x_chunks.iter().zip(y_chunks) {
+        for lane in 0..LANES {
+            add(lane, x[lane], y[lane]);
+        }
+    }
+    for (lane, (x, y)) in x_rest.iter().zip(y_rest).enumerate() {
+        add(lane, *x, *y);
+    }
+    sums.map(add_lanes)
+}
+
+#[inline(always)]
+pub(super) fn add_lanes(mut lanes: [f32; LANES]) -> f32 {
+    for half in [8, 4, 2, 1] {
+        for lane in 0..half {
+            lanes[lane] += lanes[lane + half];
+        }
+    }
+    lanes[0]
+}
+
+/// Σx², Σx·e and Σe² of a cell in f64.
+pub(super) fn exact_cell_sums<T: Element>(
+    original: &[T],
+    decoded: &[T],
+    exponent: i32,
+) -> [f64; 3] {
+    let mut sums = [0.0; 3];
+    // Usual, and fast.
+    if T::absmax(original) == 0.0 && T::absmax(decoded) == 0.0 {
+        return sums;
+    }
+    let unit = exp2(-exponent);
+    for (x, y) in original.iter().zip(decoded) {
+        let (x, y) = (f64::from(x.to_f32()) * unit, f64::from(y.to_f32()) * unit);
+        let e = x - y;
+        sums[0] += x * x;
+        sums[1] += x * e;
+        sums[2] += e * e;
+    }
+    sums
+}
+
+/// 2^n for the n that an exponent, or twice one, can be.
+fn exp2(n: i32) -> f64 {
+    f64::from_bits(((n.clamp(-1022, 1023) + 1023) as u64) << 52)
+}
+
+/// Σx², Σx·e and Σe² of one head vector or a part of it.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 struct VectorSums {
-    sums: [f64; 4],
+    sums: [f64; 3],
     values: u64,
 }
 
@@ -238,130 +273,127 @@ impl DistortionRun {
     }
 }
 
-/// 2^n for the n that twice an exponent can be.
-fn exp2(n: i32) -> f64 {
-    f64::from_bits(((n.clamp(-1022, 1023) + 1023) as u64) << 52)
-}
-
-/// Head vectors whose cosines are worked out together, so that they vectorise.
-const BATCH: usize = 32;
+/// Head vectors that [`RunBuilder::add_vectors`] takes together, so that they vectorise.
+pub(super) const BATCH: usize = 64;
+/// Lanes of the sums over head vectors.
+const TOTAL_LANES: usize = 8;
 
 /// Adds up the cells of a block, in order.
 pub(super) struct RunBuilder {
     head_dim: usize,
-    /// 2^2e, which the sums of cells are to be multiplied by.
-    unit: f64,
-    /// The head vector under way.
-    vector: [f64; 4],
-    /// Its values that are still to come.
+    exponent: i32,
+    /// The head vector under way: its sums so far, its values in this block (known in advance)
+    /// and those of them that are still to come.
+    open: [f64; 3],
+    values: usize,
     left: usize,
-    /// Its values that lie in this block; known in advance.
-    values: u64,
-    batch: [[f64; 4]; BATCH],
-    filled: usize,
     /// No boundary yet: the vector under way began before this block.
     entering: bool,
     first: VectorSums,
-    sum: DistortionSum,
+    /// Σ Σx², Σ Σe² and Σ cos over whole vectors.
+    totals: [[f64; TOTAL_LANES]; 3],
+    vectors: u64,
 }
 
 impl RunBuilder {
-    #[inline(always)]
     pub fn new(layout: BlockLayout, exponent: i32) -> Self {
         let head_dim = layout.head_dim.max(1);
         let left = head_dim - layout.start % head_dim;
         Self {
             head_dim,
-            unit: exp2(2 * exponent),
-            vector: [0.0; 4],
+            exponent,
+            open: [0.0; 3],
+            values: left,
             left,
-            values: left as u64,
-            batch: [[0.0; 4]; BATCH],
-            filled: 0,
             entering: left < head_dim,
             first: VectorSums::default(),
-            sum: DistortionSum::default(),
+            totals: [[0.0; TOTAL_LANES]; 3],
+            vectors: 0,
         }
     }
 
-    /// Length of the next cell where the group has `group_left` more values.
+    /// Length of the next cell, where the block is long enough.
     #[inline(always)]
-    pub fn next_cell(&self, group_left: usize) -> usize {
-        group_left.min(self.left).min(CELL)
+    pub fn next_cell(&self) -> usize {
+        self.left.min(CELL)
+    }
+
+    /// From here on every cell is a head vector, but for one that the block's end cuts off.
+    #[inline(always)]
+    pub fn cells_are_vectors(&self) -> bool {
+        !self.entering && self.left == self.head_dim && self.head_dim <= CELL
     }
 
     /// The next `len` values; no more than [`Self::next_cell`] says.
     #[inline(always)]
-    pub fn add(&mut self, cell: CellSums, len: usize) {
-        self.add_f64(cell.0.map(|sum| f64::from(sum) * self.unit), len);
-    }
-
-    /// As [`Self::add`], in f64 and from the values as they are.
-    #[cold]
-    pub fn add_exact<T: Element>(&mut self, original: &[T], decoded: &[T]) {
-        let mut sums = [0.0; 4];
-        for (x, y) in original.iter().zip(decoded) {
-            let (x, y) = (f64::from(x.to_f32()), f64::from(y.to_f32()));
-            sums[0] += x * x;
-            sums[1] += x * y;
-            sums[2] += y * y;
-            sums[3] += (x - y) * (x - y);
-        }
-        self.add_f64(sums, original.len());
-    }
-
-    #[inline(always)]
-    fn add_f64(&mut self, sums: [f64; 4], len: usize) {
-        for (sum, more) in self.vector.iter_mut().zip(sums) {
+    pub fn add(&mut self, cell: [f64; 3], len: usize) {
+        for (sum, more) in self.open.iter_mut().zip(cell) {
             *sum += more;
         }
         self.left -= len;
-        if self.left == 0 {
-            self.end_vector();
+        if self.left > 0 {
+            return;
         }
-    }
-
-    #[inline(always)]
-    fn end_vector(&mut self) {
         if self.entering {
-            self.first = VectorSums { sums: self.vector, values: self.values };
+            self.first = VectorSums { sums: self.open, values: self.values as u64 };
             self.entering = false;
         } else {
-            self.batch[self.filled] = self.vector;
-            self.filled += 1;
-            if self.filled == BATCH {
-                self.flush();
+            let [xx, xe, ee] = self.open;
+            let lane = (self.vectors % TOTAL_LANES as u64) as usize;
+            let terms = [xx, ee, cosine_of_error(xx, xe, ee)];
+            for (totals, term) in self.totals.iter_mut().zip(terms) {
+                totals[lane] += term;
+            }
+            self.vectors += 1;
+        }
+        self.open = [0.0; 3];
+        self.left = self.head_dim;
+        self.values = self.head_dim;
+    }
+
+    /// The next `count` whole head vectors, where cells are vectors. Only the block's last call
+    /// may take less than [`BATCH`].
+    #[inline(always)]
+    pub fn add_vectors(&mut self, [xx, xe, ee]: &[[f64; BATCH]; 3], count: usize) {
+        let mut cosines = [0.0; BATCH];
+        for (index, cosine) in cosines.iter_mut().enumerate() {
+            *cosine = cosine_of_error(xx[index], xe[index], ee[index]);
+        }
+        for (totals, terms) in self.totals.iter_mut().zip([xx, ee, &cosines]) {
+            if count == BATCH {
+                for terms in terms.as_chunks::<TOTAL_LANES>().0 {
+                    for (total, term) in totals.iter_mut().zip(terms) {
+                        *total += term;
+                    }
+                }
+            } else {
+                for (index, term) in terms[..count].iter().enumerate() {
+                    totals[index % TOTAL_LANES] += term;
+                }
             }
         }
-        self.vector = [0.0; 4];
-        self.left = self.head_dim;
-        self.values = self.head_dim as u64;
+        self.vectors += count as u64;
     }
 
-    #[inline(always)]
-    fn flush(&mut self) {
-        let mut cosines = [0.0; BATCH];
-        for (cosine_, [xx, xy, yy, _]) in cosines.iter_mut().zip(&self.batch) {
-            *cosine_ = cosine(*xx, *xy, *yy);
-        }
-        for ([xx, _, _, ee], cosine) in self.batch.iter().zip(cosines).take(self.filled) {
-            self.sum.energy += xx;
-            self.sum.error += ee;
-            self.sum.cosine += cosine;
-        }
-        self.sum.values += (self.filled * self.head_dim) as u64;
-        self.sum.vectors += self.filled as u64;
-        self.filled = 0;
-    }
-
-    #[inline(always)]
-    pub fn finish(mut self) -> DistortionRun {
-        self.flush();
-        let open = VectorSums { sums: self.vector, values: self.values - self.left as u64 };
+    /// The block ends here.
+    pub fn finish(self) -> DistortionRun {
+        let unit = exp2(2 * self.exponent);
+        let scaled = |mut vector: VectorSums| {
+            vector.sums = vector.sums.map(|sum| sum * unit);
+            vector
+        };
+        let open = scaled(VectorSums { sums: self.open, values: (self.values - self.left) as u64 });
         if self.entering {
-            DistortionRun { first: open, rest: None }
-        } else {
-            DistortionRun { first: self.first, rest: Some((self.sum, open)) }
+            return DistortionRun { first: open, rest: None };
         }
+        let [energy, error, cosine] = self.totals.map(|lanes| lanes.iter().sum::<f64>());
+        let sum = DistortionSum {
+            energy: energy * unit,
+            error: error * unit,
+            cosine,
+            values: self.vectors * self.head_dim as u64,
+            vectors: self.vectors,
+        };
+        DistortionRun { first: scaled(self.first), rest: Some((sum, open)) }
     }
 }

@@ -3,9 +3,34 @@
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
+/// Which of the three types: kernels are written for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    F16,
+    Bf16,
+    F32,
+}
+
+/// Out of reach for other crates: vector kernels read memory as what `KIND` says.
+pub trait Sealed {
+    const KIND: Kind;
+}
+
+impl Sealed for f16 {
+    const KIND: Kind = Kind::F16;
+}
+
+impl Sealed for bf16 {
+    const KIND: Kind = Kind::Bf16;
+}
+
+impl Sealed for f32 {
+    const KIND: Kind = Kind::F32;
+}
+
 /// A float that widens to f32 exactly. Conversions take slices: the half types have
 /// instructions for whole vectors and none for one value.
-pub trait Element: bytemuck::Pod + Default + Send + Sync {
+pub trait Element: Sealed + bytemuck::Pod + Default + Send + Sync {
     fn is_finite(self) -> bool;
 
     fn to_f32(self) -> f32;
@@ -35,7 +60,7 @@ macro_rules! absmax_by_bits {
         fn absmax(values: &[Self]) -> f32 {
             const MAGNITUDE: $bits = <$bits>::MAX >> 1;
             let bits = values.iter().fold(0, |max: $bits, x| max.max(x.to_bits() & MAGNITUDE));
-            <$float>::from_bits(bits).to_f32()
+            Element::to_f32(<$float>::from_bits(bits))
         }
     };
 }
@@ -65,34 +90,59 @@ impl Element for f32 {
     }
 }
 
-macro_rules! half_element {
-    ($half:ty) => {
-        impl Element for $half {
-            #[inline(always)]
-            fn is_finite(self) -> bool {
-                <$half>::is_finite(self)
-            }
+impl Element for f16 {
+    #[inline(always)]
+    fn is_finite(self) -> bool {
+        f16::is_finite(self)
+    }
 
-            #[inline(always)]
-            fn to_f32(self) -> f32 {
-                <$half>::to_f32(self)
-            }
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        f16::to_f32(self)
+    }
 
-            absmax_by_bits!($half, u16);
+    absmax_by_bits!(f16, u16);
 
-            #[inline(always)]
-            fn widen(values: &[Self], out: &mut [f32]) {
-                values.convert_to_f32_slice(out);
-            }
+    #[inline(always)]
+    fn widen(values: &[Self], out: &mut [f32]) {
+        values.convert_to_f32_slice(out);
+    }
 
-            #[inline(always)]
-            fn narrow_saturating(values: &mut [f32], out: &mut [Self]) {
-                saturate(values, <$half>::MAX.to_f32());
-                out.convert_from_f32_slice(values);
-            }
-        }
-    };
+    #[inline(always)]
+    fn narrow_saturating(values: &mut [f32], out: &mut [Self]) {
+        saturate(values, f16::MAX.to_f32_const());
+        out.convert_from_f32_slice(values);
+    }
 }
 
-half_element!(f16);
-half_element!(bf16);
+/// By hand, since the crate's loops do not vectorise.
+impl Element for bf16 {
+    #[inline(always)]
+    fn is_finite(self) -> bool {
+        bf16::is_finite(self)
+    }
+
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+
+    absmax_by_bits!(bf16, u16);
+
+    #[inline(always)]
+    fn widen(values: &[Self], out: &mut [f32]) {
+        for (out, value) in out.iter_mut().zip(values) {
+            *out = Element::to_f32(*value);
+        }
+    }
+
+    #[inline(always)]
+    fn narrow_saturating(values: &mut [f32], out: &mut [Self]) {
+        saturate(values, bf16::MAX.to_f32_const());
+        for (out, value) in out.iter_mut().zip(values) {
+            let bits = value.to_bits();
+            let nearest = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+            *out = bf16::from_bits(if value.is_nan() { 0x7fc0 } else { nearest as u16 });
+        }
+    }
+}

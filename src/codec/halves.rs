@@ -1,6 +1,6 @@
 //! The `f16` control in blocks: values rounded to f16.
 
-use super::distortion::{DistortionRun, RunBuilder};
+use super::distortion::{DistortionRun, RunBuilder, exact_cell_sums};
 use super::element::Element;
 use super::int4::BlockLayout;
 use half::f16;
@@ -22,13 +22,13 @@ pub fn compress_halves<T: Element>(
     let (mut wide, mut decoded) = ([0f32; CHUNK], [T::default(); CHUNK]);
     let mut done = 0;
     while done < values.len() {
-        let len = run.next_cell((values.len() - done).min(CHUNK));
+        let len = run.next_cell().min(values.len() - done).min(CHUNK);
         let (values, halves) = (&values[done..done + len], &mut halves[done..done + len]);
         T::widen(values, &mut wide[..len]);
         // A served f16 cache holds the largest finite value, not infinity.
         f16::narrow_saturating(&mut wide[..len], halves);
         decompress_halves(halves, &mut decoded[..len]);
-        run.add_exact(values, &decoded[..len]);
+        run.add(exact_cell_sums(values, &decoded[..len], 0), len);
         done += len;
     }
     Some(run.finish())

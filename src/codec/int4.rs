@@ -20,7 +20,10 @@
 
 use super::Element;
 use super::distortion::{DistortionRun, DistortionSum};
-use super::scalar::{self, MAX_CODE};
+use super::scalar::MAX_CODE;
+use super::simd;
+#[doc(hidden)]
+pub use super::simd::Isa;
 use half::f16;
 use rayon::prelude::*;
 
@@ -63,10 +66,23 @@ pub fn compress_block<T: Element>(
     codes: &mut [u8],
     scales: &mut [f16],
 ) -> BlockOutcome {
+    compress_block_with(Isa::best(), values, layout, exponent, codes, scales)
+}
+
+/// [`compress_block`] with one instruction set; panics where it is not available.
+#[doc(hidden)]
+pub fn compress_block_with<T: Element>(
+    isa: Isa,
+    values: &[T],
+    layout: BlockLayout,
+    exponent: i32,
+    codes: &mut [u8],
+    scales: &mut [f16],
+) -> BlockOutcome {
     assert!(layout.group > 0, "a group holds at least one value");
     assert!(layout.start.is_multiple_of(2), "a block that starts inside a byte");
     assert_sizes(values.len(), layout.group, codes, scales);
-    scalar::compress_block(values, layout, exponent, codes, scales)
+    simd::compress_block(isa, values, layout, exponent, codes, scales)
 }
 
 /// Writes `out.len()` values, from whole groups, of which only the last may be partial, on this
@@ -82,9 +98,22 @@ pub fn decompress_block<T: Element>(
     exponent: i32,
     out: &mut [T],
 ) {
+    decompress_block_with(Isa::best(), codes, scales, group, exponent, out);
+}
+
+/// [`decompress_block`] with one instruction set; panics where it is not available.
+#[doc(hidden)]
+pub fn decompress_block_with<T: Element>(
+    isa: Isa,
+    codes: &[u8],
+    scales: &[f16],
+    group: usize,
+    exponent: i32,
+    out: &mut [T],
+) {
     assert!(group > 0, "a group holds at least one value");
     assert_sizes(out.len(), group, codes, scales);
-    scalar::decompress_block(codes, scales, group, exponent, out);
+    simd::decompress_block(isa, codes, scales, group, exponent, out);
 }
 
 fn assert_sizes(len: usize, group: usize, codes: &[u8], scales: &[f16]) {

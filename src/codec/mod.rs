@@ -12,6 +12,7 @@ mod halves;
 pub mod int4;
 mod name;
 mod scalar;
+mod simd;
 
 pub use distortion::{Distortion, DistortionRun, DistortionSum};
 pub use element::Element;

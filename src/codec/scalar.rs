@@ -1,7 +1,7 @@
 //! The INT4 block functions in plain loops: the definition that every other path equals bit for
 //! bit. [`super::int4`] says what the numbers mean.
 
-use super::distortion::{CELL, CellSums, RunBuilder, TRUSTED_ENERGY};
+use super::distortion::{CELL, DistortionRun, RunBuilder, cell_sums, exact_cell_sums, is_trusted};
 use super::element::Element;
 use super::int4::{BlockLayout, BlockOutcome};
 use half::f16;
@@ -18,15 +18,158 @@ pub(super) fn compress_block<T: Element>(
     codes: &mut [u8],
     scales: &mut [f16],
 ) -> BlockOutcome {
-    let mut run = RunBuilder::new(layout, exponent);
+    let mut buffer = Buffer::new();
     let (mut finite, mut in_range) = (true, true);
-    for (index, scale) in scales.iter_mut().enumerate() {
-        let group = Group::of(values, index, layout.group);
-        let range = compress_group(values, group, exponent, codes, scale, &mut run);
-        finite &= range.finite;
-        in_range &= range.in_range;
+    let groups = values.chunks(layout.group).zip(scales.iter_mut());
+    for (index, (values, scale)) in groups.enumerate() {
+        let absmax = PowerOfTwo::new(-exponent).times(T::absmax(values));
+        let group = GroupScale::of(absmax);
+        *scale = group.rounded;
+        finite &= absmax.is_finite();
+        in_range &= group.in_range;
+        quantise(values, index * layout.group, group, exponent, codes, &mut buffer);
     }
-    BlockOutcome { finite, in_range, distortion: run.finish() }
+    let distortion = measure(values, layout, exponent, codes, scales, &mut buffer);
+    BlockOutcome { finite, in_range, distortion }
+}
+
+/// How one group is quantised.
+#[derive(Clone, Copy)]
+pub(super) struct GroupScale {
+    pub rounded: f16,
+    /// What values are multiplied with: 0 where the group has no usable scale, and its codes are
+    /// all 0.
+    pub inverse: f32,
+    /// The group is zero, or its scale is finite and at least 2⁻¹⁴.
+    pub in_range: bool,
+}
+
+impl GroupScale {
+    /// `absmax`: the largest magnitude of the group, over 2^exponent.
+    #[inline(always)]
+    pub fn of(absmax: f32) -> Self {
+        let rounded = f16::from_f32(absmax / MAX_CODE);
+        let scale = rounded.to_f32();
+        let usable = scale > 0.0 && scale < f32::INFINITY;
+        Self {
+            rounded,
+            inverse: if usable { 1.0 / scale } else { 0.0 },
+            in_range: absmax == 0.0 || (usable && rounded >= f16::MIN_POSITIVE),
+        }
+    }
+}
+
+/// Codes of values of one group, which start at `start` in the block.
+#[inline(always)]
+fn quantise<T: Element>(
+    values: &[T],
+    start: usize,
+    group: GroupScale,
+    exponent: i32,
+    codes: &mut [u8],
+    buffer: &mut Buffer<T>,
+) {
+    let down = PowerOfTwo::new(-exponent);
+    for (index, values) in values.chunks(CELL).enumerate() {
+        let (x, levels) = (&mut buffer.x[..values.len()], &mut buffer.levels[..values.len()]);
+        T::widen(values, x);
+        for (level, x) in levels.iter_mut().zip(x) {
+            // 1.5·2^23 + 8: the sum rounds half to even at the unit and leaves code + 8 in its
+            // low mantissa bits. Saturating first is the same, since the bounds are whole
+            // numbers.
+            let code = (down.times(*x) * group.inverse).clamp(-MAX_CODE, MAX_CODE);
+            *level = (code + (12_582_912.0 + f32::from(ZERO_LEVEL))).to_bits() as u8;
+        }
+        pack(levels, start + index * CELL, codes);
+    }
+}
+
+#[inline(always)]
+fn measure<T: Element>(
+    values: &[T],
+    layout: BlockLayout,
+    exponent: i32,
+    codes: &[u8],
+    scales: &[f16],
+    buffer: &mut Buffer<T>,
+) -> DistortionRun {
+    let mut run = RunBuilder::new(layout, exponent);
+    let down = PowerOfTwo::new(-exponent);
+    let mut start = 0;
+    while start < values.len() {
+        let len = run.next_cell().min(values.len() - start);
+        let cell = &values[start..start + len];
+        decode_cell(start, len, layout.group, exponent, codes, scales, buffer);
+        let (x, y) = (&mut buffer.x[..len], &mut buffer.y[..len]);
+        T::widen(cell, x);
+        T::widen(&buffer.decoded[..len], y);
+        x.iter_mut().for_each(|x| *x = down.times(*x));
+        y.iter_mut().for_each(|y| *y = down.times(*y));
+        let mut sums = cell_sums(x, y).map(f64::from);
+        if !is_trusted(sums[0], sums[1], sums[2]) {
+            sums = exact_cell_sums(cell, &buffer.decoded[..len], exponent);
+        }
+        run.add(sums, len);
+        start += len;
+    }
+    run.finish()
+}
+
+/// A cell that starts at `start` in its block once more, from the stored codes and in f64.
+#[cold]
+pub(super) fn measure_exactly<T: Element>(
+    cell: &[T],
+    start: usize,
+    group: usize,
+    exponent: i32,
+    codes: &[u8],
+    scales: &[f16],
+) -> [f64; 3] {
+    // Usual, and fast: zeros, which are decoded to zeros.
+    if T::absmax(cell) == 0.0 {
+        return [0.0; 3];
+    }
+    let mut buffer = Buffer::new();
+    decode_cell(start, cell.len(), group, exponent, codes, scales, &mut buffer);
+    exact_cell_sums(cell, &buffer.decoded[..cell.len()], exponent)
+}
+
+/// To `buffer.decoded`. The `len` values may belong to several groups.
+#[inline(always)]
+fn decode_cell<T: Element>(
+    start: usize,
+    len: usize,
+    group: usize,
+    exponent: i32,
+    codes: &[u8],
+    scales: &[f16],
+    buffer: &mut Buffer<T>,
+) {
+    let mut done = 0;
+    while done < len {
+        let at = start + done;
+        let part = (len - done).min(group - at % group);
+        let levels = &mut buffer.levels[..part];
+        unpack(codes, at, levels);
+        let (wide, out) = (&mut buffer.y[..part], &mut buffer.decoded[done..done + part]);
+        decode(levels, scales[at / group], exponent, wide, out);
+        done += part;
+    }
+}
+
+/// Working memory for [`CELL`] values.
+struct Buffer<T> {
+    x: [f32; CELL],
+    y: [f32; CELL],
+    levels: [u8; CELL],
+    decoded: [T; CELL],
+}
+
+impl<T: Element> Buffer<T> {
+    fn new() -> Self {
+        let decoded = [T::default(); CELL];
+        Self { x: [0.0; CELL], y: [0.0; CELL], levels: [0; CELL], decoded }
+    }
 }
 
 #[inline(always)]
@@ -37,133 +180,19 @@ pub(super) fn decompress_block<T: Element>(
     exponent: i32,
     out: &mut [T],
 ) {
-    for (index, scale) in scales.iter().enumerate() {
-        decompress_group(codes, *scale, Group::of(out, index, group), exponent, out);
-    }
-}
-
-/// Where a group lies among the values of its block.
-#[derive(Clone, Copy)]
-pub(super) struct Group {
-    pub start: usize,
-    pub end: usize,
-}
-
-impl Group {
-    /// The last group of a tensor may be partial.
-    #[inline(always)]
-    pub fn of<T>(values: &[T], index: usize, group: usize) -> Self {
-        let start = index * group;
-        Self { start, end: values.len().min(start + group) }
-    }
-}
-
-pub(super) struct GroupRange {
-    pub finite: bool,
-    /// The group is zero, or its scale is finite and at least 2⁻¹⁴.
-    pub in_range: bool,
-}
-
-#[inline(always)]
-pub(super) fn compress_group<T: Element>(
-    values: &[T],
-    group: Group,
-    exponent: i32,
-    codes: &mut [u8],
-    scale: &mut f16,
-    run: &mut RunBuilder,
-) -> GroupRange {
-    let down = PowerOfTwo::new(-exponent);
-    let absmax = down.times(T::absmax(&values[group.start..group.end]));
-    *scale = f16::from_f32(absmax / MAX_CODE);
-    let rounded = scale.to_f32();
-    // A group without a usable scale is all zeros.
-    let zero = rounded == 0.0 || !rounded.is_finite();
-    let inverse = 1.0 / rounded;
-
-    let (mut start, mut buffer) = (group.start, Cell::<T>::new());
-    while start < group.end {
-        let len = run.next_cell(group.end - start);
-        let cell = &values[start..start + len];
-        let x = &mut buffer.x[..len];
-        T::widen(cell, x);
-        x.iter_mut().for_each(|x| *x = down.times(*x));
-        let levels = &mut buffer.levels[..len];
-        if zero {
-            levels.fill(ZERO_LEVEL);
-        } else {
-            for (level, x) in levels.iter_mut().zip(&*x) {
-                // 1.5·2^23 + 8: the sum rounds half to even at the unit and leaves code + 8 in
-                // its low mantissa bits. Saturating first is the same, since the bounds are
-                // whole numbers.
-                let code = (x * inverse).clamp(-MAX_CODE, MAX_CODE);
-                *level = (code + (12_582_912.0 + 8.0)).to_bits() as u8;
-            }
+    let mut buffer = Buffer::<T>::new();
+    for (index, (out, scale)) in out.chunks_mut(group).zip(scales).enumerate() {
+        for (part, out) in out.chunks_mut(CELL).enumerate() {
+            let (levels, wide) = (&mut buffer.levels[..out.len()], &mut buffer.y[..out.len()]);
+            unpack(codes, index * group + part * CELL, levels);
+            decode(levels, *scale, exponent, wide, out);
         }
-        pack(levels, start, codes);
-
-        let scale = if zero { f16::ZERO } else { *scale };
-        let (y, decoded) = (&mut buffer.y[..len], &mut buffer.decoded[..len]);
-        decode(levels, scale, exponent, y, decoded);
-        T::widen(decoded, y);
-        y.iter_mut().for_each(|y| *y = down.times(*y));
-        let sums = CellSums::of(x, y);
-        if sums.energy() < TRUSTED_ENERGY {
-            run.add_exact(cell, decoded);
-        } else {
-            run.add(sums, len);
-        }
-        start += len;
-    }
-    GroupRange {
-        finite: absmax.is_finite(),
-        in_range: absmax == 0.0 || (rounded.is_finite() && *scale >= f16::MIN_POSITIVE),
     }
 }
 
-/// Working memory for one cell, so that groups of any size take a fixed amount.
-struct Cell<T> {
-    x: [f32; CELL],
-    y: [f32; CELL],
-    levels: [u8; CELL],
-    decoded: [T; CELL],
-}
-
-impl<T: Element> Cell<T> {
-    #[inline(always)]
-    fn new() -> Self {
-        let decoded = [T::default(); CELL];
-        Self { x: [0.0; CELL], y: [0.0; CELL], levels: [0; CELL], decoded }
-    }
-}
-
+/// What levels of one group stand for. Overwrites `wide` on the way.
 #[inline(always)]
-pub(super) fn decompress_group<T: Element>(
-    codes: &[u8],
-    scale: f16,
-    group: Group,
-    exponent: i32,
-    out: &mut [T],
-) {
-    let mut buffer = Cell::<T>::new();
-    let mut start = group.start;
-    for out in out[group.start..group.end].chunks_mut(CELL) {
-        let (levels, wide) = (&mut buffer.levels[..out.len()], &mut buffer.y[..out.len()]);
-        unpack(codes, start, levels);
-        decode(levels, scale, exponent, wide, out);
-        start += out.len();
-    }
-}
-
-/// What levels stand for in `T`. Overwrites `wide` on the way.
-#[inline(always)]
-pub(super) fn decode<T: Element>(
-    levels: &[u8],
-    scale: f16,
-    exponent: i32,
-    wide: &mut [f32],
-    out: &mut [T],
-) {
+fn decode<T: Element>(levels: &[u8], scale: f16, exponent: i32, wide: &mut [f32], out: &mut [T]) {
     let (up, scale) = (PowerOfTwo::new(exponent), scale.to_f32());
     for (value, level) in wide.iter_mut().zip(levels) {
         let code = f32::from(*level) - f32::from(ZERO_LEVEL);

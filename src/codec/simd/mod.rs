@@ -1,0 +1,108 @@
+//! The block functions for the instruction set at hand: twins of [`super::scalar`], equal to it
+//! bit for bit.
+//!
+//! Here is what the twins share: the way through a block, in whole registers. What has no whole
+//! registers (groups or head vectors that are no multiple of 16 values) takes the scalar path.
+#![allow(unsafe_code)]
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod drive;
+
+use super::element::Element;
+use super::int4::{BlockLayout, BlockOutcome};
+use super::scalar;
+use half::f16;
+
+/// An instruction set that the block functions are written for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isa {
+    /// Plain loops, anywhere.
+    Scalar,
+    /// AVX2 and F16C.
+    Avx2,
+    /// AVX-512 F, BW, DQ and VL.
+    Avx512,
+}
+
+impl Isa {
+    const ALL: [Self; 3] = [Self::Avx512, Self::Avx2, Self::Scalar];
+
+    pub fn is_available(self) -> bool {
+        match self {
+            Self::Scalar => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c"),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => {
+                is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => false,
+        }
+    }
+
+    /// Those of this machine, the fastest first.
+    pub fn available() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(|isa| isa.is_available())
+    }
+
+    /// The fastest of this machine.
+    pub fn best() -> Self {
+        Self::available().next().unwrap_or(Self::Scalar)
+    }
+}
+
+pub(super) fn compress_block<T: Element>(
+    isa: Isa,
+    values: &[T],
+    layout: BlockLayout,
+    exponent: i32,
+    codes: &mut [u8],
+    scales: &mut [f16],
+) -> BlockOutcome {
+    assert!(isa.is_available(), "{isa:?} is not available here");
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 if drive::suits(layout.group, layout.head_dim, exponent) => {
+            // SAFETY: the instruction set is available.
+            unsafe { drive::compress::<avx512::Avx512, T>(values, layout, exponent, codes, scales) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 if drive::suits(layout.group, layout.head_dim, exponent) => {
+            // SAFETY: the instruction set is available.
+            unsafe { drive::compress::<avx2::Avx2, T>(values, layout, exponent, codes, scales) }
+        }
+        _ => scalar::compress_block(values, layout, exponent, codes, scales),
+    }
+}
+
+pub(super) fn decompress_block<T: Element>(
+    isa: Isa,
+    codes: &[u8],
+    scales: &[f16],
+    group: usize,
+    exponent: i32,
+    out: &mut [T],
+) {
+    assert!(isa.is_available(), "{isa:?} is not available here");
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 if drive::suits(group, group, exponent) => {
+            // SAFETY: the instruction set is available.
+            unsafe { drive::decompress::<avx512::Avx512, T>(codes, scales, group, exponent, out) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 if drive::suits(group, group, exponent) => {
+            // SAFETY: the instruction set is available.
+            unsafe { drive::decompress::<avx2::Avx2, T>(codes, scales, group, exponent, out) }
+        }
+        _ => scalar::decompress_block(codes, scales, group, exponent, out),
+    }
+}
