@@ -134,7 +134,7 @@ class _Files:
             force=True,
             sync=False,
         )
-        decompress_kv_cache(packed, unpacked, force=True, sync=False)
+        decompress_kv_cache(packed, unpacked, threads=self.threads, force=True, sync=False)
         layers = load_kv_cache(unpacked, device=device, dtype="f32", legacy=True)
         return list(layers), _payload_bytes(packed)
 

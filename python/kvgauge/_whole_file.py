@@ -30,7 +30,7 @@ def whole_file(path: StrPath, *, sync: bool = True) -> Iterator[BinaryIO]:
     """A binary file to write to, which takes the place of ``path`` when the block ends, and
     leaves nothing where the block raises.
 
-    ``sync``: the bytes are on the disk before the name is.
+    ``sync``: the bytes are on the disk before the name is, and the name when the block has ended.
     """
     check_target(path)
     # A link stays a link: what it leads to is replaced.
@@ -47,7 +47,19 @@ def whole_file(path: StrPath, *, sync: bool = True) -> Iterator[BinaryIO]:
                 file.flush()
                 os.fsync(file.fileno())
         os.replace(temporary, target)
+        if sync and os.name == "posix":
+            _sync_folder(os.path.dirname(target) or os.curdir)
     except BaseException:
         with suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
+
+
+def _sync_folder(folder: str) -> None:
+    """Where it cannot be opened or synced, the file has its name all the same."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

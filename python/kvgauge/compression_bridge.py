@@ -8,7 +8,7 @@ The binary is looked for in this order:
 
 1. the path in the environment variable ``KVGAUGE_KV_COMPRESS``; where it is set, nothing else is
    tried;
-2. the scripts folders of this Python: where the wheel puts it;
+2. where the wheel put it, by the installer's record, and the scripts folders of this Python;
 3. ``PATH``.
 """
 
@@ -23,6 +23,7 @@ import subprocess
 import sys
 import sysconfig
 from dataclasses import dataclass
+from importlib import metadata
 from typing import Any, Dict, Iterable, Iterator, List, Mapping, NoReturn, Optional, Tuple, Union
 
 __all__ = [
@@ -141,15 +142,18 @@ def decompress_kv_cache(
     input_path: StrPath,
     output_path: StrPath,
     *,
+    threads: Optional[int] = None,
     force: bool = False,
     sync: bool = True,
 ) -> CompressionMetrics:
     """Turns what :func:`compress_kv_cache` wrote back into an ordinary safetensors file: the same
     tensor names, types and shapes, and the original file's metadata.
 
-    ``force``, ``sync`` and errors: as in :func:`compress_kv_cache`. A damaged input is an error.
+    ``threads``, ``force``, ``sync`` and errors: as in :func:`compress_kv_cache`. A damaged input
+    is an error.
     """
     arguments = ["-decompress", "-input", _path(input_path), "-output", _path(output_path)]
+    arguments += _thread_arguments(threads)
     return _metrics(run_kv_compress(arguments + _writing_arguments(force, sync)))
 
 
@@ -184,8 +188,8 @@ def find_binary() -> str:
             )
         return asked
     file_name = _NAME + (sysconfig.get_config_var("EXE") or "")
-    for folder in _scripts_folders():
-        candidate = os.path.join(folder, file_name)
+    candidates = [os.path.join(folder, file_name) for folder in _scripts_folders()]
+    for candidate in (*_installed(file_name), *candidates):
         if _is_program(candidate):
             return candidate
     on_path = shutil.which(_NAME)
@@ -225,13 +229,24 @@ def run_kv_compress(arguments: List[str]) -> Dict[str, Any]:
     return result
 
 
+def _installed(file_name: str) -> List[str]:
+    """What the installer's own record says: no other package's program of that name."""
+    try:
+        files = metadata.files("kvgauge") or []
+    except metadata.PackageNotFoundError:
+        return []
+    return [os.path.realpath(str(file.locate())) for file in files if file.name == file_name]
+
+
 def _is_program(path: str) -> bool:
     return os.path.isfile(path) and os.access(path, os.X_OK)
 
 
 def _scripts_folders() -> Iterator[str]:
-    """Where installers put scripts: the environment's, the user's, and, for `pip install
-    --target`, the one beside the package."""
+    """Where installers put scripts: for `pip install --target`, beside the package; then the
+    environment's and the user's."""
+    package = os.path.dirname(os.path.abspath(__file__))
+    yield os.path.join(os.path.dirname(package), "bin")
     yield sysconfig.get_path("scripts")
     if sys.executable:
         yield os.path.dirname(sys.executable)
@@ -241,8 +256,6 @@ def _scripts_folders() -> Iterator[str]:
         user_scheme = f"{os.name}_user"
     if user_scheme in sysconfig.get_scheme_names():
         yield sysconfig.get_path("scripts", scheme=user_scheme)
-    package = os.path.dirname(os.path.abspath(__file__))
-    yield os.path.join(os.path.dirname(package), "bin")
 
 
 def _path(path: StrPath) -> str:
@@ -272,9 +285,11 @@ def _codec_arguments(
     for option, patterns in (("--include", include), ("--exclude", exclude)):
         for pattern in (patterns,) if isinstance(patterns, str) else patterns:
             arguments.append(f"{option}={pattern}")
-    if threads is not None:
-        arguments.append(f"--threads={operator.index(threads)}")
-    return arguments
+    return arguments + _thread_arguments(threads)
+
+
+def _thread_arguments(threads: Optional[int]) -> List[str]:
+    return [] if threads is None else [f"--threads={operator.index(threads)}"]
 
 
 def _limit_arguments(min_cosine: Optional[float], min_snr_db: Optional[float]) -> List[str]:

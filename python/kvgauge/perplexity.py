@@ -301,13 +301,21 @@ def _explained(error: Exception) -> Tuple[str, str, int]:
         hint = error.hint or "run the same with kv-compress itself"
         return error.message, hint, 2 if error.exit_status == 2 else 3
     if isinstance(error, CacheError):
-        return str(error), "this command needs a model whose cache is plain keys and values", 2
+        hint = "this command needs a model whose cache is plain keys and values"
+        if "does not fit into" in str(error):
+            hint = "try --cache-dtype bf16 or f32"
+        return str(error), hint, 2
     if isinstance(error, ImportError):
         hint = "pip install 'kvgauge[transformers]', and for a .gguf file 'kvgauge[gguf]'"
         return first_line(error), hint, 3
     missing = (FileNotFoundError, IsADirectoryError, NotADirectoryError, FileExistsError)
     if isinstance(error, missing):
         return first_line(error), "check the paths", 2
+    if isinstance(error, OSError) and error.errno is not None:
+        # The system's own: transformers raises this type without a number.
+        return first_line(error), "look at permissions, disk and memory", 3
+    if type(error).__name__ == "OutOfMemoryError":
+        return first_line(error), "try a smaller --context, or --device cpu", 3
     if isinstance(error, (OSError, ValueError, RuntimeError)):
         # transformers says many things with these: a missing repository, an unknown
         # architecture, a package that it would need.

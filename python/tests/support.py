@@ -8,6 +8,7 @@ installed package instead of the one beside this folder.
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -27,6 +28,7 @@ BUILTIN = CHECKOUT / "data" / "builtin"
 if os.environ.get("KVGAUGE_INSTALLED") != "1":
     sys.path.insert(0, str(PACKAGE_PARENT))
 
+import kvgauge  # noqa: E402
 from kvgauge import BinaryNotFound, find_binary  # noqa: E402
 
 _EXE = sysconfig.get_config_var("EXE") or ""
@@ -54,10 +56,19 @@ def _built(name: str) -> Optional[str]:
 
 def need_kv_compress() -> str:
     """Its path, which the package finds too from here on."""
+    installed = os.environ.get("KVGAUGE_INSTALLED") == "1"
     try:
-        return find_binary()
+        found = find_binary()
+        # What is tested is the wheel, and no other program of that name.
+        if installed and not os.environ.get("KVGAUGE_KV_COMPRESS"):
+            files = importlib.metadata.files("kvgauge") or []
+            carried = {os.path.realpath(str(file.locate())) for file in files}
+            beside = os.path.join(os.path.dirname(os.path.dirname(kvgauge.__file__)), "bin")
+            if found not in carried and os.path.dirname(found) != beside:
+                raise AssertionError(f"not the wheel's binary: {found}")
+        return found
     except BinaryNotFound as error:
-        if os.environ.get("KVGAUGE_KV_COMPRESS"):
+        if installed or os.environ.get("KVGAUGE_KV_COMPRESS"):
             raise
         path = _built("kv-compress")
         if path is None:

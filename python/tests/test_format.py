@@ -1,7 +1,6 @@
 """kv-compress against a decoder written from FORMAT.md alone (format_decoder.py).
 
-The binary is $KVGAUGE_KV_COMPRESS, else ../../target/release/kv-compress, else kv-compress on PATH.
-Without one its tests are skipped, or fail if KVGAUGE_NO_SKIP=1.
+The binary is the one that the other tests use (support.py).
 
 How tensors are compared: the decoder's bytes with those that -decompress wrote, bit for bit. The
 page lets a decoder give 0 or -0 for code 0 of `int4-gN`: of tensors stored so, and of no others,
@@ -11,7 +10,6 @@ page lets a decoder give 0 or -0 for code 0 of `int4-gN`: of tensors stored so, 
 import copy
 import json
 import os
-import shutil
 import struct
 import subprocess
 import sys
@@ -36,21 +34,12 @@ except ImportError as error:
 
 import format_decoder  # noqa: E402
 from format_decoder import BITS, CRC_AT, FormatError, Tensor, bf16_bits  # noqa: E402
+from support import need_kv_compress  # noqa: E402
 
 FLOATS = ("F16", "BF16", "F32")
 F16_MAX, F32_MAX = 65504.0, float(np.finfo(np.float32).max)
 GROUPS = (8, 9, 32, 64, 1000)
 LENGTHS = (1, 2, 7, 8, 9, 17, 63, 64, 65, 127, 1000, 1001, 2999)
-
-
-def find_binary():
-    named = os.environ.get("KVGAUGE_KV_COMPRESS")
-    if named:
-        if not os.access(named, os.X_OK):
-            raise FileNotFoundError(f"KVGAUGE_KV_COMPRESS: {named}: no such program")
-        return str(Path(named).resolve())
-    built = ROOT / "target" / "release" / "kv-compress"
-    return str(built) if os.access(built, os.X_OK) else shutil.which("kv-compress")
 
 
 # Safetensors files, byte by byte
@@ -254,10 +243,7 @@ class Binary(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        cls.binary = find_binary()
-        if cls.binary is None:
-            message = "no kv-compress: build it, or set KVGAUGE_KV_COMPRESS"
-            raise AssertionError(message) if NO_SKIP else unittest.SkipTest(message)
+        cls.binary = need_kv_compress()
 
     def setUp(self):
         folder = tempfile.TemporaryDirectory()

@@ -8,7 +8,7 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorInfo;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::cmp::Reverse;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 const KEY: &str = "kvgauge";
@@ -94,6 +94,18 @@ pub struct Stored {
 /// The two tensors that the INT4 codec makes of one are [`Stored::parts`] in this order.
 pub const SCALES: usize = 0;
 pub const CODES: usize = 1;
+
+const SCALES_PART: &str = "scales";
+const CODES_PART: &str = "codes";
+const VALUES_PART: &str = "values";
+
+/// What the parts of a compressed tensor are called.
+fn part_names(codec: &TensorCodec) -> &'static [&'static str] {
+    match codec {
+        TensorCodec::F16 => &[VALUES_PART],
+        TensorCodec::Int4 { .. } => &[SCALES_PART, CODES_PART],
+    }
+}
 
 impl From<Distortion> for Quality {
     fn from(distortion: Distortion) -> Self {
@@ -182,20 +194,20 @@ impl Manifest {
     /// How many dots stand before the names of parts: the fewest with which no part has the name
     /// of a tensor that is stored unchanged, as a source with `x` and `x.codes` would have it.
     fn dots(&self, codecs: &[Option<TensorCodec>]) -> usize {
-        let with_codec = |wanted: bool| {
-            let records = self.tensors.iter().zip(codecs);
-            records.filter(move |(_, codec)| codec.is_some() == wanted)
-        };
-        let compressed: HashSet<&str> = with_codec(true).map(|(r, _)| r.name.as_str()).collect();
-        let lengths: HashSet<usize> = compressed.iter().map(|name| name.len()).collect();
+        let all = || self.tensors.iter().zip(codecs);
+        let compressed: HashMap<&str, TensorCodec> =
+            all().filter_map(|(record, codec)| Some((record.name.as_str(), (*codec)?))).collect();
+        let lengths: HashSet<usize> = compressed.keys().map(|name| name.len()).collect();
         let mut taken = HashSet::new();
-        for (record, _) in with_codec(false) {
-            for part in ["scales", "codes", "values"] {
+        for (record, _) in all().filter(|(_, codec)| codec.is_none()) {
+            for part in [SCALES_PART, CODES_PART, VALUES_PART] {
                 let Some(mut base) = record.name.strip_suffix(part) else { continue };
                 let mut dots = 0;
                 while let Some(shorter) = base.strip_suffix('.') {
                     (base, dots) = (shorter, dots + 1);
-                    if lengths.contains(&base.len()) && compressed.contains(base) {
+                    // Most are ruled out by their length, without a look at the whole name.
+                    let owner = lengths.get(&base.len()).and_then(|_| compressed.get(base));
+                    if owner.is_some_and(|codec| part_names(codec).contains(&part)) {
                         taken.insert(dots);
                     }
                 }
@@ -367,10 +379,10 @@ impl Record {
                 dtype: self.dtype,
                 shape: self.shape.clone(),
             }],
-            Some(TensorCodec::F16) => vec![part("values", Dtype::F16, self.shape.clone())],
+            Some(TensorCodec::F16) => vec![part(VALUES_PART, Dtype::F16, self.shape.clone())],
             Some(TensorCodec::Int4 { group }) => vec![
-                part("scales", Dtype::F16, vec![values.div_ceil(group)]),
-                part("codes", Dtype::U8, vec![values.div_ceil(2)]),
+                part(SCALES_PART, Dtype::F16, vec![values.div_ceil(group)]),
+                part(CODES_PART, Dtype::U8, vec![values.div_ceil(2)]),
             ],
         }
     }
