@@ -11,6 +11,8 @@ use crate::platform;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf, is_separator};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
 use tempfile::TempPath;
 
 /// What happens to a file that is there already.
@@ -78,6 +80,28 @@ impl NewFile {
     /// Writes `bytes` from `offset` on; several threads may.
     pub fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
         platform::write_all_at(&self.file, bytes, offset).map_err(|e| self.failed(&e))
+    }
+
+    /// Does `work`, which writes, and has what is written go to the disk meanwhile: the wait of
+    /// [`NewFile::commit`] becomes short. The thread sleeps nearly always.
+    pub fn syncing<R>(&self, work: impl FnOnce() -> Result<R>) -> Result<R> {
+        const PAUSE: Duration = Duration::from_millis(10);
+        std::thread::scope(|scope| {
+            let (done, ended) = mpsc::channel::<()>();
+            let early = scope.spawn(move || {
+                while ended.recv_timeout(PAUSE) == Err(RecvTimeoutError::Timeout) {
+                    // An error is told once: a later sync would not know of it.
+                    self.file.sync_data()?;
+                }
+                Ok(())
+            });
+            let result = work();
+            drop(done);
+            match early.join() {
+                Ok(Err(e)) => Err(self.failed(&e)),
+                _ => result,
+            }
+        })
     }
 
     /// Gives the file its name; with `sync`, nothing is lost in a power cut from then on.

@@ -147,10 +147,10 @@ fn everything_comes_back() {
 fn figures_are_those_of_the_whole_tensor() {
     let folder = Folder::new();
     // Several pieces, none of whose borders is one of a head vector.
-    let values = zoo::numbers(1_000_003, 1);
+    let values = zoo::numbers(2_100_003, 1);
     let (path, packed) = (folder.path("long"), folder.path("packed"));
-    write_file(&path, &[zoo::tensor("x", Dtype::F16, &[1_000_003], &values)], None).unwrap();
-    for (shape, head_dim) in [(vec![1_000_003], 1_000_003), (vec![1_000_003, 1], 1)] {
+    write_file(&path, &[zoo::tensor("x", Dtype::F16, &[2_100_003], &values)], None).unwrap();
+    for (shape, head_dim) in [(vec![2_100_003], 2_100_003), (vec![2_100_003, 1], 1)] {
         write_file(&path, &[zoo::tensor("x", Dtype::F16, &shape, &values)], None).unwrap();
         for codec in ["int4-g64", "int4-g48", "int4-g31", "f16"] {
             let summary = pack(&path, &packed, codec).unwrap();
@@ -271,11 +271,11 @@ fn values_that_are_no_numbers_name_tensor_and_index() {
     for (dtype, bad) in
         [(Dtype::F16, f32::NAN), (Dtype::BF16, f32::INFINITY), (Dtype::F32, f32::NEG_INFINITY)]
     {
-        for index in [0, 63, 64, 699_999, 700_000, 700_008] {
-            let mut values = vec![0.5; 700_009];
+        for index in [0, 63, 64, 131_072, 1_048_576, 1_100_008] {
+            let mut values = vec![0.5; 1_100_009];
             values[index] = bad;
             let fine = zoo::tensor("fine", Dtype::F16, &[64], &[1.0; 64]);
-            write_file(&source, &[fine, zoo::tensor("x.y", dtype, &[700_009], &values)], None)
+            write_file(&source, &[fine, zoo::tensor("x.y", dtype, &[1_100_009], &values)], None)
                 .unwrap();
             for codec in ["int4-g64", "f16"] {
                 let error = pack(&source, &packed, codec).unwrap_err();

@@ -299,10 +299,10 @@ fn help_names_every_flag_and_the_exit_status() {
 #[test]
 fn the_number_of_threads_changes_no_byte() {
     let folder = Folder::new();
-    let values = zoo::numbers(1_500_000, 3);
+    let values = zoo::numbers(2_400_000, 3);
     let tensors = [
-        zoo::tensor("a.key", Dtype::F16, &[1_500_000 / 80, 80], &values),
-        zoo::tensor("b.key", Dtype::F32, &[1_000_000], &values[..1_000_000]),
+        zoo::tensor("a.key", Dtype::F16, &[30_000, 80], &values),
+        zoo::tensor("b.key", Dtype::F32, &[1_100_001], &values[..1_100_001]),
     ];
     write_file(&folder.path("long"), &tensors, None).unwrap();
     folder.run("-input long -output one -threads 1 -per-tensor").succeeds();

@@ -50,7 +50,11 @@ pub fn compress(
         stored: &stored,
         report,
     };
-    let mut results: Vec<Outcome> = compressor.run(0..header.tensors.len(), 0)?;
+    let all = || compressor.run(0..header.tensors.len(), 0);
+    let mut results: Vec<Outcome> = match &output {
+        Some(output) => output.written_by(all)?,
+        None => all()?,
+    };
     // One optimistic pass; the rare tensor out of f16's range is done again.
     for (index, result) in results.iter_mut().enumerate().filter(|(_, result)| !result.in_range) {
         let exponent = compressor.exponent(index)?;
@@ -189,23 +193,30 @@ impl Compressor<'_> {
         exponent: i32,
     ) -> Result<Outcome> {
         let head_dim = self.tensors[job.tensor].head_dim();
-        let values = buffers.values.values::<T>(job.values);
-        self.read(bytemuck::cast_slice_mut(values), job)?;
         let codes = buffers.codes.values::<u8>(job.values.div_ceil(2));
         let scales = buffers.scales.values::<f16>(job.values.div_ceil(group));
-        let layout = BlockLayout { group, head_dim, start: job.first };
-        let outcome = compress_block(values, layout, exponent, codes, scales);
-        if !outcome.finite {
-            return Err(self.not_finite(job, values));
+        let mut outcome = Outcome::nothing();
+        for block in job.blocks(group) {
+            let values = buffers.values.values::<T>(block.values);
+            self.read(bytemuck::cast_slice_mut(values), &block)?;
+            let start = block.first - job.first;
+            let codes = &mut codes[start / 2..(start + block.values).div_ceil(2)];
+            let scales = &mut scales[start / group..(start + block.values).div_ceil(group)];
+            let layout = BlockLayout { group, head_dim, start: block.first };
+            let found = compress_block(values, layout, exponent, codes, scales);
+            if !found.finite {
+                return Err(self.not_finite(&block, values));
+            }
+            outcome.then(Outcome {
+                crc32: [hash(bytemuck::cast_slice(scales)), hash(codes)],
+                run: Some(found.distortion),
+                in_range: found.in_range,
+            });
         }
-        let scales: &[u8] = bytemuck::cast_slice(scales);
+        let scales = bytemuck::cast_slice(scales);
         self.write(job, SCALES, scales, 2 * (job.first / group) as u64)?;
         self.write(job, CODES, codes, job.first as u64 / 2)?;
-        Ok(Outcome {
-            crc32: [hash(scales), hash(codes)],
-            run: Some(outcome.distortion),
-            in_range: outcome.in_range,
-        })
+        Ok(outcome)
     }
 
     /// The exponent of a tensor whose scales leave f16's range.

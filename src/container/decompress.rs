@@ -27,10 +27,11 @@ pub fn decompress(input: &Path, target: Target, report: &dyn Report) -> Result<S
 
     report.begin(restored.data_len());
     let data = header.len() as u64;
-    packed.decode(0..restored.tensors.len(), &restored, report, |tensor, offset, bytes| {
+    let take = |tensor: usize, offset: u64, bytes: &[u8]| {
         let at = restored.tensors[tensor].info.data_offsets.0 as u64;
         output.file.write_at(bytes, data + at + offset)
-    })?;
+    };
+    output.written_by(|| packed.decode(0..restored.tensors.len(), &restored, report, take))?;
     packed.source.check_unchanged()?;
     output.file.write_at(&header, 0)?;
     report.finishing();

@@ -28,7 +28,7 @@ use crate::platform;
 use crate::whole_file::{Existing, NewFile};
 use ::safetensors::Dtype;
 use manifest::Stored;
-use pipeline::PIECE;
+use pipeline::{BLOCK, PIECE};
 use safetensors::Tensor;
 use std::path::Path;
 
@@ -61,6 +61,11 @@ impl Target<'_> {
 }
 
 impl Output {
+    /// Does `work`, which writes to it.
+    fn written_by<R>(&self, work: impl FnOnce() -> Result<R>) -> Result<R> {
+        if self.sync { self.file.syncing(work) } else { work() }
+    }
+
     fn commit(self) -> Result<()> {
         self.file.commit(self.sync)
     }
@@ -140,6 +145,7 @@ impl Summary {
 }
 
 /// A piece of one tensor: whole groups, except for the last.
+#[derive(Clone, Copy)]
 struct Job {
     tensor: usize,
     /// Index of the first value.
@@ -150,24 +156,35 @@ struct Job {
     bytes: u64,
 }
 
+impl Job {
+    /// Cut into parts of whole groups, about `values` each.
+    fn cut(self, group: usize, values: usize) -> impl Iterator<Item = Self> {
+        let part = int4::block_len(group.min(self.values.max(1)), values);
+        let width = self.bytes / self.values.max(1) as u64;
+        (0..self.values).step_by(part).map(move |start| {
+            let values = part.min(self.values - start);
+            Self {
+                first: self.first + start,
+                values,
+                offset: self.offset + width * start as u64,
+                bytes: width * values as u64,
+                ..self
+            }
+        })
+    }
+
+    /// What is quantised at a time.
+    fn blocks(self, group: usize) -> impl Iterator<Item = Self> {
+        self.cut(group, BLOCK)
+    }
+}
+
 /// The pieces of a tensor, which depend on its size and codec only.
 fn jobs(index: usize, tensor: &Tensor, codec: Option<TensorCodec>) -> impl Iterator<Item = Job> {
-    let total = tensor.bytes();
-    // Types without a byte of their own are copied in bytes.
-    let (values, width) = match codec {
-        None => (total, 1),
-        Some(_) => (tensor.values(), tensor.info.dtype.bitsize() / 8),
-    };
-    let piece = match codec.and_then(|codec| codec.group()) {
-        // A group larger than the tensor is one partial group.
-        Some(group) => int4::block_len(group.min(values.max(1)), PIECE),
-        None => PIECE,
-    };
-    (0..values).step_by(piece).map(move |first| {
-        let values = piece.min(values - first);
-        let (offset, bytes) = ((first * width) as u64, (values * width) as u64);
-        Job { tensor: index, first, values, offset, bytes }
-    })
+    // What is stored unchanged is copied in bytes: some types have less than one.
+    let values = if codec.is_some() { tensor.values() } else { tensor.bytes() };
+    let all = Job { tensor: index, first: 0, values, offset: 0, bytes: tensor.bytes() as u64 };
+    all.cut(codec.and_then(|codec| codec.group()).unwrap_or(1), PIECE)
 }
 
 /// Runs a block with `T` as the Rust type of a float dtype.

@@ -4,9 +4,12 @@ use crate::error::Result;
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
-/// Values a piece holds, about: 512 KiB of f16, which stay in a core's cache between being
-/// read, quantised, checked and written.
-pub const PIECE: usize = 1 << 18;
+/// Values a piece holds, about: what a thread takes at a time and writes at once. Large writes
+/// cost the system less a byte.
+pub const PIECE: usize = 1 << 20;
+/// Values quantised at a time, about: 256 KiB of f16, which stay in a core's cache between being
+/// read, quantised and checked.
+pub const BLOCK: usize = 1 << 17;
 /// Pieces whose results are in memory at once.
 const BATCH: usize = 4096;
 
