@@ -126,46 +126,13 @@ unsafe impl Kernel for Avx512 {
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
     unsafe fn finish_cells(cells: &[CellLanes; BATCH], take: impl FnOnce(&[[f32; BATCH]; 3])) {
-        let halves = |a, b| {
-            _mm512_add_ps(_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0xee>(a, b))
-        };
-        let quarters = |a, b| {
-            _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b))
-        };
-        let eighths = |a, b| {
-            let (a, b) = (_mm512_castps_pd(a), _mm512_castps_pd(b));
-            let (low, high) = (_mm512_unpacklo_pd(a, b), _mm512_unpackhi_pd(a, b));
-            _mm512_add_ps(_mm512_castpd_ps(low), _mm512_castpd_ps(high))
-        };
-        // A lane of 128 bits each for Σx², Σx·e and Σe², of four cells.
-        let by_sum = |[a, b, c, d]: &[CellLanes; 4]| {
-            let four = |sum: usize| {
-                let ab = halves(load(&a.0[sum]), load(&b.0[sum]));
-                quarters(ab, halves(load(&c.0[sum]), load(&d.0[sum])))
-            };
-            let (x, e) = (eighths(four(0), four(1)), four(2));
-            let e = eighths(e, e);
-            let (even, odd) = (_mm512_shuffle_ps::<0x88>(x, e), _mm512_shuffle_ps::<0xdd>(x, e));
-            let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-            _mm512_permutexvar_ps(order, _mm512_add_ps(even, odd))
-        };
         let mut sums = [[0.0; BATCH]; 3];
-        for (index, cells) in cells.as_chunks::<8>().0.iter().enumerate() {
-            let (first, second) = cells.split_at(4);
-            let (Some(first), Some(second)) = (first.first_chunk(), second.first_chunk()) else {
-                continue;
-            };
-            let (first, second) = (by_sum(first), by_sum(second));
-            let x = _mm512_shuffle_f32x4::<0x44>(first, second);
-            let e = _mm512_shuffle_f32x4::<0xee>(first, second);
-            let order = _mm512_setr_epi32(0, 1, 2, 3, 8, 9, 10, 11, 4, 5, 6, 7, 12, 13, 14, 15);
-            let (x, e) = (_mm512_permutexvar_ps(order, x), _mm512_permutexvar_ps(order, e));
-            // SAFETY: eight of BATCH f32 each.
-            unsafe {
-                let at = 8 * index;
-                _mm256_storeu_ps(sums[0].as_mut_ptr().add(at), _mm512_castps512_ps256(x));
-                _mm256_storeu_ps(sums[1].as_mut_ptr().add(at), _mm512_extractf32x8_ps::<1>(x));
-                _mm256_storeu_ps(sums[2].as_mut_ptr().add(at), _mm512_castps512_ps256(e));
+        for (index, cells) in cells.as_chunks::<16>().0.iter().enumerate() {
+            for (sum, sums) in sums.iter_mut().enumerate() {
+                let lanes = |cell: usize| load(&cells[cell].0[sum]);
+                let sixteen = fold_transposed(lanes, |a, b| _mm512_add_ps(a, b));
+                // SAFETY: sixteen of BATCH f32.
+                unsafe { _mm512_storeu_ps(sums.as_mut_ptr().add(16 * index), sixteen) };
             }
         }
         take(&sums);
@@ -221,57 +188,38 @@ fn transposed_absmax<T: Element, const REGISTERS: usize>(values: &[T], group: us
         Kind::F16 | Kind::Bf16 => _mm512_set1_epi16(0x7fff),
     };
     let last = values.len() - group;
-    // Not a loop, which would go through memory.
-    macro_rules! largest {
-        ($index:expr) => {{
-            let start = last.min($index * group);
-            // SAFETY: where a group starts.
-            let group_bytes = unsafe { values.as_ptr().add(start).cast::<u8>() };
-            // SAFETY: within the group.
-            let bits = |at: usize| unsafe {
-                _mm512_and_si512(_mm512_loadu_si512(group_bytes.add(at).cast()), magnitude)
-            };
-            match REGISTERS {
-                1 => bits(0),
-                2 => max(bits(0), bits(64)),
-                4 => max(max(bits(0), bits(64)), max(bits(128), bits(192))),
-                _ => {
-                    let len = group * size_of::<T>();
-                    let mut largest = _mm512_setzero_si512();
-                    let mut at = 0;
-                    while at + 64 <= len {
-                        largest = max(largest, bits(at));
-                        at += 64;
-                    }
-                    if at < len {
-                        // SAFETY: half a register, within the group.
-                        let half = unsafe { _mm256_loadu_si256(group_bytes.add(at).cast()) };
-                        let half = _mm512_and_si512(_mm512_zextsi256_si512(half), magnitude);
-                        largest = max(largest, half);
-                    }
-                    largest
-                }
-            }
-        }};
-    }
-    let halves = |a, b| max(_mm512_shuffle_i32x4::<0x44>(a, b), _mm512_shuffle_i32x4::<0xee>(a, b));
-    let quarters =
-        |a, b| max(_mm512_shuffle_i32x4::<0x88>(a, b), _mm512_shuffle_i32x4::<0xdd>(a, b));
-    let eighths = |a, b| max(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
-    macro_rules! quarter {
-        ($index:expr) => {
-            quarters(
-                halves(largest!($index), largest!($index + 4)),
-                halves(largest!($index + 8), largest!($index + 12)),
-            )
+    let largest = |index: usize| {
+        let start = last.min(index * group);
+        // SAFETY: where a group starts.
+        let group_bytes = unsafe { values.as_ptr().add(start).cast::<u8>() };
+        // SAFETY: within the group.
+        let bits = |at: usize| unsafe {
+            _mm512_and_si512(_mm512_loadu_si512(group_bytes.add(at).cast()), magnitude)
         };
-    }
-    // A transpose that halves as it goes: lane i of the result is the largest of group i.
-    let a = _mm512_castsi512_ps(eighths(quarter!(0), quarter!(1)));
-    let b = _mm512_castsi512_ps(eighths(quarter!(2), quarter!(3)));
-    let even = _mm512_castps_si512(_mm512_shuffle_ps::<0x88>(a, b));
-    let odd = _mm512_castps_si512(_mm512_shuffle_ps::<0xdd>(a, b));
-    let bits = max(even, odd);
+        let largest = match REGISTERS {
+            1 => bits(0),
+            2 => max(bits(0), bits(64)),
+            4 => max(max(bits(0), bits(64)), max(bits(128), bits(192))),
+            _ => {
+                let len = group * size_of::<T>();
+                let (mut largest, mut at) = (_mm512_setzero_si512(), 0);
+                while at + 64 <= len {
+                    largest = max(largest, bits(at));
+                    at += 64;
+                }
+                if at < len {
+                    // SAFETY: half a register, within the group.
+                    let half = unsafe { _mm256_loadu_si256(group_bytes.add(at).cast()) };
+                    let half = _mm512_and_si512(_mm512_zextsi256_si512(half), magnitude);
+                    largest = max(largest, half);
+                }
+                largest
+            }
+        };
+        _mm512_castsi512_ps(largest)
+    };
+    let fold = |a, b| _mm512_castsi512_ps(max(_mm512_castps_si512(a), _mm512_castps_si512(b)));
+    let bits = _mm512_castps_si512(fold_transposed(largest, fold));
     match T::KIND {
         Kind::F32 => _mm512_castsi512_ps(bits),
         Kind::F16 | Kind::Bf16 => {
@@ -279,6 +227,30 @@ fn transposed_absmax<T: Element, const REGISTERS: usize>(values: &[T], group: us
             widen_words::<T>(_mm512_cvtepi32_epi16(bits))
         }
     }
+}
+
+/// Sixteen registers, each folded to one lane of the result in halves: lanes i and i + 8, then i
+/// and i + 4, i + 2, i + 1.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn fold_transposed(
+    register: impl Fn(usize) -> __m512,
+    fold: impl Fn(__m512, __m512) -> __m512,
+) -> __m512 {
+    let halves =
+        |a, b| fold(_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0xee>(a, b));
+    let quarters = |index: usize| {
+        let ab = halves(register(index), register(index + 4));
+        let cd = halves(register(index + 8), register(index + 12));
+        fold(_mm512_shuffle_f32x4::<0x88>(ab, cd), _mm512_shuffle_f32x4::<0xdd>(ab, cd))
+    };
+    let eighths = |a, b| {
+        let (a, b) = (_mm512_castps_pd(a), _mm512_castps_pd(b));
+        let (low, high) = (_mm512_unpacklo_pd(a, b), _mm512_unpackhi_pd(a, b));
+        fold(_mm512_castpd_ps(low), _mm512_castpd_ps(high))
+    };
+    let (a, b) = (eighths(quarters(0), quarters(1)), eighths(quarters(2), quarters(3)));
+    fold(_mm512_shuffle_ps::<0x88>(a, b), _mm512_shuffle_ps::<0xdd>(a, b))
 }
 
 /// Stores codes −7…7 as nibbles, code + 8.

@@ -89,8 +89,8 @@ impl Factors {
 #[repr(align(64))]
 pub struct CellLanes(pub [[f32; LANES]; 3]);
 
-/// Cells that wait for their lanes to be added up: a batch, and what a strip may add to one that is not
-/// full.
+/// Cells that wait for their lanes to be added up: a batch, and what a strip may add to one that
+/// is not full.
 pub struct Cells {
     pub lanes: [CellLanes; 2 * BATCH],
     pub filled: usize,
@@ -121,6 +121,8 @@ pub fn suits(group: usize, head_dim: usize, exponent: i32) -> bool {
         && (-252..=252).contains(&exponent)
 }
 
+/// [`scalar::compress_block`] where it [`suits`].
+///
 /// # Safety
 ///
 /// `K` is available.
@@ -267,6 +269,8 @@ unsafe fn compress_units<K: Kernel, T: Element, const REGISTERS: usize>(
     BlockOutcome { finite: true, in_range, distortion: run.finish() }
 }
 
+/// [`scalar::decompress_block`] where it [`suits`].
+///
 /// # Safety
 ///
 /// `K` is available.
