@@ -274,7 +274,7 @@ impl DistortionRun {
 }
 
 /// Head vectors that [`RunBuilder::add_vectors`] takes together, so that they vectorise.
-pub(super) const BATCH: usize = 64;
+pub(super) const BATCH: usize = 32;
 /// Lanes of the sums over head vectors.
 const TOTAL_LANES: usize = 8;
 
@@ -352,14 +352,46 @@ impl RunBuilder {
     }
 
     /// The next `count` whole head vectors, where cells are vectors. Only the block's last call
-    /// may take less than [`BATCH`].
+    /// may take less than [`BATCH`]. `exact` works out the sums of one that f32 cannot be trusted
+    /// with.
     #[inline(always)]
-    pub fn add_vectors(&mut self, [xx, xe, ee]: &[[f64; BATCH]; 3], count: usize) {
-        let mut cosines = [0.0; BATCH];
-        for (index, cosine) in cosines.iter_mut().enumerate() {
-            *cosine = cosine_of_error(xx[index], xe[index], ee[index]);
+    pub fn add_vectors(
+        &mut self,
+        sums: &[[f32; BATCH]; 3],
+        count: usize,
+        mut exact: impl FnMut(usize) -> [f64; 3],
+    ) {
+        let [xx, xe, ee] = sums;
+        let mut trusted = true;
+        for index in 0..BATCH {
+            trusted &= is_trusted(xx[index].into(), xe[index].into(), ee[index].into());
         }
-        for (totals, terms) in self.totals.iter_mut().zip([xx, ee, &cosines]) {
+        if trusted {
+            return self.add_batch(sums, count);
+        }
+        let mut wide = [[0.0; BATCH]; 3];
+        for index in 0..count {
+            let mut vector = [xx[index], xe[index], ee[index]].map(f64::from);
+            if !is_trusted(vector[0], vector[1], vector[2]) {
+                vector = exact(index);
+            }
+            for (wide, sum) in wide.iter_mut().zip(vector) {
+                wide[index] = sum;
+            }
+        }
+        self.add_batch(&wide, count);
+    }
+
+    #[inline(always)]
+    fn add_batch<S: Copy + Into<f64>>(&mut self, [xx, xe, ee]: &[[S; BATCH]; 3], count: usize) {
+        let mut terms = [[0.0; BATCH]; 3];
+        for index in 0..BATCH {
+            let (xx, xe, ee) = (xx[index].into(), xe[index].into(), ee[index].into());
+            terms[0][index] = xx;
+            terms[1][index] = ee;
+            terms[2][index] = cosine_of_error(xx, xe, ee);
+        }
+        for (totals, terms) in self.totals.iter_mut().zip(&terms) {
             if count == BATCH {
                 for terms in terms.as_chunks::<TOTAL_LANES>().0 {
                     for (total, term) in totals.iter_mut().zip(terms) {

@@ -26,6 +26,8 @@ use super::simd;
 pub use super::simd::Isa;
 use half::f16;
 use rayon::prelude::*;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// Values a rayon task takes: small tensors stay on one thread.
 const TASK: usize = 1 << 15;
@@ -169,16 +171,23 @@ impl Int4Payload {
         // One optimistic pass; the rare tensor out of f16's range is done again.
         let mut outcome = payload.fill(values, head_dim);
         if outcome.finite && !outcome.in_range {
-            let block = block_len(group, TASK);
-            let largest = values.par_chunks(block).map(absmax).reduce(|| 0.0, f32::max);
+            let larger = |a: f32, b: f32| if b > a || b.is_nan() { b } else { a };
+            let largest = values.par_chunks(TASK).map(absmax).reduce(|| 0.0, larger);
+            if !largest.is_finite() {
+                return None;
+            }
             payload.exponent = exponent_for(largest);
             outcome = payload.fill(values, head_dim);
         }
         outcome.finite.then(|| (payload, outcome.distortion.finish()))
     }
 
+    /// Stops early where the exponent is 0 and does not suit.
     fn fill<T: Element>(&mut self, values: &[T], head_dim: usize) -> BlockOutcome {
         let (group, exponent) = (self.group, self.exponent);
+        let none =
+            BlockOutcome { finite: true, in_range: true, distortion: DistortionRun::default() };
+        let in_vain = AtomicBool::new(false);
         let block = block_len(group, TASK);
         let outcomes: Vec<BlockOutcome> = values
             .par_chunks(block)
@@ -186,12 +195,17 @@ impl Int4Payload {
             .zip(self.scales.par_chunks_mut(block / group))
             .enumerate()
             .map(|(index, ((values, codes), scales))| {
+                if in_vain.load(Relaxed) {
+                    return BlockOutcome { in_range: false, ..none };
+                }
                 let layout = BlockLayout { group, head_dim, start: index * block };
-                compress_block(values, layout, exponent, codes, scales)
+                let outcome = compress_block(values, layout, exponent, codes, scales);
+                if exponent == 0 && !outcome.in_range {
+                    in_vain.store(true, Relaxed);
+                }
+                outcome
             })
             .collect();
-        let none =
-            BlockOutcome { finite: true, in_range: true, distortion: DistortionRun::default() };
         outcomes.into_iter().fold(none, |all, block| BlockOutcome {
             finite: all.finite & block.finite,
             in_range: all.in_range & block.in_range,

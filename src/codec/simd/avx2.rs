@@ -4,7 +4,7 @@ use super::super::distortion::BATCH;
 use super::super::element::{Element, Kind};
 use super::super::scalar::{MAX_CODE, PowerOfTwo};
 use super::drive::{
-    CellLanes, Factors, GROUPS, Kernel, STORED_LEVELS, Stream, max_of, saturating_scale,
+    CellLanes, Factors, GROUPS, Kernel, STORED_LEVELS, Stream, max_of, prefetch, saturating_scale,
 };
 use core::arch::x86_64::*;
 use half::f16;
@@ -70,7 +70,7 @@ unsafe impl Kernel for Avx2 {
         codes: &mut [u8],
     ) {
         let Stream { up, down, group, cell, .. } = *stream;
-        let mut sums = stream.sums.map(|lanes| load(&lanes));
+        let mut sums = stream.sums.0.map(|lanes| load(&lanes));
         let (mut group_left, mut cell_left) = (stream.group_left, stream.cell_left);
         let table_of = |index: usize| {
             let scale = factors.scales[index];
@@ -104,20 +104,21 @@ unsafe impl Kernel for Avx2 {
                 sums[1][half] = _mm256_add_ps(sums[1][half], _mm256_mul_ps(x, e));
                 sums[2][half] = _mm256_add_ps(sums[2][half], _mm256_mul_ps(e, e));
             }
+            prefetch(values, codes);
             for (quantised, codes) in quantised.iter().zip(codes.chunks_exact_mut(8)) {
                 pack(*quantised, codes);
             }
             group_left -= unit;
             cell_left -= unit;
             if cell_left == 0 {
-                stream.cells.lanes[filled] = halve_twice(sums);
+                stream.cells.lanes[filled] = CellLanes(sums.map(|lanes| store(lanes)));
                 filled += 1;
                 sums = [[_mm256_setzero_ps(); 2]; 3];
                 cell_left = cell;
             }
         }
         stream.cells.filled = filled;
-        stream.sums = sums.map(|lanes| store(lanes));
+        stream.sums = CellLanes(sums.map(|lanes| store(lanes)));
         (stream.index, stream.group_left, stream.cell_left) = (index, group_left, cell_left);
     }
 
@@ -127,9 +128,14 @@ unsafe impl Kernel for Avx2 {
         let mut sums = [[0.0; BATCH]; 3];
         for (index, cells) in cells.as_chunks::<4>().0.iter().enumerate() {
             for (sum, sums) in sums.iter_mut().enumerate() {
-                // SAFETY: four of sixteen f32 each, and four of BATCH.
+                // SAFETY: four of BATCH.
                 unsafe {
-                    let part = |cell: usize| _mm_loadu_ps(cells[cell].0.as_ptr().add(4 * sum));
+                    let part = |cell: usize| {
+                        let [low, high] = load(&cells[cell].0[sum]);
+                        let eight = _mm256_add_ps(low, high);
+                        let upper = _mm256_extractf128_ps::<1>(eight);
+                        _mm_add_ps(_mm256_castps256_ps128(eight), upper)
+                    };
                     let (ab, cd) = (pairs(part(0), part(1)), pairs(part(2), part(3)));
                     let even = _mm_shuffle_ps::<0x88>(ab, cd);
                     let four = _mm_add_ps(even, _mm_shuffle_ps::<0xdd>(ab, cd));
@@ -141,7 +147,7 @@ unsafe impl Kernel for Avx2 {
     }
 
     #[target_feature(enable = "avx2,f16c")]
-    unsafe fn decompress_groups<T: Element>(
+    unsafe fn decompress_groups<T: Element, const PLAIN: bool>(
         codes: &[u8],
         scales: &[f16],
         group: usize,
@@ -150,9 +156,10 @@ unsafe impl Kernel for Avx2 {
     ) {
         let groups = codes.chunks_exact(group / 2).zip(out.chunks_exact_mut(group));
         for ((codes, out), scale) in groups.zip(scales) {
+            let scale = _mm256_cvtph_ps(_mm_set1_epi16(scale.to_bits().cast_signed()));
             let table = load(&STORED_LEVELS).map(|levels| {
-                let values = _mm256_mul_ps(levels, _mm256_set1_ps(scale.to_f32()));
-                clamp(times(values, up), max_of::<T>())
+                let values = _mm256_mul_ps(levels, scale);
+                if PLAIN { values } else { clamp(times(values, up), max_of::<T>()) }
             });
             match T::KIND {
                 // SAFETY: whole registers of this type.
@@ -205,17 +212,6 @@ fn absmax<T: Element>(group: &[T]) -> f32 {
             _mm256_cvtss_f32(widen_words::<T>(_mm_xor_si128(smallest, ones)))
         }
     }
-}
-
-/// Lanes i and i + 8 added, then i and i + 4.
-#[inline]
-#[target_feature(enable = "avx2,f16c")]
-fn halve_twice(sums: [[__m256; 2]; 3]) -> CellLanes {
-    let [xx, xe, ee] = sums.map(|[low, high]| _mm256_add_ps(low, high));
-    let low = _mm256_permute2f128_ps::<0x20>(xx, xe);
-    let high = _mm256_permute2f128_ps::<0x31>(xx, xe);
-    let e = _mm256_add_ps(ee, _mm256_permute2f128_ps::<0x01>(ee, ee));
-    CellLanes(store([_mm256_add_ps(low, high), e]))
 }
 
 /// Stores codes −7…7 as nibbles, code + 8.

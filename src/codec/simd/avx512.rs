@@ -4,15 +4,13 @@ use super::super::distortion::BATCH;
 use super::super::element::{Element, Kind};
 use super::super::scalar::{MAX_CODE, PowerOfTwo};
 use super::drive::{
-    CellLanes, Factors, Kernel, SIGNED_LEVELS, STORED_LEVELS, Stream, max_of, saturating_scale,
+    CellLanes, Factors, Kernel, SIGNED_LEVELS, STORED_LEVELS, Stream, max_of, prefetch,
+    saturating_scale,
 };
 use core::arch::x86_64::*;
 use half::f16;
 
 pub struct Avx512;
-
-/// Bytes from the values at work to those that are to come from memory.
-const PREFETCH: usize = 8192;
 
 const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
 
@@ -27,10 +25,12 @@ unsafe impl Kernel for Avx512 {
         factors: &mut Factors,
     ) {
         (factors.finite, factors.in_range, factors.plain) = (true, true, true);
-        let parts = values.chunks(16 * group).zip(scales.chunks_mut(16));
         let factor_parts = factors.scales.chunks_mut(16).zip(factors.inverses.chunks_mut(16));
-        for ((values, scales), (factor_scales, inverses)) in parts.zip(factor_parts) {
-            let absmax = times(absmax_of_groups(values, group), down);
+        let mut values = values;
+        for (scales, (factor_scales, inverses)) in scales.chunks_mut(16).zip(factor_parts) {
+            let (part, rest) = values.split_at(scales.len() * group);
+            values = rest;
+            let absmax = times(absmax_of_groups(part, group), down);
             let quotients = _mm512_div_ps(absmax, _mm512_set1_ps(MAX_CODE));
             let halves = _mm512_cvtps_ph::<NEAREST>(quotients);
             let rounded = _mm512_cvtph_ps(halves);
@@ -68,10 +68,10 @@ unsafe impl Kernel for Avx512 {
         codes: &mut [u8],
     ) {
         let Stream { up, down, group, cell, .. } = *stream;
-        let mut sums = stream.sums.map(|lanes| load(&lanes));
+        let mut sums = stream.sums.0.map(|lanes| load(&lanes));
         let (mut group_left, mut cell_left) = (stream.group_left, stream.cell_left);
         let table_of = |index: usize| {
-            let scale = factors.scales[index];
+            let scale = _mm512_set1_ps(factors.scales[index]);
             let table = decoded_levels::<T, PLAIN>(scale, &SIGNED_LEVELS, up);
             let table = if PLAIN { table } else { times(table, down) };
             (_mm512_set1_ps(factors.inverses[index]), table)
@@ -107,53 +107,39 @@ unsafe impl Kernel for Avx512 {
                 sums[1] = _mm512_add_ps(sums[1], _mm512_mul_ps(*x, *e));
                 sums[2] = _mm512_add_ps(sums[2], _mm512_mul_ps(*e, *e));
             }
-            // The hardware's own prefetching is late for a stream that is worked on in strips.
-            for line in (0..unit * size_of::<T>()).step_by(64) {
-                let ahead = values.as_ptr().cast::<i8>().wrapping_add(PREFETCH + line);
-                // SAFETY: no more than a hint.
-                _mm_prefetch::<_MM_HINT_T0>(ahead);
-            }
+            prefetch(values, codes);
             // SAFETY: as many codes.
             unsafe { pack(quantised, codes.as_mut_ptr()) };
             group_left -= unit;
             cell_left -= unit;
             if cell_left == 0 {
-                stream.cells.lanes[filled] = halve_twice(sums);
+                stream.cells.lanes[filled] = CellLanes(sums.map(|lanes| store(lanes)));
                 filled += 1;
                 sums = [_mm512_setzero_ps(); 3];
                 cell_left = cell;
             }
         }
         stream.cells.filled = filled;
-        stream.sums = sums.map(|lanes| store(lanes));
+        stream.sums = CellLanes(sums.map(|lanes| store(lanes)));
         (stream.index, stream.group_left, stream.cell_left) = (index, group_left, cell_left);
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
     unsafe fn finish_cells(cells: &[CellLanes; BATCH], take: impl FnOnce(&[[f32; BATCH]; 3])) {
-        let pairs = |a: &CellLanes, b: &CellLanes| {
-            let (a, b) = (_mm512_castps_pd(load(&a.0)), _mm512_castps_pd(load(&b.0)));
-            let (low, high) = (_mm512_unpacklo_pd(a, b), _mm512_unpackhi_pd(a, b));
-            _mm512_add_ps(_mm512_castpd_ps(low), _mm512_castpd_ps(high))
-        };
         let mut sums = [[0.0; BATCH]; 3];
-        for (index, [a, b, c, d]) in cells.as_chunks::<4>().0.iter().enumerate() {
-            let (ab, cd) = (pairs(a, b), pairs(c, d));
-            let even = _mm512_shuffle_ps::<0x88>(ab, cd);
-            let four = _mm512_add_ps(even, _mm512_shuffle_ps::<0xdd>(ab, cd));
-            // SAFETY: four of BATCH f32 each.
-            unsafe {
-                let at = 4 * index;
-                _mm_storeu_ps(sums[0].as_mut_ptr().add(at), _mm512_castps512_ps128(four));
-                _mm_storeu_ps(sums[1].as_mut_ptr().add(at), _mm512_extractf32x4_ps::<1>(four));
-                _mm_storeu_ps(sums[2].as_mut_ptr().add(at), _mm512_extractf32x4_ps::<2>(four));
+        for (index, cells) in cells.as_chunks::<16>().0.iter().enumerate() {
+            for (sum, sums) in sums.iter_mut().enumerate() {
+                let lanes = |cell: usize| load(&cells[cell].0[sum]);
+                let sixteen = fold_transposed(lanes, |a, b| _mm512_add_ps(a, b));
+                // SAFETY: sixteen of BATCH f32.
+                unsafe { _mm512_storeu_ps(sums.as_mut_ptr().add(16 * index), sixteen) };
             }
         }
         take(&sums);
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    unsafe fn decompress_groups<T: Element>(
+    unsafe fn decompress_groups<T: Element, const PLAIN: bool>(
         codes: &[u8],
         scales: &[f16],
         group: usize,
@@ -162,7 +148,8 @@ unsafe impl Kernel for Avx512 {
     ) {
         let groups = codes.chunks_exact(group / 2).zip(out.chunks_exact_mut(group));
         for ((codes, out), scale) in groups.zip(scales) {
-            let table = decoded_levels::<T, false>(scale.to_f32(), &STORED_LEVELS, up);
+            let scale = _mm512_cvtph_ps(_mm256_set1_epi16(scale.to_bits().cast_signed()));
+            let table = decoded_levels::<T, PLAIN>(scale, &STORED_LEVELS, up);
             match T::KIND {
                 // SAFETY: whole registers of this type.
                 Kind::F32 => unsafe { expand_words(codes, table, out.as_mut_ptr().cast()) },
@@ -201,42 +188,38 @@ fn transposed_absmax<T: Element, const REGISTERS: usize>(values: &[T], group: us
         Kind::F16 | Kind::Bf16 => _mm512_set1_epi16(0x7fff),
     };
     let last = values.len() - group;
-    let mut largest = [_mm512_setzero_si512(); 16];
-    for (index, largest) in largest.iter_mut().enumerate() {
+    let largest = |index: usize| {
         let start = last.min(index * group);
-        let bytes = values[start..start + group].as_ptr().cast::<u8>();
-        let len = if REGISTERS > 0 { 64 * REGISTERS } else { group * size_of::<T>() };
-        let mut at = 0;
-        while at + 64 <= len {
-            // SAFETY: within the group.
-            let bits = unsafe { _mm512_loadu_si512(bytes.add(at).cast()) };
-            *largest = max(*largest, _mm512_and_si512(bits, magnitude));
-            at += 64;
-        }
-        if at < len {
-            // SAFETY: half a register, within the group.
-            let bits = unsafe { _mm256_loadu_si256(bytes.add(at).cast()) };
-            let bits = _mm512_zextsi256_si512(bits);
-            *largest = max(*largest, _mm512_and_si512(bits, magnitude));
-        }
-    }
-    // A transpose that halves as it goes: lane i of the result is the largest of group i.
-    let quarters = |index: usize| {
-        let halves =
-            |a, b| max(_mm512_shuffle_i32x4::<0x44>(a, b), _mm512_shuffle_i32x4::<0xee>(a, b));
-        let ab = halves(largest[index], largest[index + 4]);
-        let cd = halves(largest[index + 8], largest[index + 12]);
-        max(_mm512_shuffle_i32x4::<0x88>(ab, cd), _mm512_shuffle_i32x4::<0xdd>(ab, cd))
+        // SAFETY: where a group starts.
+        let group_bytes = unsafe { values.as_ptr().add(start).cast::<u8>() };
+        // SAFETY: within the group.
+        let bits = |at: usize| unsafe {
+            _mm512_and_si512(_mm512_loadu_si512(group_bytes.add(at).cast()), magnitude)
+        };
+        let largest = match REGISTERS {
+            1 => bits(0),
+            2 => max(bits(0), bits(64)),
+            4 => max(max(bits(0), bits(64)), max(bits(128), bits(192))),
+            _ => {
+                let len = group * size_of::<T>();
+                let (mut largest, mut at) = (_mm512_setzero_si512(), 0);
+                while at + 64 <= len {
+                    largest = max(largest, bits(at));
+                    at += 64;
+                }
+                if at < len {
+                    // SAFETY: half a register, within the group.
+                    let half = unsafe { _mm256_loadu_si256(group_bytes.add(at).cast()) };
+                    let half = _mm512_and_si512(_mm512_zextsi256_si512(half), magnitude);
+                    largest = max(largest, half);
+                }
+                largest
+            }
+        };
+        _mm512_castsi512_ps(largest)
     };
-    let eighths = |a, b| {
-        let bits = max(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
-        _mm512_castsi512_ps(bits)
-    };
-    let a = eighths(quarters(0), quarters(1));
-    let b = eighths(quarters(2), quarters(3));
-    let even = _mm512_castps_si512(_mm512_shuffle_ps::<0x88>(a, b));
-    let odd = _mm512_castps_si512(_mm512_shuffle_ps::<0xdd>(a, b));
-    let bits = max(even, odd);
+    let fold = |a, b| _mm512_castsi512_ps(max(_mm512_castps_si512(a), _mm512_castps_si512(b)));
+    let bits = _mm512_castps_si512(fold_transposed(largest, fold));
     match T::KIND {
         Kind::F32 => _mm512_castsi512_ps(bits),
         Kind::F16 | Kind::Bf16 => {
@@ -246,17 +229,28 @@ fn transposed_absmax<T: Element, const REGISTERS: usize>(values: &[T], group: us
     }
 }
 
-/// Lanes i and i + 8 added, then i and i + 4.
+/// Sixteen registers, each folded to one lane of the result in halves: lanes i and i + 8, then i
+/// and i + 4, i + 2, i + 1.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn halve_twice([xx, xe, ee]: [__m512; 3]) -> CellLanes {
-    let low = _mm512_shuffle_f32x4::<0x44>(xx, xe);
-    let high = _mm512_shuffle_f32x4::<0xee>(xx, xe);
-    let x = _mm512_add_ps(low, high);
-    let e = _mm512_add_ps(ee, _mm512_shuffle_f32x4::<0xee>(ee, ee));
-    let even = _mm512_shuffle_f32x4::<0x88>(x, e);
-    let odd = _mm512_shuffle_f32x4::<0xdd>(x, e);
-    CellLanes(store(_mm512_add_ps(even, odd)))
+fn fold_transposed(
+    register: impl Fn(usize) -> __m512,
+    fold: impl Fn(__m512, __m512) -> __m512,
+) -> __m512 {
+    let halves =
+        |a, b| fold(_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0xee>(a, b));
+    let quarters = |index: usize| {
+        let ab = halves(register(index), register(index + 4));
+        let cd = halves(register(index + 8), register(index + 12));
+        fold(_mm512_shuffle_f32x4::<0x88>(ab, cd), _mm512_shuffle_f32x4::<0xdd>(ab, cd))
+    };
+    let eighths = |a, b| {
+        let (a, b) = (_mm512_castps_pd(a), _mm512_castps_pd(b));
+        let (low, high) = (_mm512_unpacklo_pd(a, b), _mm512_unpackhi_pd(a, b));
+        fold(_mm512_castpd_ps(low), _mm512_castpd_ps(high))
+    };
+    let (a, b) = (eighths(quarters(0), quarters(1)), eighths(quarters(2), quarters(3)));
+    fold(_mm512_shuffle_ps::<0x88>(a, b), _mm512_shuffle_ps::<0xdd>(a, b))
 }
 
 /// Stores codes −7…7 as nibbles, code + 8.
@@ -352,11 +346,11 @@ unsafe fn expand_halves(codes: &[u8], table: __m256i, mut out: *mut u16) {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 fn decoded_levels<T: Element, const PLAIN: bool>(
-    scale: f32,
+    scale: __m512,
     levels: &[f32; 16],
     up: PowerOfTwo,
 ) -> __m512 {
-    let mut values = _mm512_mul_ps(load(levels), _mm512_set1_ps(scale));
+    let mut values = _mm512_mul_ps(load(levels), scale);
     if !PLAIN {
         values = clamp(times(values, up), max_of::<T>());
     }

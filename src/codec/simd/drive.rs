@@ -4,12 +4,13 @@ use super::super::distortion::{BATCH, LANES, RunBuilder, add_lanes, is_trusted};
 use super::super::element::{Element, Kind};
 use super::super::int4::{BlockLayout, BlockOutcome};
 use super::super::scalar::{self, GroupScale, PowerOfTwo};
+use core::arch::x86_64::{_MM_HINT_ET0, _MM_HINT_T0, _mm_prefetch};
 use half::{bf16, f16};
 
 /// Groups whose scales are worked out together.
 pub const GROUPS: usize = 32;
 /// Values of a strip at most: it is read twice, the second time from the nearest cache.
-const STRIP: usize = 4096;
+const STRIP: usize = 2048;
 
 /// The functions of one instruction set.
 ///
@@ -39,8 +40,9 @@ pub unsafe trait Kernel {
     /// instruction set.
     unsafe fn finish_cells(cells: &[CellLanes; BATCH], take: impl FnOnce(&[[f32; BATCH]; 3]));
 
-    /// Decodes whole groups with finite scales.
-    unsafe fn decompress_groups<T: Element>(
+    /// Decodes whole groups with finite scales. `PLAIN`: the exponent is 0, and 8 scales do not
+    /// round to infinity.
+    unsafe fn decompress_groups<T: Element, const PLAIN: bool>(
         codes: &[u8],
         scales: &[f16],
         group: usize,
@@ -82,14 +84,13 @@ impl Factors {
     }
 }
 
-/// Sums of a cell after the first two halvings: four lanes each of Σx², Σx·e and Σe², and four
-/// that do not count.
+/// Lane sums of a cell: Σx², Σx·e and Σe².
 #[derive(Clone, Copy)]
 #[repr(align(64))]
-pub struct CellLanes(pub [f32; 16]);
+pub struct CellLanes(pub [[f32; LANES]; 3]);
 
-/// Cells that wait for their last steps: a batch, and what a strip may add to one that is not
-/// full.
+/// Cells that wait for their lanes to be added up: a batch, and what a strip may add to one that
+/// is not full.
 pub struct Cells {
     pub lanes: [CellLanes; 2 * BATCH],
     pub filled: usize,
@@ -103,8 +104,8 @@ pub struct Stream {
     /// The group under way, among those of the strip, and its values to come.
     pub index: usize,
     pub group_left: usize,
-    /// Lane sums of the cell under way: Σx², Σx·e, Σe².
-    pub sums: [[f32; LANES]; 3],
+    /// The cell under way.
+    pub sums: CellLanes,
     /// Its values to come; then it moves to `cells`, and the next has `cell` values.
     pub cell_left: usize,
     pub cell: usize,
@@ -120,6 +121,8 @@ pub fn suits(group: usize, head_dim: usize, exponent: i32) -> bool {
         && (-252..=252).contains(&exponent)
 }
 
+/// [`scalar::compress_block`] where it [`suits`].
+///
 /// # Safety
 ///
 /// `K` is available.
@@ -162,10 +165,10 @@ unsafe fn compress_units<K: Kernel, T: Element, const REGISTERS: usize>(
         group,
         index: 0,
         group_left: group,
-        sums: [[0.0; LANES]; 3],
+        sums: CellLanes([[0.0; LANES]; 3]),
         cell_left: usize::MAX,
         cell: head_dim,
-        cells: Cells { lanes: [CellLanes([0.0; 16]); 2 * BATCH], filled: 0 },
+        cells: Cells { lanes: [CellLanes([[0.0; LANES]; 3]); 2 * BATCH], filled: 0 },
     };
     let mut in_range = true;
     // The groups of a strip, and the way from their largest magnitudes to their scales. It is a
@@ -235,30 +238,11 @@ unsafe fn compress_units<K: Kernel, T: Element, const REGISTERS: usize>(
             while stream.cells.filled >= BATCH || (last && stream.cells.filled > 0) {
                 let count = stream.cells.filled.min(BATCH);
                 let take = |sums: &[[f32; BATCH]; 3]| {
-                    let mut exact = [[0.0; BATCH]; 3];
-                    for (exact, sums) in exact.iter_mut().zip(sums) {
-                        for (exact, sum) in exact.iter_mut().zip(sums) {
-                            *exact = f64::from(*sum);
-                        }
-                    }
-                    let [xx, xe, ee] = &exact;
-                    let mut trusted = [true; BATCH];
-                    for (index, trusted) in trusted.iter_mut().enumerate() {
-                        *trusted = is_trusted(xx[index], xe[index], ee[index]);
-                    }
-                    if trusted.contains(&false) {
-                        for index in (0..count).filter(|index| !trusted[*index]) {
-                            let start = cell_start + index * head_dim;
-                            let cell = &values[start..start + head_dim];
-                            let sums = scalar::measure_exactly(
-                                cell, start, group, exponent, codes, scales,
-                            );
-                            for (exact, sum) in exact.iter_mut().zip(sums) {
-                                exact[index] = sum;
-                            }
-                        }
-                    }
-                    run.add_vectors(&exact, count);
+                    run.add_vectors(sums, count, |index| {
+                        let start = cell_start + index * head_dim;
+                        let cell = &values[start..start + head_dim];
+                        scalar::measure_exactly(cell, start, group, exponent, codes, scales)
+                    });
                 };
                 if let Some(batch) = stream.cells.lanes.first_chunk() {
                     // SAFETY: available, by contract.
@@ -269,7 +253,8 @@ unsafe fn compress_units<K: Kernel, T: Element, const REGISTERS: usize>(
                 cell_start += count * head_dim;
             }
             if cell_left == 0 || (last && at > cell_start) {
-                let lanes = std::mem::take(&mut stream.sums);
+                let CellLanes(lanes) = stream.sums;
+                stream.sums = CellLanes([[0.0; LANES]; 3]);
                 let mut sums = lanes.map(|lanes| f64::from(add_lanes(lanes)));
                 if !is_trusted(sums[0], sums[1], sums[2]) {
                     let cell = &values[cell_start..at];
@@ -284,6 +269,8 @@ unsafe fn compress_units<K: Kernel, T: Element, const REGISTERS: usize>(
     BlockOutcome { finite: true, in_range, distortion: run.finish() }
 }
 
+/// [`scalar::decompress_block`] where it [`suits`].
+///
 /// # Safety
 ///
 /// `K` is available.
@@ -295,17 +282,41 @@ pub unsafe fn decompress<K: Kernel, T: Element>(
     out: &mut [T],
 ) {
     let mut whole = out.len() / group;
+    let largest = f16::absmax(scales);
     // An infinite scale makes NaN of zeros; only a damaged file has one.
-    if !f16::absmax(scales).is_finite() {
+    if !largest.is_finite() {
         whole = 0;
     }
+    // Code −8, which nothing writes, is decoded as well.
+    let plain = exponent == 0 && 8.0 / 7.0 * largest < saturating_scale::<T>();
     let (vector_codes, codes) = codes.split_at(whole * group / 2);
     let (vector_scales, scales) = scales.split_at(whole);
     let (vector_out, out) = out.split_at_mut(whole * group);
     let up = PowerOfTwo::new(exponent);
     // SAFETY: available, by contract.
-    unsafe { K::decompress_groups(vector_codes, vector_scales, group, up, vector_out) };
+    unsafe {
+        if plain {
+            K::decompress_groups::<T, true>(vector_codes, vector_scales, group, up, vector_out);
+        } else {
+            K::decompress_groups::<T, false>(vector_codes, vector_scales, group, up, vector_out);
+        }
+    }
     scalar::decompress_block(codes, scales, group, exponent, out);
+}
+
+/// Asks for values and codes that lie ahead of these. The hardware does so too, but late for a
+/// stream that is worked on in strips: two of them lie between, of which the second has been
+/// read for its scales.
+#[inline(always)]
+pub fn prefetch<T>(values: &[T], codes: &[u8]) {
+    let ahead = values.as_ptr().wrapping_add(3 * STRIP).cast::<i8>();
+    for line in (0..size_of_val(values)).step_by(64) {
+        // SAFETY: a hint, for any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(line)) };
+    }
+    let ahead = codes.as_ptr().wrapping_add(3 * STRIP / 2).cast::<i8>();
+    // SAFETY: a hint, for any address.
+    unsafe { _mm_prefetch::<_MM_HINT_ET0>(ahead) };
 }
 
 /// The largest finite number.
