@@ -12,7 +12,7 @@ import unittest
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, List
 from unittest import mock
 
 from support import FolderTest, need_kv_compress, need_modules, read_raw, write_raw
@@ -78,9 +78,11 @@ class Finding(FolderTest):
         return str(path)
 
     def look_only_in(self, *folders: str) -> None:
-        patch = mock.patch.object(compression_bridge, "_scripts_folders", lambda: iter(folders))
-        patch.start()
-        self.addCleanup(patch.stop)
+        no_record: List[str] = []
+        for name, found in (("_scripts_folders", folders), ("_installed", no_record)):
+            patch = mock.patch.object(compression_bridge, name, lambda *_, f=found: iter(f))
+            patch.start()
+            self.addCleanup(patch.stop)
 
     def test_the_variable_comes_first_and_alone(self) -> None:
         program = self.program("elsewhere", "any name")
