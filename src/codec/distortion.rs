@@ -159,23 +159,27 @@ pub(super) fn is_trusted(xx: f64, xe: f64, ee: f64) -> bool {
 /// Σx², Σx·e and Σe² of a cell in f32.
 #[inline(always)]
 pub(super) fn cell_sums(x: &[f32], y: &[f32]) -> [f32; 3] {
-    let mut sums = [[0f32; LANES]; 3];
-    let mut add = |lane: usize, x: f32, y: f32| {
-        let e = x - y;
-        sums[0][lane] += x * x;
-        sums[1][lane] += x * e;
-        sums[2][lane] += e * e;
+    let (mut xx, mut xe, mut ee) = ([0f32; LANES], [0f32; LANES], [0f32; LANES]);
+    let mut add = |x: &[f32; LANES], y: &[f32; LANES]| {
+        for lane in 0..LANES {
+            let (x, e) = (x[lane], x[lane] - y[lane]);
+            xx[lane] += x * x;
+            xe[lane] += x * e;
+            ee[lane] += e * e;
+        }
     };
     let ((x_chunks, x_rest), (y_chunks, y_rest)) = (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());
     for (x, y) in x_chunks.iter().zip(y_chunks) {
-        for lane in 0..LANES {
-            add(lane, x[lane], y[lane]);
-        }
+        add(x, y);
     }
-    for (lane, (x, y)) in x_rest.iter().zip(y_rest).enumerate() {
-        add(lane, *x, *y);
+    if !x_rest.is_empty() {
+        // Zeros change no sum.
+        let (mut x, mut y) = ([0f32; LANES], [0f32; LANES]);
+        x[..x_rest.len()].copy_from_slice(x_rest);
+        y[..y_rest.len()].copy_from_slice(y_rest);
+        add(&x, &y);
     }
-    sums.map(add_lanes)
+    [xx, xe, ee].map(add_lanes)
 }
 
 #[inline(always)]

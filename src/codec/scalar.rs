@@ -97,20 +97,29 @@ fn measure<T: Element>(
     let down = PowerOfTwo::new(-exponent);
     let mut start = 0;
     while start < values.len() {
-        let len = run.next_cell().min(values.len() - start);
-        let cell = &values[start..start + len];
-        decode_cell(start, len, layout.group, exponent, codes, scales, buffer);
+        // As many cells as the buffer takes.
+        let first = run.next_cell();
+        let more = (CELL - first) / layout.head_dim.max(1) * layout.head_dim;
+        let len = (first + more).min(values.len() - start);
+        decode_values(start, len, layout.group, exponent, codes, scales, buffer);
         let (x, y) = (&mut buffer.x[..len], &mut buffer.y[..len]);
-        T::widen(cell, x);
+        T::widen(&values[start..start + len], x);
         T::widen(&buffer.decoded[..len], y);
         x.iter_mut().for_each(|x| *x = down.times(*x));
         y.iter_mut().for_each(|y| *y = down.times(*y));
-        let mut sums = cell_sums(x, y).map(f64::from);
-        if !is_trusted(sums[0], sums[1], sums[2]) {
-            sums = exact_cell_sums(cell, &buffer.decoded[..len], exponent);
+        let end = start + len;
+        let mut done = 0;
+        while start < end {
+            let len = run.next_cell().min(end - start);
+            let cell = done..done + len;
+            let mut sums = cell_sums(&x[cell.clone()], &y[cell.clone()]).map(f64::from);
+            if !is_trusted(sums[0], sums[1], sums[2]) {
+                let values = &values[start..start + len];
+                sums = exact_cell_sums(values, &buffer.decoded[cell], exponent);
+            }
+            run.add(sums, len);
+            (start, done) = (start + len, done + len);
         }
-        run.add(sums, len);
-        start += len;
     }
     run.finish()
 }
@@ -130,13 +139,13 @@ pub(super) fn measure_exactly<T: Element>(
         return [0.0; 3];
     }
     let mut buffer = Buffer::new();
-    decode_cell(start, cell.len(), group, exponent, codes, scales, &mut buffer);
+    decode_values(start, cell.len(), group, exponent, codes, scales, &mut buffer);
     exact_cell_sums(cell, &buffer.decoded[..cell.len()], exponent)
 }
 
 /// To `buffer.decoded`. The `len` values may belong to several groups.
 #[inline(always)]
-fn decode_cell<T: Element>(
+fn decode_values<T: Element>(
     start: usize,
     len: usize,
     group: usize,

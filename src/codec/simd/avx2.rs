@@ -2,7 +2,8 @@
 
 use super::super::distortion::BATCH;
 use super::super::element::{Element, Kind};
-use super::super::scalar::{MAX_CODE, PowerOfTwo};
+use super::super::int4::{BlockLayout, BlockOutcome};
+use super::super::scalar::{self, MAX_CODE, PowerOfTwo};
 use super::drive::{
     CellLanes, Factors, GROUPS, Kernel, STORED_LEVELS, Stream, max_of, prefetch, saturating_scale,
 };
@@ -175,6 +176,30 @@ unsafe impl Kernel for Avx2 {
             }
         }
     }
+}
+
+/// [`scalar::compress_block`], vectorised by the compiler.
+#[target_feature(enable = "avx2,f16c")]
+pub fn compress_scalar<T: Element>(
+    values: &[T],
+    layout: BlockLayout,
+    exponent: i32,
+    codes: &mut [u8],
+    scales: &mut [f16],
+) -> BlockOutcome {
+    scalar::compress_block(values, layout, exponent, codes, scales)
+}
+
+/// [`scalar::decompress_block`], vectorised by the compiler.
+#[target_feature(enable = "avx2,f16c")]
+pub fn decompress_scalar<T: Element>(
+    codes: &[u8],
+    scales: &[f16],
+    group: usize,
+    exponent: i32,
+    out: &mut [T],
+) {
+    scalar::decompress_block(codes, scales, group, exponent, out);
 }
 
 /// The largest magnitude of one group.

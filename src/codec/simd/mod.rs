@@ -2,7 +2,8 @@
 //! bit for bit.
 //!
 //! Here is what the twins share: the way through a block, in whole registers. What has no whole
-//! registers (groups or head vectors that are no multiple of 16 values) takes the scalar path.
+//! registers (groups or head vectors that are no multiple of 16 values) takes the scalar path,
+//! compiled for AVX2.
 #![allow(unsafe_code)]
 
 #[cfg(target_arch = "x86_64")]
@@ -38,7 +39,8 @@ impl Isa {
             Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c"),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => {
-                is_x86_feature_detected!("avx512f")
+                Self::Avx2.is_available()
+                    && is_x86_feature_detected!("avx512f")
                     && is_x86_feature_detected!("avx512bw")
                     && is_x86_feature_detected!("avx512dq")
                     && is_x86_feature_detected!("avx512vl")
@@ -68,19 +70,23 @@ pub(super) fn compress_block<T: Element>(
     scales: &mut [f16],
 ) -> BlockOutcome {
     assert!(isa.is_available(), "{isa:?} is not available here");
-    match isa {
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 if drive::suits(layout.group, layout.head_dim, exponent) => {
-            // SAFETY: the instruction set is available.
-            unsafe { drive::compress::<avx512::Avx512, T>(values, layout, exponent, codes, scales) }
-        }
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 if drive::suits(layout.group, layout.head_dim, exponent) => {
-            // SAFETY: the instruction set is available.
-            unsafe { drive::compress::<avx2::Avx2, T>(values, layout, exponent, codes, scales) }
-        }
-        _ => scalar::compress_block(values, layout, exponent, codes, scales),
+    #[cfg(target_arch = "x86_64")]
+    if isa != Isa::Scalar {
+        let suits = drive::suits(layout.group, layout.head_dim, exponent);
+        // SAFETY: the instruction set is available, and AVX2 is with AVX-512.
+        return unsafe {
+            match isa {
+                Isa::Avx512 if suits => {
+                    drive::compress::<avx512::Avx512, T>(values, layout, exponent, codes, scales)
+                }
+                Isa::Avx2 if suits => {
+                    drive::compress::<avx2::Avx2, T>(values, layout, exponent, codes, scales)
+                }
+                _ => avx2::compress_scalar(values, layout, exponent, codes, scales),
+            }
+        };
     }
+    scalar::compress_block(values, layout, exponent, codes, scales)
 }
 
 pub(super) fn decompress_block<T: Element>(
@@ -92,17 +98,21 @@ pub(super) fn decompress_block<T: Element>(
     out: &mut [T],
 ) {
     assert!(isa.is_available(), "{isa:?} is not available here");
-    match isa {
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 if drive::suits(group, group, exponent) => {
-            // SAFETY: the instruction set is available.
-            unsafe { drive::decompress::<avx512::Avx512, T>(codes, scales, group, exponent, out) }
-        }
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 if drive::suits(group, group, exponent) => {
-            // SAFETY: the instruction set is available.
-            unsafe { drive::decompress::<avx2::Avx2, T>(codes, scales, group, exponent, out) }
-        }
-        _ => scalar::decompress_block(codes, scales, group, exponent, out),
+    #[cfg(target_arch = "x86_64")]
+    if isa != Isa::Scalar {
+        let suits = drive::suits(group, group, exponent);
+        // SAFETY: the instruction set is available, and AVX2 is with AVX-512.
+        return unsafe {
+            match isa {
+                Isa::Avx512 if suits => {
+                    drive::decompress::<avx512::Avx512, T>(codes, scales, group, exponent, out);
+                }
+                Isa::Avx2 if suits => {
+                    drive::decompress::<avx2::Avx2, T>(codes, scales, group, exponent, out);
+                }
+                _ => avx2::decompress_scalar(codes, scales, group, exponent, out),
+            }
+        };
     }
+    scalar::decompress_block(codes, scales, group, exponent, out);
 }
