@@ -6,8 +6,8 @@
 //!
 //! - A *cell* is a run of values in one block and one head vector, cut further at [`CELL`]
 //!   values. With e = x − y it sums x², x·e and e² in f32 in [`LANES`] lanes (the lane is the
-//!   index in the cell modulo 16) without fused multiply-add, x and y being divided by
-//!   2^exponent of the tensor. Lanes are added in halves: i and i + 8, i + 4, i + 2, i + 1.
+//!   index in the cell modulo 16) with fused multiply-add, x and y being divided by 2^exponent of
+//!   the tensor. Lanes are added in halves: i and i + 8, i + 4, i + 2, i + 1.
 //! - A cell that f32 cannot be trusted with ([`is_trusted`]) is worked out in f64 instead, one
 //!   value after the other.
 //! - Cells are added up in f64 to head vectors, in order. Σx·y is Σx² − Σx·e and Σy² is
@@ -163,9 +163,9 @@ pub(super) fn cell_sums(x: &[f32], y: &[f32]) -> [f32; 3] {
     let mut add = |x: &[f32; LANES], y: &[f32; LANES]| {
         for lane in 0..LANES {
             let (x, e) = (x[lane], x[lane] - y[lane]);
-            xx[lane] += x * x;
-            xe[lane] += x * e;
-            ee[lane] += e * e;
+            xx[lane] = x.mul_add(x, xx[lane]);
+            xe[lane] = x.mul_add(e, xe[lane]);
+            ee[lane] = e.mul_add(e, ee[lane]);
         }
     };
     let ((x_chunks, x_rest), (y_chunks, y_rest)) = (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());

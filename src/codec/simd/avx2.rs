@@ -1,4 +1,4 @@
-//! AVX2 and F16C: a register holds eight f32, and sixteen lanes are two registers.
+//! AVX2, F16C and FMA: a register holds eight f32, and sixteen lanes are two registers.
 
 use super::super::distortion::BATCH;
 use super::super::element::{Element, Kind};
@@ -16,7 +16,7 @@ const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT;
 
 // SAFETY: what follows needs no more than the features named.
 unsafe impl Kernel for Avx2 {
-    #[target_feature(enable = "avx2,f16c")]
+    #[target_feature(enable = "avx2,f16c,fma")]
     unsafe fn factors<T: Element>(
         values: &[T],
         group: usize,
@@ -63,7 +63,7 @@ unsafe impl Kernel for Avx2 {
         (factors.finite, factors.in_range, factors.plain) = (finite, in_range, plain && in_range);
     }
 
-    #[target_feature(enable = "avx2,f16c")]
+    #[target_feature(enable = "avx2,f16c,fma")]
     unsafe fn units<T: Element, const PLAIN: bool, const REGISTERS: usize>(
         stream: &mut Stream,
         factors: &Factors,
@@ -101,9 +101,9 @@ unsafe impl Kernel for Avx2 {
                 let sign = _mm256_and_ps(_mm256_castsi256_ps(*q), _mm256_set1_ps(-0.0));
                 let e = _mm256_sub_ps(x, _mm256_or_ps(magnitude, sign));
                 let half = register % 2;
-                sums[0][half] = _mm256_add_ps(sums[0][half], _mm256_mul_ps(x, x));
-                sums[1][half] = _mm256_add_ps(sums[1][half], _mm256_mul_ps(x, e));
-                sums[2][half] = _mm256_add_ps(sums[2][half], _mm256_mul_ps(e, e));
+                sums[0][half] = _mm256_fmadd_ps(x, x, sums[0][half]);
+                sums[1][half] = _mm256_fmadd_ps(x, e, sums[1][half]);
+                sums[2][half] = _mm256_fmadd_ps(e, e, sums[2][half]);
             }
             prefetch(values, codes);
             for (quantised, codes) in quantised.iter().zip(codes.chunks_exact_mut(8)) {
@@ -123,7 +123,7 @@ unsafe impl Kernel for Avx2 {
         (stream.index, stream.group_left, stream.cell_left) = (index, group_left, cell_left);
     }
 
-    #[target_feature(enable = "avx2,f16c")]
+    #[target_feature(enable = "avx2,f16c,fma")]
     unsafe fn finish_cells(cells: &[CellLanes; BATCH], take: impl FnOnce(&[[f32; BATCH]; 3])) {
         let pairs = |a, b| _mm_add_ps(_mm_shuffle_ps::<0x44>(a, b), _mm_shuffle_ps::<0xee>(a, b));
         let mut sums = [[0.0; BATCH]; 3];
@@ -147,7 +147,7 @@ unsafe impl Kernel for Avx2 {
         take(&sums);
     }
 
-    #[target_feature(enable = "avx2,f16c")]
+    #[target_feature(enable = "avx2,f16c,fma")]
     unsafe fn decompress_groups<T: Element, const PLAIN: bool>(
         codes: &[u8],
         scales: &[f16],
@@ -179,7 +179,7 @@ unsafe impl Kernel for Avx2 {
 }
 
 /// [`scalar::compress_block`], vectorised by the compiler.
-#[target_feature(enable = "avx2,f16c")]
+#[target_feature(enable = "avx2,f16c,fma")]
 pub fn compress_scalar<T: Element>(
     values: &[T],
     layout: BlockLayout,
@@ -191,7 +191,7 @@ pub fn compress_scalar<T: Element>(
 }
 
 /// [`scalar::decompress_block`], vectorised by the compiler.
-#[target_feature(enable = "avx2,f16c")]
+#[target_feature(enable = "avx2,f16c,fma")]
 pub fn decompress_scalar<T: Element>(
     codes: &[u8],
     scales: &[f16],
@@ -204,7 +204,7 @@ pub fn decompress_scalar<T: Element>(
 
 /// The largest magnitude of one group.
 #[inline]
-#[target_feature(enable = "avx2,f16c")]
+#[target_feature(enable = "avx2,f16c,fma")]
 fn absmax<T: Element>(group: &[T]) -> f32 {
     // Magnitudes are ordered as their bits are.
     let max = |a, b| match T::KIND {
@@ -241,7 +241,7 @@ fn absmax<T: Element>(group: &[T]) -> f32 {
 
 /// Stores codes −7…7 as nibbles, code + 8.
 #[inline]
-#[target_feature(enable = "avx2,f16c")]
+#[target_feature(enable = "avx2,f16c,fma")]
 fn pack([a, b]: [__m256i; 2], codes: &mut [u8]) {
     // Words in order, then bytes in the low half of each lane.
     let words = _mm256_permute4x64_epi64::<0xd8>(_mm256_packs_epi32(a, b));
@@ -258,7 +258,7 @@ fn pack([a, b]: [__m256i; 2], codes: &mut [u8]) {
 ///
 /// `codes` are whole runs of eight bytes; `out` holds two values for each.
 #[inline]
-#[target_feature(enable = "avx2,f16c")]
+#[target_feature(enable = "avx2,f16c,fma")]
 unsafe fn expand_words(codes: &[u8], [negative, positive]: [__m256; 2], mut out: *mut f32) {
     for codes in codes.as_chunks::<4>().0 {
         let bytes = _mm256_cvtepu8_epi64(_mm_cvtsi32_si128(i32::from_le_bytes(*codes)));
@@ -283,7 +283,7 @@ unsafe fn expand_words(codes: &[u8], [negative, positive]: [__m256; 2], mut out:
 ///
 /// `codes` are whole runs of eight bytes; `out` holds two values for each.
 #[inline]
-#[target_feature(enable = "avx2,f16c")]
+#[target_feature(enable = "avx2,f16c,fma")]
 unsafe fn expand_halves(codes: &[u8], [negative, positive]: [__m128i; 2], mut out: *mut u16) {
     // The table's low bytes and its high bytes.
     let byte = _mm_set1_epi16(0xff);
@@ -318,7 +318,7 @@ unsafe fn expand_halves(codes: &[u8], [negative, positive]: [__m128i; 2], mut ou
 
 /// What codes 0…7 stand for, rounded to `T`; −1…−7 are the same with a sign.
 #[inline]
-#[target_feature(enable = "avx2,f16c")]
+#[target_feature(enable = "avx2,f16c,fma")]
 fn decoded_magnitudes<T: Element, const PLAIN: bool>(scale: f32, up: PowerOfTwo) -> __m256 {
     let codes = _mm256_setr_ps(0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0);
     let mut values = _mm256_mul_ps(codes, _mm256_set1_ps(scale));
@@ -333,7 +333,7 @@ fn decoded_magnitudes<T: Element, const PLAIN: bool>(scale: f32, up: PowerOfTwo)
 
 /// Rounds to nearest even; values are finite and none rounds to infinity.
 #[inline]
-#[target_feature(enable = "avx2,f16c")]
+#[target_feature(enable = "avx2,f16c,fma")]
 fn narrow<T: Element>(values: __m256) -> __m128i {
     if T::KIND == Kind::F16 {
         return _mm256_cvtps_ph::<NEAREST>(values);
@@ -346,7 +346,7 @@ fn narrow<T: Element>(values: __m256) -> __m128i {
 }
 
 #[inline]
-#[target_feature(enable = "avx2,f16c")]
+#[target_feature(enable = "avx2,f16c,fma")]
 fn widen_words<T: Element>(words: __m128i) -> __m256 {
     match T::KIND {
         Kind::F16 => _mm256_cvtph_ps(words),
@@ -358,7 +358,7 @@ fn widen_words<T: Element>(words: __m128i) -> __m256 {
 ///
 /// Eight values lie at `values`.
 #[inline]
-#[target_feature(enable = "avx2,f16c")]
+#[target_feature(enable = "avx2,f16c,fma")]
 unsafe fn widen<T: Element>(values: *const T) -> __m256 {
     // SAFETY: by contract.
     unsafe {
@@ -370,27 +370,27 @@ unsafe fn widen<T: Element>(values: *const T) -> __m256 {
 }
 
 #[inline]
-#[target_feature(enable = "avx2,f16c")]
+#[target_feature(enable = "avx2,f16c,fma")]
 fn clamp(values: __m256, max: f32) -> __m256 {
     let least = _mm256_max_ps(values, _mm256_set1_ps(-max));
     _mm256_min_ps(least, _mm256_set1_ps(max))
 }
 
 #[inline]
-#[target_feature(enable = "avx2,f16c")]
+#[target_feature(enable = "avx2,f16c,fma")]
 fn times(values: __m256, unit: PowerOfTwo) -> __m256 {
     _mm256_mul_ps(_mm256_mul_ps(values, _mm256_set1_ps(unit.0)), _mm256_set1_ps(unit.1))
 }
 
 #[inline]
-#[target_feature(enable = "avx2,f16c")]
+#[target_feature(enable = "avx2,f16c,fma")]
 fn load(lanes: &[f32; 16]) -> [__m256; 2] {
     // SAFETY: sixteen f32.
     unsafe { [_mm256_loadu_ps(lanes.as_ptr()), _mm256_loadu_ps(lanes.as_ptr().add(8))] }
 }
 
 #[inline]
-#[target_feature(enable = "avx2,f16c")]
+#[target_feature(enable = "avx2,f16c,fma")]
 fn store([low, high]: [__m256; 2]) -> [f32; 16] {
     let mut out = [0.0; 16];
     // SAFETY: sixteen f32.

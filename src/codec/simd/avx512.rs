@@ -103,9 +103,9 @@ unsafe impl Kernel for Avx512 {
                 *e = _mm512_sub_ps(*x, _mm512_permutexvar_ps(*q, table));
             }
             for (x, e) in x.iter().zip(&e) {
-                sums[0] = _mm512_add_ps(sums[0], _mm512_mul_ps(*x, *x));
-                sums[1] = _mm512_add_ps(sums[1], _mm512_mul_ps(*x, *e));
-                sums[2] = _mm512_add_ps(sums[2], _mm512_mul_ps(*e, *e));
+                sums[0] = _mm512_fmadd_ps(*x, *x, sums[0]);
+                sums[1] = _mm512_fmadd_ps(*x, *e, sums[1]);
+                sums[2] = _mm512_fmadd_ps(*e, *e, sums[2]);
             }
             prefetch(values, codes);
             // SAFETY: as many codes.
