@@ -124,9 +124,7 @@ pub struct FileProgress(ProgressBar);
 
 impl FileProgress {
     pub fn new() -> Self {
-        // Bars cost a thread and a millisecond: none where nobody sees one.
-        let visible = std::io::stderr().is_terminal();
-        let bar = if visible { new_bar(visible) } else { ProgressBar::hidden() };
+        let bar = ProgressBar::hidden();
         bar.set_style(style("[{bar:32}] {bytes} of {total_bytes}  {bytes_per_sec}  {eta} left"));
         Self(bar)
     }
@@ -139,7 +137,12 @@ impl FileProgress {
 
 impl Report for FileProgress {
     fn begin(&self, bytes: u64) {
+        /// Less is done before anybody could read it.
+        const WORTH_SHOWING: u64 = 128 << 20;
         self.0.set_length(bytes);
+        if bytes >= WORTH_SHOWING && std::io::stderr().is_terminal() {
+            self.0.set_draw_target(ProgressDrawTarget::stderr());
+        }
     }
 
     fn advance(&self, bytes: u64) {

@@ -17,7 +17,7 @@ pub struct Source {
 
 impl Source {
     pub fn open(path: &Path) -> Result<Self> {
-        let failed = |e| Error::io(path, &e);
+        let failed = |e| Error::io(path, &e).hint("a safetensors file is expected: check the path");
         // Before it is opened: opening a pipe waits for a writer.
         let found = std::fs::metadata(path).map_err(failed)?;
         if !found.is_file() {
