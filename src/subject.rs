@@ -25,7 +25,7 @@ pub struct Subject {
     pub context: usize,
     /// Replaces the first token of every window.
     pub bos: Option<u32>,
-    /// [windows][context] token ids, at least one.
+    /// `[windows][context]` token ids, at least one.
     pub windows: Vec<Vec<u32>>,
 }
 

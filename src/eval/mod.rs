@@ -37,7 +37,7 @@ pub struct Evaluation {
     pub protocol: &'static str,
     /// Tokens of a window whose cache is compressed.
     pub prefix: usize,
-    /// −ln p of every scored target under the untouched cache, nats. [windows][targets]
+    /// −ln p of every scored target under the untouched cache, nats. `[windows][targets]`
     pub baseline: Vec<Vec<f64>>,
     /// In the order asked for.
     pub codecs: Vec<CodecOutcome>,

@@ -26,7 +26,7 @@ impl Oracle {
         Ok(Self { model: theirs::Llama::load(builder, &config)?, empty })
     }
 
-    /// Logits [vocab] after the last of `tokens`, which start at position 0.
+    /// Logits `[vocab]` after the last of `tokens`, which start at position 0.
     pub fn last_logits(&self, tokens: &[u32]) -> Result<Vec<f32>> {
         let ids = Tensor::new(tokens, &Device::Cpu)?.unsqueeze(0)?;
         Ok(self.model.forward(&ids, 0, &mut self.empty.clone())?.squeeze(0)?.to_vec1()?)
