@@ -8,7 +8,7 @@ use crate::model::Llama;
 use crate::model::source::{ModelWeights, Provenance};
 use crate::settings::{FloatType, Settings};
 use crate::subject::{Stages, Subject};
-use candle_core::{DType, Tensor};
+use candle_core::DType;
 use half::{bf16, f16};
 use safetensors::Dtype;
 use serde::Serialize;
@@ -36,7 +36,7 @@ pub struct Origin {
     pub layers: usize,
     pub kv_heads: usize,
     pub head_dim: usize,
-    pub dtype: &'static str,
+    pub dtype: Dtype,
 }
 
 /// The cache of the first `tokens` tokens (all, if `None`) of window `settings.first_window`,
@@ -66,6 +66,11 @@ pub fn run(
     let mut cache = model.empty_cache();
     model.forward(&subject.windows[0][..tokens], &mut cache)?;
 
+    let (dtype, pack): (Dtype, Pack) = match dtype {
+        FloatType::F32 => (Dtype::F32, bytes_of::<f32>),
+        FloatType::F16 => (Dtype::F16, bytes_of::<f16>),
+        FloatType::Bf16 => (Dtype::BF16, bytes_of::<bf16>),
+    };
     let (mut tensors, mut saturated) = (Vec::new(), 0);
     for (index, layer) in cache.layers().enumerate() {
         for (part, tensor) in [("key", &layer.key), ("value", &layer.value)] {
@@ -75,16 +80,11 @@ pub fn run(
                 return Err(Error::input(format!("{name}: expected finite numbers, found others"))
                     .hint("are these weights what their author published?"));
             }
-            let (dtype, data, beyond) = match dtype {
-                FloatType::F32 => (Dtype::F32, bytes_of::<f32>(values), 0),
-                FloatType::F16 => {
-                    let beyond = values.iter().filter(|x| x.abs() > f16::MAX.to_f32()).count();
-                    (Dtype::F16, bytes_of::<f16>(values), beyond)
-                }
-                FloatType::Bf16 => (Dtype::BF16, bytes_of::<bf16>(values), 0),
-            };
-            saturated += beyond;
-            tensors.push(TensorData { name, dtype, shape: shape(tensor), data: data.into() });
+            if dtype == Dtype::F16 {
+                saturated += values.iter().filter(|x| x.abs() > f16::MAX.to_f32()).count();
+            }
+            let (shape, data) = (tensor.dims().to_vec(), pack(values).into());
+            tensors.push(TensorData { name, dtype, shape, data });
         }
     }
     let origin = Origin {
@@ -98,11 +98,7 @@ pub fn run(
         layers: config.layers,
         kv_heads: config.kv_heads,
         head_dim: config.head_dim,
-        dtype: match dtype {
-            FloatType::F32 => "F32",
-            FloatType::Bf16 => "BF16",
-            FloatType::F16 => "F16",
-        },
+        dtype,
     };
     Ok(Extraction { tensors, origin, saturated })
 }
@@ -117,12 +113,11 @@ impl Extraction {
     }
 }
 
+/// Values as the bytes of one float type.
+type Pack = fn(Vec<f32>) -> Vec<u8>;
+
 fn bytes_of<T: Element>(mut values: Vec<f32>) -> Vec<u8> {
     let mut out = vec![T::default(); values.len()];
     T::narrow_saturating(&mut values, &mut out);
     bytemuck::cast_slice(&out).to_vec()
-}
-
-fn shape(tensor: &Tensor) -> Vec<usize> {
-    tensor.dims().to_vec()
 }

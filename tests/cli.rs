@@ -2,10 +2,13 @@
 
 #[path = "common/cli.rs"]
 mod cli;
+#[path = "common/folder.rs"]
+mod folder;
 #[path = "common/skip.rs"]
 mod skip;
 
 use cli::{GOOD, ModelFolder, Stored, WEIGHTS, good_with, kvgauge, run, run_command, validate};
+use folder::names_in;
 use safetensors::tensor::Dtype;
 use serde_json::Value;
 use skip::skip;
@@ -17,11 +20,6 @@ use tempfile::TempDir;
 
 fn utf8(path: &Path) -> &str {
     path.to_str().expect("temporary folders have UTF-8 names")
-}
-
-fn names_in(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).expect("a folder");
-    entries.map(|entry| entry.expect("an entry").file_name().into_string().unwrap()).collect()
 }
 
 // --- Models

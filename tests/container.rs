@@ -1,8 +1,11 @@
 //! The compressed file: what comes back, golden files, damage of every kind.
 
+#[path = "common/folder.rs"]
+mod folder;
 #[path = "common/zoo.rs"]
 mod zoo;
 
+use folder::names_in;
 use half::{bf16, f16};
 use kvgauge::codec::{Codec, Element, TensorCodec};
 use kvgauge::container::{
@@ -41,12 +44,7 @@ impl Folder {
     }
 
     fn names(&self) -> Vec<String> {
-        let mut names: Vec<String> = fs::read_dir(self.0.path())
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        names.sort();
-        names
+        names_in(self.0.path())
     }
 }
 
@@ -238,6 +236,7 @@ fn files_without_values() {
     for tensors in [
         vec![],
         vec![zoo::tensor("empty", Dtype::F16, &[3, 0, 64], &[])],
+        vec![zoo::tensor("empty", Dtype::F16, &[1 << 61, 0], &[])],
         vec![zoo::tensor("empty", Dtype::F32, &[0], &[]), zoo::tensor("e", Dtype::BF16, &[0], &[])],
     ] {
         write_file(&source, &tensors, None).unwrap();

@@ -7,7 +7,7 @@ mod skip;
 
 use half::{bf16, f16};
 use kvgauge::codec::int4::{
-    BlockLayout, BlockOutcome, Isa, absmax, block_len, compress_block, compress_block_with,
+    BlockLayout, BlockOutcome, Isa, block_len, compress_block, compress_block_with,
     decompress_block, decompress_block_with, exponent_for,
 };
 use kvgauge::codec::{Distortion, DistortionRun, DistortionSum, Element, TensorCodec};
@@ -158,7 +158,7 @@ fn assert_paths_agree<T: Float>(what: &str, values: &[T], layout: BlockLayout) {
         if outcome.in_range || exponent != 0 {
             return;
         }
-        exponent = exponent_for(absmax(values));
+        exponent = exponent_for(T::absmax(values));
     }
 }
 
@@ -416,7 +416,7 @@ fn threads_do_not_change_a_bit() {
 #[test]
 fn a_block_of_another_exponent() {
     let values: Vec<f32> = noise(4096, 8).iter().map(|x| x * 1e-20).collect();
-    let exponent = exponent_for(absmax(&values));
+    let exponent = exponent_for(f32::absmax(&values));
     let layout = BlockLayout { group: 64, head_dim: 64, start: 0 };
     let (mut codes, mut scales) = (vec![0; 2048], vec![f16::ZERO; 64]);
     let outcome = compress_block(&values, layout, 0, &mut codes, &mut scales);

@@ -4,11 +4,14 @@
 #[path = "common/cli.rs"]
 #[allow(dead_code)]
 mod cli;
+#[path = "common/folder.rs"]
+mod folder;
 #[path = "common/zoo.rs"]
 #[allow(dead_code)]
 mod zoo;
 
 use cli::{Answer, run_command};
+use folder::names_in;
 use kvgauge::container::{self, TensorData, read_file, write_file};
 use safetensors::Dtype;
 use serde_json::Value;
@@ -59,12 +62,7 @@ impl Folder {
     }
 
     fn names(&self) -> Vec<String> {
-        let mut names: Vec<String> = fs::read_dir(self.0.path())
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        names.sort();
-        names
+        names_in(self.0.path())
     }
 }
 

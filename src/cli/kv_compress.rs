@@ -2,8 +2,8 @@
 
 use super::progress::FileProgress;
 use super::{Outcome, output};
-use crate::codec::{Codec, Distortion};
-use crate::container::{self, Contents, Plan, Summary, Target};
+use crate::codec::Codec;
+use crate::container::{self, Contents, Plan, Quality, Summary, Target};
 use crate::error::{Error, Result};
 use crate::settings;
 use crate::whole_file::Existing;
@@ -101,9 +101,8 @@ struct Metrics {
     compression_ratio: f64,
     original_size_bytes: u64,
     compressed_size_bytes: u64,
-    rmse: Option<f64>,
-    snr_db: Option<f64>,
-    cosine_similarity: Option<f64>,
+    #[serde(flatten)]
+    quality: Quality,
     quality_passed: bool,
     codec: String,
     bits_per_value: Option<f64>,
@@ -122,9 +121,8 @@ struct TensorMetrics {
     shape: Vec<usize>,
     codec: Option<String>,
     stored_bytes: u64,
-    rmse: Option<f64>,
-    snr_db: Option<f64>,
-    cosine_similarity: Option<f64>,
+    #[serde(flatten)]
+    quality: Quality,
 }
 
 impl Arguments {
@@ -186,9 +184,7 @@ impl Metrics {
             compression_ratio: summary.compression_ratio(),
             original_size_bytes: summary.original_bytes,
             compressed_size_bytes: summary.compressed_bytes,
-            rmse: quality.rmse,
-            snr_db: quality.snr_db,
-            cosine_similarity: quality.cosine_similarity,
+            quality,
             quality_passed: reaches(quality.cosine_similarity, arguments.min_cosine)
                 && reaches(quality.snr_db, arguments.min_snr_db),
             codec: summary.codec.clone(),
@@ -204,18 +200,13 @@ impl Metrics {
 
 impl TensorMetrics {
     fn of(summary: &Summary) -> Vec<Self> {
-        let one = |tensor: &container::TensorSummary| {
-            let Distortion { rmse, snr_db, cosine } = tensor.distortion;
-            Self {
-                name: tensor.name.clone(),
-                dtype: tensor.dtype,
-                shape: tensor.shape.clone(),
-                codec: tensor.codec.map(|codec| codec.to_string()),
-                stored_bytes: tensor.stored_bytes,
-                rmse,
-                snr_db,
-                cosine_similarity: cosine,
-            }
+        let one = |tensor: &container::TensorSummary| Self {
+            name: tensor.name.clone(),
+            dtype: tensor.dtype,
+            shape: tensor.shape.clone(),
+            codec: tensor.codec.map(|codec| codec.to_string()),
+            stored_bytes: tensor.stored_bytes,
+            quality: tensor.distortion.into(),
         };
         summary.tensors.iter().map(one).collect()
     }

@@ -123,11 +123,6 @@ fn assert_sizes(len: usize, group: usize, codes: &[u8], scales: &[f16]) {
     assert_eq!(scales.len(), len.div_ceil(group), "one scale a group");
 }
 
-/// Largest magnitude; 0 without values. Not for NaN.
-pub fn absmax<T: Element>(values: &[T]) -> f32 {
-    T::absmax(values)
-}
-
 /// The exponent of a tensor whose largest magnitude is `absmax` (> 0, finite) and which 0 does
 /// not suit.
 pub fn exponent_for(absmax: f32) -> i32 {
@@ -172,7 +167,7 @@ impl Int4Payload {
         let mut outcome = payload.fill(values, head_dim);
         if outcome.finite && !outcome.in_range {
             let larger = |a: f32, b: f32| if b > a || b.is_nan() { b } else { a };
-            let largest = values.par_chunks(TASK).map(absmax).reduce(|| 0.0, larger);
+            let largest = values.par_chunks(TASK).map(T::absmax).reduce(|| 0.0, larger);
             if !largest.is_finite() {
                 return None;
             }

@@ -6,7 +6,7 @@ use super::safetensors::{Header, Tensor};
 use super::select::Plan;
 use super::source::Source;
 use super::{Job, Report, Summary, Target, TensorSummary, jobs, per_dtype};
-use crate::codec::int4::{BlockLayout, absmax, compress_block, exponent_for};
+use crate::codec::int4::{BlockLayout, compress_block, exponent_for};
 use crate::codec::{DistortionRun, DistortionSum, Element, TensorCodec, compress_halves};
 use crate::error::{Error, Result};
 use crc32fast::Hasher;
@@ -37,7 +37,7 @@ pub fn compress(
     let codecs = plan.assign(&header).map_err(at_input)?;
     let mut manifest = Manifest::new(&header, source.len(), plan.codec, &codecs);
     let (stored, parts) = manifest.layout().map_err(at_input)?;
-    let data = manifest.to_bytes(&parts)?.len() as u64;
+    let room = manifest.room(&parts)?;
     let output = target.map(|target| target.create(input)).transpose()?;
 
     report.begin(header.data_len());
@@ -45,7 +45,7 @@ pub fn compress(
         source: &source,
         data_in: bytes.len() as u64,
         output: output.as_ref(),
-        data_out: data,
+        data_out: room as u64,
         tensors: &header.tensors,
         stored: &stored,
         report,
@@ -74,14 +74,14 @@ pub fn compress(
     }
     manifest.quality = all.finish().into();
     if let Some(output) = output {
-        output.file.write_at(&manifest.to_bytes(&parts)?, 0)?;
+        output.file.write_at(&manifest.to_bytes(&parts, room)?, 0)?;
         report.finishing();
         output.commit()?;
     }
     Ok(Summary {
         codec: manifest.codec,
         original_bytes: source.len(),
-        compressed_bytes: data + parts.data_len(),
+        compressed_bytes: room as u64 + parts.data_len(),
         quality: manifest.quality,
         tensors: summaries,
     })
@@ -229,7 +229,7 @@ impl Compressor<'_> {
                 per_dtype!(tensor.info.dtype, T => {
                     let values = buffer.values::<T>(job.values);
                     self.read(bytemuck::cast_slice_mut(values), job)?;
-                    Ok(absmax(values))
+                    Ok(T::absmax(values))
                 })
             },
             |_, found| {

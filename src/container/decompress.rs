@@ -21,28 +21,28 @@ use std::path::Path;
 /// that cannot be written. After any of them there is no new file, and an old one is as it was.
 pub fn decompress(input: &Path, target: Target, report: &dyn Report) -> Result<Summary> {
     let packed = Packed::open(input)?;
-    let restored = packed.manifest.source_header().map_err(|e| e.within(input.display()))?;
-    let header = restored.to_bytes(0)?;
+    let header = packed.restored.to_bytes(0)?;
     let output = target.create(input)?;
 
-    report.begin(restored.data_len());
     let data = header.len() as u64;
     let take = |tensor: usize, offset: u64, bytes: &[u8]| {
-        let at = restored.tensors[tensor].info.data_offsets.0 as u64;
+        let at = packed.restored.tensors[tensor].info.data_offsets.0 as u64;
         output.file.write_at(bytes, data + at + offset)
     };
-    output.written_by(|| packed.decode(0..restored.tensors.len(), &restored, report, take))?;
+    output.written_by(|| packed.decode_all(report, take))?;
     packed.source.check_unchanged()?;
     output.file.write_at(&header, 0)?;
     report.finishing();
     output.commit()?;
-    Ok(packed.summary(&restored))
+    Ok(packed.summary())
 }
 
 /// An open compressed file, its header checked.
 pub(super) struct Packed {
     pub source: Source,
     pub manifest: Manifest,
+    /// Of the file that was compressed.
+    pub restored: Header,
     stored: Vec<Stored>,
     /// Where the parts begin.
     data: u64,
@@ -66,7 +66,18 @@ impl Packed {
         let data = bytes.len() as u64;
         let (manifest, stored) =
             Manifest::from_header(header, bytes).map_err(|e| e.within(source.path().display()))?;
-        Ok(Self { source, manifest, stored, data })
+        let restored = manifest.source_header().map_err(|e| e.within(source.path().display()))?;
+        Ok(Self { source, manifest, restored, stored, data })
+    }
+
+    /// [`Packed::decode`] of all tensors.
+    pub fn decode_all(
+        &self,
+        report: &dyn Report,
+        take: impl Fn(usize, u64, &[u8]) -> Result<()> + Sync,
+    ) -> Result<()> {
+        report.begin(self.restored.data_len());
+        self.decode(0..self.restored.tensors.len(), report, take)
     }
 
     /// Decodes the tensors of `range`, in pieces: `take` gets the index of the tensor, the
@@ -75,11 +86,10 @@ impl Packed {
     pub fn decode(
         &self,
         range: std::ops::Range<usize>,
-        restored: &Header,
         report: &dyn Report,
         take: impl Fn(usize, u64, &[u8]) -> Result<()> + Sync,
     ) -> Result<()> {
-        let first = range.start;
+        let (first, restored) = (range.start, &self.restored);
         let mut crc32: Vec<[Hasher; 2]> =
             range.clone().map(|_| [Hasher::new(), Hasher::new()]).collect();
         in_order(
@@ -191,8 +201,8 @@ impl Packed {
         manifest::damaged(format!("tensor {tensor}: {what}")).within(self.source.path().display())
     }
 
-    pub fn summary(&self, restored: &Header) -> Summary {
-        let tensors = restored.tensors.iter().zip(&self.stored);
+    pub fn summary(&self) -> Summary {
+        let tensors = self.restored.tensors.iter().zip(&self.stored);
         Summary {
             codec: self.manifest.codec.clone(),
             original_bytes: self.manifest.source_bytes,

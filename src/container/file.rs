@@ -2,14 +2,13 @@
 
 use super::decompress::Packed;
 use super::manifest::Manifest;
-use super::safetensors::{Header, METADATA, Tensor, TextMap};
+use super::safetensors::{Header, METADATA, TextMap};
 use super::source::Source;
 use super::{Target, per_dtype};
 use crate::codec::Element;
 use crate::error::{Error, Result};
 use crate::whole_file::{Existing, NewFile};
 use safetensors::Dtype;
-use safetensors::tensor::TensorInfo;
 use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Mutex;
@@ -35,7 +34,7 @@ pub fn read_file(path: &Path) -> Result<TensorFile> {
         return Ok(TensorFile { content: Content::Plain { source, data }, header });
     }
     let packed = Packed::new(source, &header, bytes)?;
-    let header = packed.manifest.source_header().map_err(|e| e.within(path.display()))?;
+    let header = packed.restored.clone();
     Ok(TensorFile { content: Content::Packed(Box::new(packed)), header })
 }
 
@@ -81,7 +80,7 @@ impl TensorFile {
             }
             Content::Packed(packed) => {
                 let all = Mutex::new(&mut bytes);
-                packed.decode(index..index + 1, &self.header, &(), |_, offset, piece| {
+                packed.decode(index..index + 1, &(), |_, offset, piece| {
                     let mut all = all.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                     all[offset as usize..][..piece.len()].copy_from_slice(piece);
                     Ok(())
@@ -143,24 +142,17 @@ pub fn write_tensors(
 /// The header of a file of these tensors.
 fn header_of(tensors: &[TensorData], metadata: Option<TextMap>) -> Result<Header> {
     let mut header = Header { metadata, tensors: Vec::with_capacity(tensors.len()) };
-    let (mut names, mut start) = (std::collections::HashSet::new(), 0);
+    let mut names = std::collections::HashSet::new();
     for TensorData { name, dtype, shape, data } in tensors {
         let refuse = |what: String| Err(Error::input(format!("tensor {name}: {what}")));
         if name == METADATA || !names.insert(name) {
             return refuse("the name is taken".into());
         }
-        let bits = shape.iter().try_fold(dtype.bitsize(), |bits, d| bits.checked_mul(*d));
-        if bits != data.len().checked_mul(8) {
+        let place = header.push(name.clone(), *dtype, shape.clone());
+        if !place.is_ok_and(|tensor| tensor.bytes() == data.len()) {
             let found = data.len();
             return refuse(format!("expected {dtype:?} of shape {shape:?}, found {found} bytes"));
         }
-        let info = TensorInfo {
-            dtype: *dtype,
-            shape: shape.clone(),
-            data_offsets: (start, start + data.len()),
-        };
-        start += data.len();
-        header.tensors.push(Tensor { name: name.clone(), info });
     }
     Ok(header)
 }

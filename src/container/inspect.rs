@@ -73,17 +73,15 @@ pub fn inspect(path: &Path, verify: bool, report: &dyn Report) -> Result<Content
         });
     }
     let packed = Packed::new(source, &header, bytes)?;
-    let restored = packed.manifest.source_header().map_err(|e| e.within(path.display()))?;
     if verify {
-        report.begin(restored.data_len());
-        packed.decode(0..restored.tensors.len(), &restored, report, |_, _, _| Ok(()))?;
+        packed.decode_all(report, |_, _, _| Ok(()))?;
     }
-    Ok(Contents::new(packed, &restored, verify))
+    Ok(Contents::new(packed, verify))
 }
 
 impl Contents {
-    fn new(packed: Packed, restored: &Header, verified: bool) -> Self {
-        let summary: Summary = packed.summary(restored);
+    fn new(packed: Packed, verified: bool) -> Self {
+        let summary: Summary = packed.summary();
         let manifest = packed.manifest;
         let items = summary.tensors.iter().zip(&manifest.tensors).map(|(tensor, record)| Item {
             name: record.name.clone(),

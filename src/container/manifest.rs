@@ -1,11 +1,10 @@
 //! What a compressed file says of itself: the JSON under the metadata key `kvgauge`, and where
 //! the parts of each tensor lie. `FORMAT.md` beside this file is the specification.
 
-use super::safetensors::{Header, LENGTH_BYTES, METADATA, Tensor, TextMap};
+use super::safetensors::{Header, LENGTH_BYTES, METADATA, TextMap};
 use crate::codec::{Codec, Distortion, TensorCodec};
 use crate::error::{Error, Result};
 use safetensors::Dtype;
-use safetensors::tensor::TensorInfo;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
@@ -174,19 +173,10 @@ impl Manifest {
         parts.sort_by_key(|part| Reverse(part.dtype.bitsize()));
         let mut stored: Vec<Stored> =
             codecs.iter().map(|codec| Stored { codec: *codec, parts: Vec::new() }).collect();
-        let (mut header, mut end) = (Header::default(), 0);
+        let mut header = Header::default();
         for part in parts {
-            let start = end;
-            let too_large =
-                || Error::input(format!("tensor {}: larger than a file can be", part.name));
-            let bits = (part.shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d)))
-                .and_then(|values| values.checked_mul(part.dtype.bitsize()))
-                .ok_or_else(too_large)?;
-            end = bits.div_ceil(8).checked_add(start).ok_or_else(too_large)?;
+            let (start, end) = header.push(part.name, part.dtype, part.shape)?.info.data_offsets;
             stored[part.owner].parts.push(start as u64..end as u64);
-            let info =
-                TensorInfo { dtype: part.dtype, shape: part.shape, data_offsets: (start, end) };
-            header.tensors.push(Tensor { name: part.name, info });
         }
         Ok((stored, header))
     }
@@ -216,16 +206,20 @@ impl Manifest {
         (1..).find(|dots| !taken.contains(dots)).unwrap_or(1)
     }
 
-    /// The file up to its first tensor. Its length depends on names, shapes and codecs only:
+    /// Bytes of the file up to its first tensor. They depend on names, shapes and codecs only:
     /// there is room for the longest numbers.
-    pub fn to_bytes(&self, parts: &Header) -> Result<Vec<u8>> {
+    pub fn room(&self, parts: &Header) -> Result<usize> {
         let widest = Some(-f64::from_bits(0x0010_0000_0000_0001));
         let mut longest = self.clone();
         longest.quality = Quality { rmse: widest, snr_db: widest, cosine_similarity: widest };
         for exponent in longest.tensors.iter_mut().filter_map(|record| record.exponent.as_mut()) {
             *exponent = *EXPONENTS.start();
         }
-        let room = longest.embed(parts)?.to_bytes(0)?.len();
+        Ok(longest.embed(parts)?.to_bytes(0)?.len())
+    }
+
+    /// The file up to its first tensor, which begins after `room` bytes.
+    pub fn to_bytes(&self, parts: &Header, room: usize) -> Result<Vec<u8>> {
         let mut bytes = self.embed(parts)?.to_bytes(room)?;
         let crc32 = hex(crc32fast::hash(&bytes));
         bytes[LENGTH_BYTES + OPENING.len()..][..BLANK.len()].copy_from_slice(crc32.as_bytes());
@@ -275,8 +269,7 @@ impl Manifest {
             let found = String::from_utf8_lossy(&found).into_owned();
             return Err(damaged(format!(
                 "header: expected the checksum {expected}, found {found:?}"
-            ))
-            .hint("the file was changed or cut since it was made: make it again"));
+            )));
         }
         let only = header.metadata.as_ref().filter(|metadata| metadata.len() == 1);
         let json = only.and_then(|metadata| metadata.get(KEY));
@@ -307,21 +300,8 @@ impl Manifest {
     /// The header of the file that was compressed.
     pub fn source_header(&self) -> Result<Header> {
         let mut header = Header { metadata: self.metadata.clone(), tensors: Vec::new() };
-        let mut start = 0usize;
         for record in &self.tensors {
-            let bits = (record.shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d)))
-                .and_then(|values| values.checked_mul(record.dtype.bitsize()));
-            let end =
-                bits.and_then(|bits| start.checked_add(bits.div_ceil(8))).ok_or_else(|| {
-                    Error::input(format!("tensor {}: larger than a file can be", record.name))
-                })?;
-            let info = TensorInfo {
-                dtype: record.dtype,
-                shape: record.shape.clone(),
-                data_offsets: (start, end),
-            };
-            header.tensors.push(Tensor { name: record.name.clone(), info });
-            start = end;
+            header.push(record.name.clone(), record.dtype, record.shape.clone())?;
         }
         Ok(header)
     }

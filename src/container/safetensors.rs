@@ -6,6 +6,7 @@
 
 use super::source::Source;
 use crate::error::{Error, Result};
+use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 use serde::de::{MapAccess, Visitor};
 use serde::ser::SerializeMap;
@@ -40,8 +41,11 @@ pub struct Tensor {
 
 impl PartialEq for Tensor {
     fn eq(&self, other: &Self) -> bool {
-        let parts = |t: &Self| (t.name.clone(), t.info.dtype, t.info.shape.clone());
-        parts(self) == parts(other) && self.info.data_offsets == other.info.data_offsets
+        fn parts(tensor: &Tensor) -> (&str, Dtype, &[usize], (usize, usize)) {
+            let TensorInfo { dtype, shape, data_offsets } = &tensor.info;
+            (&tensor.name, *dtype, shape, *data_offsets)
+        }
+        parts(self) == parts(other)
     }
 }
 
@@ -86,6 +90,23 @@ impl Header {
         let pairs = header.tensors.iter().map(|t| (t.name.clone(), t.info.clone())).collect();
         Metadata::new(None, pairs).map_err(|e| format!("header: {e}"))?;
         Ok(header)
+    }
+
+    /// Adds a tensor whose data follow those of the others. An error where its values are more
+    /// than a file can hold, or fill no whole bytes.
+    pub fn push(&mut self, name: String, dtype: Dtype, shape: Vec<usize>) -> Result<&Tensor> {
+        let start = self.tensors.last().map_or(0, |tensor| tensor.info.data_offsets.1);
+        let values = shape.iter().try_fold(1usize, |values, d| values.checked_mul(*d));
+        let bits = values.and_then(|values| values.checked_mul(dtype.bitsize()));
+        let bytes = bits.filter(|bits| bits.is_multiple_of(8)).map(|bits| bits / 8);
+        let Some(end) = bytes.and_then(|bytes| start.checked_add(bytes)) else {
+            return Err(Error::input(format!(
+                "tensor {name}: {dtype:?} of shape {shape:?} fits no file"
+            )));
+        };
+        let info = TensorInfo { dtype, shape, data_offsets: (start, end) };
+        self.tensors.push(Tensor { name, info });
+        Ok(&self.tensors[self.tensors.len() - 1])
     }
 
     /// Bytes of all tensors.
