@@ -7,7 +7,8 @@ use crate::model::Llama;
 use crate::model::oracle::{Oracle, WeightsRef};
 use crate::model::source::ModelWeights;
 use crate::platform;
-use crate::report::validation::{CrossCheck, ModelInfo, Run, TextInfo, Validation};
+use crate::report::figures::SubjectInfo;
+use crate::report::validation::{CrossCheck, Run, Validation};
 use crate::settings::Settings;
 use crate::subject::{Stages, Subject};
 use candle_core::DType;
@@ -27,30 +28,29 @@ pub fn run(settings: &Settings, hub: &Hub, progress: &mut dyn Progress) -> Resul
     let subject = Subject::open(settings, hub, progress, |config, context| {
         prefix::check_groups(config, context, &settings.codec)
     })?;
-    let Subject { model: open, text, tokens, context, bos, windows } = subject;
     progress.stage("opening the weights");
-    let ModelWeights { weights, provenance } = open.weights()?;
+    let ModelWeights { weights, provenance } = subject.model.weights()?;
     let prepare = start.elapsed();
 
     progress.stage("loading the weights");
     let clock = Instant::now();
-    let model = Llama::load(&open.config, weights.as_ref(), dtype, &device)?;
+    let model = Llama::load(&subject.model.config, weights.as_ref(), dtype, &device)?;
     let load = clock.elapsed();
 
     let clock = Instant::now();
     let cross_check = match settings.cross_check {
         true => {
             progress.stage("cross-checking with candle-transformers");
-            Some(cross_check(&model, weights, &windows[0])?)
+            Some(cross_check(&model, weights, &subject.windows[0])?)
         }
         false => None,
     };
     let cross_checking = clock.elapsed();
 
-    let per_window = prefix::model_tokens(context, settings.codec.len());
-    progress.begin(per_window * windows.len());
-    let evaluation =
-        prefix::evaluate(&model, &windows, &settings.codec, progress).map_err(|e| {
+    let per_window = prefix::model_tokens(subject.context, settings.codec.len());
+    progress.begin(per_window * subject.windows.len());
+    let evaluation = prefix::evaluate(&model, &subject.windows, &settings.codec, progress)
+        .map_err(|e| {
             // What is still wrong here are numbers that are none, in the cache or the logits.
             match (e.kind(), dtype) {
                 (Kind::Input, DType::F16) => {
@@ -63,12 +63,9 @@ pub fn run(settings: &Settings, hub: &Hub, progress: &mut dyn Progress) -> Resul
 
     Ok(Validation::new(Run {
         settings,
+        subject: SubjectInfo::new(settings, &subject, provenance),
         evaluation: &evaluation,
-        model: ModelInfo::new(&open.config, provenance),
-        text: TextInfo::new(&text, tokens.len(), tokens.len() / context),
-        context,
         threads: rayon::current_num_threads(),
-        bos,
         cross_check,
         prepare,
         load,

@@ -57,7 +57,7 @@ fn the_f16_control_shows_the_floor_and_int4_stands_above_it() {
         ["f16", "int4-g64", "k:f16/v:int4-g64"].map(|n| n.parse().unwrap()).into();
     let evaluation = prefix::evaluate(&model, &windows, &codecs, &mut ()).unwrap();
     let kld = |index: usize| {
-        let scores = evaluation.codecs[index].scores.concat();
+        let scores = evaluation.codecs[index].scores().concat();
         scores.iter().map(|score| score.kld).sum::<f64>() / scores.len() as f64
     };
     assert!(kld(0) > 0.0 && kld(0) < 1e-5, "f16 {}", kld(0));
@@ -65,7 +65,8 @@ fn the_f16_control_shows_the_floor_and_int4_stands_above_it() {
     assert!(kld(2) > kld(0) && kld(2) < kld(1), "values alone {}", kld(2));
     // Bits come from the payload: 4 + 16/64, and half of that plus half of 16.
     let bits = |index: usize| {
-        8.0 * evaluation.codecs[index].stored_bytes as f64 / evaluation.codecs[index].values as f64
+        8.0 * evaluation.codecs[index].stored_bytes() as f64
+            / evaluation.codecs[index].values() as f64
     };
     assert_eq!(bits(0), 16.0);
     assert!((bits(1) - 4.25).abs() < 1e-3, "{}", bits(1));
@@ -82,7 +83,7 @@ fn company_changes_no_bit() {
     };
     let (alone, together) = (run(&["int4-g32"]), run(&["f16", "int4-g64", "int4-g32"]));
     assert_eq!(alone.baseline, together.baseline);
-    assert_eq!(alone.codecs[0].scores, together.codecs[2].scores);
+    assert_eq!(alone.codecs[0].windows, together.codecs[2].windows);
 }
 
 #[test]

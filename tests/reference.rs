@@ -153,7 +153,7 @@ fn scores(witness: &Witness, reference: &Value) {
     }
     for ((ours, theirs), outcome) in names.iter().zip(&evaluation.codecs) {
         let expected = &results[*theirs];
-        let scores = outcome.scores.concat();
+        let scores = outcome.scores().concat();
         let count = scores.len() as f64;
         assert_eq!(scores.len(), 5 * 255);
         let mean = |f: &dyn Fn(&kvgauge::eval::scores::TokenScore) -> f64| {
@@ -169,7 +169,7 @@ fn scores(witness: &Witness, reference: &Value) {
         let top1 = mean(&|score| f64::from(u8::from(score.same_top)));
         assert_within(ours, top1, number("top1_agreement"), 0.002);
         let total =
-            outcome.layers.iter().fold((Default::default(), Default::default()), |sum, layer| {
+            outcome.layers().iter().fold((Default::default(), Default::default()), |sum, layer| {
                 let (key, value): (kvgauge::codec::DistortionSum, kvgauge::codec::DistortionSum) =
                     sum;
                 (key.plus(layer.key), value.plus(layer.value))

@@ -19,10 +19,10 @@ use super::Element;
 use super::int4::BlockLayout;
 use pulp::Arch;
 use rayon::prelude::*;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Sums over one tensor or several, in f64. [`DistortionSum::finish`] makes the figures.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct DistortionSum {
     /// Σ x²
     energy: f64,
@@ -36,7 +36,7 @@ pub struct DistortionSum {
 
 /// RMSE (unit of the tensor), SNR (dB, pooled energy over pooled error) and the mean cosine
 /// over last-dimension vectors. `None` where undefined: no values, or no error (infinite SNR).
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Distortion {
     pub rmse: Option<f64>,
     pub snr_db: Option<f64>,

@@ -6,16 +6,24 @@ pub mod scores;
 pub mod stats;
 
 use crate::codec::{Codec, DistortionSum};
+use crate::error::Result;
 use scores::TokenScore;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// What one codec did, over all windows.
 #[derive(Debug, Clone)]
 pub struct CodecOutcome {
     pub codec: Codec,
-    /// [windows][scored targets]
-    pub scores: Vec<Vec<TokenScore>>,
-    /// One a layer, summed over windows.
+    pub windows: Vec<CodecWindow>,
+}
+
+/// What one codec did to one window. Read back from JSON, it is the same to the last bit.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CodecWindow {
+    /// One a scored target.
+    pub scores: Vec<TokenScore>,
+    /// One a layer.
     pub layers: Vec<LayerDistortion>,
     /// Bytes of all payloads.
     pub stored_bytes: u64,
@@ -25,7 +33,15 @@ pub struct CodecOutcome {
     pub cached_tokens: u64,
 }
 
-#[derive(Debug, Clone, Copy, Default)]
+/// One window under the untouched cache and under every codec.
+pub struct WindowOutcome {
+    /// −ln p of every scored target under the untouched cache, nats.
+    pub baseline: Vec<f64>,
+    /// In the order asked for. One codec's failure is not the others'.
+    pub arms: Vec<Result<CodecWindow>>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct LayerDistortion {
     pub key: DistortionSum,
     pub value: DistortionSum,
@@ -50,6 +66,38 @@ pub struct StageTimings {
     pub codec: Duration,
     pub continuation: Duration,
     pub scoring: Duration,
+}
+
+impl CodecOutcome {
+    /// [windows][scored targets]
+    pub fn scores(&self) -> Vec<&[TokenScore]> {
+        self.windows.iter().map(|window| window.scores.as_slice()).collect()
+    }
+
+    /// One a layer, summed over windows.
+    pub fn layers(&self) -> Vec<LayerDistortion> {
+        let layers = self.windows.first().map_or(0, |window| window.layers.len());
+        let mut sums = vec![LayerDistortion::default(); layers];
+        for window in &self.windows {
+            for (sum, layer) in sums.iter_mut().zip(&window.layers) {
+                sum.key = sum.key.plus(layer.key);
+                sum.value = sum.value.plus(layer.value);
+            }
+        }
+        sums
+    }
+
+    pub fn stored_bytes(&self) -> u64 {
+        self.windows.iter().map(|window| window.stored_bytes).sum()
+    }
+
+    pub fn values(&self) -> u64 {
+        self.windows.iter().map(|window| window.values).sum()
+    }
+
+    pub fn cached_tokens(&self) -> u64 {
+        self.windows.iter().map(|window| window.cached_tokens).sum()
+    }
 }
 
 /// Hears how far the evaluation is. Called from the evaluating thread only.

@@ -6,8 +6,9 @@
 //! a window: they share the prefill and the baseline, and KL divergence needs no stored logits.
 //! Only hidden states are kept; logits exist for a few targets at a time.
 
+use super::round_trip::round_trip;
 use super::scores::Logits;
-use super::{CodecOutcome, Evaluation, Observer, StageTimings};
+use super::{CodecOutcome, CodecWindow, Evaluation, Observer, StageTimings, WindowOutcome};
 use crate::codec::Codec;
 use crate::error::{Error, Result};
 use crate::model::{Llama, ModelConfig};
@@ -15,18 +16,22 @@ use candle_core::Tensor;
 use std::time::{Duration, Instant};
 
 /// The name every output carries.
-const NAME: &str = "prefix";
+pub const NAME: &str = "prefix";
 
 /// Targets whose logits are in memory at once: 128 × 32000 f32 are 16 MB an arm.
 const SCORED_AT_ONCE: usize = 128;
 
+/// Codecs whose hidden states are in memory at once; each batch computes the baseline's logits
+/// again.
+const ARMS_AT_ONCE: usize = 8;
+
 /// Tokens that get compressed.
-fn prefix_len(context: usize) -> usize {
+pub fn prefix_len(context: usize) -> usize {
     context / 2
 }
 
 /// Targets scored in a window of `context` tokens: `prefix + 1 … context − 1`.
-fn scored_len(context: usize) -> usize {
+pub fn scored_len(context: usize) -> usize {
     (context - prefix_len(context)).saturating_sub(1)
 }
 
@@ -42,16 +47,24 @@ pub fn evaluate(
     codecs: &[Codec],
     observer: &mut dyn Observer,
 ) -> Result<Evaluation> {
-    check_groups(model.config(), windows.first().map_or(0, Vec::len), codecs)?;
+    let context = windows.first().map_or(0, Vec::len);
+    check_groups(model.config(), context, codecs)?;
     let mut evaluation = Evaluation {
         protocol: NAME,
-        prefix: prefix_len(windows.first().map_or(0, Vec::len)),
+        prefix: prefix_len(context),
         baseline: Vec::with_capacity(windows.len()),
-        codecs: codecs.iter().map(|codec| CodecOutcome::new(*codec, model)).collect(),
+        codecs: codecs
+            .iter()
+            .map(|codec| CodecOutcome { codec: *codec, windows: Vec::new() })
+            .collect(),
         timings: StageTimings::default(),
     };
     for window in windows {
-        evaluation.add_window(model, window, observer)?;
+        let outcome = evaluate_window(model, window, codecs, observer, &mut evaluation.timings)?;
+        evaluation.baseline.push(outcome.baseline);
+        for (codec, arm) in evaluation.codecs.iter_mut().zip(outcome.arms) {
+            codec.windows.push(arm?);
+        }
     }
     Ok(evaluation)
 }
@@ -74,39 +87,47 @@ pub fn check_groups(config: &ModelConfig, context: usize, codecs: &[Codec]) -> R
     Ok(())
 }
 
-impl Evaluation {
-    fn add_window(
-        &mut self,
-        model: &Llama,
-        window: &[u32],
-        observer: &mut dyn Observer,
-    ) -> Result<()> {
-        let prefix = prefix_len(window.len());
-        let targets = &window[prefix + 1..];
-        // The last token of a window is only ever a target.
-        let continuation = &window[prefix..window.len() - 1];
+/// One window under the untouched cache and under every codec.
+pub fn evaluate_window(
+    model: &Llama,
+    window: &[u32],
+    codecs: &[Codec],
+    observer: &mut dyn Observer,
+    timings: &mut StageTimings,
+) -> Result<WindowOutcome> {
+    let prefix = prefix_len(window.len());
+    let targets = &window[prefix + 1..];
+    // The last token of a window is only ever a target.
+    let continuation = &window[prefix..window.len() - 1];
 
-        let mut clock = Clock::start();
-        let mut cache = model.empty_cache();
-        model.forward(&window[..prefix], &mut cache)?;
-        clock.lap(&mut self.timings.prefill);
-        observer.advanced(prefix);
+    let mut clock = Clock::start();
+    let mut cache = model.empty_cache();
+    model.forward(&window[..prefix], &mut cache)?;
+    clock.lap(&mut timings.prefill);
+    observer.advanced(prefix);
 
-        let base_hidden = model.forward(continuation, &mut cache.clone())?;
-        clock.lap(&mut self.timings.continuation);
-        observer.advanced(continuation.len());
+    let base_hidden = model.forward(continuation, &mut cache.clone())?;
+    clock.lap(&mut timings.continuation);
+    observer.advanced(continuation.len());
 
-        let mut arms = Vec::with_capacity(self.codecs.len());
-        for outcome in &mut self.codecs {
-            let mut compressed = outcome.round_trip(&cache)?;
-            clock.lap(&mut self.timings.codec);
-            arms.push(model.forward(continuation, &mut compressed)?);
-            clock.lap(&mut self.timings.continuation);
+    let (mut baseline, mut arms) = (Vec::new(), Vec::with_capacity(codecs.len()));
+    // Without codecs there is the baseline still.
+    let batches = codecs.len().div_ceil(ARMS_AT_ONCE).max(1);
+    for batch in 0..batches {
+        let codecs = codecs.iter().skip(batch * ARMS_AT_ONCE).take(ARMS_AT_ONCE);
+        let mut running: Vec<Result<Arm>> = Vec::with_capacity(ARMS_AT_ONCE);
+        for codec in codecs {
+            let compressed = round_trip(&cache, codec);
+            clock.lap(&mut timings.codec);
+            running.push(compressed.and_then(|compressed| {
+                let (mut cache, mut outcome) = (compressed.cache, compressed.outcome);
+                let hidden = model.forward(continuation, &mut cache)?;
+                outcome.scores.reserve(targets.len());
+                Ok(Arm { hidden, outcome })
+            }));
+            clock.lap(&mut timings.continuation);
             observer.advanced(continuation.len());
         }
-
-        let mut baseline = Vec::with_capacity(targets.len());
-        let mut scores = vec![Vec::with_capacity(targets.len()); arms.len()];
         for (index, targets) in targets.chunks(SCORED_AT_ONCE).enumerate() {
             let logits = |hidden: &Tensor| -> Result<Logits> {
                 let rows = hidden.narrow(0, index * SCORED_AT_ONCE, targets.len())?;
@@ -114,18 +135,32 @@ impl Evaluation {
             };
             let base = logits(&base_hidden)?;
             let base_rows = base.base_rows(targets)?;
-            baseline.extend(base_rows.iter().map(|row| row.nll));
-            for (arm, scores) in arms.iter().zip(&mut scores) {
-                scores.extend(logits(arm)?.score(&base, &base_rows, targets)?);
+            if batch == 0 {
+                baseline.extend(base_rows.iter().map(|row| row.nll));
+            }
+            for arm in &mut running {
+                let scored = match arm {
+                    Ok(arm) => logits(&arm.hidden)
+                        .and_then(|logits| logits.score(&base, &base_rows, targets))
+                        .map(|scores| arm.outcome.scores.extend(scores)),
+                    Err(_) => continue,
+                };
+                if let Err(error) = scored {
+                    *arm = Err(error);
+                }
             }
         }
-        clock.lap(&mut self.timings.scoring);
-        self.baseline.push(baseline);
-        for (outcome, scores) in self.codecs.iter_mut().zip(scores) {
-            outcome.scores.push(scores);
-        }
-        Ok(())
+        arms.extend(running.into_iter().map(|arm| arm.map(|arm| arm.outcome)));
+        clock.lap(&mut timings.scoring);
     }
+    Ok(WindowOutcome { baseline, arms })
+}
+
+/// A codec that has run the continuation.
+struct Arm {
+    /// [continuation tokens, hidden]
+    hidden: Tensor,
+    outcome: CodecWindow,
 }
 
 struct Clock(Instant);

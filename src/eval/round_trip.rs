@@ -1,43 +1,37 @@
 //! A cache through a codec and back, with what that costs in bytes and in distortion.
 
-use super::{CodecOutcome, LayerDistortion};
+use super::{CodecWindow, LayerDistortion};
 use crate::codec::{Codec, DistortionSum, Element, TensorCodec};
 use crate::error::{Error, Result};
-use crate::model::{KvCache, LayerKv, Llama};
+use crate::model::{KvCache, LayerKv};
 use candle_core::{DType, Tensor, WithDType};
 use half::{bf16, f16};
 
-impl CodecOutcome {
-    pub(super) fn new(codec: Codec, model: &Llama) -> Self {
-        Self {
-            codec,
-            scores: Vec::new(),
-            layers: vec![LayerDistortion::default(); model.config().layers],
-            stored_bytes: 0,
-            values: 0,
-            cached_tokens: 0,
-        }
-    }
+/// A cache as a codec gives it back, and what that cost; no target is scored yet.
+pub(super) struct CacheRoundTrip {
+    pub cache: KvCache,
+    pub outcome: CodecWindow,
+}
 
-    /// Compresses and decompresses every layer; counts real payload bytes and distortion.
-    pub(super) fn round_trip(&mut self, cache: &KvCache) -> Result<KvCache> {
-        let codec = self.codec;
-        let mut layers = Vec::with_capacity(self.layers.len());
-        for (index, layer) in cache.layers().enumerate() {
-            let sums = &mut self.layers[index];
-            let key = round_trip(&layer.key, &codec.key);
-            let key = key.map_err(|e| e.within(format!("layer {index} key")))?;
-            let value = round_trip(&layer.value, &codec.value);
-            let value = value.map_err(|e| e.within(format!("layer {index} value")))?;
-            sums.key = sums.key.plus(key.distortion);
-            sums.value = sums.value.plus(value.distortion);
-            self.stored_bytes += (key.stored_bytes + value.stored_bytes) as u64;
-            self.values += (layer.key.elem_count() + layer.value.elem_count()) as u64;
-            layers.push(LayerKv { key: key.tensor, value: value.tensor });
-        }
-        self.cached_tokens += cache.tokens() as u64;
-        KvCache::from_layers(layers)
+/// Compresses and decompresses every layer; counts real payload bytes and distortion.
+pub(super) fn round_trip(cache: &KvCache, codec: &Codec) -> Result<CacheRoundTrip> {
+    let (mut layers, mut tensors) = (Vec::new(), Vec::new());
+    let (mut stored_bytes, mut values) = (0, 0);
+    for (index, layer) in cache.layers().enumerate() {
+        let key = round_trip_tensor(&layer.key, &codec.key);
+        let key = key.map_err(|e| e.within(format!("layer {index} key")))?;
+        let value = round_trip_tensor(&layer.value, &codec.value);
+        let value = value.map_err(|e| e.within(format!("layer {index} value")))?;
+        stored_bytes += (key.stored_bytes + value.stored_bytes) as u64;
+        values += (layer.key.elem_count() + layer.value.elem_count()) as u64;
+        layers.push(LayerDistortion { key: key.distortion, value: value.distortion });
+        tensors.push(LayerKv { key: key.tensor, value: value.tensor });
     }
+    let cached_tokens = cache.tokens() as u64;
+    Ok(CacheRoundTrip {
+        cache: KvCache::from_layers(tensors)?,
+        outcome: CodecWindow { scores: Vec::new(), layers, stored_bytes, values, cached_tokens },
+    })
 }
 
 struct RoundTrip {
@@ -46,7 +40,7 @@ struct RoundTrip {
     stored_bytes: usize,
 }
 
-fn round_trip(tensor: &Tensor, codec: &TensorCodec) -> Result<RoundTrip> {
+fn round_trip_tensor(tensor: &Tensor, codec: &TensorCodec) -> Result<RoundTrip> {
     match tensor.dtype() {
         DType::F32 => round_trip_as::<f32>(tensor, codec),
         DType::F16 => round_trip_as::<f16>(tensor, codec),

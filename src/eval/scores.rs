@@ -9,6 +9,7 @@ use crate::tensor::with_f32;
 use candle_core::Tensor;
 use pulp::Arch;
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 /// The baseline's view of one scored target.
 #[derive(Debug, Clone, Copy)]
@@ -21,8 +22,10 @@ pub struct BaseRow {
     pub nll: f64,
 }
 
-/// A codec's view of one scored target, against the baseline's.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// A codec's view of one scored target, against the baseline's. In JSON four numbers, the third
+/// 0 or 1, since there are many.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(into = "[f64; 4]", from = "[f64; 4]")]
 pub struct TokenScore {
     /// −ln p(target), nats.
     pub nll: f64,
@@ -31,6 +34,18 @@ pub struct TokenScore {
     pub same_top: bool,
     /// p(target) of the codec minus that of the baseline.
     pub delta_p: f64,
+}
+
+impl From<TokenScore> for [f64; 4] {
+    fn from(score: TokenScore) -> Self {
+        [score.nll, score.kld, f64::from(u8::from(score.same_top)), score.delta_p]
+    }
+}
+
+impl From<[f64; 4]> for TokenScore {
+    fn from([nll, kld, same_top, delta_p]: [f64; 4]) -> Self {
+        Self { nll, kld, same_top: same_top != 0.0, delta_p }
+    }
 }
 
 /// Logits of one chunk of targets, [rows, vocab], f32 on the CPU.

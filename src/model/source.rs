@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::hash;
 use crate::hub::{Hub, HubRepo, RepoId};
 use candle_core::{DType, Device};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,7 +25,7 @@ pub enum ModelSource {
 }
 
 /// What identifies the model in a result.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Provenance {
     /// As typed.
     pub source: String,

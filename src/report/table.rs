@@ -1,6 +1,7 @@
 //! The result as text for a terminal: a head, one row a codec, the verdicts.
 
-use super::validation::{CodecResult, Validation};
+use super::figures::CodecResult;
+use super::validation::Validation;
 use crate::eval::stats::Verdict;
 use std::fmt::Write;
 
@@ -25,8 +26,8 @@ pub fn render(result: &Validation) -> String {
 }
 
 fn head(out: &mut String, r: &Validation) -> std::fmt::Result {
-    let m = &r.model;
-    writeln!(out, "kvgauge {}, protocol `{}`", r.kvgauge_version, r.protocol)?;
+    let m = &r.subject.model;
+    writeln!(out, "kvgauge {}, protocol `{}`", r.kvgauge_version, r.subject.protocol)?;
     write!(out, "model     {}", m.provenance.source)?;
     if let Some(commit) = &m.provenance.revision {
         write!(out, " at {}", &commit[..commit.len().min(12)])?;
@@ -41,16 +42,16 @@ fn head(out: &mut String, r: &Validation) -> std::fmt::Result {
         m.head_dim,
         lower(&format!("{:?} on {:?}", r.config.dtype, r.config.device)),
     )?;
-    let bos = if r.bos_id.is_some() { "with BOS" } else { "no BOS" };
-    writeln!(out, "text      {} ({} tokens)", r.text.source, r.text.tokens)?;
+    let bos = if r.subject.bos_id.is_some() { "with BOS" } else { "no BOS" };
+    writeln!(out, "text      {} ({} tokens)", r.subject.text.source, r.subject.text.tokens)?;
     writeln!(
         out,
         "windows   {} of {} × {} tokens, {bos}: {} compressed, {} scored in each",
-        r.windows,
-        r.text.windows_available,
-        r.context,
-        r.prefix,
-        r.scored_tokens / r.windows,
+        r.subject.windows,
+        r.subject.text.windows_available,
+        r.subject.context,
+        r.subject.prefix,
+        r.subject.scored_tokens / r.subject.windows,
     )?;
     if let Some(check) = &r.cross_check {
         writeln!(
@@ -94,22 +95,23 @@ fn rows(r: &Validation) -> Vec<Vec<String>> {
             None => "one window".into(),
         };
         let kld_interval = c
+            .figures
             .kld_mean_ci95
             .map_or("one window".into(), |[low, high]| format!("{} … {}", small(low), small(high)));
         let snr = |snr: Option<f64>| snr.map_or("∞".into(), |db| format!("{db:.1}"));
         rows.push(vec![
-            c.codec.clone(),
-            format!("{:.2}", c.bits_per_value),
-            format!("{:.2}×", c.compression_ratio),
-            format!("{:.3}", c.perplexity),
-            format!("{} %", signed(c.perplexity_change_percent)),
-            interval(c.perplexity_change_percent_ci95),
-            small(c.kld_mean),
+            c.figures.codec.clone(),
+            format!("{:.2}", c.figures.bits_per_value),
+            format!("{:.2}×", c.figures.compression_ratio),
+            format!("{:.3}", c.figures.perplexity),
+            format!("{} %", signed(c.figures.perplexity_change_percent)),
+            interval(c.figures.perplexity_change_percent_ci95),
+            small(c.figures.kld_mean),
             kld_interval,
-            small(c.kld_p99),
-            format!("{:.1} %", 100.0 * c.top1_agreement),
-            snr(c.key.snr_db),
-            snr(c.value.snr_db),
+            small(c.figures.kld_p99),
+            format!("{:.1} %", 100.0 * c.figures.top1_agreement),
+            snr(c.figures.key.snr_db),
+            snr(c.figures.value.snr_db),
         ]);
     }
     rows
@@ -160,11 +162,11 @@ fn verdict_line(c: &CodecResult, r: &Validation) -> String {
         Verdict::Fail => {
             format!("FAIL: the whole interval is above the limit of {limit:+} % perplexity")
         }
-        Verdict::Inconclusive if r.windows < 2 => format!(
+        Verdict::Inconclusive if r.subject.windows < 2 => format!(
             "INCONCLUSIVE: one window has no interval to hold against the limit of {limit:+} %"
         ),
         Verdict::Inconclusive => {
-            let left = r.text.windows_available.saturating_sub(r.first_window);
+            let left = r.subject.text.windows_available.saturating_sub(r.subject.first_window);
             let advice = match c.windows_needed {
                 None => "the change is too close to it to tell".to_string(),
                 Some(n) if n <= left => format!("--windows {n} should settle it"),
@@ -173,5 +175,5 @@ fn verdict_line(c: &CodecResult, r: &Validation) -> String {
             format!("INCONCLUSIVE: the limit of {limit:+} % is inside the interval; {advice}")
         }
     };
-    format!("{}: {what}\n", c.codec)
+    format!("{}: {what}\n", c.figures.codec)
 }

@@ -1,0 +1,332 @@
+//! What is known of one codec on one subject: the figures of `validate`'s JSON, of a sweep's log
+//! and of its results.
+//!
+//! Everything here is free of limits, times and places, so that equal runs give equal bytes and
+//! a verdict can be given later, against any limit. NaN and infinities cannot occur in the JSON:
+//! serde_json writes them as `null`.
+
+use crate::codec::{Distortion, DistortionSum};
+use crate::corpus::Text;
+use crate::eval::stats::{Estimate, Verdict, positive_ci95, quantile, share_ci95, verdict};
+use crate::eval::{CodecOutcome, LayerDistortion, prefix};
+use crate::model::ModelConfig;
+use crate::model::source::Provenance;
+use crate::settings::{DeviceKind, FloatType, Settings};
+use crate::subject::Subject;
+use serde::{Deserialize, Serialize};
+
+/// A cache is served in f16 or bf16: what ratios compare with.
+const SERVED_BITS: f64 = 16.0;
+/// Parts of a window's scored targets that the change of NLL is given for.
+const POSITION_BINS: usize = 16;
+/// The histogram of KL divergences: 10⁻¹⁰ … 10² nats, this many bins a decade.
+const BINS_PER_DECADE: i32 = 4;
+const DECADES: std::ops::Range<i32> = -10..2;
+
+/// Model, text and windows: what codecs are compared on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SubjectInfo {
+    pub protocol: String,
+    pub model: ModelInfo,
+    pub text: TextInfo,
+    pub context: usize,
+    /// Tokens of a window whose cache is compressed.
+    pub prefix: usize,
+    pub first_window: usize,
+    pub windows: usize,
+    /// Over all windows.
+    pub scored_tokens: usize,
+    /// The token that replaced the first of every window.
+    pub bos_id: Option<u32>,
+    pub dtype: FloatType,
+    pub device: DeviceKind,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelInfo {
+    #[serde(flatten)]
+    pub provenance: Provenance,
+    pub architecture: String,
+    pub layers: usize,
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub head_dim: usize,
+    pub vocab_size: usize,
+    pub max_position_embeddings: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TextInfo {
+    pub source: String,
+    pub sha256: String,
+    pub bytes: usize,
+    pub tokens: usize,
+    /// Windows of this context the whole text holds.
+    pub windows_available: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Baseline {
+    pub perplexity: f64,
+    /// Summed over a window's targets, nats.
+    pub nll_per_window: Vec<f64>,
+}
+
+/// One codec against the untouched cache.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CodecFigures {
+    pub codec: String,
+    pub bits_per_value: f64,
+    pub compression_ratio: f64,
+    /// Cache bytes a token, all layers, served in f16 and stored by this codec.
+    pub cache_bytes_per_token_f16: f64,
+    pub cache_bytes_per_token: f64,
+    pub perplexity: f64,
+    /// Codec minus baseline.
+    pub perplexity_change: f64,
+    pub perplexity_change_percent: f64,
+    pub perplexity_change_percent_ci95: Option<[f64; 2]>,
+    /// ln of the ratio of perplexities: mean NLL of the codec minus that of the baseline, nats.
+    pub mean_log_ratio: f64,
+    pub mean_log_ratio_ci95: Option<[f64; 2]>,
+    pub kld_mean: f64,
+    pub kld_mean_ci95: Option<[f64; 2]>,
+    pub kld_p50: f64,
+    pub kld_p90: f64,
+    pub kld_p99: f64,
+    pub kld_p999: f64,
+    pub kld_max: f64,
+    pub top1_agreement: f64,
+    pub top1_agreement_ci95: Option<[f64; 2]>,
+    /// Root mean square change of the true token's probability, 0…1.
+    pub rms_delta_p: f64,
+    pub nll_per_window: Vec<f64>,
+    /// Mean over a window's targets, nats.
+    pub kld_per_window: Vec<f64>,
+    /// Along the scored part of a window.
+    pub nll_change_by_position: Vec<PositionBin>,
+    pub kld_histogram: Histogram,
+    pub key: Distortion,
+    pub value: Distortion,
+    pub layers: Vec<LayerResult>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LayerResult {
+    pub layer: usize,
+    pub key: Distortion,
+    pub value: Distortion,
+}
+
+/// Mean change of the NLL, nats a token, over a run of targets of every window.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PositionBin {
+    /// Index of the first target in its window, and one past the last.
+    pub start: usize,
+    pub end: usize,
+    pub mean: f64,
+    pub ci95: Option<[f64; 2]>,
+}
+
+/// How often a figure lies at or above an edge and below the next; the last bin has no upper edge.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Histogram {
+    pub edges: Vec<f64>,
+    pub counts: Vec<u64>,
+}
+
+/// Figures held against a limit.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct CodecResult {
+    #[serde(flatten)]
+    pub figures: CodecFigures,
+    pub verdict: Verdict,
+    pub windows_needed: Option<usize>,
+}
+
+impl SubjectInfo {
+    pub fn new(settings: &Settings, subject: &Subject, provenance: Provenance) -> Self {
+        let Subject { model, text, tokens, context, bos, windows } = subject;
+        Self {
+            protocol: prefix::NAME.into(),
+            model: ModelInfo::new(&model.config, provenance),
+            text: TextInfo::new(text, tokens.len(), tokens.len() / context),
+            context: *context,
+            prefix: prefix::prefix_len(*context),
+            first_window: settings.first_window,
+            windows: windows.len(),
+            scored_tokens: windows.len() * prefix::scored_len(*context),
+            bos_id: *bos,
+            dtype: settings.dtype,
+            device: settings.device,
+        }
+    }
+}
+
+impl Baseline {
+    /// `nll`: −ln p of every scored target, `[windows][targets]`.
+    pub fn of(nll: &[Vec<f64>]) -> Self {
+        Self { perplexity: mean_nll(nll).exp(), nll_per_window: window_sums(nll) }
+    }
+}
+
+impl ModelInfo {
+    fn new(config: &ModelConfig, provenance: Provenance) -> Self {
+        Self {
+            provenance,
+            architecture: config.architecture.clone(),
+            layers: config.layers,
+            heads: config.heads,
+            kv_heads: config.kv_heads,
+            head_dim: config.head_dim,
+            vocab_size: config.vocab_size,
+            max_position_embeddings: config.max_position_embeddings,
+        }
+    }
+}
+
+impl TextInfo {
+    fn new(text: &Text, tokens: usize, windows_available: usize) -> Self {
+        Self {
+            source: text.source.clone(),
+            sha256: text.sha256.clone(),
+            bytes: text.content.len(),
+            tokens,
+            windows_available,
+        }
+    }
+}
+
+impl CodecFigures {
+    /// `baseline`: −ln p of every scored target under the untouched cache, `[windows][targets]`;
+    /// `prefix`: tokens before the one that predicts the first of them.
+    pub fn new(outcome: &CodecOutcome, baseline: &[Vec<f64>], prefix: usize) -> Self {
+        let per_window = |f: &dyn Fn(usize) -> f64| -> Estimate {
+            Estimate::of(&(0..baseline.len()).map(f).collect::<Vec<_>>())
+        };
+        let scores = outcome.scores();
+        let layers = outcome.layers();
+        let tokens = |window: usize| scores[window].len() as f64;
+        let kld_per_window: Vec<f64> = (0..scores.len())
+            .map(|w| scores[w].iter().map(|score| score.kld).sum::<f64>() / tokens(w))
+            .collect();
+        let top1 =
+            per_window(&|w| scores[w].iter().filter(|s| s.same_top).count() as f64 / tokens(w));
+        let squares =
+            per_window(&|w| scores[w].iter().map(|s| s.delta_p.powi(2)).sum::<f64>() / tokens(w));
+
+        let mut klds: Vec<f64> = scores.iter().copied().flatten().map(|score| score.kld).collect();
+        klds.sort_by(f64::total_cmp);
+        let nll: Vec<Vec<f64>> =
+            scores.iter().map(|window| window.iter().map(|score| score.nll).collect()).collect();
+        let perplexity = mean_nll(&nll).exp();
+        let (nll_per_window, base_per_window) = (window_sums(&nll), window_sums(baseline));
+        let tokens_per_window = baseline.first().map_or(0, Vec::len);
+        let log_ratio = log_ratio(&nll_per_window, &base_per_window, tokens_per_window);
+        let percent = |log_ratio: f64| 100.0 * log_ratio.exp_m1();
+
+        let bits_per_value = 8.0 * outcome.stored_bytes() as f64 / outcome.values() as f64;
+        let per_token = |bytes: f64| bytes / outcome.cached_tokens() as f64;
+        let sum = |part: fn(&LayerDistortion) -> DistortionSum| {
+            layers.iter().map(part).fold(DistortionSum::default(), DistortionSum::plus).finish()
+        };
+        Self {
+            codec: outcome.codec.to_string(),
+            bits_per_value,
+            compression_ratio: SERVED_BITS / bits_per_value,
+            cache_bytes_per_token_f16: per_token(outcome.values() as f64 * SERVED_BITS / 8.0),
+            cache_bytes_per_token: per_token(outcome.stored_bytes() as f64),
+            perplexity,
+            perplexity_change: perplexity - mean_nll(baseline).exp(),
+            perplexity_change_percent: percent(log_ratio.mean),
+            perplexity_change_percent_ci95: log_ratio.ci95().map(|ends| ends.map(percent)),
+            mean_log_ratio: log_ratio.mean,
+            mean_log_ratio_ci95: log_ratio.ci95(),
+            kld_mean: Estimate::of(&kld_per_window).mean,
+            kld_mean_ci95: positive_ci95(&kld_per_window),
+            kld_p50: quantile(&klds, 0.5),
+            kld_p90: quantile(&klds, 0.9),
+            kld_p99: quantile(&klds, 0.99),
+            kld_p999: quantile(&klds, 0.999),
+            kld_max: quantile(&klds, 1.0),
+            top1_agreement: top1.mean,
+            top1_agreement_ci95: share_ci95(&top1),
+            rms_delta_p: squares.mean.sqrt(),
+            nll_per_window,
+            kld_per_window,
+            nll_change_by_position: by_position(&nll, baseline, prefix + 1),
+            kld_histogram: Histogram::of(&klds),
+            key: sum(|layer| layer.key),
+            value: sum(|layer| layer.value),
+            layers: layers
+                .iter()
+                .enumerate()
+                .map(|(layer, sums)| LayerResult {
+                    layer,
+                    key: sums.key.finish(),
+                    value: sums.value.finish(),
+                })
+                .collect(),
+        }
+    }
+
+    /// Held against `limit`, the highest accepted perplexity increase in percent; `subject`
+    /// and `baseline` are those these figures were found on.
+    pub fn judge(self, subject: &SubjectInfo, baseline: &Baseline, limit: f64) -> CodecResult {
+        let tokens = subject.scored_tokens / subject.windows.max(1);
+        let change = log_ratio(&self.nll_per_window, &baseline.nll_per_window, tokens);
+        let (verdict, windows_needed) = verdict(&change, (limit / 100.0).ln_1p());
+        CodecResult { figures: self, verdict, windows_needed }
+    }
+}
+
+/// ln of the ratio of perplexities, from NLL summed over windows of `tokens` targets each.
+fn log_ratio(codec: &[f64], baseline: &[f64], tokens: usize) -> Estimate {
+    let pairs = codec.iter().zip(baseline);
+    Estimate::of(&pairs.map(|(codec, base)| (codec - base) / tokens as f64).collect::<Vec<_>>())
+}
+
+/// `first`: index in its window of the first scored target.
+fn by_position(nll: &[Vec<f64>], baseline: &[Vec<f64>], first: usize) -> Vec<PositionBin> {
+    let targets = baseline.first().map_or(0, Vec::len);
+    let bins = POSITION_BINS.min(targets);
+    let edge = |bin: usize| bin * targets / bins;
+    (0..bins)
+        .map(|bin| {
+            let (start, end) = (edge(bin), edge(bin + 1));
+            let change = |(codec, base): (&Vec<f64>, &Vec<f64>)| {
+                let pairs = codec[start..end].iter().zip(&base[start..end]);
+                pairs.map(|(codec, base)| codec - base).sum::<f64>() / (end - start) as f64
+            };
+            let estimate = Estimate::of(&nll.iter().zip(baseline).map(change).collect::<Vec<_>>());
+            PositionBin {
+                start: first + start,
+                end: first + end,
+                mean: estimate.mean,
+                ci95: estimate.ci95(),
+            }
+        })
+        .collect()
+}
+
+impl Histogram {
+    /// Of KL divergences, sorted. The first bin holds what is below the smallest edge but zero.
+    fn of(klds: &[f64]) -> Self {
+        let steps = DECADES.start * BINS_PER_DECADE..=DECADES.end * BINS_PER_DECADE;
+        let power = |step: i32| 10f64.powf(f64::from(step) / f64::from(BINS_PER_DECADE));
+        let edges: Vec<f64> = std::iter::once(0.0).chain(steps.map(power)).collect();
+        let below = |edge: &f64| klds.partition_point(|kld| kld < edge) as u64;
+        let ends = edges[1..].iter().map(below).chain([klds.len() as u64]);
+        let counts = edges.iter().map(below).zip(ends).map(|(from, to)| to - from).collect();
+        Self { edges, counts }
+    }
+}
+
+fn window_sums(nll: &[Vec<f64>]) -> Vec<f64> {
+    nll.iter().map(|window| window.iter().sum()).collect()
+}
+
+fn mean_nll(nll: &[Vec<f64>]) -> f64 {
+    let tokens: usize = nll.iter().map(Vec::len).sum();
+    nll.iter().flatten().sum::<f64>() / tokens as f64
+}

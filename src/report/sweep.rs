@@ -1,0 +1,166 @@
+//! The result of a sweep as one value: `results.json`, and what every other report is made from.
+//!
+//! Field names are the contract of schema `kvgauge.sweep/1`; README explains each. Nothing in it
+//! depends on when, where or in how many parts the sweep ran: equal sweeps give equal bytes.
+
+use super::figures::{Baseline, CodecResult, SubjectInfo};
+use serde::Serialize;
+
+pub const SCHEMA: &str = "kvgauge.sweep/1";
+/// Limits that recommendations are given for beside the one asked for, percent.
+const USUAL_LIMITS: [f64; 5] = [0.1, 0.5, 1.0, 2.0, 5.0];
+
+#[derive(Debug, Clone, Serialize)]
+pub struct SweepReport {
+    pub schema: &'static str,
+    pub kvgauge_version: &'static str,
+    /// How to make it again; several where logs of several sweeps were merged.
+    pub sweeps: Vec<SweepSource>,
+    /// The highest accepted perplexity increase, percent, which verdicts are against.
+    pub max_ppl_increase: f64,
+    /// At least one finished cell each.
+    pub subjects: Vec<SubjectReport>,
+    /// Cells that ended in an error.
+    pub failed: Vec<UnfinishedCell>,
+    /// Cells without a result so far.
+    pub missing: Vec<UnfinishedCell>,
+}
+
+/// What was asked for.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SweepSource {
+    /// The command line.
+    pub command: String,
+    /// The config file, as named on it.
+    pub config_path: String,
+    /// Its text.
+    pub config: String,
+}
+
+/// One model, text and context, and the codecs tried on it.
+#[derive(Debug, Clone, Serialize)]
+pub struct SubjectReport {
+    #[serde(flatten)]
+    pub subject: SubjectInfo,
+    pub baseline: Baseline,
+    /// For `max_ppl_increase` first, then for usual limits in rising order.
+    pub recommended: Vec<Recommendation>,
+    /// In the order asked for.
+    pub cells: Vec<CellReport>,
+}
+
+/// The codec with the fewest bits a value whose whole 95 % interval of the perplexity change lies
+/// within ± the limit and that is smaller than f16.
+///
+/// The lower end counts too: a perplexity that *falls* by more than the limit is a changed model,
+/// not a better one.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Recommendation {
+    /// Percent.
+    pub max_ppl_increase: f64,
+    /// `None`: no codec of this sweep.
+    pub codec: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct CellReport {
+    /// Derived from everything that determines the numbers.
+    pub id: String,
+    #[serde(flatten)]
+    pub result: CodecResult,
+    /// No other codec with as few bits a value or fewer has a perplexity nearer to the baseline's.
+    pub on_perplexity_front: bool,
+    /// No other codec with as few bits a value or fewer has a smaller mean KLD.
+    pub on_kld_front: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct UnfinishedCell {
+    pub id: String,
+    pub model: String,
+    pub text: String,
+    /// `None`: the model's own, and it was never opened.
+    pub context: Option<usize>,
+    pub codec: String,
+    /// `None`: not tried yet.
+    pub error: Option<String>,
+    pub hint: Option<String>,
+}
+
+impl SubjectReport {
+    /// `cells`: id and result.
+    pub fn new(
+        subject: SubjectInfo,
+        baseline: Baseline,
+        cells: Vec<(String, CodecResult)>,
+        limit: f64,
+    ) -> Self {
+        let results: Vec<&CodecResult> = cells.iter().map(|(_, result)| result).collect();
+        let usual = USUAL_LIMITS.into_iter().filter(|usual| *usual != limit);
+        let recommended = std::iter::once(limit)
+            .chain(usual)
+            .map(|limit| Recommendation {
+                max_ppl_increase: limit,
+                codec: recommend(&results, limit).map(|result| result.figures.codec.clone()),
+            })
+            .collect();
+        let perplexity = front(&results, |result| result.figures.perplexity_change_percent.abs());
+        let kld = front(&results, |result| result.figures.kld_mean);
+        let cells = cells
+            .into_iter()
+            .zip(perplexity.into_iter().zip(kld))
+            .map(|((id, result), (on_perplexity_front, on_kld_front))| CellReport {
+                id,
+                result,
+                on_perplexity_front,
+                on_kld_front,
+            })
+            .collect();
+        Self { subject, baseline, recommended, cells }
+    }
+
+    /// For the limit asked for.
+    pub fn recommended_codec(&self) -> Option<&str> {
+        self.recommended.first()?.codec.as_deref()
+    }
+}
+
+fn recommend<'a>(results: &[&'a CodecResult], limit: f64) -> Option<&'a CodecResult> {
+    let within = |result: &&&CodecResult| match result.figures.perplexity_change_percent_ci95 {
+        Some([low, high]) => high <= limit && low >= -limit.abs(),
+        None => false,
+    };
+    results
+        .iter()
+        .filter(|result| result.figures.compression_ratio > 1.0)
+        .filter(within)
+        .copied()
+        .min_by(|a, b| {
+            let size = a.figures.bits_per_value.total_cmp(&b.figures.bits_per_value);
+            size.then(a.figures.kld_mean.total_cmp(&b.figures.kld_mean))
+        })
+}
+
+/// Which results no other one beats: as few bits or fewer, and `damage` smaller; or fewer bits
+/// and as little damage.
+fn front(results: &[&CodecResult], damage: impl Fn(&CodecResult) -> f64) -> Vec<bool> {
+    let point = |result: &CodecResult| (result.figures.bits_per_value, damage(result));
+    let beats = |a: (f64, f64), b: (f64, f64)| a.0 <= b.0 && a.1 <= b.1 && a != b;
+    let points: Vec<_> = results.iter().map(|result| point(result)).collect();
+    points.iter().map(|point| !points.iter().any(|other| beats(*other, *point))).collect()
+}
+
+impl SweepReport {
+    /// True when there is a subject for which no codec can be recommended at the limit, which
+    /// `--strict` turns into exit status 1.
+    pub fn misses_limit(&self) -> bool {
+        self.subjects.iter().any(|subject| subject.recommended_codec().is_none())
+    }
+
+    /// Results over all subjects.
+    pub fn cells(&self) -> impl Iterator<Item = (&SubjectReport, &CellReport)> {
+        self.subjects
+            .iter()
+            .flat_map(|subject| subject.cells.iter().map(move |cell| (subject, cell)))
+    }
+}
