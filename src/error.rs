@@ -14,7 +14,7 @@ pub enum Kind {
     System,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Error {
     kind: Kind,
     message: String,

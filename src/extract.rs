@@ -7,7 +7,7 @@ use crate::hub::Hub;
 use crate::model::Llama;
 use crate::model::source::{ModelWeights, Provenance};
 use crate::settings::{FloatType, Settings};
-use crate::subject::{Stages, Subject};
+use crate::subject::{Shelf, Stages, Subject};
 use candle_core::DType;
 use half::{bf16, f16};
 use safetensors::Dtype;
@@ -49,13 +49,14 @@ pub fn run(
     stages: &mut dyn Stages,
 ) -> Result<Extraction> {
     let device = settings.device.open()?;
-    let subject = Subject::open(settings, hub, stages, |_, context| match tokens {
-        Some(found) if !(1..=context).contains(&found) => Err(Error::input(format!(
-            "--tokens: expected 1 to {context}, the tokens of a window, found {found}"
-        ))
-        .hint("leave --tokens out for the whole window")),
-        _ => Ok(()),
-    })?;
+    let subject =
+        Subject::open(settings, hub, &mut Shelf::default(), stages, |_, context| match tokens {
+            Some(found) if !(1..=context).contains(&found) => Err(Error::input(format!(
+                "--tokens: expected 1 to {context}, the tokens of a window, found {found}"
+            ))
+            .hint("leave --tokens out for the whole window")),
+            _ => Ok(()),
+        })?;
     let tokens = tokens.unwrap_or(subject.context);
     stages.stage("opening the weights");
     let ModelWeights { weights, provenance } = subject.model.weights()?;
@@ -89,8 +90,8 @@ pub fn run(
     }
     let origin = Origin {
         model: provenance,
-        text: subject.text.source,
-        text_sha256: subject.text.sha256,
+        text: subject.text.source.clone(),
+        text_sha256: subject.text.sha256.clone(),
         context: subject.context,
         window: settings.first_window,
         tokens,

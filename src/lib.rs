@@ -23,6 +23,7 @@ mod platform;
 pub mod report;
 pub mod settings;
 pub mod subject;
+pub mod sweep;
 mod tensor;
 pub mod validate;
 pub mod whole_file;

@@ -7,6 +7,10 @@ use crate::hub::Hub;
 use crate::model::ModelConfig;
 use crate::model::source::OpenModel;
 use crate::settings::{Bos, Settings};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::Hash;
+use std::rc::Rc;
 
 /// Hears what is going on before the long part begins.
 pub trait Stages {
@@ -16,11 +20,20 @@ pub trait Stages {
     fn note(&mut self, text: &str);
 }
 
+/// What the subjects of one run share: each model and text is opened once.
+#[derive(Default)]
+pub struct Shelf {
+    models: HashMap<String, Rc<OpenModel>>,
+    texts: HashMap<String, Rc<Text>>,
+    /// By model and text.
+    tokens: HashMap<(String, String), Rc<Vec<u32>>>,
+}
+
 pub struct Subject {
-    pub model: OpenModel,
-    pub text: Text,
+    pub model: Rc<OpenModel>,
+    pub text: Rc<Text>,
     /// Of the whole text.
-    pub tokens: Vec<u32>,
+    pub tokens: Rc<Vec<u32>>,
     /// Tokens of a window.
     pub context: usize,
     /// Replaces the first token of every window.
@@ -34,25 +47,34 @@ impl Subject {
     pub fn open(
         settings: &Settings,
         hub: &Hub,
+        shelf: &mut Shelf,
         stages: &mut dyn Stages,
         check: impl FnOnce(&ModelConfig, usize) -> Result<()>,
     ) -> Result<Self> {
+        let mut text = || {
+            once(&mut shelf.texts, settings.text.clone(), || match settings.text_path() {
+                Some(path) => Text::file(&path),
+                None if settings.text == "builtin" => Ok(Text::builtin()),
+                None => Text::wikitext2(hub),
+            })
+        };
         // A text on disk first: a mistyped path is found before gigabytes of weights are fetched.
-        let on_disk = settings.text_path().map(|path| Text::file(&path)).transpose()?;
+        if settings.text_path().is_some() {
+            text()?;
+        }
 
         stages.stage("opening the model");
-        let model = settings.source.open(&settings.model, hub)?;
+        let model = once(&mut shelf.models, settings.model.clone(), || {
+            settings.source.open(&settings.model, hub)
+        })?;
         let context = settings.context_for(model.config.max_context())?;
         check(&model.config, context)?;
         let bos = window_bos(settings, &model)?;
 
         stages.stage("reading the text");
-        let text = match (on_disk, settings.text.as_str()) {
-            (Some(text), _) => text,
-            (None, "builtin") => Text::builtin(),
-            (None, _) => Text::wikitext2(hub)?,
-        };
-        let tokens = text.tokenize(&model.tokenizer)?;
+        let text = text()?;
+        let pair = (settings.model.clone(), settings.text.clone());
+        let tokens = once(&mut shelf.tokens, pair, || text.tokenize(&model.tokenizer))?;
         let vocab_size = model.config.vocab_size;
         if let Some(id) = tokens.iter().chain(&bos).find(|id| **id as usize >= vocab_size) {
             return Err(Error::input(format!(
@@ -67,6 +89,18 @@ impl Subject {
             stages.note(&format!("windows: {there} instead of {asked}, the text ends there"));
         }
         Ok(Self { model, text, tokens, context, bos, windows })
+    }
+}
+
+/// What is on the shelf, or is put there now.
+fn once<K: Eq + Hash, T>(
+    shelf: &mut HashMap<K, Rc<T>>,
+    key: K,
+    make: impl FnOnce() -> Result<T>,
+) -> Result<Rc<T>> {
+    match shelf.entry(key) {
+        Entry::Occupied(there) => Ok(there.get().clone()),
+        Entry::Vacant(place) => Ok(place.insert(Rc::new(make()?)).clone()),
     }
 }
 

@@ -10,7 +10,7 @@ use crate::platform;
 use crate::report::figures::SubjectInfo;
 use crate::report::validation::{CrossCheck, Run, Validation};
 use crate::settings::Settings;
-use crate::subject::{Stages, Subject};
+use crate::subject::{Shelf, Stages, Subject};
 use candle_core::DType;
 use std::time::Instant;
 
@@ -25,9 +25,10 @@ pub fn run(settings: &Settings, hub: &Hub, progress: &mut dyn Progress) -> Resul
     let device = settings.device.open()?;
     let dtype = settings.dtype.dtype();
 
-    let subject = Subject::open(settings, hub, progress, |config, context| {
-        prefix::check_groups(config, context, &settings.codec)
-    })?;
+    let subject =
+        Subject::open(settings, hub, &mut Shelf::default(), progress, |config, context| {
+            prefix::check_groups(config, context, &settings.codec)
+        })?;
     progress.stage("opening the weights");
     let ModelWeights { weights, provenance } = subject.model.weights()?;
     let prepare = start.elapsed();
@@ -50,16 +51,7 @@ pub fn run(settings: &Settings, hub: &Hub, progress: &mut dyn Progress) -> Resul
     let per_window = prefix::model_tokens(subject.context, settings.codec.len());
     progress.begin(per_window * subject.windows.len());
     let evaluation = prefix::evaluate(&model, &subject.windows, &settings.codec, progress)
-        .map_err(|e| {
-            // What is still wrong here are numbers that are none, in the cache or the logits.
-            match (e.kind(), dtype) {
-                (Kind::Input, DType::F16) => {
-                    e.hint("activations overflowed: try --dtype f32 or bf16")
-                }
-                (Kind::Input, _) => e.hint("are these weights what their author published?"),
-                _ => e,
-            }
-        })?;
+        .map_err(|e| explain(e, dtype))?;
 
     Ok(Validation::new(Run {
         settings,
@@ -75,10 +67,23 @@ pub fn run(settings: &Settings, hub: &Hub, progress: &mut dyn Progress) -> Resul
     }))
 }
 
+/// What is still wrong once a model runs are numbers that are none, in the cache or the logits.
+pub(crate) fn explain(error: Error, dtype: DType) -> Error {
+    match (error.kind(), dtype) {
+        (Kind::Input, DType::F16) => error.hint("activations overflowed: try --dtype f32 or bf16"),
+        (Kind::Input, _) => error.hint("are these weights what their author published?"),
+        _ => error,
+    }
+}
+
 /// Compares last-position logits on one window. Different summation orders leave about 1e-5 of
 /// the largest logit in f32 over tens of layers; the bounds are far above that and far below
 /// what any mistake makes.
-fn cross_check(model: &Llama, weights: WeightsRef, window: &[u32]) -> Result<CrossCheck> {
+pub(crate) fn cross_check(
+    model: &Llama,
+    weights: WeightsRef,
+    window: &[u32],
+) -> Result<CrossCheck> {
     let theirs = Oracle::load(model.config(), weights)?.last_logits(window)?;
     let hidden = model.forward(window, &mut model.empty_cache())?;
     let ours =

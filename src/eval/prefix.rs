@@ -19,11 +19,11 @@ use std::time::{Duration, Instant};
 pub const NAME: &str = "prefix";
 
 /// Targets whose logits are in memory at once: 128 × 32000 f32 are 16 MB an arm.
-const SCORED_AT_ONCE: usize = 128;
+pub const SCORED_AT_ONCE: usize = 128;
 
 /// Codecs whose hidden states are in memory at once; each batch computes the baseline's logits
 /// again.
-const ARMS_AT_ONCE: usize = 8;
+pub const ARMS_AT_ONCE: usize = 8;
 
 /// Tokens that get compressed.
 pub fn prefix_len(context: usize) -> usize {

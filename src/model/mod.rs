@@ -9,12 +9,14 @@ mod cache;
 mod config;
 mod kernels;
 pub mod oracle;
+mod random;
 mod rope;
 pub mod source;
 mod weights;
 
 pub use cache::{KvCache, LayerKv};
 pub use config::{AttentionBias, ModelConfig, RopeScaling};
+pub use random::RandomWeights;
 pub use weights::{Gguf, Safetensors, Weights};
 
 use crate::error::{Error, Result};

@@ -57,6 +57,7 @@ enum Place {
 }
 
 /// Weights that are there and open, and what identifies them.
+#[derive(Clone)]
 pub struct ModelWeights {
     pub weights: WeightsRef,
     pub provenance: Provenance,

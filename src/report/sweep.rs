@@ -4,7 +4,7 @@
 //! depends on when, where or in how many parts the sweep ran: equal sweeps give equal bytes.
 
 use super::figures::{Baseline, CodecResult, SubjectInfo};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub const SCHEMA: &str = "kvgauge.sweep/1";
 /// Limits that recommendations are given for beside the one asked for, percent.
@@ -27,7 +27,7 @@ pub struct SweepReport {
 }
 
 /// What was asked for.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SweepSource {
     /// The command line.
     pub command: String,
@@ -76,7 +76,6 @@ pub struct CellReport {
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct UnfinishedCell {
-    pub id: String,
     pub model: String,
     pub text: String,
     /// `None`: the model's own, and it was never opened.
@@ -151,6 +150,17 @@ fn front(results: &[&CodecResult], damage: impl Fn(&CodecResult) -> f64) -> Vec<
 }
 
 impl SweepReport {
+    pub fn new(
+        sweeps: Vec<SweepSource>,
+        max_ppl_increase: f64,
+        subjects: Vec<SubjectReport>,
+        failed: Vec<UnfinishedCell>,
+        missing: Vec<UnfinishedCell>,
+    ) -> Self {
+        let (schema, kvgauge_version) = (SCHEMA, env!("CARGO_PKG_VERSION"));
+        Self { schema, kvgauge_version, sweeps, max_ppl_increase, subjects, failed, missing }
+    }
+
     /// True when there is a subject for which no codec can be recommended at the limit, which
     /// `--strict` turns into exit status 1.
     pub fn misses_limit(&self) -> bool {

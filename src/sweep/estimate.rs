@@ -1,0 +1,126 @@
+//! What a sweep would take, before it is run: bits a value, time and memory.
+//!
+//! Bits are counted on real payloads and seconds measured, both on one window of a model with one
+//! layer of the same shape and random weights; seconds of layers are then multiplied by their
+//! number. On an idle machine that comes within about a fifth of the truth. Loading and
+//! downloading are not in it.
+
+use super::{Opened, Request, open};
+use crate::error::Result;
+use crate::eval::{StageTimings, prefix};
+use crate::hub::Hub;
+use crate::model::{Llama, ModelConfig, RandomWeights};
+use crate::settings::{FloatType, Settings};
+use crate::subject::{Stages, Subject};
+use serde::Serialize;
+
+#[derive(Debug, Clone, Serialize)]
+pub struct DryRun {
+    pub subjects: Vec<SubjectEstimate>,
+    pub seconds: f64,
+    /// The most that any subject needs.
+    pub memory_bytes: u64,
+}
+
+/// Cells of this shard that share a model, text and context.
+#[derive(Debug, Clone, Serialize)]
+pub struct SubjectEstimate {
+    pub model: String,
+    pub text: String,
+    pub context: usize,
+    pub windows: usize,
+    /// Prefill and baseline, which all cells share.
+    pub shared_seconds: f64,
+    pub memory_bytes: u64,
+    pub cells: Vec<CellEstimate>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct CellEstimate {
+    pub codec: String,
+    pub bits_per_value: f64,
+    pub seconds: f64,
+}
+
+/// Opens what [`super::run`] would open, but no weights, and writes nothing.
+pub fn dry_run(request: &Request, hub: &Hub, stages: &mut dyn Stages) -> Result<DryRun> {
+    let mut subjects = Vec::new();
+    for Opened { settings, codecs, subject, .. } in open(request, hub, stages)? {
+        stages.stage("measuring one layer");
+        subjects.push(estimate(settings, &subject?, codecs)?);
+    }
+    let cell_seconds = |subject: &SubjectEstimate| -> f64 {
+        subject.cells.iter().map(|cell| cell.seconds).sum::<f64>() + subject.shared_seconds
+    };
+    Ok(DryRun {
+        seconds: subjects.iter().map(cell_seconds).sum(),
+        memory_bytes: subjects.iter().map(|subject| subject.memory_bytes).max().unwrap_or(0),
+        subjects,
+    })
+}
+
+fn estimate(
+    settings: &Settings,
+    subject: &Subject,
+    codecs: &[crate::codec::Codec],
+) -> Result<SubjectEstimate> {
+    let config = &subject.model.config;
+    let one_layer = ModelConfig { layers: 1, ..config.clone() };
+    let device = settings.device.open()?;
+    let model = Llama::load(&one_layer, &RandomWeights, settings.dtype.dtype(), &device)?;
+    let window = &subject.windows[0];
+    // Once to warm up: the first pass pays for memory the later ones have.
+    prefix::evaluate_window(&model, window, &codecs[..1], &mut (), &mut StageTimings::default())?;
+    let mut stages = StageTimings::default();
+    let outcome = prefix::evaluate_window(&model, window, codecs, &mut (), &mut stages)?;
+
+    let (windows, layers) = (subject.windows.len() as f64, config.layers as f64);
+    let arms = codecs.len() as f64;
+    let pass = layers * stages.continuation.as_secs_f64() / (arms + 1.0);
+    let scoring = stages.scoring.as_secs_f64() / (arms + 1.0);
+    let codec = layers * stages.codec.as_secs_f64() / arms;
+    let cells = codecs
+        .iter()
+        .zip(outcome.arms)
+        .map(|(name, arm)| {
+            let arm = arm?;
+            Ok(CellEstimate {
+                codec: name.to_string(),
+                bits_per_value: 8.0 * arm.stored_bytes as f64 / arm.values as f64,
+                seconds: windows * (pass + scoring + codec),
+            })
+        })
+        .collect::<Result<_>>()?;
+    Ok(SubjectEstimate {
+        model: settings.model.clone(),
+        text: settings.text.clone(),
+        context: subject.context,
+        windows: subject.windows.len(),
+        shared_seconds: windows * (layers * stages.prefill.as_secs_f64() + pass + scoring),
+        memory_bytes: memory(config, settings.dtype, subject, codecs.len()),
+        cells,
+    })
+}
+
+/// Weights, caches, and the largest activations and logits that are there at one time, bytes.
+fn memory(config: &ModelConfig, dtype: FloatType, subject: &Subject, codecs: usize) -> u64 {
+    let ModelConfig { hidden_size, intermediate_size, vocab_size, layers, .. } = *config;
+    let (queries, keys) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
+    let layer = hidden_size * (2 * queries + 2 * keys + 3 * intermediate_size);
+    let tables = if config.tie_word_embeddings { 1 } else { 2 };
+    let weights = layers * layer + tables * vocab_size * hidden_size;
+
+    let (prefix, context) = (prefix::prefix_len(subject.context), subject.context);
+    // The prefix's, and the one an arm extends, of which growing copies a layer.
+    let caches = 2 * layers * keys * (prefix + context) + 2 * keys * context;
+    let arms = 1 + codecs.min(prefix::ARMS_AT_ONCE);
+    let hidden = (context - prefix) * (arms * hidden_size + 3 * hidden_size + queries);
+    let activations = (context - prefix) * (3 * intermediate_size + queries + 2 * keys);
+    let logits = 2 * prefix::SCORED_AT_ONCE * vocab_size;
+    let scores = codecs * subject.windows.len() * prefix::scored_len(context);
+
+    let size = dtype.dtype().size_in_bytes();
+    // Logits and scores are f32 and four f64 whatever the model's type; the text and its tokens.
+    let text = 3 * subject.text.content.len() + 4 * subject.tokens.len();
+    (size * (weights + caches + hidden + activations) + 4 * logits + 32 * scores + text) as u64
+}

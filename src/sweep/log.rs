@@ -1,0 +1,190 @@
+//! A log of records, one JSON line each, that is only ever appended to.
+//!
+//! A line is `{"crc32":"…","record":{…}}`, the checksum being that of the record's own bytes. A
+//! run that is killed leaves at most one torn line at the end; a line that is torn, cut or changed
+//! fails its checksum and counts as not there.
+
+use crate::error::{Error, Result};
+use crate::platform;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+pub struct Log {
+    path: PathBuf,
+    file: File,
+}
+
+/// What a log holds.
+pub struct Records<T> {
+    pub records: Vec<T>,
+    /// Lines that are torn, damaged or of another version.
+    pub rejected: usize,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Line<'a> {
+    crc32: String,
+    #[serde(borrow)]
+    record: &'a RawValue,
+}
+
+impl Log {
+    /// Opens or creates; held by one process at a time.
+    pub fn open(path: &Path) -> Result<Self> {
+        let failed = |e: std::io::Error| {
+            Error::io(path, &e).hint("choose an --output folder that can be written to")
+        };
+        let mut file =
+            OpenOptions::new().read(true).append(true).create(true).open(path).map_err(failed)?;
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::input(format!(
+                    "{}: another sweep is writing to it",
+                    path.display()
+                ))
+                .hint("wait for it, choose another --output, or give each its own --shard"));
+            }
+            // Some network file systems have no locks.
+            Err(TryLockError::Error(_)) | Ok(()) => {}
+        }
+        // What follows a torn line starts on a line of its own.
+        let length = file.seek(SeekFrom::End(0)).map_err(failed)?;
+        if length > 0 {
+            let mut last = [0];
+            platform::read_exact_at(&file, &mut last, length - 1).map_err(failed)?;
+            if last != *b"\n" {
+                file.write_all(b"\n").map_err(failed)?;
+            }
+        }
+        Ok(Self { path: path.into(), file })
+    }
+
+    /// Appends one record; with `sync`, it survives a power cut from then on.
+    pub fn append(&mut self, record: &impl Serialize, sync: bool) -> Result<()> {
+        let failed = |e: std::io::Error| {
+            Error::system(format!("{}: {e}", self.path.display())).hint("is the disk full?")
+        };
+        let json = |e: serde_json::Error| Error::system(format!("JSON: {e}"));
+        let record = serde_json::value::to_raw_value(record).map_err(json)?;
+        let crc32 = checksum(&record);
+        let mut line = serde_json::to_vec(&Line { crc32, record: &record }).map_err(json)?;
+        line.push(b'\n');
+        // One write: lines of several processes do not mix.
+        self.file.write_all(&line).map_err(failed)?;
+        if sync {
+            self.file.sync_data().map_err(failed)?;
+        }
+        Ok(())
+    }
+}
+
+/// Every whole record of a log that `keep` wants; a log that is not there is empty.
+pub fn read<T: DeserializeOwned>(path: &Path, keep: impl Fn(&T) -> bool) -> Result<Records<T>> {
+    let mut found = Records { records: Vec::new(), rejected: 0 };
+    let file = match File::open(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(found),
+        file => file.map_err(|e| Error::io(path, &e))?,
+    };
+    let mut lines = BufReader::new(file);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        lines.read_until(b'\n', &mut line).map_err(|e| Error::io(path, &e))?;
+        match line.strip_suffix(b"\n") {
+            None if line.is_empty() => return Ok(found),
+            Some([]) => {}
+            // Without its newline a line is not known to be whole.
+            None => found.rejected += 1,
+            Some(line) => match parse(line) {
+                Some(record) if keep(&record) => found.records.push(record),
+                Some(_) => {}
+                None => found.rejected += 1,
+            },
+        }
+    }
+}
+
+fn parse<T: DeserializeOwned>(line: &[u8]) -> Option<T> {
+    let line: Line = serde_json::from_slice(line).ok()?;
+    if line.crc32 != checksum(line.record) {
+        return None;
+    }
+    serde_json::from_str(line.record.get()).ok()
+}
+
+fn checksum(record: &RawValue) -> String {
+    format!("{:08x}", crc32fast::hash(record.get().as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tempfile::TempDir;
+
+    fn all(path: &Path) -> Records<Vec<f64>> {
+        read(path, |_| true).unwrap()
+    }
+
+    fn written(folder: &TempDir, records: &[Vec<f64>]) -> PathBuf {
+        let path = folder.path().join("log.jsonl");
+        let mut log = Log::open(&path).unwrap();
+        records.iter().for_each(|record| log.append(record, false).unwrap());
+        path
+    }
+
+    #[test]
+    fn numbers_come_back_to_the_last_bit() {
+        let folder = TempDir::new().unwrap();
+        let numbers = vec![0.1 + 0.2, 1e-310, f64::MAX, -0.0, 1.0 / 3.0];
+        let path = written(&folder, std::slice::from_ref(&numbers));
+        let bits = |x: &[f64]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+        assert_eq!(bits(&all(&path).records[0]), bits(&numbers));
+        assert_eq!(all(&folder.path().join("none.jsonl")).records.len(), 0);
+    }
+
+    /// Whatever is left of the last line, the lines before it are there and what follows is too.
+    #[test]
+    fn a_log_cut_anywhere_keeps_its_whole_lines_and_goes_on() {
+        let folder = TempDir::new().unwrap();
+        let path = written(&folder, &[vec![1.5], vec![2.5, 3.5]]);
+        let whole = std::fs::read(&path).unwrap();
+        let first = whole.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+        for cut in 0..=whole.len() {
+            std::fs::write(&path, &whole[..cut]).unwrap();
+            let kept = usize::from(cut >= first) + usize::from(cut == whole.len());
+            let found = all(&path);
+            let torn = usize::from(![0, first, whole.len()].contains(&cut));
+            assert_eq!((found.records.len(), found.rejected), (kept, torn), "cut at {cut}");
+            Log::open(&path).unwrap().append(&vec![9.0], true).unwrap();
+            let found = all(&path);
+            assert_eq!((found.records.len(), found.rejected), (kept + 1, torn), "cut at {cut}");
+            assert_eq!(found.records.last(), Some(&vec![9.0]));
+        }
+    }
+
+    #[test]
+    fn a_changed_byte_is_not_trusted() {
+        let folder = TempDir::new().unwrap();
+        let path = written(&folder, &[vec![1.5, 2.5]]);
+        let whole = std::fs::read(&path).unwrap();
+        for at in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1;
+            std::fs::write(&path, &bytes).unwrap();
+            assert!(all(&path).records.is_empty(), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn two_sweeps_do_not_write_one_log() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("log.jsonl");
+        let _first = Log::open(&path).unwrap();
+        let error = Log::open(&path).err().unwrap();
+        assert!(error.to_string().contains("another sweep"), "{error}");
+    }
+}

@@ -1,0 +1,459 @@
+//! A sweep: models × texts × contexts × codecs, cell by cell.
+//!
+//! Cells that share a model, text and context run in lock-step: one load, one prefill and one
+//! baseline for all of them. Every window done and every cell finished is a line in a log
+//! ([`folder`]), so that a run that was cut off goes on where it stopped, and shards of one sweep
+//! can run anywhere. Results depend on neither: [`Cells::report`] makes the same value of the same
+//! cells.
+
+mod estimate;
+mod folder;
+mod log;
+mod record;
+mod shard;
+
+pub use estimate::{CellEstimate, DryRun, SubjectEstimate, dry_run};
+pub use folder::{Cells, read_plans};
+pub use record::{CellFailure, CellName, CellOutcome, CellRecord, CellResult, Plan, PlannedCell};
+pub use shard::Shard;
+
+use crate::codec::Codec;
+use crate::error::{Error, Kind, Result};
+use crate::eval::{CodecOutcome, CodecWindow, Observer, StageTimings, WindowOutcome, prefix};
+use crate::hub::Hub;
+use crate::model::Llama;
+use crate::model::oracle::WeightsRef;
+use crate::model::source::ModelWeights;
+use crate::platform;
+use crate::report::figures::{Baseline, CodecFigures, CodecResult, SubjectInfo};
+use crate::report::sweep::SweepSource;
+use crate::settings::Settings;
+use crate::subject::{Shelf, Stages, Subject};
+use crate::validate;
+use folder::Folder;
+use record::{ArmRecord, WindowRecord, cell_id, subject_id};
+use serde::Serialize;
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// What to sweep over.
+pub struct Request {
+    /// One a subject; those of one model are neighbours. Same device, dtype and limit in all.
+    pub settings: Vec<Settings>,
+    pub source: SweepSource,
+    pub output: PathBuf,
+    pub shard: Shard,
+}
+
+/// Hears what is going on; [`Observer`] for the tokens that go through models.
+pub trait Progress: Observer + Stages {
+    /// The evaluation begins: so many cells of this shard are there already, so many are to come,
+    /// `tokens` will go through models.
+    fn begin(&mut self, done: usize, to_do: usize, tokens: usize);
+    /// The first windows of a subject are done: what is known of its codecs so far. Called after
+    /// each window.
+    fn window(&mut self, subject: &SubjectInfo, windows: usize, so_far: &[CodecResult]);
+    /// A cell came to its end and is in the log.
+    fn finished(&mut self, record: &CellRecord);
+}
+
+/// What a sweep, or its shard, came to.
+pub struct Outcome {
+    pub plan: Plan,
+    pub cells: Cells,
+    /// Cells of this shard.
+    pub total: usize,
+    /// How many of them failed, and the first error.
+    pub failed: usize,
+    pub first_failure: Option<Error>,
+    pub timings: Timings,
+}
+
+/// Seconds of this run, by stage; kept apart from results, which are the same in every run.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Timings {
+    pub threads: usize,
+    pub prepare: f64,
+    pub load: f64,
+    pub total: f64,
+    pub subjects: Vec<SubjectTimings>,
+    pub peak_rss_bytes: Option<u64>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct SubjectTimings {
+    pub model: String,
+    pub text: String,
+    pub context: usize,
+    /// That this run evaluated.
+    pub codecs: usize,
+    pub prefill: f64,
+    pub codec: f64,
+    pub continuation: f64,
+    pub scoring: f64,
+}
+
+impl Request {
+    /// All cells, of all shards; ids are not known yet.
+    fn plan(&self) -> Plan {
+        let of_subject = |settings: &Settings| -> Vec<PlannedCell> {
+            let name = |codec: &Codec| CellName {
+                model: settings.model.clone(),
+                text: settings.text.clone(),
+                context: settings.context,
+                codec: codec.to_string(),
+            };
+            let planned = |codec| PlannedCell { name: name(codec), id: None };
+            settings.codec.iter().map(planned).collect()
+        };
+        let limit = self.settings.first().map_or(f64::NAN, |settings| settings.max_ppl_increase);
+        let cells = self.settings.iter().flat_map(of_subject).collect();
+        Plan::new(self.source.clone(), limit, cells)
+    }
+}
+
+/// Runs this shard's cells, but those that are done already.
+///
+/// A request that is wrong is an error before anything is computed. What fails later (weights
+/// that cannot be had, numbers that are none) fails its cells, and the others go on.
+pub fn run(request: &Request, hub: &Hub, progress: &mut dyn Progress) -> Result<Outcome> {
+    let start = Instant::now();
+    let folder = Folder::create(&request.output, request.shard)?;
+    let cells = Cells::read(std::slice::from_ref(&request.output))?;
+    for (path, lines) in &cells.rejected {
+        progress.note(&format!("{}: {lines} torn or damaged, left out", path.display()));
+    }
+    let opened = open(request, hub, progress)?;
+
+    let mut sweep = Sweep {
+        folder,
+        cells,
+        plan: request.plan(),
+        failed: 0,
+        first_failure: None,
+        timings: Timings { threads: rayon::current_num_threads(), ..Default::default() },
+        progress,
+    };
+    let total = opened.iter().map(|opened| opened.cells.len()).sum();
+    let mut runs = sweep.open_weights(opened)?;
+    sweep.folder.write_plan(&sweep.plan)?;
+    sweep.resume(&mut runs)?;
+    sweep.timings.prepare = start.elapsed().as_secs_f64();
+
+    let to_do = runs.iter().map(|run| run.arms.len()).sum();
+    let tokens = runs.iter().map(SubjectRun::tokens_left).sum();
+    sweep.progress.begin(total - to_do - sweep.failed, to_do, tokens);
+    let mut loaded = None;
+    for run in runs {
+        sweep.run_subject(run, &mut loaded)?;
+    }
+
+    let Sweep { folder, cells, plan, failed, first_failure, mut timings, .. } = sweep;
+    // Failed cells are tried again some day: their windows stay.
+    if failed == 0 {
+        folder.forget_windows()?;
+    }
+    timings.total = start.elapsed().as_secs_f64();
+    timings.peak_rss_bytes = platform::peak_rss_bytes();
+    Ok(Outcome { plan, cells, total, failed, first_failure, timings })
+}
+
+/// A subject with cells of this shard, before its weights are fetched.
+struct Opened<'a> {
+    settings: &'a Settings,
+    /// Indices in the plan.
+    cells: Range<usize>,
+    codecs: &'a [Codec],
+    /// The error is the machine's or the network's, not the request's.
+    subject: Result<Subject>,
+}
+
+/// Opens the models and texts of this shard's cells. Finds out what is wrong with the request.
+fn open<'a>(request: &'a Request, hub: &Hub, stages: &mut dyn Stages) -> Result<Vec<Opened<'a>>> {
+    let total = request.settings.iter().map(|settings| settings.codec.len()).sum();
+    let mine = request.shard.range(total);
+    let mut shelf = Shelf::default();
+    let (mut opened, mut first) = (Vec::new(), 0);
+    for settings in &request.settings {
+        let all = first..first + settings.codec.len();
+        first = all.end;
+        let cells = all.start.max(mine.start)..all.end.min(mine.end);
+        if cells.is_empty() {
+            continue;
+        }
+        let codecs = &settings.codec[cells.start - all.start..cells.end - all.start];
+        let subject = Subject::open(settings, hub, &mut shelf, stages, |config, context| {
+            prefix::check_groups(config, context, codecs)
+        });
+        let subject = match subject {
+            Err(error) if error.kind() == Kind::Input => return Err(error),
+            subject => subject,
+        };
+        opened.push(Opened { settings, cells, codecs, subject });
+    }
+    Ok(opened)
+}
+
+struct Sweep<'p> {
+    folder: Folder,
+    cells: Cells,
+    plan: Plan,
+    failed: usize,
+    first_failure: Option<Error>,
+    timings: Timings,
+    progress: &'p mut dyn Progress,
+}
+
+/// A subject with cells to do.
+struct SubjectRun<'a> {
+    settings: &'a Settings,
+    subject: Subject,
+    weights: WeightsRef,
+    info: SubjectInfo,
+    id: String,
+    /// By window; `None`: not known yet.
+    baseline: Vec<Option<Vec<f64>>>,
+    arms: Vec<Arm>,
+}
+
+/// A codec on its way through the windows of a subject.
+struct Arm {
+    name: CellName,
+    id: String,
+    codec: Codec,
+    /// By window; `None`: not done yet.
+    windows: Vec<Option<CodecWindow>>,
+}
+
+impl Sweep<'_> {
+    fn finish(&mut self, record: CellRecord) -> Result<()> {
+        self.folder.cells.append(&record, true)?;
+        self.progress.finished(&record);
+        self.cells.add(record);
+        Ok(())
+    }
+
+    fn fail(&mut self, names: &[CellName], error: Error) -> Result<()> {
+        for name in names {
+            self.failed += 1;
+            self.finish(CellRecord::failed(name.clone(), &error))?;
+        }
+        self.first_failure.get_or_insert(error);
+        Ok(())
+    }
+
+    /// Fetches and opens the weights, which tells the cells' ids, hence which are done.
+    fn open_weights<'a>(&mut self, opened: Vec<Opened<'a>>) -> Result<Vec<SubjectRun<'a>>> {
+        let mut shelf: HashMap<&str, Result<ModelWeights>> = HashMap::new();
+        let mut runs = Vec::new();
+        for Opened { settings, cells, codecs, subject } in opened {
+            let there = subject.and_then(|subject| {
+                self.progress.stage("opening the weights");
+                let weights =
+                    shelf.entry(&settings.model).or_insert_with(|| subject.model.weights());
+                let ModelWeights { weights, provenance } = weights.clone()?;
+                let info = SubjectInfo::new(settings, &subject, provenance);
+                Ok((subject_id(&info)?, subject, weights, info))
+            });
+            let (id, subject, weights, info) = match there {
+                Ok(there) => there,
+                Err(error) => {
+                    self.fail(&self.plan.names(cells), error)?;
+                    continue;
+                }
+            };
+            let mut arms = Vec::new();
+            for (planned, codec) in self.plan.cells[cells].iter_mut().zip(codecs) {
+                let cell_id = cell_id(&id, &planned.name.codec);
+                planned.id = Some(cell_id.clone());
+                if !self.cells.is_done(&cell_id) {
+                    let windows = vec![None; info.windows];
+                    let (name, codec) = (planned.name.clone(), *codec);
+                    arms.push(Arm { name, id: cell_id, codec, windows });
+                }
+            }
+            if !arms.is_empty() {
+                let baseline = vec![None; info.windows];
+                runs.push(SubjectRun { settings, subject, weights, info, id, baseline, arms });
+            }
+        }
+        Ok(runs)
+    }
+
+    /// Takes over the windows that an earlier run has done.
+    fn resume(&mut self, runs: &mut [SubjectRun]) -> Result<()> {
+        let ids: HashSet<String> = runs.iter().map(|run| run.id.clone()).collect();
+        for record in self.folder.read_windows(&ids)? {
+            for run in runs.iter_mut().filter(|run| run.id == record.subject_id) {
+                run.take_over(&record);
+            }
+        }
+        Ok(())
+    }
+
+    /// `loaded`: the model of the subject before, by name; subjects of one model are neighbours.
+    fn run_subject(
+        &mut self,
+        mut run: SubjectRun,
+        loaded: &mut Option<(String, Llama)>,
+    ) -> Result<()> {
+        let clock = Instant::now();
+        if loaded.as_ref().is_none_or(|(name, _)| *name != run.settings.model) {
+            // The one before goes first: two models need not fit.
+            *loaded = None;
+            self.progress.stage("loading the weights");
+            match run.load() {
+                Ok(model) => *loaded = Some((run.settings.model.clone(), model)),
+                Err(error) => return self.fail(&run.names(), error),
+            }
+        }
+        let Some((_, model)) = loaded else { return Ok(()) };
+        if run.settings.cross_check
+            && let Err(error) =
+                validate::cross_check(model, run.weights.clone(), &run.subject.windows[0])
+        {
+            return self.fail(&run.names(), error);
+        }
+        self.timings.load += clock.elapsed().as_secs_f64();
+
+        let codecs = run.arms.len();
+        let mut stages = StageTimings::default();
+        for window in 0..run.info.windows {
+            let waiting: Vec<Codec> = run.waiting(window).map(|arm| arm.codec).collect();
+            if waiting.is_empty() {
+                continue;
+            }
+            let tokens = &run.subject.windows[window];
+            let outcome =
+                prefix::evaluate_window(model, tokens, &waiting, self.progress, &mut stages);
+            match outcome {
+                Ok(outcome) => {
+                    let (record, failed) = run.add(window, outcome);
+                    self.folder.windows.append(&record, false)?;
+                    for (name, error) in failed {
+                        self.fail(&[name], validate::explain(error, model.dtype()))?;
+                    }
+                }
+                // Without a baseline there is nothing to compare with.
+                Err(error) => {
+                    return self.fail(&run.names(), validate::explain(error, model.dtype()));
+                }
+            }
+            let so_far: Vec<CodecResult> = run
+                .results(window + 1)
+                .map(|(_, baseline, figures)| {
+                    figures.judge(&run.info, &baseline, run.settings.max_ppl_increase)
+                })
+                .collect();
+            self.progress.window(&run.info, window + 1, &so_far);
+        }
+        self.timings.subjects.push(SubjectTimings::new(&run.info, codecs, stages));
+        for record in run.records() {
+            self.finish(record)?;
+        }
+        Ok(())
+    }
+}
+
+impl SubjectRun<'_> {
+    fn load(&self) -> Result<Llama> {
+        let (dtype, device) = (self.settings.dtype.dtype(), self.settings.device.open()?);
+        Llama::load(&self.subject.model.config, self.weights.as_ref(), dtype, &device)
+    }
+
+    fn names(&self) -> Vec<CellName> {
+        self.arms.iter().map(|arm| arm.name.clone()).collect()
+    }
+
+    fn tokens_left(&self) -> usize {
+        let tokens = |window| match self.waiting(window).count() {
+            0 => 0,
+            arms => prefix::model_tokens(self.info.context, arms),
+        };
+        (0..self.info.windows).map(tokens).sum()
+    }
+
+    /// Arms that this window is still to come for.
+    fn waiting(&self, window: usize) -> impl Iterator<Item = &Arm> {
+        self.arms.iter().filter(move |arm| arm.windows[window].is_none())
+    }
+
+    fn take_over(&mut self, record: &WindowRecord) {
+        let Some(baseline) = self.baseline.get_mut(record.window) else { return };
+        *baseline = Some(record.baseline.clone());
+        for arm in &mut self.arms {
+            if let Some(done) = record.arms.iter().find(|done| done.cell_id == arm.id) {
+                arm.windows[record.window] = Some(done.outcome.clone());
+            }
+        }
+    }
+
+    /// Adds the outcome of the arms that were waiting for this window, in their order. Those that
+    /// failed leave.
+    fn add(
+        &mut self,
+        window: usize,
+        outcome: WindowOutcome,
+    ) -> (WindowRecord, Vec<(CellName, Error)>) {
+        let (mut done, mut failed) = (Vec::new(), Vec::new());
+        let mut outcomes = outcome.arms.into_iter();
+        self.arms.retain_mut(|arm| {
+            if arm.windows[window].is_some() {
+                return true;
+            }
+            match outcomes.next() {
+                Some(Ok(outcome)) => {
+                    arm.windows[window] = Some(outcome.clone());
+                    done.push(ArmRecord { cell_id: arm.id.clone(), outcome });
+                    true
+                }
+                Some(Err(error)) => {
+                    failed.push((arm.name.clone(), error));
+                    false
+                }
+                None => true,
+            }
+        });
+        self.baseline[window] = Some(outcome.baseline.clone());
+        (WindowRecord::new(self.id.clone(), window, outcome.baseline, done), failed)
+    }
+
+    /// What the arms came to on the first `windows` windows, all of which are done.
+    fn results(&self, windows: usize) -> impl Iterator<Item = (&Arm, Baseline, CodecFigures)> {
+        let known = self.baseline.iter().take(windows).flatten();
+        let baseline: Vec<Vec<f64>> = known.cloned().collect();
+        self.arms.iter().map(move |arm| {
+            let windows = arm.windows.iter().take(windows).flatten().cloned().collect();
+            let outcome = CodecOutcome { codec: arm.codec, windows };
+            let figures = CodecFigures::new(&outcome, &baseline, self.info.prefix);
+            (arm, Baseline::of(&baseline), figures)
+        })
+    }
+
+    fn records(&self) -> Vec<CellRecord> {
+        let record = |(arm, baseline, figures): (&Arm, Baseline, CodecFigures)| {
+            let (id, subject_id, subject) = (arm.id.clone(), self.id.clone(), self.info.clone());
+            let result = CellResult { id, subject_id, subject, baseline, figures };
+            CellRecord::done(arm.name.clone(), result)
+        };
+        self.results(self.info.windows).map(record).collect()
+    }
+}
+
+impl SubjectTimings {
+    fn new(subject: &SubjectInfo, codecs: usize, stages: StageTimings) -> Self {
+        let StageTimings { prefill, codec, continuation, scoring } = stages;
+        Self {
+            model: subject.model.provenance.source.clone(),
+            text: subject.text.source.clone(),
+            context: subject.context,
+            codecs,
+            prefill: prefill.as_secs_f64(),
+            codec: codec.as_secs_f64(),
+            continuation: continuation.as_secs_f64(),
+            scoring: scoring.as_secs_f64(),
+        }
+    }
+}

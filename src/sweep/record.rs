@@ -1,0 +1,180 @@
+//! What a sweep's folder holds: the plan, finished cells, and windows of cells still running.
+
+use crate::error::{Error, Result};
+use crate::eval::CodecWindow;
+use crate::hash;
+use crate::report::figures::{Baseline, CodecFigures, SubjectInfo};
+use crate::report::sweep::SweepSource;
+use serde::{Deserialize, Serialize};
+use std::ops::Range;
+
+const PLAN: &str = "kvgauge.sweep-plan/1";
+const CELL: &str = "kvgauge.sweep-cell/1";
+const WINDOW: &str = "kvgauge.sweep-window/1";
+
+/// One cell, as asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct CellName {
+    pub model: String,
+    pub text: String,
+    /// `None`: the model's own.
+    pub context: Option<usize>,
+    pub codec: String,
+}
+
+/// What a sweep or a shard of one sets out to do: all cells of the whole sweep, in order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    pub schema: String,
+    #[serde(flatten)]
+    pub source: SweepSource,
+    /// Percent.
+    pub max_ppl_increase: f64,
+    pub cells: Vec<PlannedCell>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct PlannedCell {
+    #[serde(flatten)]
+    pub name: CellName,
+    /// [`cell_id`]; `None`: another shard's, or its model could not be opened.
+    pub id: Option<String>,
+}
+
+/// A line of the result log: a cell that came to an end.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CellRecord {
+    pub schema: String,
+    #[serde(flatten)]
+    pub cell: CellName,
+    #[serde(flatten)]
+    pub outcome: CellOutcome,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "status", rename_all = "lowercase")]
+pub enum CellOutcome {
+    Done(Box<CellResult>),
+    Failed(CellFailure),
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CellFailure {
+    pub error: String,
+    pub hint: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CellResult {
+    /// [`cell_id`]
+    pub id: String,
+    /// [`subject_id`]
+    pub subject_id: String,
+    pub subject: SubjectInfo,
+    pub baseline: Baseline,
+    pub figures: CodecFigures,
+}
+
+/// A line of the log of windows: what a killed run need not do again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WindowRecord {
+    pub schema: String,
+    pub subject_id: String,
+    /// Index in the subject's windows.
+    pub window: usize,
+    /// −ln p of every scored target under the untouched cache, nats.
+    pub baseline: Vec<f64>,
+    pub arms: Vec<ArmRecord>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ArmRecord {
+    pub cell_id: String,
+    pub outcome: CodecWindow,
+}
+
+impl Plan {
+    pub fn new(source: SweepSource, max_ppl_increase: f64, cells: Vec<PlannedCell>) -> Self {
+        Self { schema: PLAN.into(), source, max_ppl_increase, cells }
+    }
+
+    pub fn is_known(&self) -> bool {
+        self.schema == PLAN
+    }
+
+    pub fn names(&self, cells: Range<usize>) -> Vec<CellName> {
+        self.cells[cells].iter().map(|cell| cell.name.clone()).collect()
+    }
+}
+
+impl CellRecord {
+    pub fn done(cell: CellName, result: CellResult) -> Self {
+        Self { schema: CELL.into(), cell, outcome: CellOutcome::Done(Box::new(result)) }
+    }
+
+    pub fn failed(cell: CellName, error: &Error) -> Self {
+        let (error, hint) = (error.to_string(), error.hint_text().map(str::to_string));
+        let outcome = CellOutcome::Failed(CellFailure { error, hint });
+        Self { schema: CELL.into(), cell, outcome }
+    }
+
+    /// Of this version, and what its id says.
+    pub fn is_known(&self) -> bool {
+        self.schema == CELL
+            && match &self.outcome {
+                CellOutcome::Failed(_) => true,
+                CellOutcome::Done(result) => {
+                    subject_id(&result.subject).is_ok_and(|id| id == result.subject_id)
+                        && result.id == cell_id(&result.subject_id, &result.figures.codec)
+                }
+            }
+    }
+}
+
+impl WindowRecord {
+    pub fn new(
+        subject_id: String,
+        window: usize,
+        baseline: Vec<f64>,
+        arms: Vec<ArmRecord>,
+    ) -> Self {
+        Self { schema: WINDOW.into(), subject_id, window, baseline, arms }
+    }
+
+    pub fn is_known(&self) -> bool {
+        self.schema == WINDOW
+    }
+}
+
+/// Hash of everything that determines a subject's numbers: the contents of model and text, not
+/// their paths; not the thread count, which changes no bit.
+pub fn subject_id(subject: &SubjectInfo) -> Result<String> {
+    let model = &subject.model.provenance;
+    let identity = serde_json::json!({
+        "kvgauge_version": env!("CARGO_PKG_VERSION"),
+        "protocol": subject.protocol,
+        // The hub's commit says it all; local files are known by their hashes.
+        "model": match &model.revision {
+            Some(commit) => serde_json::json!(commit),
+            None => serde_json::json!(model.files_sha256),
+        },
+        "text": subject.text.sha256,
+        "context": subject.context,
+        "first_window": subject.first_window,
+        "windows": subject.windows,
+        "bos_id": subject.bos_id,
+        "dtype": subject.dtype,
+        "device": subject.device,
+    });
+    let bytes = serde_json::to_vec(&identity).map_err(|e| Error::system(format!("JSON: {e}")))?;
+    Ok(short(&bytes))
+}
+
+pub fn cell_id(subject_id: &str, codec: &str) -> String {
+    short(format!("{subject_id} {codec}").as_bytes())
+}
+
+/// 64 bits are plenty for the cells of a lifetime.
+fn short(bytes: &[u8]) -> String {
+    hash::sha256(bytes)[..16].to_string()
+}

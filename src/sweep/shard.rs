@@ -1,0 +1,84 @@
+//! `--shard i/n`: which cells of a sweep are this process's.
+
+use std::fmt;
+use std::ops::Range;
+use std::str::FromStr;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shard {
+    /// From 1.
+    index: usize,
+    of: usize,
+}
+
+impl Shard {
+    pub const WHOLE: Self = Self { index: 1, of: 1 };
+
+    pub fn is_whole(self) -> bool {
+        self.of == 1
+    }
+
+    /// Its part of `cells` cells. A run of neighbours: those that share a baseline stay together.
+    pub fn range(self, cells: usize) -> Range<usize> {
+        // In 128 bits no product overflows.
+        let edge = |shard: usize| (cells as u128 * shard as u128 / self.of as u128) as usize;
+        edge(self.index - 1)..edge(self.index)
+    }
+
+    /// A file of this shard's own.
+    pub fn file(self, stem: &str, extension: &str) -> String {
+        match self.is_whole() {
+            true => format!("{stem}.{extension}"),
+            false => format!("{stem}-{}-of-{}.{extension}", self.index, self.of),
+        }
+    }
+}
+
+impl FromStr for Shard {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = |digits: &str| digits.parse::<usize>().ok().filter(|number| *number > 0);
+        let pair = text.split_once('/').map(|(index, of)| (number(index), number(of)));
+        match pair {
+            Some((Some(index), Some(of))) if index <= of => Ok(Self { index, of }),
+            _ => Err("expected I/N with I from 1 to N, such as 2/3".into()),
+        }
+    }
+}
+
+impl fmt::Display for Shard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.index, self.of)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_are_every_cell_once() {
+        for of in [1, 2, 3, 7, 20] {
+            for cells in 0..40 {
+                let mut next = 0;
+                for index in 1..=of {
+                    let range = Shard { index, of }.range(cells);
+                    assert_eq!(range.start, next);
+                    assert!(range.len() <= cells.div_ceil(of));
+                    next = range.end;
+                }
+                assert_eq!(next, cells);
+            }
+        }
+    }
+
+    #[test]
+    fn shards_are_counted_from_one() {
+        assert_eq!("2/3".parse::<Shard>().unwrap().file("cells", "jsonl"), "cells-2-of-3.jsonl");
+        assert_eq!("1/1".parse::<Shard>(), Ok(Shard::WHOLE));
+        for text in ["0/3", "4/3", "3", "1/0", "/", "a/b", "-1/3", "1/3/5", ""] {
+            assert!(text.parse::<Shard>().is_err(), "{text}");
+        }
+    }
+}
