@@ -25,7 +25,9 @@ pub fn run(settings: &Settings, hub: &Hub, progress: &mut dyn Progress) -> Resul
     let dtype = settings.dtype.dtype();
 
     let subject = Subject::open(settings, hub, progress, |config, context| {
-        prefix::check_groups(config, context, &settings.codec)
+        settings.codec.iter().try_for_each(|codec| {
+            prefix::check_groups(config, context, &[codec.value]).map_err(|e| codec.place.refuse(e))
+        })
     })?;
     let Subject { model: open, text, tokens, context, bos, windows } = subject;
     progress.stage("opening the weights");
@@ -50,7 +52,7 @@ pub fn run(settings: &Settings, hub: &Hub, progress: &mut dyn Progress) -> Resul
     let per_window = prefix::model_tokens(context, settings.codec.len());
     progress.begin(per_window * windows.len());
     let evaluation =
-        prefix::evaluate(&model, &windows, &settings.codec, progress).map_err(|e| {
+        prefix::evaluate(&model, &windows, &settings.codecs(), progress).map_err(|e| {
             // What is still wrong here are numbers that are none, in the cache or the logits.
             match (e.kind(), dtype) {
                 (Kind::Input, DType::F16) => {

@@ -2,6 +2,7 @@
 //!
 //! Grammar: `NAME` for keys and values alike, or `k:NAME/v:NAME`. A name is a preset, a control
 //! (`f16`), or fields joined by `-` in the order of [`FIELDS`]; defaults are left out on print.
+//! [`compose`] makes a name of fields said one by one.
 
 use super::{Codec, MIN_GROUP, TensorCodec};
 use crate::error::{Error, Result};
@@ -52,8 +53,12 @@ pub const FIELDS: [Field; 10] = {
     ]
 };
 
-/// Where `group` stands in [`FIELDS`].
+/// Where `bits` and `group` stand in [`FIELDS`].
+const BITS: usize = 0;
 pub const GROUP: usize = 1;
+
+/// Each field of [`FIELDS`] as it stands in a name; empty where it is left out.
+pub type Parts<'a> = [&'a str; FIELDS.len()];
 
 /// Shown by hints, and compared with when a name is unknown.
 const EXAMPLES: [&str; 6] =
@@ -99,6 +104,16 @@ impl FromStr for Codec {
         let codec = parse_tensor(name, whole)?;
         Ok(Codec { key: codec, value: codec })
     }
+}
+
+/// The name of the codec with these fields for keys and values.
+pub fn compose(key: &Parts, value: &Parts) -> String {
+    let name = |parts: &Parts| {
+        let bits = if parts[BITS].is_empty() { "int4" } else { parts[BITS] };
+        let rest = parts[GROUP..].iter().filter(|part| !part.is_empty());
+        rest.fold(bits.to_string(), |name, part| name + "-" + part)
+    };
+    if key == value { name(key) } else { format!("k:{}/v:{}", name(key), name(value)) }
 }
 
 fn parse_tensor(name: &str, whole: &str) -> Result<TensorCodec> {
@@ -299,6 +314,18 @@ mod tests {
         assert!(message("int9").contains("2 to 8 bits"));
         assert!(message("int4-g7").contains("at least 8, found 7"));
         assert!(message("int4-g4294967296").contains("at most 4294967295"));
+    }
+
+    #[test]
+    fn a_composed_name_has_its_fields_in_order() {
+        let nothing = Parts::default();
+        assert_eq!(compose(&nothing, &nothing), "int4");
+        let all = ["int3", "g32", "asym", "ch", "prerope", "ctr", "had", "mse", "s8", "sink4"];
+        assert_eq!(compose(&all, &all), all.join("-"));
+        assert!(all.iter().enumerate().all(|(index, part)| place(part) == Some(index)));
+        let mut key = nothing;
+        (key[GROUP], key[6]) = ("g32", "had");
+        assert_eq!(compose(&key, &nothing), "k:int4-g32-had/v:int4");
     }
 
     #[test]
