@@ -1,12 +1,14 @@
 //! What a run is about: a model and a text, opened, tokenised and checked against each other,
 //! before a weight is fetched or read.
 
+use crate::codec::Codec;
 use crate::corpus::{Text, WindowPlan};
 use crate::error::{Error, Result};
+use crate::eval::prefix;
 use crate::hub::Hub;
 use crate::model::ModelConfig;
 use crate::model::source::OpenModel;
-use crate::settings::{Bos, Settings};
+use crate::settings::{Bos, Said, Settings};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::Hash;
@@ -90,6 +92,13 @@ impl Subject {
         }
         Ok(Self { model, text, tokens, context, bos, windows })
     }
+}
+
+/// Whether the codecs can be used on this model, before its weights are read.
+pub fn check_codecs(config: &ModelConfig, context: usize, codecs: &[Said<Codec>]) -> Result<()> {
+    codecs.iter().try_for_each(|Said { value, place }| {
+        prefix::check_groups(config, context, &[*value]).map_err(|e| place.refuse(e))
+    })
 }
 
 /// What is on the shelf, or is put there now.

@@ -10,7 +10,7 @@ use crate::platform;
 use crate::report::figures::SubjectInfo;
 use crate::report::validation::{CrossCheck, Run, Validation};
 use crate::settings::Settings;
-use crate::subject::{Shelf, Stages, Subject};
+use crate::subject::{Shelf, Stages, Subject, check_codecs};
 use candle_core::DType;
 use std::time::Instant;
 
@@ -27,7 +27,7 @@ pub fn run(settings: &Settings, hub: &Hub, progress: &mut dyn Progress) -> Resul
 
     let subject =
         Subject::open(settings, hub, &mut Shelf::default(), progress, |config, context| {
-            prefix::check_groups(config, context, &settings.codec)
+            check_codecs(config, context, &settings.codec)
         })?;
     progress.stage("opening the weights");
     let ModelWeights { weights, provenance } = subject.model.weights()?;
@@ -50,7 +50,7 @@ pub fn run(settings: &Settings, hub: &Hub, progress: &mut dyn Progress) -> Resul
 
     let per_window = prefix::model_tokens(subject.context, settings.codec.len());
     progress.begin(per_window * subject.windows.len());
-    let evaluation = prefix::evaluate(&model, &subject.windows, &settings.codec, progress)
+    let evaluation = prefix::evaluate(&model, &subject.windows, &settings.codecs(), progress)
         .map_err(|e| explain(e, dtype))?;
 
     Ok(Validation::new(Run {

@@ -438,6 +438,7 @@ fn usage_errors_look_like_all_others() {
     validate(&["--seed", "x"]).is_refused(&["--seed"]);
     validate(&["stray"]).is_refused(&["stray"]);
     validate(&["--model", "builtin", "--model", "builtin"]).is_refused(&["--model"]);
+    validate(&["--protocol", "decode"]).is_refused(&["--protocol", "does not build it yet"]);
     let bos = validate(&["--bos", "perhaps"]);
     bos.is_refused(&["--bos", "perhaps"]);
     bos.hints("auto, always, never");
@@ -456,8 +457,8 @@ fn help_and_version_go_to_stdout() {
     let help = run(&["--help"]).succeeds().stdout;
     assert!(help.contains("validate") && help.contains("Exit status"), "{help}");
     let help = validate(&["--help"]).succeeds().stdout;
-    let flags = "model text context windows first-window codec bos dtype device threads seed \
-        max-ppl-increase strict json output config offline cross-check";
+    let flags = "model text context windows first-window codec protocol bos dtype device threads \
+        seed max-ppl-increase strict json output config offline cross-check";
     for flag in flags.split_whitespace() {
         let listed = [" ", "[="].iter().any(|end| help.contains(&format!("--{flag}{end}")));
         assert!(listed, "no --{flag} in\n{help}");
@@ -745,6 +746,7 @@ context = 48
 windows = 3
 first_window = 5
 codec = ["int4-g32", "f16"]
+protocol = "prefix"
 bos = "always"
 dtype = "bf16"
 device = "cpu"
@@ -816,11 +818,12 @@ fn a_settings_file_that_is_wrong_is_refused() {
     let place =
         |line: usize, column: usize| format!("settings.toml: line {line}, column {column}: ");
     for (content, line, column, words) in [
-        ("model = \"builtin\"\nmodle = 1\n", 2, 1, ["modle", "`model`"]),
+        ("model = \"builtin\"\nmodle = 1\n", 2, 1, ["modle", "no key"]),
         ("context = \"64\"\n", 1, 11, ["64", "whole number"]),
         ("\n\nthreads = -2\n", 3, 11, ["-2", "whole number"]),
         ("max_ppl_increase = \"low\"", 1, 20, ["low", "number"]),
-        ("codec = \"f16\"\n", 1, 9, ["f16", "list"]),
+        ("codec = [\"f16\", 16]\n", 1, 17, ["16", "name"]),
+        ("[grid]\ngroup = [32, \"64\"]\n", 2, 14, ["grid.group", "whole number"]),
         ("windows = \"some\"\n", 1, 11, ["number", "all"]),
         ("windows = -1\n", 1, 11, ["number", "all"]),
         ("bos = \"perhaps\"\n", 1, 7, ["perhaps", "`always`"]),
@@ -834,11 +837,29 @@ fn a_settings_file_that_is_wrong_is_refused() {
         answer.is_refused(&words);
         answer.hints("configs/");
     }
-    with_config("codec = []", &[]).is_refused(&["codec", "at least one"]);
-    with_config("codec = [\"q4\"]", &[]).is_refused(&["`q4`"]);
-    with_config("context = 3", &[]).is_refused(&["context", "at least 4"]);
-    with_config("windows = 0", &[]).is_refused(&["windows", "at least 1"]);
-    with_config("threads = 0", &[]).is_refused(&["threads", "1 to 1024"]);
+    with_config("modle = 1\n", &[]).hints("did you mean `model`?");
+    for (content, line, column, words) in [
+        ("codec = []", 1, 9, ["codec", "at least one"]),
+        ("codec = [\"q4\"]", 1, 10, ["codec", "`q4`"]),
+        ("context = 3", 1, 11, ["context", "at least 4"]),
+        ("windows = 0", 1, 11, ["windows", "at least 1"]),
+        ("threads = 0", 1, 11, ["threads", "1 to 1024"]),
+        ("text = \"/no/such/text\"", 1, 8, ["text", "no such file"]),
+        ("protocol = \"decode\"", 1, 12, ["protocol", "does not build it yet"]),
+        ("codec = \"int4\"\n[grid]\ngroup = [32, 64]", 3, 14, ["grid.group", "line 1, column 9"]),
+        ("grid.had = [false, true]", 1, 20, ["grid.had", "does not build it yet"]),
+        (
+            "grid.group = 4097\nmodel = \"builtin\"\ncontext = 64",
+            1,
+            14,
+            ["grid.group", "at most 4096"],
+        ),
+        ("model = \"builtin\"\ncontext = 1025", 2, 11, ["context", "at most 1024"]),
+    ] {
+        let answer = with_config(content, &[]);
+        answer.is_refused(&[&place(line, column)]);
+        answer.is_refused(&words);
+    }
     with_config(b"\xff\xfe", &[]).is_refused(&["settings.toml", "UTF-8"]);
     let absent = validate(&["--config", "/no/such.toml"]);
     absent.is_refused(&["/no/such.toml", "no such file"]);
@@ -851,21 +872,26 @@ fn an_empty_settings_file_leaves_the_defaults() {
     assert_eq!(lasting(result), lasting(good_with(&["--json"]).succeeds().json()));
 }
 
-/// Sweeps have files of their own kind, with a `[sweep]` table or lists of settings; here it is
-/// enough that they are TOML.
+#[test]
+fn a_file_for_several_runs_needs_flags_that_choose_one() {
+    let content = "model = \"builtin\"\ncontext = [32, 64]\nwindows = 2\n[grid]\ngroup = [32, 64]";
+    let answer = with_config(content, &[]);
+    answer.is_refused(&["settings.toml: line 2, column 16: context: ", "second"]);
+    answer.hints("--context");
+    let names = |args: &[&str]| {
+        let result = with_config(content, &[&["--json", "--context", "64"], args].concat());
+        let result = result.succeeds().json();
+        assert_eq!(result["context"], 64);
+        result["config"]["codec"].clone()
+    };
+    assert_eq!(names(&[]), serde_json::json!(["int4-g32", "int4-g64"]));
+    assert_eq!(names(&["--codec", "f16"]), serde_json::json!(["f16"]));
+}
+
 #[test]
 fn every_shipped_settings_file_is_read() {
-    let Ok(entries) = fs::read_dir("configs") else { return };
-    for entry in entries {
+    for entry in fs::read_dir("configs").unwrap() {
         let path = entry.unwrap().path();
-        if path.extension().is_none_or(|extension| extension != "toml") {
-            continue;
-        }
-        let text = fs::read_to_string(&path).unwrap();
-        let table: toml::Table = toml::from_str(&text).unwrap_or_else(|e| panic!("{path:?}: {e}"));
-        if table.values().any(toml::Value::is_table) {
-            continue;
-        }
         // Refused for its context alone: all else was read, and nothing was computed.
         validate(&["--config", utf8(&path), "--context", "3"]).is_refused(&["--context"]);
     }

@@ -1,13 +1,14 @@
 //! `kvgauge extract`.
 
+use super::flags::{SubjectFlags, list, said};
 use super::progress::{DownloadBars, TerminalProgress};
-use super::words::{BosArgument, DeviceArgument, FloatArgument};
+use super::words::FloatArgument;
 use super::{Outcome, output};
 use crate::container::Target;
 use crate::error::Result;
 use crate::extract;
 use crate::hub::{Hub, HubOptions};
-use crate::settings::{FloatType, RawSettings, Settings, WindowCount};
+use crate::settings::{FloatType, RawSettings, Said, Settings, WindowCount};
 use crate::subject::Stages;
 use crate::whole_file::{Existing, NewFile};
 use clap::Args;
@@ -16,13 +17,8 @@ use std::sync::Arc;
 
 #[derive(Args)]
 pub struct Arguments {
-    /// builtin, OWNER/NAME[@REVISION] on the hub, a Hugging Face folder, or a .gguf file
-    /// [default: TinyLlama/TinyLlama-1.1B-Chat-v1.0]
-    #[arg(long, value_name = "MODEL")]
-    model: Option<String>,
-    /// builtin, wikitext-2, or a UTF-8 file [default: wikitext-2; builtin for the builtin model]
-    #[arg(long, value_name = "TEXT")]
-    text: Option<String>,
+    #[command(flatten)]
+    subject: SubjectFlags,
     /// File to write: safetensors
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
@@ -38,18 +34,6 @@ pub struct Arguments {
     /// Type of the file's values; the model computes in f32
     #[arg(long, default_value = "f16")]
     dtype: FloatArgument,
-    /// Whether a beginning-of-sequence token replaces the first token of the window [default: auto]
-    #[arg(long)]
-    bos: Option<BosArgument>,
-    /// Where the model runs [default: cpu]
-    #[arg(long)]
-    device: Option<DeviceArgument>,
-    /// CPU threads [default: all]
-    #[arg(long, value_name = "N")]
-    threads: Option<usize>,
-    /// Use what is cached; make no request
-    #[arg(long)]
-    offline: bool,
     /// Replace the output file if it exists
     #[arg(long)]
     force: bool,
@@ -62,16 +46,10 @@ impl Arguments {
     pub fn run(self) -> Result<Outcome> {
         let dtype = FloatType::from(self.dtype);
         let settings = Settings::resolve(RawSettings {
-            model: self.model,
-            text: self.text,
-            context: self.context,
-            windows: Some(WindowCount::AtMost(1)),
-            first_window: self.first_window,
-            bos: self.bos.map(Into::into),
-            device: self.device.map(Into::into),
-            threads: self.threads,
-            offline: Some(self.offline),
-            ..Default::default()
+            context: list("--context", self.context),
+            windows: Some(Said::flag("--windows", WindowCount::AtMost(1))),
+            first_window: said("--first-window", self.first_window),
+            ..self.subject.into_raw()
         })?;
         let existing = if self.force { Existing::Replace } else { Existing::Keep };
         // Found out before the model is loaded.

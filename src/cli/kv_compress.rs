@@ -1,5 +1,6 @@
 //! `kv-compress`, also `kvgauge kv-compress`: the codec on files, for other programs.
 
+use super::flags::said;
 use super::progress::FileProgress;
 use super::{Outcome, output};
 use crate::codec::Codec;
@@ -141,7 +142,7 @@ impl Arguments {
                     .hint(format!("leave {flag} out for its default")));
             }
         }
-        settings::check_threads(self.threads)?;
+        settings::check_threads(said("--threads", self.threads).as_ref())?;
         super::use_threads(self.threads)?;
         // clap has seen to it that it is there.
         let input = self.input.as_deref().unwrap_or_else(|| "".as_ref());

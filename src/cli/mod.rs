@@ -1,6 +1,7 @@
 //! The command line: parse → run → print. The only place that prints.
 
 mod extract;
+mod flags;
 mod kv_compress;
 mod output;
 mod progress;

@@ -2,6 +2,7 @@
 //!
 //! Grammar: `NAME` for keys and values alike, or `k:NAME/v:NAME`. A name is a preset, a control
 //! (`f16`), or fields joined by `-` in the order of [`FIELDS`]; defaults are left out on print.
+//! [`compose`] makes a name of fields said one by one.
 
 use super::{Codec, MIN_GROUP, TensorCodec};
 use crate::error::{Error, Result};
@@ -16,8 +17,48 @@ const PLANNED: [&str; 14] = [
     "fp8-e4m3", "fp8-e5m2", "kvgauge4", "int8-g64",
 ];
 
-/// The flag fields after `int4-g64`, in print order; only `sym`, the default, is built.
-const FIELDS: [&str; 9] = ["sym", "asym", "mid", "ch", "prerope", "ctr", "had", "mse", "s8"];
+/// One field of a name, under the key by which settings files say it apart from a name.
+pub struct Field {
+    pub key: &'static str,
+    pub kind: FieldKind,
+}
+
+/// What a field looks like in a name.
+pub enum FieldKind {
+    /// A number behind these letters.
+    Number(&'static str),
+    /// One of these words.
+    Word(&'static [&'static str]),
+    /// The key, or nothing.
+    Flag,
+}
+
+/// The fields in the order of a name.
+pub const FIELDS: [Field; 10] = {
+    use FieldKind::{Flag, Number, Word};
+    const fn field(key: &'static str, kind: FieldKind) -> Field {
+        Field { key, kind }
+    }
+    [
+        field("bits", Number("int")),
+        field("group", Number("g")),
+        field("levels", Word(&["sym", "asym", "mid"])),
+        field("ch", Flag),
+        field("prerope", Flag),
+        field("ctr", Flag),
+        field("had", Flag),
+        field("mse", Flag),
+        field("s8", Flag),
+        field("sink", Number("sink")),
+    ]
+};
+
+/// Where `bits` and `group` stand in [`FIELDS`].
+const BITS: usize = 0;
+pub const GROUP: usize = 1;
+
+/// Each field of [`FIELDS`] as it stands in a name; empty where it is left out.
+pub type Parts<'a> = [&'a str; FIELDS.len()];
 
 /// Shown by hints, and compared with when a name is unknown.
 const EXAMPLES: [&str; 6] =
@@ -46,11 +87,12 @@ impl FromStr for Codec {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self> {
-        let whole = name;
+        // In a file a name can hold any character; an error is one line.
+        let whole = &name.escape_debug().to_string();
         if let Some(pair) = name.strip_prefix("k:") {
             let Some((key, value)) = pair.split_once("/v:") else {
                 return Err(Error::input(format!(
-                    "codec `{name}`: expected k:NAME/v:NAME, found no `/v:`"
+                    "codec `{whole}`: expected k:NAME/v:NAME, found no `/v:`"
                 ))
                 .hint("for example k:int4-g32/v:int4-g64"));
             };
@@ -64,6 +106,16 @@ impl FromStr for Codec {
     }
 }
 
+/// The name of the codec with these fields for keys and values.
+pub fn compose(key: &Parts, value: &Parts) -> String {
+    let name = |parts: &Parts| {
+        let bits = if parts[BITS].is_empty() { "int4" } else { parts[BITS] };
+        let rest = parts[GROUP..].iter().filter(|part| !part.is_empty());
+        rest.fold(bits.to_string(), |name, part| name + "-" + part)
+    };
+    if key == value { name(key) } else { format!("k:{}/v:{}", name(key), name(value)) }
+}
+
 fn parse_tensor(name: &str, whole: &str) -> Result<TensorCodec> {
     if name == "f16" {
         return Ok(TensorCodec::F16);
@@ -72,23 +124,23 @@ fn parse_tensor(name: &str, whole: &str) -> Result<TensorCodec> {
         return Err(not_built(name, whole));
     }
     let mut fields = name.split('-').peekable();
+    // Wrong order, a field twice or two kinds of levels are no names at all.
+    let ordered = name.split('-').map(place).is_sorted_by(|a, b| a.is_some() && a < b);
     match fields.next().and_then(|first| first.strip_prefix("int")) {
+        Some(bits) if !is_number(bits) || !ordered => return Err(unknown(whole)),
         Some("4") => {}
         Some("2" | "3" | "5" | "6" | "7" | "8") => return Err(not_built(name, whole)),
-        Some(bits) if is_number(bits) => {
+        Some(bits) => {
             return Err(Error::input(format!(
                 "codec `{whole}`: expected 2 to 8 bits a code, found {bits}"
             ))
             .hint("int4-g64 is the default"));
         }
-        _ => return Err(unknown(whole)),
+        None => return Err(unknown(whole)),
     }
     let mut group = DEFAULT_GROUP;
-    if let Some(digits) = fields.peek().and_then(|field| field.strip_prefix('g')) {
-        if !is_number(digits) {
-            return Err(unknown(whole));
-        }
-        fields.next();
+    if let Some(digits) = fields.next_if(|field| place(field) == Some(GROUP)) {
+        let digits = &digits[1..];
         let refuse = |bound: &str, least: usize| {
             Err(Error::input(format!(
                 "codec `{whole}`: expected a group size of at {bound} {least}, found {digits}"
@@ -102,28 +154,19 @@ fn parse_tensor(name: &str, whole: &str) -> Result<TensorCodec> {
             Err(_) => return refuse("most", u32::MAX as usize),
         };
     }
-    let fields: Vec<&str> = fields.collect();
-    // Wrong order, a field twice or two kinds of levels are no names at all.
-    if !fields.iter().map(|field| place(field)).is_sorted_by(|a, b| a < b) {
-        return Err(unknown(whole));
+    match fields.find(|field| !matches!(*field, "sym" | "sink0")) {
+        Some(field) => Err(not_built(field, whole)),
+        None => Ok(TensorCodec::Int4 { group }),
     }
-    for field in fields {
-        match place(field) {
-            Some(_) if field == "sym" => {}
-            Some(_) => return Err(not_built(field, whole)),
-            None => return Err(unknown(whole)),
-        }
-    }
-    Ok(TensorCodec::Int4 { group })
 }
 
-/// Where a flag field stands in a name; the three kinds of levels share one place.
+/// Where a field stands in a name; the three kinds of levels share one place.
 fn place(field: &str) -> Option<usize> {
-    match field {
-        "sym" | "asym" | "mid" => Some(0),
-        _ if field.strip_prefix("sink").is_some_and(is_number) => Some(FIELDS.len()),
-        _ => FIELDS.iter().position(|known| *known == field),
-    }
+    FIELDS.iter().position(|known| match known.kind {
+        FieldKind::Number(letters) => field.strip_prefix(letters).is_some_and(is_number),
+        FieldKind::Word(words) => words.contains(&field),
+        FieldKind::Flag => field == known.key,
+    })
 }
 
 fn is_number(text: &str) -> bool {
@@ -171,7 +214,7 @@ fn respelled(lower: &str) -> Option<String> {
         } else if is_size(size) {
             group = Some(size);
         } else {
-            flags.push((place(word)?, word));
+            flags.push((place(word).filter(|place| *place > GROUP)?, word));
         }
     }
     flags.sort_unstable();
@@ -214,6 +257,7 @@ mod tests {
             ("int4", "int4-g64"),
             ("int4-sym", "int4-g64"),
             ("int4-g32-sym", "int4-g32"),
+            ("int4-g32-sink0", "int4-g32"),
             ("k:int4/v:int4-g64", "int4-g64"),
             ("k:f16/v:f16", "f16"),
             ("k:int4/v:f16", "k:int4-g64/v:f16"),
@@ -240,6 +284,10 @@ mod tests {
         for name in [
             "int4-sym-g64",
             "int4-g64-g64",
+            "int4-int4",
+            "int8-g64-g64",
+            "g64",
+            "int4-g7-g64",
             "int4-g64-sym-sym",
             "int4-asym-sym",
             "int4-had-had",
@@ -266,6 +314,18 @@ mod tests {
         assert!(message("int9").contains("2 to 8 bits"));
         assert!(message("int4-g7").contains("at least 8, found 7"));
         assert!(message("int4-g4294967296").contains("at most 4294967295"));
+    }
+
+    #[test]
+    fn a_composed_name_has_its_fields_in_order() {
+        let nothing = Parts::default();
+        assert_eq!(compose(&nothing, &nothing), "int4");
+        let all = ["int3", "g32", "asym", "ch", "prerope", "ctr", "had", "mse", "s8", "sink4"];
+        assert_eq!(compose(&all, &all), all.join("-"));
+        assert!(all.iter().enumerate().all(|(index, part)| place(part) == Some(index)));
+        let mut key = nothing;
+        (key[GROUP], key[6]) = ("g32", "had");
+        assert_eq!(compose(&key, &nothing), "k:int4-g32-had/v:int4");
     }
 
     #[test]

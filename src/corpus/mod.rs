@@ -15,6 +15,9 @@ const WIKITEXT_ZIP: &str = "wikitext-2-raw-v1.zip";
 const WIKITEXT_MEMBER: &str = "wiki.test.raw";
 const WIKITEXT_SHA256: &str = "173c87a53759e0201f33e0ccf978e510c2042d7f2cb78229d9a50d79b9e7dd08";
 
+/// The hint where a text is not there.
+pub const TEXT_TAKES: &str = "--text takes builtin, wikitext-2 or the path of a UTF-8 file";
+
 /// A text and where it came from.
 pub struct Text {
     /// `builtin`, `wikitext-2` or the path.
@@ -64,9 +67,7 @@ impl Text {
     }
 
     pub fn file(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(|e| {
-            Error::io(path, &e).hint("--text takes builtin, wikitext-2 or the path of a UTF-8 file")
-        })?;
+        let bytes = std::fs::read(path).map_err(|e| Error::io(path, &e).hint(TEXT_TAKES))?;
         Self::new(path.display().to_string(), bytes)
     }
 

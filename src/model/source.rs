@@ -68,6 +68,7 @@ const TAKES: &str =
 
 impl ModelSource {
     /// A path that exists or ends in `.gguf` is a path; `OWNER/NAME[@REVISION]` is the hub's.
+    /// A path that can be nothing else must exist.
     pub fn parse(text: &str) -> Result<Self> {
         let path = Path::new(text);
         let is_gguf = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf"));
@@ -76,6 +77,7 @@ impl ModelSource {
         } else if path.is_dir() {
             Ok(Self::Folder(path.into()))
         } else if is_gguf {
+            path.metadata().map_err(|e| Error::io(path, &e).hint(TAKES))?;
             Ok(Self::Gguf(path.into()))
         } else if path.is_file() {
             Err(Error::input(format!(
@@ -87,7 +89,7 @@ impl ModelSource {
         } else {
             RepoId::model(text).map(Self::Hub).map_err(|_| {
                 Error::input(format!(
-                    "--model: expected a repository's OWNER/NAME or an existing path, found `{text}`"
+                    "expected a repository's OWNER/NAME or an existing path, found `{text}`"
                 ))
                 .hint(TAKES)
             })

@@ -6,6 +6,7 @@
 //! downloading are not in it.
 
 use super::{Opened, Request, open};
+use crate::codec::Codec;
 use crate::error::Result;
 use crate::eval::{StageTimings, prefix};
 use crate::hub::Hub;
@@ -47,7 +48,8 @@ pub fn dry_run(request: &Request, hub: &Hub, stages: &mut dyn Stages) -> Result<
     let mut subjects = Vec::new();
     for Opened { settings, codecs, subject, .. } in open(request, hub, stages)? {
         stages.stage("measuring one layer");
-        subjects.push(estimate(settings, &subject?, codecs)?);
+        let codecs: Vec<Codec> = codecs.iter().map(|codec| codec.value).collect();
+        subjects.push(estimate(settings, &subject?, &codecs)?);
     }
     let cell_seconds = |subject: &SubjectEstimate| -> f64 {
         subject.cells.iter().map(|cell| cell.seconds).sum::<f64>() + subject.shared_seconds
@@ -59,11 +61,7 @@ pub fn dry_run(request: &Request, hub: &Hub, stages: &mut dyn Stages) -> Result<
     })
 }
 
-fn estimate(
-    settings: &Settings,
-    subject: &Subject,
-    codecs: &[crate::codec::Codec],
-) -> Result<SubjectEstimate> {
+fn estimate(settings: &Settings, subject: &Subject, codecs: &[Codec]) -> Result<SubjectEstimate> {
     let config = &subject.model.config;
     let one_layer = ModelConfig { layers: 1, ..config.clone() };
     let device = settings.device.open()?;

@@ -27,8 +27,8 @@ use crate::model::source::ModelWeights;
 use crate::platform;
 use crate::report::figures::{Baseline, CodecFigures, CodecResult, SubjectInfo};
 use crate::report::sweep::SweepSource;
-use crate::settings::Settings;
-use crate::subject::{Shelf, Stages, Subject};
+use crate::settings::{Said, Settings};
+use crate::subject::{Shelf, Stages, Subject, check_codecs};
 use crate::validate;
 use folder::Folder;
 use record::{ArmRecord, WindowRecord, cell_id, subject_id};
@@ -99,11 +99,11 @@ impl Request {
     /// All cells, of all shards; ids are not known yet.
     fn plan(&self) -> Plan {
         let of_subject = |settings: &Settings| -> Vec<PlannedCell> {
-            let name = |codec: &Codec| CellName {
+            let name = |codec: &Said<Codec>| CellName {
                 model: settings.model.clone(),
                 text: settings.text.clone(),
                 context: settings.context,
-                codec: codec.to_string(),
+                codec: codec.value.to_string(),
             };
             let planned = |codec| PlannedCell { name: name(codec), id: None };
             settings.codec.iter().map(planned).collect()
@@ -165,7 +165,7 @@ struct Opened<'a> {
     settings: &'a Settings,
     /// Indices in the plan.
     cells: Range<usize>,
-    codecs: &'a [Codec],
+    codecs: &'a [Said<Codec>],
     /// The error is the machine's or the network's, not the request's.
     subject: Result<Subject>,
 }
@@ -185,7 +185,7 @@ fn open<'a>(request: &'a Request, hub: &Hub, stages: &mut dyn Stages) -> Result<
         }
         let codecs = &settings.codec[cells.start - all.start..cells.end - all.start];
         let subject = Subject::open(settings, hub, &mut shelf, stages, |config, context| {
-            prefix::check_groups(config, context, codecs)
+            check_codecs(config, context, codecs)
         });
         let subject = match subject {
             Err(error) if error.kind() == Kind::Input => return Err(error),
@@ -270,7 +270,7 @@ impl Sweep<'_> {
                 planned.id = Some(cell_id.clone());
                 if !self.cells.is_done(&cell_id) {
                     let windows = vec![None; info.windows];
-                    let (name, codec) = (planned.name.clone(), *codec);
+                    let (name, codec) = (planned.name.clone(), codec.value);
                     arms.push(Arm { name, id: cell_id, codec, windows });
                 }
             }

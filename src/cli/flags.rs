@@ -1,0 +1,115 @@
+//! Flags that several commands share, with the one help text of each.
+
+use super::words::{BosArgument, DeviceArgument, FloatArgument};
+use crate::error::{Error, Result};
+use crate::settings::{Bos, DeviceKind, FloatType, Place, RawSettings, Said, WindowCount};
+use clap::Args;
+use std::str::FromStr;
+
+/// Where flags that are rarely needed stand in the help: behind all others.
+const LATE: usize = 100;
+
+/// What runs, on which text, and where: for every command that loads a model.
+#[derive(Args)]
+pub struct SubjectFlags {
+    /// builtin, OWNER/NAME[@REVISION] on the hub, a Hugging Face folder, or a .gguf file
+    /// [default: TinyLlama/TinyLlama-1.1B-Chat-v1.0]
+    #[arg(long, value_name = "MODEL")]
+    model: Option<String>,
+    /// builtin, wikitext-2, or a UTF-8 file [default: wikitext-2; builtin for the builtin model]
+    #[arg(long, value_name = "TEXT")]
+    text: Option<String>,
+    /// Whether a beginning-of-sequence token replaces the first token of a window [default: auto]
+    #[arg(long, display_order = LATE)]
+    bos: Option<BosArgument>,
+    /// Where the model runs [default: cpu]
+    #[arg(long, display_order = LATE)]
+    device: Option<DeviceArgument>,
+    /// CPU threads [default: all]
+    #[arg(long, value_name = "N", display_order = LATE)]
+    threads: Option<usize>,
+    /// Use what is cached; make no request
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", display_order = LATE)]
+    offline: Option<bool>,
+}
+
+/// How much of the text, which codecs, and what is asked of them: for every evaluation.
+#[derive(Args)]
+pub struct EvaluationFlags {
+    /// Tokens in a window; the first half is compressed [default: 2048, or the model's maximum]
+    #[arg(long, value_name = "N")]
+    context: Option<usize>,
+    /// Windows to evaluate, or `all` [default: 20, fewer if the text is shorter]
+    #[arg(long, value_name = "N|all")]
+    windows: Option<WindowCount>,
+    /// Index of the first window, from 0
+    #[arg(long, value_name = "N")]
+    first_window: Option<usize>,
+    /// Codec to try; repeat for several [default: int4-g64]
+    #[arg(long, value_name = "NAME")]
+    codec: Option<Vec<String>>,
+    /// How damage is measured; `prefix` is the one there is [default: prefix]
+    #[arg(long, value_name = "NAME")]
+    protocol: Option<String>,
+    /// Arithmetic and cache type [default: f32]
+    #[arg(long)]
+    dtype: Option<FloatArgument>,
+    /// Seed of everything random; `prefix` with today's codecs draws nothing [default: 0]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Highest accepted perplexity increase [default: 1]
+    #[arg(long, value_name = "PERCENT", allow_negative_numbers = true)]
+    max_ppl_increase: Option<f64>,
+    /// Exit with status 1 unless every codec passes
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    strict: Option<bool>,
+    /// Compare with candle-transformers' own Llama on the first window
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    cross_check: Option<bool>,
+}
+
+impl SubjectFlags {
+    pub fn into_raw(self) -> RawSettings {
+        RawSettings {
+            model: list("--model", self.model),
+            text: list("--text", self.text),
+            bos: said("--bos", self.bos.map(Bos::from)),
+            device: said("--device", self.device.map(DeviceKind::from)),
+            threads: said("--threads", self.threads),
+            offline: said("--offline", self.offline),
+            ..Default::default()
+        }
+    }
+}
+
+impl EvaluationFlags {
+    pub fn into_raw(self) -> Result<RawSettings> {
+        let codecs = self.codec.unwrap_or_default();
+        Ok(RawSettings {
+            context: list("--context", self.context),
+            windows: said("--windows", self.windows),
+            first_window: said("--first-window", self.first_window),
+            codec: codecs.iter().map(|name| parsed("--codec", name)).collect::<Result<_>>()?,
+            protocol: self.protocol.map(|name| parsed("--protocol", &name)).transpose()?,
+            dtype: said("--dtype", self.dtype.map(FloatType::from)),
+            seed: said("--seed", self.seed),
+            max_ppl_increase: said("--max-ppl-increase", self.max_ppl_increase),
+            strict: said("--strict", self.strict),
+            cross_check: said("--cross-check", self.cross_check),
+            ..Default::default()
+        })
+    }
+}
+
+pub fn said<T>(flag: &'static str, value: Option<T>) -> Option<Said<T>> {
+    value.map(|value| Said::flag(flag, value))
+}
+
+pub fn list<T>(flag: &'static str, value: Option<T>) -> Vec<Said<T>> {
+    Vec::from_iter(said(flag, value))
+}
+
+fn parsed<T: FromStr<Err = Error>>(flag: &'static str, name: &str) -> Result<Said<T>> {
+    let value = name.parse().map_err(|e| Place::Flag(flag).refuse(e))?;
+    Ok(Said::flag(flag, value))
+}

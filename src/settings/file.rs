@@ -1,0 +1,489 @@
+//! Settings in a TOML file: the long flags with underscores as keys, and `[grid]`.
+//!
+//! The file is walked by hand and not through serde, so that every value keeps its place and
+//! every mistake is one line that points at it.
+
+use super::RawSettings;
+use super::grid;
+use super::place::{Place, Said};
+use super::typed::{Value, mismatch, word};
+use crate::codec::FIELDS;
+use crate::error::{Error, Result};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as Slot;
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+pub(super) const EXAMPLES: &str =
+    "configs/ holds commented examples; keys are the long flags with underscores";
+
+/// Every key of a file, for the hint beside an unknown one.
+pub(super) const KEYS: [&str; 17] = [
+    "model",
+    "text",
+    "context",
+    "windows",
+    "first_window",
+    "codec",
+    "grid",
+    "protocol",
+    "bos",
+    "dtype",
+    "device",
+    "threads",
+    "seed",
+    "max_ppl_increase",
+    "strict",
+    "offline",
+    "cross_check",
+];
+
+/// A settings file that was read.
+#[derive(Debug, Clone)]
+pub struct ConfigFile {
+    pub path: PathBuf,
+    /// Without its byte order mark, if it had one.
+    pub text: String,
+    pub raw: RawSettings,
+}
+
+impl ConfigFile {
+    pub fn read(path: &Path) -> Result<Self> {
+        Self::parse(path, std::fs::read(path).map_err(|e| Error::io(path, &e))?)
+    }
+
+    /// `path` is only named in errors.
+    pub fn parse(path: &Path, bytes: Vec<u8>) -> Result<Self> {
+        let text = String::from_utf8(bytes).map_err(|e| {
+            let at = e.utf8_error().valid_up_to();
+            Error::input(format!(
+                "{}: expected UTF-8, found another byte at offset {at}",
+                path.display()
+            ))
+        })?;
+        let text = text.strip_prefix('\u{feff}').map(String::from).unwrap_or(text);
+        let raw = RawSettings::from_toml(path, &text)?;
+        Ok(Self { path: path.into(), text, raw })
+    }
+}
+
+impl RawSettings {
+    /// From the text of a TOML file. Relative paths in it are kept as they are: they start from
+    /// the current folder, like those of flags.
+    pub fn from_toml(path: &Path, text: &str) -> Result<Self> {
+        let source = Source { path: path.display().to_string().into(), text };
+        let table = DeTable::parse(text).map_err(|e| {
+            let at = e.span().map_or(0, |span| span.start);
+            let what = Error::input(e.message().replace('\n', " ")).hint(EXAMPLES);
+            source.place(at, "").refuse(what)
+        })?;
+        let mut raw = RawSettings::default();
+        let (mut codecs, mut of_grid) = (Vec::new(), Vec::new());
+        for entry in source.entries(table.get_ref(), "") {
+            match entry.name {
+                "model" => raw.model = entry.distinct()?,
+                "text" => raw.text = entry.distinct()?,
+                "context" => raw.context = entry.distinct()?,
+                "windows" => raw.windows = Some(entry.one()?),
+                "first_window" => raw.first_window = Some(entry.one()?),
+                "codec" => codecs = entry.list()?,
+                "grid" => of_grid = grid::codecs(&entry)?,
+                "protocol" => raw.protocol = Some(entry.one()?),
+                "bos" => raw.bos = Some(entry.one()?),
+                "dtype" => raw.dtype = Some(entry.one()?),
+                "device" => raw.device = Some(entry.one()?),
+                "threads" => raw.threads = Some(entry.one()?),
+                "seed" => raw.seed = Some(entry.one()?),
+                "max_ppl_increase" => raw.max_ppl_increase = Some(entry.one()?),
+                "strict" => raw.strict = Some(entry.one()?),
+                "offline" => raw.offline = Some(entry.one()?),
+                "cross_check" => raw.cross_check = Some(entry.one()?),
+                _ => return Err(entry.unknown(&KEYS)),
+            }
+        }
+        codecs.append(&mut of_grid);
+        raw.codec = distinct(codecs)?;
+        Ok(raw)
+    }
+}
+
+/// The file being read.
+struct Source<'a> {
+    path: Arc<str>,
+    text: &'a str,
+}
+
+/// A key and its value.
+pub(super) struct Entry<'a> {
+    source: &'a Source<'a>,
+    /// With its tables, as errors name it.
+    key: String,
+    /// The last part of the key.
+    pub name: &'a str,
+    /// Where the key stands, in bytes.
+    at: usize,
+    value: &'a Spanned<DeValue<'a>>,
+}
+
+impl<'a> Source<'a> {
+    /// The place `at` bytes from the start.
+    fn place(&self, at: usize, key: &str) -> Place {
+        let before = &self.text.as_bytes()[..at.min(self.text.len())];
+        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let last = before.iter().rev().take_while(|byte| **byte != b'\n');
+        // A character is as many bytes as it has, but only one of them is no continuation.
+        let column = last.filter(|byte| **byte & 0xc0 != 0x80).count() + 1;
+        Place::File { path: self.path.clone(), line, column, key: key.into() }
+    }
+
+    /// In the file's order, which the table does not keep.
+    fn entries(&'a self, table: &'a DeTable<'a>, within: &str) -> Vec<Entry<'a>> {
+        let entry = |(key, value): (&'a Spanned<_>, _)| {
+            let name: &'a std::borrow::Cow<str> = key.get_ref();
+            let bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+            let shown = match !name.is_empty() && name.chars().all(bare) {
+                true => name.to_string(),
+                false => format!("{name:?}"),
+            };
+            let key_at = key.span().start;
+            Entry { source: self, key: format!("{within}{shown}"), name, at: key_at, value }
+        };
+        let mut entries: Vec<Entry> = table.iter().map(entry).collect();
+        entries.sort_by_key(|entry| entry.at);
+        entries
+    }
+}
+
+impl<'a> Entry<'a> {
+    /// The place of the key.
+    pub fn place(&self) -> Place {
+        self.source.place(self.at, &self.key)
+    }
+
+    /// The keys of a table.
+    pub fn table(&self) -> Result<Vec<Entry<'a>>> {
+        match self.value.get_ref() {
+            DeValue::Table(table) => Ok(self.source.entries(table, &format!("{}.", self.key))),
+            other => Err(self.value_place().refuse(mismatch("a table", other))),
+        }
+    }
+
+    fn value_place(&self) -> Place {
+        self.source.place(self.value.span().start, &self.key)
+    }
+
+    /// One value.
+    fn one<T: Value>(&self) -> Result<Said<T>> {
+        self.read(self.value, T::read)
+    }
+
+    /// One value or a list of at least one.
+    fn list<T: Value>(&self) -> Result<Vec<Said<T>>> {
+        self.list_of(T::read)
+    }
+
+    /// One value or a list in which none is twice.
+    pub fn distinct<T: Value + Display>(&self) -> Result<Vec<Said<T>>> {
+        distinct(self.list()?)
+    }
+
+    /// One of these words or a list in which none is twice.
+    pub fn distinct_words<'w>(&self, words: &[&'w str]) -> Result<Vec<Said<&'w str>>> {
+        let words: Vec<(&str, &'w str)> = words.iter().map(|word| (*word, *word)).collect();
+        distinct(self.list_of(|value| word(value, &words))?)
+    }
+
+    fn list_of<T>(&self, read: impl Fn(&DeValue) -> Result<T>) -> Result<Vec<Said<T>>> {
+        match self.value.get_ref() {
+            DeValue::Array(values) if values.is_empty() => {
+                let error = Error::input("expected at least one value, found an empty list");
+                Err(self.value_place().refuse(error.hint("leave the key out for its default")))
+            }
+            DeValue::Array(values) => values.iter().map(|value| self.read(value, &read)).collect(),
+            _ => Ok(vec![self.read(self.value, read)?]),
+        }
+    }
+
+    fn read<T>(
+        &self,
+        value: &Spanned<DeValue>,
+        read: impl Fn(&DeValue) -> Result<T>,
+    ) -> Result<Said<T>> {
+        let place = self.source.place(value.span().start, &self.key);
+        match read(value.get_ref()) {
+            Ok(value) => Ok(Said { value, place }),
+            Err(error) => Err(place.refuse(error)),
+        }
+    }
+
+    /// The error for a key that is none of the `known` ones of its table.
+    pub fn unknown(&self, known: &[&str]) -> Error {
+        let nearest = known
+            .iter()
+            .map(|known| (strsim::levenshtein(self.name, known), *known))
+            .min()
+            .filter(|(distance, known)| *distance <= known.len() / 2);
+        let other_table = match self.key.contains('.') {
+            true if KEYS.contains(&self.name) => Some("it belongs above the first [table]"),
+            false if FIELDS.iter().any(|field| field.key == self.name) => {
+                Some("it belongs in [grid]")
+            }
+            _ => None,
+        };
+        let hint = match (other_table, nearest) {
+            (Some(place), _) => format!("{place}; configs/ holds commented examples"),
+            (_, Some((_, key))) => {
+                format!("did you mean `{key}`? configs/ holds commented examples")
+            }
+            _ => EXAMPLES.into(),
+        };
+        self.place().refuse(Error::input("no key of that name").hint(hint))
+    }
+}
+
+/// Refuses a value that was said before.
+fn distinct<T: Display>(values: Vec<Said<T>>) -> Result<Vec<Said<T>>> {
+    let mut seen = HashMap::new();
+    for said in &values {
+        match seen.entry(said.value.to_string()) {
+            Slot::Vacant(slot) => _ = slot.insert(&said.place),
+            Slot::Occupied(first) => {
+                let (value, first) = (first.key().escape_debug(), first.get().position());
+                let error =
+                    format!("expected every value once, found {value} twice, first at {first}");
+                return Err(said
+                    .place
+                    .refuse(Error::input(error).hint("leave one of the two out")));
+            }
+        }
+    }
+    Ok(values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Settings;
+
+    fn parse(text: &str) -> Result<RawSettings> {
+        ConfigFile::parse(Path::new("x.toml"), text.into()).map(|file| file.raw)
+    }
+
+    #[track_caller]
+    fn refused(text: &str, message: &str) -> Error {
+        let error = parse(text).expect_err(text);
+        assert_eq!(error.to_string(), format!("x.toml: {message}"));
+        error
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_kind_is_refused_at_its_place() {
+        for (text, message) in [
+            (
+                "# comment\nseed = 1\ncontext = 1.5",
+                "line 3, column 11: context: expected a whole number, 0 or more, found 1.5",
+            ),
+            (
+                "context = [64, \"128\"]",
+                "line 1, column 16: context: expected a whole number, 0 or more, \
+                 found the string \"128\"",
+            ),
+            ("seed = -2", "line 1, column 8: seed: expected a whole number, 0 or more, found -2"),
+            (
+                "seed = 99999999999999999999",
+                "line 1, column 8: seed: expected a whole number, 0 or more, and of 64 bits at \
+                 most, found 99999999999999999999",
+            ),
+            ("model = 1", "line 1, column 9: model: expected a string, found 1"),
+            ("text = [[]]", "line 1, column 9: text: expected a string, found a list"),
+            ("codec = [1]", "line 1, column 10: codec: expected a codec's name, found 1"),
+            (
+                "strict = {}",
+                "line 1, column 10: strict: expected a boolean, true or false, found a table",
+            ),
+            (
+                "offline = 2000-01-01",
+                "line 1, column 11: offline: expected a boolean, true or false, found a date or time",
+            ),
+            (
+                "windows = \"some\"",
+                "line 1, column 11: windows: expected a whole number or \"all\", \
+                 found the string \"some\"",
+            ),
+            (
+                "max_ppl_increase = \"\\n\"",
+                "line 1, column 20: max_ppl_increase: expected a number, found the string \"\\n\"",
+            ),
+            (
+                "dtype = \"f64\"",
+                "line 1, column 9: dtype: expected `f32`, `bf16` or `f16`, found the string \"f64\"",
+            ),
+            (
+                "protocol = \"decode\"",
+                "line 1, column 12: protocol: `decode` is a known name, but kvgauge 0.1.0 does not \
+                 build it yet",
+            ),
+            ("grid = 1", "line 1, column 8: grid: expected a table, found 1"),
+            ("[[grid]]\ngroup = 32", "line 1, column 1: grid: expected a table, found a list"),
+        ] {
+            let message = message.replace("0.1.0", env!("CARGO_PKG_VERSION"));
+            assert!(refused(text, &message).hint_text().is_some(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_brings_the_nearest_known_one() {
+        for (text, place, hint) in [
+            ("seed = 1\nmodle = \"x\"", "line 2, column 1: modle", "did you mean `model`?"),
+            ("max-ppl-increase = 1", "line 1, column 1: max-ppl-increase", "`max_ppl_increase`?"),
+            ("[sweep]\nx = 1", "line 1, column 2: sweep", "configs/"),
+            ("\"a\\nb\" = 1", "line 1, column 1: \"a\\nb\"", "configs/"),
+            ("group = [32]", "line 1, column 1: group", "it belongs in [grid]"),
+            ("[grid]\ngruop = 32", "line 2, column 1: grid.gruop", "did you mean `group`?"),
+            ("[grid]\nvalues = {}", "line 2, column 1: grid.values", "did you mean `value`?"),
+            ("[grid]\nseed = 1", "line 2, column 1: grid.seed", "above the first [table]"),
+            ("grid.key.gruop = 32", "line 1, column 10: grid.key.gruop", "`group`?"),
+            ("[grid.value]\nkey.had = true", "line 2, column 1: grid.value.key", "configs/"),
+        ] {
+            let error = refused(text, &format!("{place}: no key of that name"));
+            assert!(error.hint_text().unwrap().contains(hint), "{text}: {:?}", error.hint_text());
+        }
+    }
+
+    #[test]
+    fn every_key_in_the_list_is_read() {
+        for key in KEYS {
+            // A date is no key's value: what is refused is the value.
+            let error = parse(&format!("{key} = 2000-01-01")).unwrap_err().to_string();
+            assert!(
+                error.contains(&format!("column {}: {key}: expected", key.len() + 4)),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_empty_list_or_a_value_twice_is_refused() {
+        for key in ["model", "text", "context", "codec", "grid.group", "grid.had", "grid.levels"] {
+            let place = format!("line 1, column {}: {key}", key.len() + 4);
+            let message = format!("{place}: expected at least one value, found an empty list");
+            refused(&format!("{key} = []"), &message);
+        }
+        for (text, place, first) in [
+            (
+                "model = [\"a/b\", \"a/b\"]",
+                "line 1, column 17: model",
+                "a/b twice, first at line 1, column 10",
+            ),
+            (
+                "text = [\"x\",\n\"y\", \"x\"]",
+                "line 2, column 6: text",
+                "x twice, first at line 1, column 9",
+            ),
+            (
+                "context = [8, 16, 8]",
+                "line 1, column 19: context",
+                "8 twice, first at line 1, column 12",
+            ),
+            (
+                "codec = [\"int4-g64\", \"int4\"]",
+                "line 1, column 22: codec",
+                "int4-g64 twice, first at line 1, column 10",
+            ),
+            (
+                "grid.group = [32, 64]\ncodec = \"int4\"",
+                "line 1, column 19: grid.group",
+                "int4-g64 twice, first at line 2, column 9",
+            ),
+            (
+                "grid.group = [32, 32]",
+                "line 1, column 19: grid.group",
+                "32 twice, first at line 1, column 15",
+            ),
+        ] {
+            refused(text, &format!("{place}: expected every value once, found {first}"));
+        }
+    }
+
+    #[test]
+    fn a_syntax_error_is_one_line_with_its_place() {
+        for (text, place) in [
+            ("[", "line 1, column "),
+            ("seed = 1\nx", "line 2, column "),
+            ("a = ", "line 1, column "),
+            ("\u{0}", "line 1, column "),
+            ("seed = 1\nseed = 2", "line 2, column 1: "),
+            ("seed = 1\r\n\r\nmodel = \"ä", "line 3, column "),
+        ] {
+            let error = parse(text).expect_err(text).to_string();
+            assert!(error.starts_with(&format!("x.toml: {place}")), "{error}");
+            assert!(!error.contains('\n'), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_column_counts_characters_whatever_the_file_is_written_with() {
+        let message = "line 1, column 18: context: expected a whole number, 0 or more, found \"x\"";
+        let message = message.replace("found", "found the string");
+        let place = |line: usize| message.replace("line 1", &format!("line {line}"));
+        refused("context = [6, 7, \"x\"]", &place(1));
+        refused("\u{feff}context = [6, 7, \"x\"]", &place(1));
+        refused("# ä\r\ncontext = [6, 7, \"x\"]\r\n", &place(2));
+        refused(
+            "codec = [\"€ä\", 1]",
+            "line 1, column 10: codec: codec `€ä`: no codec of that name",
+        );
+        refused("text = [\"€ä\", 1]", "line 1, column 15: text: expected a string, found 1");
+        let bom = ConfigFile::parse(Path::new("x"), "\u{feff}seed = 1".into()).unwrap();
+        assert_eq!(bom.text, "seed = 1");
+    }
+
+    #[test]
+    fn dotted_keys_and_inline_tables_are_tables() {
+        let codecs = |text| {
+            let raw = parse(text).expect(text);
+            raw.codec.into_iter().map(|said| said.value.to_string()).collect::<Vec<_>>()
+        };
+        for text in ["grid.group = 32", "grid = { group = [32] }", "[grid]\ngroup = 0x20"] {
+            assert_eq!(codecs(text), ["int4-g32"], "{text}");
+        }
+        assert_eq!(
+            codecs("codec = \"f16\"\n[grid.key]\ngroup = 32"),
+            ["f16", "k:int4-g32/v:int4-g64"]
+        );
+    }
+
+    /// Bytes changed, lost and doubled at random places: settings or one line, and no panic.
+    #[test]
+    fn a_damaged_file_is_an_error_of_one_line() {
+        let whole = std::fs::read("configs/group-sizes.toml").unwrap();
+        let mut state = 0x9e37_79b9_7f4a_7c15u64;
+        let mut below = |bound: usize| {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 33) as usize % bound
+        };
+        let mut refused = 0;
+        for _ in 0..2000 {
+            let mut bytes = whole.clone();
+            for _ in 0..=below(8) {
+                let at = below(bytes.len());
+                match below(4) {
+                    0 => bytes[at] = below(256) as u8,
+                    1 => bytes[at] = b"\n\"'[]{}=.,#0-"[below(13)],
+                    2 => _ = bytes.remove(at),
+                    _ => bytes.insert(at, whole[below(whole.len())]),
+                }
+            }
+            let settings = ConfigFile::parse(Path::new("x.toml"), bytes)
+                .and_then(|file| Settings::resolve_all(file.raw));
+            if let Err(error) = settings {
+                refused += 1;
+                assert!(!error.to_string().contains('\n'), "{error}");
+            }
+        }
+        assert!((200..2000).contains(&refused), "{refused}");
+    }
+}

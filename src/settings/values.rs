@@ -1,0 +1,158 @@
+//! The values that settings take, besides numbers and names.
+
+use crate::error::{Error, Result};
+use candle_core::{DType, Device};
+use serde::{Deserialize, Serialize};
+use std::str::FromStr;
+
+/// How a codec's damage is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// The first half's cache is compressed, the second half runs over it.
+    Prefix,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Bos {
+    /// As the model's tokenizer does.
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FloatType {
+    F32,
+    Bf16,
+    F16,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceKind {
+    Cpu,
+    Cuda,
+    Metal,
+}
+
+/// A number of windows, or all that the text has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WindowCount {
+    AtMost(usize),
+    All,
+}
+
+impl FromStr for Protocol {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "prefix" => Ok(Protocol::Prefix),
+            "decode" => Err(Error::input(format!(
+                "`decode` is a known name, but kvgauge {} does not build it yet",
+                env!("CARGO_PKG_VERSION")
+            ))
+            .hint("built today: prefix")),
+            _ => Err(Error::input(format!("expected `prefix`, found {name:?}"))
+                .hint("prefix is the default")),
+        }
+    }
+}
+
+impl WindowCount {
+    pub fn limit(self) -> Option<usize> {
+        match self {
+            WindowCount::AtMost(n) => Some(n),
+            WindowCount::All => None,
+        }
+    }
+}
+
+impl FromStr for WindowCount {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        match text {
+            "all" => Ok(WindowCount::All),
+            _ => text
+                .parse()
+                .map(WindowCount::AtMost)
+                .map_err(|_| "expected a number or `all`".to_string()),
+        }
+    }
+}
+
+impl Serialize for WindowCount {
+    fn serialize<S: serde::Serializer>(
+        &self,
+        serializer: S,
+    ) -> std::result::Result<S::Ok, S::Error> {
+        match self {
+            WindowCount::AtMost(n) => serializer.serialize_u64(*n as u64),
+            WindowCount::All => serializer.serialize_str("all"),
+        }
+    }
+}
+
+impl FloatType {
+    pub fn dtype(self) -> DType {
+        match self {
+            FloatType::F32 => DType::F32,
+            FloatType::Bf16 => DType::BF16,
+            FloatType::F16 => DType::F16,
+        }
+    }
+}
+
+impl DeviceKind {
+    /// The device, if this build and this machine have it.
+    pub fn open(self) -> Result<Device> {
+        let (name, built) = match self {
+            DeviceKind::Cpu => return Ok(Device::Cpu),
+            DeviceKind::Cuda => ("cuda", candle_core::utils::cuda_is_available()),
+            DeviceKind::Metal => ("metal", candle_core::utils::metal_is_available()),
+        };
+        if !built {
+            return Err(Error::input(format!("--device {name}: this build has no {name} support"))
+                .hint(format!(
+                    "build with --features {name} where its toolkit exists, or use --device cpu"
+                )));
+        }
+        let device = match self {
+            DeviceKind::Metal => Device::new_metal(0),
+            _ => Device::new_cuda(0),
+        };
+        device.map_err(|e| {
+            Error::from(e)
+                .within(format!("--device {name}"))
+                .hint("is a device there, and its driver?")
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_count_is_a_number_or_all() {
+        for (text, expected) in [("7", Some(7)), ("all", None)] {
+            assert_eq!(text.parse::<WindowCount>().unwrap().limit(), expected);
+        }
+        for text in ["", "ALL", "-1", "1.5", "7 "] {
+            assert!(text.parse::<WindowCount>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_protocol_that_is_not_built_says_so() {
+        assert_eq!("prefix".parse::<Protocol>().unwrap(), Protocol::Prefix);
+        let error = "decode".parse::<Protocol>().unwrap_err().to_string();
+        assert!(error.contains("does not build it yet"), "{error}");
+        let error = "suffix".parse::<Protocol>().unwrap_err().to_string();
+        assert_eq!(error, "expected `prefix`, found \"suffix\"");
+    }
+}
