@@ -12,14 +12,14 @@ mod shapes;
 use candle_core::{DType, Device};
 use kvgauge::model::oracle::{Oracle, WeightsRef};
 use kvgauge::model::{Llama, ModelConfig};
-use random_weights::{RandomWeights, llama};
+use random_weights::RandomWeights;
 use std::sync::Arc;
 use std::time::Instant;
 
 fn main() -> kvgauge::Result<()> {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     let cases: [(&str, ModelConfig, usize); 2] =
-        [("smollm2", smollm2(), 7), ("tinyllama", shapes::tinyllama(), 3)];
+        [("smollm2", shapes::smollm2(), 7), ("tinyllama", shapes::tinyllama(), 3)];
     println!("model      tokens  ours tok/s  candle tok/s  ratio (median of pairs; least, most)");
     for (name, config, rounds) in cases {
         if !wanted.is_empty() && !wanted.iter().any(|w| w == name) {
@@ -33,16 +33,6 @@ fn main() -> kvgauge::Result<()> {
         }
     }
     Ok(())
-}
-
-/// SmolLM2-135M: 30 layers, 576 wide, 9 query heads on 3 key heads.
-fn smollm2() -> ModelConfig {
-    ModelConfig {
-        vocab_size: 49_152,
-        tie_word_embeddings: true,
-        rope_theta: 100_000.0,
-        ..llama(576, 1536, 30, 9, 3)
-    }
 }
 
 fn compare(

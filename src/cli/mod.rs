@@ -3,8 +3,10 @@
 mod extract;
 mod flags;
 mod kv_compress;
+mod live;
 mod output;
 mod progress;
+mod sweep;
 mod validate;
 mod words;
 
@@ -30,6 +32,10 @@ struct Cli {
 enum Command {
     /// Compress a model's KV cache for real and say how much worse its predictions get
     Validate(validate::Arguments),
+    /// Run every combination of a config file, and report quality against size
+    Sweep(sweep::SweepArguments),
+    /// Make the report again from the folders of a sweep or of its shards
+    Report(sweep::ReportArguments),
     /// Write a model's KV cache on a text to a safetensors file
     Extract(extract::Arguments),
     /// Compress the KV cache in a safetensors file, or restore it
@@ -57,6 +63,8 @@ pub fn main() -> ExitCode {
     finish(|| {
         parsed(Cli::try_parse_from(words), |cli| match cli.command {
             Command::Validate(arguments) => arguments.run(),
+            Command::Sweep(arguments) => arguments.run(),
+            Command::Report(arguments) => arguments.run(),
             Command::Extract(arguments) => arguments.run(),
             Command::KvCompress(arguments) => arguments.run(),
         })

@@ -16,13 +16,13 @@ pub struct TerminalProgress {
     visible: bool,
 }
 
-fn new_bar(visible: bool) -> ProgressBar {
+pub fn new_bar(visible: bool) -> ProgressBar {
     let target = if visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
     ProgressBar::with_draw_target(None, target)
 }
 
 /// The template is a constant that tests render: an invalid one falls back to the default look.
-fn style(template: &str) -> ProgressStyle {
+pub fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 

@@ -6,12 +6,12 @@
 //! a window: they share the prefill and the baseline, and KL divergence needs no stored logits.
 //! Only hidden states are kept; logits exist for a few targets at a time.
 
-use super::round_trip::round_trip;
+use super::round_trip::{CacheRoundTrip, round_trip};
 use super::scores::Logits;
 use super::{CodecOutcome, CodecWindow, Evaluation, Observer, StageTimings, WindowOutcome};
 use crate::codec::Codec;
 use crate::error::{Error, Result};
-use crate::model::{Llama, ModelConfig};
+use crate::model::{KvCache, Llama, ModelConfig};
 use candle_core::Tensor;
 use std::time::{Duration, Instant};
 
@@ -114,19 +114,14 @@ pub fn evaluate_window(
     // Without codecs there is the baseline still.
     let batches = codecs.len().div_ceil(ARMS_AT_ONCE).max(1);
     for batch in 0..batches {
-        let codecs = codecs.iter().skip(batch * ARMS_AT_ONCE).take(ARMS_AT_ONCE);
-        let mut running: Vec<Result<Arm>> = Vec::with_capacity(ARMS_AT_ONCE);
-        for codec in codecs {
-            let compressed = round_trip(&cache, codec);
+        let codecs = codecs.chunks(ARMS_AT_ONCE).nth(batch).unwrap_or_default();
+        let mut running = Vec::with_capacity(codecs.len());
+        for codecs in codecs.chunks(model.caches_at_once(continuation.len())) {
+            let restored: Vec<_> = codecs.iter().map(|codec| round_trip(&cache, codec)).collect();
             clock.lap(&mut timings.codec);
-            running.push(compressed.and_then(|compressed| {
-                let (mut cache, mut outcome) = (compressed.cache, compressed.outcome);
-                let hidden = model.forward(continuation, &mut cache)?;
-                outcome.scores.reserve(targets.len());
-                Ok(Arm { hidden, outcome })
-            }));
+            running.extend(run_arms(model, continuation, restored)?);
             clock.lap(&mut timings.continuation);
-            observer.advanced(continuation.len());
+            observer.advanced(codecs.len() * continuation.len());
         }
         for (index, targets) in targets.chunks(SCORED_AT_ONCE).enumerate() {
             let logits = |hidden: &Tensor| -> Result<Logits> {
@@ -161,6 +156,22 @@ struct Arm {
     /// [continuation tokens, hidden]
     hidden: Tensor,
     outcome: CodecWindow,
+}
+
+/// Runs the continuation over several caches, but those whose codec failed.
+fn run_arms(
+    model: &Llama,
+    continuation: &[u32],
+    restored: Vec<Result<CacheRoundTrip>>,
+) -> Result<Vec<Result<Arm>>> {
+    let mut caches: Vec<KvCache> = restored.iter().flatten().map(|arm| arm.cache.clone()).collect();
+    let mut hidden = model.forward_each(continuation, &mut caches)?.into_iter();
+    let arm = |restored: Result<CacheRoundTrip>| {
+        let outcome = restored?.outcome;
+        let hidden = hidden.next().ok_or_else(|| Error::system("an arm without hidden states"))?;
+        Ok(Arm { hidden, outcome })
+    };
+    Ok(restored.into_iter().map(arm).collect())
 }
 
 struct Clock(Instant);

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::lanes::{LANES, reduce};
 use crate::tensor::with_f32;
 use candle_core::Tensor;
-use pulp::Arch;
+use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -109,8 +109,7 @@ fn rows(logits: &[f32], count: usize) -> impl IndexedParallelIterator<Item = &[f
 fn score_row(row: &[f32], base_row: &[f32], base: &BaseRow, target: usize) -> Result<TokenScore> {
     let (top, _, log_sum) = log_sum_exp(row)?;
     // Σ p·(l0 − l1) − (ln Z0 − ln Z1), with p = exp(l0 − max) / Σ exp(l0 − max)
-    let weighted =
-        Arch::new().dispatch(|| sum(base_row, row, |l0, l1| exp(l0 - base.max) * (l0 - l1)));
+    let weighted = sum(base_row, row, |l0, l1| exp(l0 - base.max) * (l0 - l1));
     let total = (base.log_sum - base.max).exp();
     let kld = weighted / total - (base.log_sum - log_sum);
     let nll = log_sum - f64::from(row[target]);
@@ -128,11 +127,9 @@ fn score_row(row: &[f32], base_row: &[f32], base: &BaseRow, target: usize) -> Re
 
 /// (index of the largest logit, its value, ln Σ exp). The first of equal logits wins.
 fn log_sum_exp(row: &[f32]) -> Result<(usize, f64, f64)> {
-    let (max, total) = Arch::new().dispatch(|| {
-        let max = reduce(row, f32::NEG_INFINITY, f32::max);
-        let from = f64::from(max);
-        (max, sum(row, row, |logit, _| exp(logit - from)))
-    });
+    let max = Arch::new().dispatch(|| reduce(row, f32::NEG_INFINITY, f32::max));
+    let from = f64::from(max);
+    let total = sum(row, row, |logit, _| exp(logit - from));
     let top = row.iter().position(|logit| *logit == max).unwrap_or(0);
     // NaN anywhere makes the sum NaN: a maximum alone would pass over it.
     let max = f64::from(max);
@@ -144,18 +141,42 @@ fn not_finite() -> Error {
     Error::input("logits: expected finite numbers, found NaN or infinity")
 }
 
-/// Σ f(a, b) over two rows of one length.
-#[inline(always)]
+/// Σ f(a, b) over two rows of one length, with the widest registers there are.
 fn sum(a: &[f32], b: &[f32], f: impl Fn(f64, f64) -> f64) -> f64 {
-    let mut lanes = [0f64; LANES];
-    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
-    for (a, b) in a.iter().zip(b) {
-        for (lane, (a, b)) in lanes.iter_mut().zip(a.iter().zip(b)) {
-            *lane += f(f64::from(*a), f64::from(*b));
+    Arch::new().dispatch(Sum { a, b, f })
+}
+
+/// A closure in its place would not be compiled for those registers unless it happened to be
+/// inlined; this one is three to four times as fast.
+struct Sum<'a, F> {
+    a: &'a [f32],
+    b: &'a [f32],
+    f: F,
+}
+
+impl<F: Fn(f64, f64) -> f64> WithSimd for Sum<'_, F> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> f64 {
+        /// Terms worked out before they are added: a loop without a sum in it vectorises.
+        const BLOCK: usize = 8 * LANES;
+        let (mut lanes, mut terms) = ([0f64; LANES], [0f64; BLOCK]);
+        let ((a, a_rest), (b, b_rest)) = (self.a.as_chunks::<BLOCK>(), self.b.as_chunks::<BLOCK>());
+        for (a, b) in a.iter().zip(b) {
+            for (term, (a, b)) in terms.iter_mut().zip(a.iter().zip(b)) {
+                *term = (self.f)(f64::from(*a), f64::from(*b));
+            }
+            for terms in terms.as_chunks::<LANES>().0 {
+                for (lane, term) in lanes.iter_mut().zip(terms) {
+                    *lane += term;
+                }
+            }
         }
+        let rest = a_rest.iter().zip(b_rest);
+        let rest: f64 = rest.map(|(a, b)| (self.f)(f64::from(*a), f64::from(*b))).sum();
+        lanes.iter().sum::<f64>() + rest
     }
-    let rest: f64 = a_rest.iter().zip(b_rest).map(|(a, b)| f(f64::from(*a), f64::from(*b))).sum();
-    lanes.iter().sum::<f64>() + rest
 }
 
 /// e^x in f64 to 1e-15 of itself for x in [−700, 700], clamped outside; NaN stays NaN.
@@ -171,23 +192,20 @@ fn exp(x: f64) -> f64 {
     let shifted = x * std::f64::consts::LOG2_E + ROUND;
     let n = shifted - ROUND;
     let r = x - n * LN2_HIGH - n * LN2_LOW;
-    // 1/k!
-    const COEFFICIENTS: [f64; 13] = [
-        1.0 / 479_001_600.0,
-        1.0 / 39_916_800.0,
-        1.0 / 3_628_800.0,
-        1.0 / 362_880.0,
-        1.0 / 40_320.0,
-        1.0 / 5_040.0,
-        1.0 / 720.0,
-        1.0 / 120.0,
-        1.0 / 24.0,
-        1.0 / 6.0,
-        0.5,
-        1.0,
-        1.0,
-    ];
-    let p = COEFFICIENTS.iter().fold(0.0, |p, c| p * r + c);
+    // Σ r^k / k!, written out: a loop in here would keep the loop around it from vectorising.
+    let mut p = 1.0 / 479_001_600.0;
+    p = p * r + 1.0 / 39_916_800.0;
+    p = p * r + 1.0 / 3_628_800.0;
+    p = p * r + 1.0 / 362_880.0;
+    p = p * r + 1.0 / 40_320.0;
+    p = p * r + 1.0 / 5_040.0;
+    p = p * r + 1.0 / 720.0;
+    p = p * r + 1.0 / 120.0;
+    p = p * r + 1.0 / 24.0;
+    p = p * r + 1.0 / 6.0;
+    p = p * r + 0.5;
+    p = p * r + 1.0;
+    p = p * r + 1.0;
     p * f64::from_bits((shifted.to_bits() << 52).wrapping_add(1023 << 52))
 }
 

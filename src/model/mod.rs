@@ -134,7 +134,35 @@ impl Llama {
     /// Runs `tokens` at the positions after those in `cache`, appends their keys and values to
     /// it, and returns the hidden states after the last norm, [tokens, hidden].
     pub fn forward(&self, tokens: &[u32], cache: &mut KvCache) -> Result<Tensor> {
-        let start = cache.tokens();
+        self.forward_stacked(tokens, std::slice::from_mut(cache))
+    }
+
+    /// [`Llama::forward`] over each of several caches of one length, which is faster than one
+    /// after the other: each weight is read once.
+    pub fn forward_each(&self, tokens: &[u32], caches: &mut [KvCache]) -> Result<Vec<Tensor>> {
+        if caches.is_empty() {
+            return Ok(Vec::new());
+        }
+        let stacked = self.forward_stacked(tokens, caches)?;
+        let rows = |cache| stacked.narrow(0, cache * tokens.len(), tokens.len());
+        (0..caches.len()).map(|cache| Ok(rows(cache)?)).collect()
+    }
+
+    /// How many caches [`Llama::forward_each`] should get at once. What it gives for one is the
+    /// same bits whatever the others are, so products that may add up in another order with more
+    /// rows get them one by one: those of few rows, and all but gemm's f32.
+    pub fn caches_at_once(&self, tokens: usize) -> usize {
+        /// Above it gemm splits the inner dimension by that alone.
+        const FEW_ROWS: usize = 64;
+        /// More rows are no faster, and take memory.
+        const ENOUGH_ROWS: usize = 1024;
+        let in_gemm = self.dtype == DType::F32 && self.device.is_cpu();
+        if in_gemm && tokens > FEW_ROWS { (ENOUGH_ROWS / tokens).max(1) } else { 1 }
+    }
+
+    /// Hidden states of all caches below each other, [caches·tokens, hidden].
+    fn forward_stacked(&self, tokens: &[u32], caches: &mut [KvCache]) -> Result<Tensor> {
+        let start = caches.first().map_or(0, KvCache::tokens);
         if start + tokens.len() > self.config.max_context() {
             return Err(Error::input(format!(
                 "position {}: expected at most {}, the model's longest context",
@@ -142,28 +170,42 @@ impl Llama {
                 self.config.max_context()
             )));
         }
-        if cache.layer_count() != self.layers.len() {
-            return Err(Error::input(format!(
-                "cache: expected {} layers, found {}",
-                self.layers.len(),
-                cache.layer_count()
-            )));
+        for cache in caches.iter() {
+            let (found, expected) =
+                ((cache.layer_count(), cache.tokens()), (self.layers.len(), start));
+            if found != expected {
+                return Err(Error::input(format!(
+                    "cache: expected (layers, tokens) {expected:?}, found {found:?}"
+                )));
+            }
         }
         let rope = self.rope.at(start, tokens.len(), self.dtype, &self.device)?;
-        let ids = Tensor::new(tokens, &self.device)?;
-        let mut x = self.embeddings.index_select(&ids, 0)?; // [tokens, hidden]
+        let ids = Tensor::new(tokens.repeat(caches.len()), &self.device)?;
+        let mut x = self.embeddings.index_select(&ids, 0)?; // [rows = caches·tokens, hidden]
         for (index, layer) in self.layers.iter().enumerate() {
             let normed = layer.attention_norm.forward(&x)?;
-            let qkv = layer.qkv.forward(&normed)?; // [tokens, (heads + 2·kv_heads)·head_dim]
-            let (query, key, value) = attention::split_and_rotate(&qkv, &rope, &self.config)?;
-            let kv = cache.extend(index, key, value)?;
-            let mixed = attention::causal(&query, &kv.key, &kv.value)?; // [tokens, heads·head_dim]
+            let qkv = layer.qkv.forward(&normed)?; // [rows, (heads + 2·kv_heads)·head_dim]
+            let mixed = caches
+                .iter_mut()
+                .enumerate()
+                .map(|(cache, kv)| {
+                    let qkv = qkv.narrow(0, cache * tokens.len(), tokens.len())?;
+                    let (query, key, value) =
+                        attention::split_and_rotate(&qkv, &rope, &self.config)?;
+                    let kv = kv.extend(index, key, value)?;
+                    attention::causal(&query, &kv.key, &kv.value) // [tokens, heads·head_dim]
+                })
+                .collect::<Result<Vec<_>>>()?;
+            let mixed = match mixed.as_slice() {
+                [one] => one.clone(),
+                several => Tensor::cat(several, 0)?,
+            };
             x = (layer.output.forward(&mixed)? + x)?;
             let normed = layer.mlp_norm.forward(&x)?;
-            let gate_up = layer.gate_up.forward(&normed)?; // [tokens, 2·intermediate]
+            let gate_up = layer.gate_up.forward(&normed)?; // [rows, 2·intermediate]
             x = (layer.down.forward(&swiglu(&gate_up)?)? + x)?;
         }
-        cache.advance(tokens.len());
+        caches.iter_mut().for_each(|cache| cache.advance(tokens.len()));
         self.norm.forward(&x)
     }
 

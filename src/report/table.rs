@@ -134,7 +134,7 @@ fn signed(percent: f64) -> String {
 }
 
 /// First column to the left, the others to the right, two spaces between.
-fn align(rows: &[Vec<String>]) -> String {
+pub fn align(rows: &[Vec<String>]) -> String {
     let columns = rows.first().map_or(0, Vec::len);
     let width =
         |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);

@@ -86,7 +86,7 @@ pub struct Cells {
     done: HashMap<String, CellResult>,
     failed: HashMap<CellName, CellFailure>,
     /// Lines that are not trusted, by file.
-    pub rejected: BTreeMap<PathBuf, usize>,
+    rejected: BTreeMap<PathBuf, usize>,
 }
 
 impl Cells {
@@ -113,6 +113,15 @@ impl Cells {
                 self.failed.insert(record.cell, failure);
             }
         }
+    }
+
+    /// What was left out, in words.
+    pub fn notes(&self) -> Vec<String> {
+        let note = |(path, lines): (&PathBuf, &usize)| {
+            let lines = if *lines == 1 { "one line is" } else { &format!("{lines} lines are") };
+            format!("{}: {lines} torn, damaged or of another version, and left out", path.display())
+        };
+        self.rejected.iter().map(note).collect()
     }
 
     pub fn is_done(&self, id: &str) -> bool {

@@ -122,8 +122,8 @@ pub fn run(request: &Request, hub: &Hub, progress: &mut dyn Progress) -> Result<
     let start = Instant::now();
     let folder = Folder::create(&request.output, request.shard)?;
     let cells = Cells::read(std::slice::from_ref(&request.output))?;
-    for (path, lines) in &cells.rejected {
-        progress.note(&format!("{}: {lines} torn or damaged, left out", path.display()));
+    for note in cells.notes() {
+        progress.note(&note);
     }
     let opened = open(request, hub, progress)?;
 

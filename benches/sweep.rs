@@ -1,0 +1,65 @@
+//! What a codec costs in a sweep, beside one plain forward pass over the same windows with logits
+//! at all positions, which is what a tool that runs the model once a setting pays for each.
+//!
+//! `cargo bench --bench sweep`: SmolLM2's shape, random weights (the arithmetic is the same),
+//! windows of 512, `prefix`. Each round times a plain pass, the baseline alone, and the baseline
+//! with six codecs, in turn; the medians over rounds of the ratios within a round are printed.
+
+#[path = "../tests/common/random_weights.rs"]
+mod random_weights;
+#[path = "common/shapes.rs"]
+mod shapes;
+
+use candle_core::{DType, Device};
+use kvgauge::codec::Codec;
+use kvgauge::eval::prefix;
+use kvgauge::model::Llama;
+use random_weights::RandomWeights;
+use std::time::Instant;
+
+const CONTEXT: usize = 512;
+const ROUNDS: usize = 7;
+const CODECS: [&str; 6] =
+    ["int4-g16", "int4-g32", "int4-g64", "int4-g128", "k:int4-g64/v:f16", "f16"];
+
+fn main() {
+    let config = shapes::smollm2();
+    let model = Llama::load(&config, &RandomWeights, DType::F32, &Device::Cpu).expect("a model");
+    let window: Vec<u32> = (0..CONTEXT).map(|i| (i * 7919 % config.vocab_size) as u32).collect();
+    let codecs: Vec<Codec> = CODECS.iter().map(|name| name.parse().expect("a codec")).collect();
+
+    let plain = || {
+        let hidden = model.forward(&window, &mut model.empty_cache()).expect("a pass");
+        std::hint::black_box(model.logits(&hidden).expect("logits"));
+    };
+    let evaluate = |codecs: &[Codec]| {
+        let windows = std::slice::from_ref(&window);
+        std::hint::black_box(prefix::evaluate(&model, windows, codecs, &mut ()).expect("scores"));
+    };
+    let seconds = |work: &dyn Fn()| {
+        let clock = Instant::now();
+        work();
+        clock.elapsed().as_secs_f64()
+    };
+    plain();
+    evaluate(&codecs[..1]);
+    let (mut baseline, mut one, mut all, mut forward) = (vec![], vec![], vec![], vec![]);
+    for _ in 0..ROUNDS {
+        let pass = seconds(&plain);
+        let alone = seconds(&|| evaluate(&[]));
+        let six = seconds(&|| evaluate(&codecs));
+        forward.push(pass);
+        baseline.push(alone / pass);
+        one.push((six - alone) / codecs.len() as f64 / pass);
+        all.push(six / pass);
+    }
+    println!("plain forward, logits at all positions: {:.3} s a window", median(&mut forward));
+    println!("baseline alone:       {:.2} of it", median(&mut baseline));
+    println!("each of six codecs:   {:.2} of it (at most 0.6 wanted)", median(&mut one));
+    println!("baseline, six codecs: {:.2} of it (a tool that reruns: 7)", median(&mut all));
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}

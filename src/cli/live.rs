@@ -1,0 +1,142 @@
+//! A sweep on stderr: on a terminal a table whose rows fill as windows are done, under a bar with
+//! the time left; elsewhere one plain line a cell.
+
+use super::progress::{TerminalProgress, new_bar, style};
+use crate::eval::Observer;
+use crate::report::figures::{CodecResult, SubjectInfo};
+use crate::report::sweep_table;
+use crate::subject::Stages;
+use crate::sweep::{CellOutcome, CellRecord, Progress};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget};
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+pub struct SweepProgress {
+    /// Until the evaluation begins, and for notes.
+    stages: TerminalProgress,
+    visible: bool,
+    screen: MultiProgress,
+    /// The whole shard's, in tokens.
+    total: ProgressBar,
+    /// A title and one row a codec of the subject that is running.
+    rows: Vec<ProgressBar>,
+    done: usize,
+    cells: usize,
+}
+
+impl SweepProgress {
+    pub fn new() -> Self {
+        let visible = std::io::stderr().is_terminal();
+        let target =
+            if visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        Self {
+            stages: TerminalProgress::new(),
+            visible,
+            screen: MultiProgress::with_draw_target(target),
+            total: ProgressBar::hidden(),
+            rows: Vec::new(),
+            done: 0,
+            cells: 0,
+        }
+    }
+
+    /// Removes what is drawn, so that what follows starts on a clean line.
+    pub fn clear(&self) {
+        self.stages.clear();
+        self.total.finish_and_clear();
+        // What cannot be cleared is not worth failing for.
+        let _ = self.screen.clear();
+    }
+
+    fn say(&self, line: &str) {
+        // Not eprintln: it panics where stderr is a pipe that nobody reads any more.
+        self.screen.suspend(|| _ = writeln!(std::io::stderr(), "{line}"));
+    }
+
+    fn tell_count(&self) {
+        self.total.set_message(format!("{} of {} cells", self.done, self.cells));
+    }
+}
+
+impl Observer for SweepProgress {
+    fn advanced(&mut self, tokens: usize) {
+        self.total.inc(tokens as u64);
+    }
+}
+
+impl Stages for SweepProgress {
+    fn stage(&mut self, what: &str) {
+        match self.cells {
+            0 => self.stages.stage(what),
+            _ => self.total.set_message(what.to_string()),
+        }
+    }
+
+    fn note(&mut self, text: &str) {
+        match self.cells {
+            0 => self.stages.note(text),
+            _ => self.say(&format!("note: {text}")),
+        }
+    }
+}
+
+impl Progress for SweepProgress {
+    fn begin(&mut self, done: usize, to_do: usize, tokens: usize) {
+        self.stages.clear();
+        if done > 0 {
+            self.say(&format!("{done} cells are there already"));
+        }
+        (self.done, self.cells) = (self.done + done, self.done + done + to_do);
+        self.total = self.screen.add(new_bar(self.visible));
+        self.total.set_style(style("[{bar:32}] {percent:>3} %  {msg}  {eta} left"));
+        self.total.set_length(tokens as u64);
+        self.tell_count();
+        if self.visible {
+            self.total.enable_steady_tick(Duration::from_millis(250));
+        }
+    }
+
+    fn window(&mut self, subject: &SubjectInfo, windows: usize, so_far: &[CodecResult]) {
+        self.tell_count();
+        if !self.visible {
+            return;
+        }
+        let mut lines = vec![format!(
+            "{}  {}  context {}: {windows} of {} windows",
+            subject.model.provenance.source, subject.text.source, subject.context, subject.windows
+        )];
+        lines.extend(sweep_table::rows(so_far));
+        while self.rows.len() < lines.len() {
+            let row = self.screen.add(ProgressBar::new_spinner());
+            row.set_style(style("{msg}"));
+            self.rows.push(row);
+        }
+        for row in self.rows.drain(lines.len()..) {
+            row.finish_and_clear();
+        }
+        for (row, line) in self.rows.iter().zip(lines) {
+            row.set_message(line);
+        }
+    }
+
+    fn finished(&mut self, record: &CellRecord) {
+        self.rows.drain(..).for_each(|row| row.finish_and_clear());
+        self.done += 1;
+        let name = &record.cell;
+        let place = format!("{} {} {}", name.model, name.text, name.codec);
+        let context = |context: usize| format!("context {context}");
+        self.say(&match &record.outcome {
+            CellOutcome::Done(result) => format!(
+                "{place} {}: {}",
+                context(result.subject.context),
+                sweep_table::brief(&result.figures)
+            ),
+            CellOutcome::Failed(failure) => format!(
+                "{place} {}: failed: {}",
+                name.context.map_or_else(|| "its own context".into(), context),
+                failure.error
+            ),
+        });
+        self.tell_count();
+    }
+}

@@ -1,0 +1,59 @@
+//! What a sweep would take, as text.
+
+use super::table::align;
+use crate::sweep::{DryRun, SubjectEstimate};
+
+/// Ends with a newline.
+pub fn render(run: &DryRun) -> String {
+    let cells: usize = run.subjects.iter().map(|subject| subject.cells.len()).sum();
+    let mut out: String = run.subjects.iter().map(render_subject).collect();
+    out.push_str(&format!(
+        "{cells} {}: about {} on this machine as busy as it is now, {} of memory; loading and \
+         downloads come on top\n",
+        if cells == 1 { "cell" } else { "cells" },
+        duration(run.seconds),
+        bytes(run.memory_bytes)
+    ));
+    out
+}
+
+fn render_subject(subject: &SubjectEstimate) -> String {
+    let SubjectEstimate { model, text, context, windows, .. } = subject;
+    let title = ["codec", "bits", "time"].map(String::from).to_vec();
+    let shared = ["prefill and baseline", "", &duration(subject.shared_seconds)];
+    let cells = subject.cells.iter().map(|cell| {
+        vec![cell.codec.clone(), format!("{:.3}", cell.bits_per_value), duration(cell.seconds)]
+    });
+    let rows: Vec<Vec<String>> =
+        std::iter::once(title).chain([shared.map(String::from).to_vec()]).chain(cells).collect();
+    format!("{model} on {text}, {windows} windows of {context} tokens\n{}\n", align(&rows))
+}
+
+/// In the largest unit that keeps two digits.
+fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 0.95 => "< 1 s".into(),
+        s if s < 99.5 => format!("{s:.0} s"),
+        s if s < 99.5 * 60.0 => format!("{:.0} min", s / 60.0),
+        s => format!("{:.1} h", s / 3600.0),
+    }
+}
+
+fn bytes(bytes: u64) -> String {
+    match bytes as f64 * 1e-6 {
+        mb if mb < 999.5 => format!("{mb:.0} MB"),
+        mb => format!("{:.1} GB", mb * 1e-3),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_fit_the_figure() {
+        let told: Vec<String> = [0.2, 1.2, 75.0, 119.0, 5400.0, 90000.0].map(duration).to_vec();
+        assert_eq!(told, ["< 1 s", "1 s", "75 s", "2 min", "90 min", "25.0 h"]);
+        assert_eq!([bytes(48_000_000), bytes(4_751_000_000)], ["48 MB", "4.8 GB"]);
+    }
+}
