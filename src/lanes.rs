@@ -1,4 +1,7 @@
 //! Reductions in independent accumulators, which a compiler can vectorise.
+//!
+//! What pulp runs with the widest registers is a struct with an `#[inline(always)]` body, never a
+//! closure: a closure is compiled for those registers only if it happens to be inlined.
 
 /// Accumulators: as many f32 as the widest registers hold.
 pub const LANES: usize = 16;

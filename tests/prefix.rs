@@ -1,6 +1,9 @@
 //! The `prefix` protocol against plain forward passes, on the embedded model and its text.
 
-use candle_core::{DType, Device};
+#[path = "common/random_weights.rs"]
+mod random_weights;
+
+use candle_core::{DType, Device, Tensor};
 use kvgauge::codec::Codec;
 use kvgauge::corpus::{Text, WindowPlan};
 use kvgauge::eval::prefix;
@@ -8,6 +11,7 @@ use kvgauge::eval::scores::Logits;
 use kvgauge::hub::{Hub, HubOptions};
 use kvgauge::model::Llama;
 use kvgauge::model::source::ModelSource;
+use random_weights::{RandomWeights, llama};
 use std::sync::Arc;
 
 fn builtin(context: usize, count: usize) -> (Llama, Vec<Vec<u32>>) {
@@ -73,17 +77,51 @@ fn the_f16_control_shows_the_floor_and_int4_stands_above_it() {
     assert!((bits(2) - 10.125).abs() < 1e-3, "{}", bits(2));
 }
 
-/// A codec's numbers are the same bits whichever others share the run.
+/// A codec's numbers are the same bits whichever others share the run, and its passes.
 #[test]
 fn company_changes_no_bit() {
-    let (model, windows) = builtin(128, 2);
-    let run = |names: &[&str]| {
-        let codecs: Vec<Codec> = names.iter().map(|name| name.parse().unwrap()).collect();
-        prefix::evaluate(&model, &windows, &codecs, &mut ()).unwrap()
-    };
-    let (alone, together) = (run(&["int4-g32"]), run(&["f16", "int4-g64", "int4-g32"]));
-    assert_eq!(alone.baseline, together.baseline);
-    assert_eq!(alone.codecs[0].windows, together.codecs[2].windows);
+    let crowd = ["f16", "int4-g64", "int4-g8", "int4-g16", "k:f16/v:int4-g64", "int4-g128"];
+    let crowd = [&crowd[..], &crowd[..], &["int4-g32"]].concat();
+    for context in [512, 300, 128, 8] {
+        let (model, windows) = builtin(context, 2);
+        let run = |names: &[&str]| {
+            let codecs: Vec<Codec> = names.iter().map(|name| name.parse().unwrap()).collect();
+            prefix::evaluate(&model, &windows, &codecs, &mut ()).unwrap()
+        };
+        let (alone, together) = (run(&["int4-g32"]), run(&crowd));
+        assert_eq!(alone.baseline, together.baseline, "context {context}");
+        let last = together.codecs.last().unwrap();
+        assert_eq!(alone.codecs[0].windows, last.windows, "context {context}");
+    }
+}
+
+/// Several caches in one pass give what each gives alone, to the bit, where the inner dimension
+/// of the products is long enough to be split.
+#[test]
+fn a_shared_pass_gives_the_bits_of_single_ones() {
+    let model = Llama::load(&llama(1024, 5632, 2, 16, 4), &RandomWeights, DType::F32, &Device::Cpu)
+        .unwrap();
+    let tokens: Vec<u32> = (0..200).map(|i| i * 7919 % 32_000).collect();
+    for continuation in [65, 66, 100] {
+        assert!(model.caches_at_once(continuation) > 4);
+        let mut caches: Vec<_> = (0..5)
+            .map(|first| {
+                let mut cache = model.empty_cache();
+                model.forward(&tokens[first..first + 40], &mut cache).unwrap();
+                cache
+            })
+            .collect();
+        let continuation = &tokens[100..100 + continuation];
+        let bits = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let singles: Vec<_> = caches
+            .iter()
+            .map(|cache| bits(&model.forward(continuation, &mut cache.clone()).unwrap()))
+            .collect();
+        let shared = model.forward_each(continuation, &mut caches).unwrap();
+        for (single, shared) in singles.iter().zip(&shared) {
+            assert!(*single == bits(shared), "{} tokens", continuation.len());
+        }
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::lanes::reduce;
 use crate::tensor::with_f32;
 use candle_core::{Device, Tensor};
 use gemm::Parallelism;
-use pulp::Arch;
+use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 /// Queries a task takes. Their scores against 2048 keys are 512 KiB: they stay in L2.
@@ -94,9 +94,7 @@ pub fn causal_attention(query: &Tensor, key: &Tensor, value: &Tensor) -> Result<
             let sums: Vec<f32> = scores
                 .chunks_exact_mut(seen)
                 .enumerate()
-                .map(|(row, scores)| {
-                    Arch::new().dispatch(|| exponentials(scores, past + start + row + 1))
-                })
+                .map(|(row, scores)| exponentials(scores, past + start + row + 1))
                 .collect();
             // out [rows, head_dim] = scores · v, then divided by the row sums
             multiply(
@@ -132,15 +130,26 @@ fn token_major(x: &[f32], heads: usize, tokens: usize, head_dim: usize) -> Vec<f
 }
 
 /// Replaces the first `seen` scores of a row by exp(score − max), the rest by 0; returns the sum.
-#[inline(always)]
 fn exponentials(row: &mut [f32], seen: usize) -> f32 {
+    /// Not a closure: see [`crate::lanes`].
+    struct Exponentials<'a>(&'a mut [f32]);
+
+    impl WithSimd for Exponentials<'_> {
+        type Output = f32;
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, _: S) -> f32 {
+            let max = reduce(self.0, f32::NEG_INFINITY, f32::max);
+            for x in self.0.iter_mut() {
+                *x = exp(*x - max);
+            }
+            reduce(self.0, 0.0, |a, b| a + b)
+        }
+    }
+
     let (row, masked) = row.split_at_mut(seen);
     masked.fill(0.0);
-    let max = reduce(row, f32::NEG_INFINITY, f32::max);
-    for x in row.iter_mut() {
-        *x = exp(*x - max);
-    }
-    reduce(row, 0.0, |a, b| a + b)
+    Arch::new().dispatch(Exponentials(row))
 }
 
 /// e^x to within 2 ulp for x in [−87, 88], clamped outside: x = n·ln 2 + r, |r| ≤ ln 2 / 2, and a
@@ -155,11 +164,33 @@ fn exp(x: f32) -> f32 {
     let shifted = x * std::f32::consts::LOG2_E + ROUND;
     let n = shifted - ROUND;
     let r = x - n * LN2_HIGH - n * LN2_LOW;
+    // Written out: a loop in here would keep the loop around it from vectorising.
     let mut p = 1.0 / 5040.0;
-    for c in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
-        p = p * r + c;
-    }
+    p = p * r + 1.0 / 720.0;
+    p = p * r + 1.0 / 120.0;
+    p = p * r + 1.0 / 24.0;
+    p = p * r + 1.0 / 6.0;
+    p = p * r + 0.5;
+    p = p * r + 1.0;
+    p = p * r + 1.0;
     p * f32::from_bits((shifted.to_bits() << 23).wrapping_add(0x3f80_0000))
+}
+
+struct Swiglu<'a> {
+    gate: &'a [f32],
+    up: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl WithSimd for Swiglu<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        for ((out, gate), up) in self.out.iter_mut().zip(self.gate).zip(self.up) {
+            *out = gate / (1.0 + exp(-gate)) * up;
+        }
+    }
 }
 
 /// silu(gate) · up for rows [gate | up]. See [`super::swiglu`].
@@ -170,11 +201,7 @@ pub fn swiglu(gate_up: &Tensor) -> Result<Option<Tensor>> {
         let mut out = vec![0f32; rows * width];
         out.par_chunks_mut(width).zip(x.par_chunks(both)).for_each(|(out, row)| {
             let (gate, up) = row.split_at(width);
-            Arch::new().dispatch(|| {
-                for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
-                    *out = gate / (1.0 + exp(-gate)) * up;
-                }
-            });
+            Arch::new().dispatch(Swiglu { gate, up, out });
         });
         out
     })?;
