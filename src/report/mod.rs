@@ -1,6 +1,17 @@
 //! Results in, bytes out: pure functions.
 
+pub mod charts;
+mod csv;
 pub mod figures;
+#[cfg(test)]
+pub mod fixture;
+mod folder;
+mod html;
+mod markdown;
 pub mod sweep;
+pub mod sweep_table;
 pub mod table;
+mod text;
 pub mod validation;
+
+pub use folder::{ReportFile, files};

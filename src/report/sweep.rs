@@ -123,6 +123,11 @@ impl SubjectReport {
     pub fn recommended_codec(&self) -> Option<&str> {
         self.recommended.first()?.codec.as_deref()
     }
+
+    /// Whether this is the codec recommended for the limit asked for.
+    pub fn recommends(&self, cell: &CellReport) -> bool {
+        self.recommended_codec() == Some(cell.result.figures.codec.as_str())
+    }
 }
 
 fn recommend<'a>(results: &[&'a CodecResult], limit: f64) -> Option<&'a CodecResult> {

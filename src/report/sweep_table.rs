@@ -1,0 +1,132 @@
+//! The end of a sweep as text for a terminal.
+
+use super::sweep::{SubjectReport, SweepReport, UnfinishedCell};
+use super::table::{
+    align, baseline_line, change_interval, kld_interval, signed, small, subject_lines,
+};
+use super::text::one_line;
+use crate::eval::stats::Verdict;
+use crate::report::figures::CodecResult;
+use std::fmt::Write;
+
+const LEGEND: &str = "bits a value; KLD: mean, nats; top-1: likeliest token unchanged; intervals: \
+    95 %, over windows\n* recommended; needs N: inconclusive, N windows would settle it\n";
+
+/// Ends with a newline. At most 110 columns for names of up to 14 characters; no colours, so
+/// that it can be pasted anywhere.
+pub fn render(report: &SweepReport) -> String {
+    let mut out = String::new();
+    for subject in &report.subjects {
+        // Writing to a String cannot fail.
+        let _ = head(&mut out, report, subject);
+        out.push('\n');
+        out.push_str(&align(&rows(subject)));
+        out.push_str(&recommendation(subject, report.max_ppl_increase));
+        out.push('\n');
+    }
+    if !report.subjects.is_empty() {
+        out.push_str(LEGEND);
+    }
+    for (what, cells) in [("failed", &report.failed), ("missing", &report.missing)] {
+        for cell in cells {
+            out.push_str(&unfinished(what, cell));
+        }
+    }
+    out
+}
+
+fn head(out: &mut String, report: &SweepReport, subject: &SubjectReport) -> std::fmt::Result {
+    let info = &subject.subject;
+    writeln!(out, "kvgauge {}, protocol `{}`", report.kvgauge_version, info.protocol)?;
+    subject_lines(out, info)?;
+    baseline_line(out, &subject.baseline)
+}
+
+fn rows(subject: &SubjectReport) -> Vec<Vec<String>> {
+    let title = [
+        "codec", "", "bits", "ratio", "ppl", "change", "interval", "KLD", "interval", "top-1",
+        "verdict",
+    ];
+    let mut rows = vec![title.map(String::from).to_vec()];
+    for cell in &subject.cells {
+        let f = &cell.result.figures;
+        rows.push(vec![
+            one_line(&f.codec),
+            if subject.recommends(cell) { "*".into() } else { String::new() },
+            format!("{:.2}", f.bits_per_value),
+            format!("{:.2}×", f.compression_ratio),
+            perplexity(f.perplexity),
+            format!("{} %", signed(f.perplexity_change_percent)),
+            change_interval(f),
+            small(f.kld_mean),
+            kld_interval(f),
+            format!("{:.1} %", 100.0 * f.top1_agreement),
+            verdict(&cell.result, subject),
+        ]);
+    }
+    rows
+}
+
+fn perplexity(figure: f64) -> String {
+    if figure < 1e5 { format!("{figure:.3}") } else { format!("{figure:.1e}") }
+}
+
+fn verdict(result: &CodecResult, subject: &SubjectReport) -> String {
+    match (result.verdict, result.windows_needed) {
+        (Verdict::Pass, _) => "pass".into(),
+        (Verdict::Fail, _) => "fail".into(),
+        (Verdict::Inconclusive, Some(windows)) => format!("needs {windows}"),
+        (Verdict::Inconclusive, None) if subject.subject.windows < 2 => "one window".into(),
+        (Verdict::Inconclusive, None) => "too close".into(),
+    }
+}
+
+fn recommendation(subject: &SubjectReport, limit: f64) -> String {
+    match subject.recommended_codec() {
+        Some(codec) => {
+            format!("\nrecommended within ±{limit} % perplexity: {}\n", one_line(codec))
+        }
+        None if subject.subject.windows < 2 => {
+            "\nnothing to recommend: one window has no interval\n".into()
+        }
+        None => format!("\nno codec is within ±{limit} % perplexity, interval included\n"),
+    }
+}
+
+fn unfinished(what: &str, cell: &UnfinishedCell) -> String {
+    let context = cell.context.map_or(String::new(), |context| format!(", context {context}"));
+    let error = match &cell.error {
+        Some(error) => format!(": {}", one_line(error)),
+        None => String::new(),
+    };
+    let place = one_line(&format!("{} on {}, {}{context}", cell.codec, cell.model, cell.text));
+    format!("{what}: {place}{error}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture;
+    use super::*;
+
+    fn rendered(name: &str) -> String {
+        render(&fixture::all().into_iter().find(|(found, _)| *found == name).unwrap().1)
+    }
+
+    #[test]
+    fn fits_a_terminal() {
+        let text = rendered("failed-and-missing");
+        let longest = text
+            .lines()
+            .filter(|line| !line.starts_with("failed") && !line.starts_with("missing"))
+            .map(|line| line.chars().count());
+        assert!(longest.max().unwrap() <= 110, "{text}");
+        assert!(text.contains("\nfailed: int4-g99999999 on HuggingFaceTB"), "{text}");
+        assert!(text.contains("\nmissing: int5-g64 on"), "{text}");
+        assert_eq!(text.matches(" * ").count(), 1, "{text}");
+    }
+
+    #[test]
+    fn one_window_recommends_nothing() {
+        assert!(rendered("one-window").contains("one window has no interval"));
+    }
+}
