@@ -12,7 +12,7 @@ use std::fmt::Write;
 const LEGEND: &str = "bits a value; KLD: mean, nats; top-1: likeliest token unchanged; intervals: \
     95 %, over windows\n* recommended; needs N: inconclusive, N windows would settle it\n";
 
-/// Ends with a newline. At most 110 columns for names of up to 14 characters; no colours, so
+/// Ends with a newline. At most 110 columns for names of up to 16 characters; no colours, so
 /// that it can be pasted anywhere.
 pub fn render(report: &SweepReport) -> String {
     let mut out = String::new();
@@ -44,15 +44,14 @@ fn head(out: &mut String, report: &SweepReport, subject: &SubjectReport) -> std:
 
 fn rows(subject: &SubjectReport) -> Vec<Vec<String>> {
     let title = [
-        "codec", "", "bits", "ratio", "ppl", "change", "interval", "KLD", "interval", "top-1",
+        "codec", "bits", "ratio", "ppl", "change", "interval", "KLD", "interval", "top-1",
         "verdict",
     ];
     let mut rows = vec![title.map(String::from).to_vec()];
     for cell in &subject.cells {
         let f = &cell.result.figures;
         rows.push(vec![
-            one_line(&f.codec),
-            if subject.recommends(cell) { "*".into() } else { String::new() },
+            one_line(&f.codec) + if subject.recommends(cell) { " *" } else { "" },
             format!("{:.2}", f.bits_per_value),
             format!("{:.2}×", f.compression_ratio),
             perplexity(f.perplexity),

@@ -35,7 +35,7 @@ impl Axis {
     /// Of any figures.
     pub fn linear(values: impl IntoIterator<Item = f64>) -> Self {
         let [low, high] = span(values, 0.05, 1e-6).unwrap_or([0.0, 1.0]);
-        let step = nice_step((high - low) / 5.0);
+        let step = nice_step((high - low) / 6.0);
         let first = (low / step).ceil() as i64;
         let ticks = (first..)
             .map(|i| i as f64 * step)
@@ -80,13 +80,14 @@ impl Axis {
         axis
     }
 
-    /// Of figures of either sign; linear where they are all within a few `unit`s.
+    /// Of figures of either sign; linear where they are all within a few `unit`s. A fifth of a
+    /// unit is always visible, so that rounding noise does not look like a change.
     pub fn signed(values: impl IntoIterator<Item = f64> + Clone, unit: f64) -> Self {
         let unit = if unit.is_finite() && unit.abs() > 1e-12 { unit.abs() } else { 1.0 };
         let finite = values.clone().into_iter().filter(|value| value.is_finite());
         let largest = finite.map(f64::abs).fold(0.0, f64::max);
         if largest <= 8.0 * unit {
-            let mut axis = Self::linear(values.into_iter().chain([0.0]));
+            let mut axis = Self::linear(values.into_iter().chain([-0.2 * unit, 0.2 * unit]));
             axis.add_signs();
             return axis;
         }
@@ -241,6 +242,9 @@ fn nice_step(step: f64) -> f64 {
 
 /// With the decimals that steps of this size need.
 fn plain(tick: f64, step: f64) -> String {
+    if tick.abs() < 1e-9 * step.max(1e-290) {
+        return "0".into();
+    }
     if tick.abs() >= 1e5 || (tick != 0.0 && step < 1e-4) {
         return minus(format!("{tick:.1e}"));
     }
@@ -297,10 +301,13 @@ mod tests {
     #[test]
     fn ticks_are_round() {
         assert_eq!(labels(&Axis::linear([4.0, 5.0])), ["4.0", "4.2", "4.4", "4.6", "4.8", "5.0"]);
-        assert_eq!(labels(&Axis::log([0.001, 0.1])), ["0.001", "0.01", "0.1"]);
+        assert_eq!(
+            labels(&Axis::log([0.001, 0.1])),
+            ["0.001", "0.002", "0.005", "0.01", "0.02", "0.05", "0.1"]
+        );
         assert_eq!(labels(&Axis::log([0.0, 1e-12, 50.0]))[..2], ["0", "10⁻¹²"]);
-        assert_eq!(labels(&Axis::bits([4.25, 16.0])), ["4", "6", "8", "12", "16"]);
-        assert_eq!(labels(&Axis::signed([-0.5, 1.0], 1.0)), ["−0.5", "0.0", "+0.5", "+1.0"]);
+        assert_eq!(labels(&Axis::bits([4.25, 16.0])), ["4", "5", "6", "8", "10", "12", "16"]);
+        assert_eq!(labels(&Axis::signed([-0.5, 1.0], 1.0)), ["−0.5", "0", "+0.5", "+1.0"]);
         let wide = Axis::signed([-90.0, 1e6], 1.0);
         assert!(labels(&wide).contains(&"0") && labels(&wide).contains(&"+10⁶"), "{wide:?}");
     }

@@ -22,10 +22,10 @@ pub const WIDTH: i32 = 440;
 pub const FONT: f64 = 13.0;
 /// Of lines of text under the plot.
 pub const LINE: i32 = 18;
-/// Above the plot, with the heading in it.
-const HEAD: i32 = 34;
-const X_AXIS: i32 = 44;
-const Y_AXIS: i32 = 66;
+/// Above the plot, with the heading and the name of the y axis in it.
+const HEAD: i32 = 56;
+const X_AXIS: i32 = 42;
+const Y_AXIS: i32 = 70;
 const RIGHT: i32 = 14;
 
 /// Of the plot itself.
@@ -43,7 +43,7 @@ impl Frame {
     /// Left, top, right and bottom.
     pub const PLOT: [i32; 4] = [Y_AXIS, HEAD, WIDTH - RIGHT, HEAD + PLOT_HEIGHT];
     /// Under the plot and its axis.
-    pub const UNDER: i32 = HEAD + PLOT_HEIGHT + X_AXIS;
+    pub const UNDER: i32 = HEAD + PLOT_HEIGHT + X_AXIS + 6;
 
     /// Pixels of figures; beyond the axes is at their ends.
     pub fn place(&self, x: f64, y: f64) -> (i32, i32) {
@@ -180,7 +180,7 @@ impl<'a> Canvas<'a> {
         let mut chart = ChartBuilder::on(&self.area)
             .margin_top(HEAD)
             .margin_right(RIGHT)
-            .margin_bottom(self.height - Frame::UNDER)
+            .margin_bottom(self.height - (HEAD + PLOT_HEIGHT + X_AXIS))
             .x_label_area_size(X_AXIS)
             .y_label_area_size(Y_AXIS)
             .build_cartesian_2d(x.clone(), y.clone())
@@ -193,9 +193,10 @@ impl<'a> Canvas<'a> {
             .label_style(font(FONT, theme::MUTED, Anchor::Left, true))
             .axis_desc_style(font(FONT, theme::INK, Anchor::Left, true))
             .x_desc(x_name)
-            .y_desc(y_name)
             .draw()
-            .map_err(failed)
+            .map_err(failed)?;
+        // Lying down it is read more easily, however long it is.
+        self.text(y_name, (4, HEAD - 18), Anchor::Left, theme::INK)
     }
 
     pub fn heading(&mut self, text: &str) -> Result<()> {

@@ -1,10 +1,11 @@
 //! SNR by layer and codec.
 
-use super::canvas::{Anchor, Canvas, Chart, FONT, LINE, WIDTH, draw};
+use super::canvas::{Anchor, Canvas, Chart, FONT, WIDTH, draw};
 use super::{name_lines, theme};
 use crate::error::Result;
 use crate::report::sweep::SubjectReport;
 use crate::report::text::width;
+use plotters::style::RGBColor;
 
 const TOP: i32 = 34;
 const LEGEND: i32 = 60;
@@ -22,6 +23,8 @@ pub enum Side {
 struct Row {
     name: String,
     codecs: Vec<String>,
+    /// No control on this side.
+    compressed: bool,
     /// One a layer; `None`: no error at all.
     snr: Vec<Option<f64>>,
 }
@@ -29,12 +32,16 @@ struct Row {
 pub fn snr(subject: &SubjectReport, side: Side) -> Result<(Chart, String)> {
     let rows = rows(subject, side);
     let layers = rows.iter().map(|row| row.snr.len()).max().unwrap_or(0);
-    let finite =
-        || rows.iter().flat_map(|row| &row.snr).flatten().copied().filter(|v| v.is_finite());
-    let low = finite().fold(f64::INFINITY, f64::min);
-    let high = finite().fold(f64::NEG_INFINITY, f64::max);
+    // The scale is that of codecs that save something: a control such as f16 is far above, and
+    // would leave one colour for all the others.
+    let finite = |compressed: bool| -> Vec<f64> {
+        let rows = rows.iter().filter(|row| row.compressed || !compressed);
+        rows.flat_map(|row| &row.snr).flatten().copied().filter(|snr| snr.is_finite()).collect()
+    };
+    let all = finite(false);
+    let scaled = Some(finite(true)).filter(|scaled| !scaled.is_empty());
+    let steps = Steps::new(scaled.as_ref().unwrap_or(&all), &all);
     let exact = rows.iter().flat_map(|row| &row.snr).any(Option::is_none);
-    let steps = (low <= high).then(|| Steps::new(low, high));
 
     let what = match side {
         Side::Key => "keys",
@@ -98,7 +105,12 @@ fn rows(subject: &SubjectReport, side: Side) -> Vec<Row> {
         let name = own_name(&f.codec, side);
         match rows.iter_mut().find(|row| row.name == name && row.snr == snr) {
             Some(row) => row.codecs.push(f.codec.clone()),
-            None => rows.push(Row { name: name.into(), codecs: vec![f.codec.clone()], snr }),
+            None => rows.push(Row {
+                name: name.into(),
+                codecs: vec![f.codec.clone()],
+                compressed: name != "f16",
+                snr,
+            }),
         }
     }
     // The same name with other figures: only the whole name says which.
@@ -160,63 +172,71 @@ fn x_axis(canvas: &mut Canvas, [left, top, right]: [i32; 3], layers: usize) -> R
 }
 
 fn legend(canvas: &mut Canvas, steps: Option<&Steps>, exact: bool, top: i32) -> Result<()> {
-    const SIZE: i32 = 26;
-    let (left, y) = (20, top + 12);
-    let colors = steps.map_or(0, |steps| steps.count) as i32;
+    const SIZE: i32 = 18;
+    let (left, y) = (24, top + 12);
+    let mut end = left;
     if let Some(steps) = steps {
         for i in 0..steps.count {
             let x = left + i as i32 * SIZE;
-            canvas.rect([x, y, x + SIZE, y + 14], steps.step_color(i))?;
+            canvas.rect([x, y, x + SIZE, y + 14], steps.color_of(i))?;
         }
-        let every = if steps.widest_label() > f64::from(SIZE - 4) { 2 } else { 1 };
+        end += steps.count as i32 * SIZE;
+        let room = f64::from(SIZE);
+        let every = (1..).find(|n| *n as f64 * room > steps.widest_label() + 8.0).unwrap_or(1);
         for i in (0..=steps.count).step_by(every) {
             let x = left + i as i32 * SIZE;
-            canvas.line(vec![(x, y + 14), (x, y + 17)], theme::AXIS, 1)?;
-            canvas.text(&steps.edge_label(i), (x, y + 26), Anchor::Middle, theme::MUTED)?;
+            canvas.line(vec![(x, y + 14), (x, y + 18)], theme::AXIS, 1)?;
+            canvas.text(&steps.edge_label(i), (x, y + 27), Anchor::Middle, theme::MUTED)?;
         }
-        let end = left + colors * SIZE;
-        canvas.text("dB", (end + 14, y + 26), Anchor::Left, theme::MUTED)?;
+        let more = if steps.more { "dB and more" } else { "dB" };
+        canvas.text(more, (end + 6, y + 7), Anchor::Left, theme::MUTED)?;
+        end += 6 + width(more, FONT).ceil() as i32;
     }
     if exact {
-        let x = left + colors * SIZE + if colors > 0 { 30 } else { 0 };
+        let x = if end > left { end + 8 } else { end };
         canvas.rect([x, y, x + SIZE, y + 14], theme::EXACT)?;
         canvas.frame_rect([x, y, x + SIZE, y + 14], theme::AXIS)?;
-        canvas.text("no error", (x + SIZE + 6, y + LINE / 2 - 2), Anchor::Left, theme::INK)?;
+        canvas.text("no error", (x + SIZE + 5, y + 7), Anchor::Left, theme::INK)?;
     }
     Ok(())
 }
 
-/// The colours: at most ten equal steps with round edges.
+/// The colours: equal steps with round edges.
 struct Steps {
     first: f64,
     step: f64,
     count: usize,
+    /// There are figures above the last edge.
+    more: bool,
 }
 
 impl Steps {
-    fn new(low: f64, high: f64) -> Self {
-        let most = theme::SCALE.len();
-        for step in [0.1, 0.2, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0, 50.0, 100.0] {
+    const MOST: usize = 12;
+
+    /// `scaled`: what the steps cover; `all`: what is drawn. `None` without figures.
+    fn new(scaled: &[f64], all: &[f64]) -> Option<Self> {
+        let low = scaled.iter().copied().reduce(f64::min)?;
+        let high = scaled.iter().copied().reduce(f64::max)?;
+        let rounds = [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0];
+        let edges = |step: f64| {
             let first = (low / step).floor();
-            let count = (high / step).floor() - first + 1.0;
-            if count <= most as f64 {
-                return Self { first: first * step, step, count: count as usize };
-            }
-        }
-        let step = ((high - low) / most as f64).max(1.0);
-        Self { first: low, step, count: most }
+            (first * step, step, (high / step).floor() - first + 1.0)
+        };
+        let fits = |(_, _, count): &(f64, f64, f64)| *count <= Self::MOST as f64;
+        let coarse = (low, ((high - low) / (Self::MOST - 1) as f64).max(1.0), Self::MOST as f64);
+        let (first, step, count) = rounds.map(edges).into_iter().find(fits).unwrap_or(coarse);
+        let more = all.iter().any(|snr| *snr >= first + step * count);
+        Some(Self { first, step, count: count as usize, more })
     }
 
-    /// Spread over the whole scale, few steps too.
-    fn step_color(&self, i: usize) -> plotters::style::RGBColor {
-        let last = theme::SCALE.len() - 1;
-        let at = if self.count > 1 { i * last / (self.count - 1) } else { last / 2 };
-        theme::SCALE[at.min(last)]
+    fn color_of(&self, i: usize) -> RGBColor {
+        let last = self.count.saturating_sub(1);
+        theme::scale(if last == 0 { 0.5 } else { i as f64 / last as f64 })
     }
 
-    fn color(&self, value: f64) -> plotters::style::RGBColor {
-        let i = ((value - self.first) / self.step + 1e-9).floor().max(0.0) as usize;
-        self.step_color(i.min(self.count - 1))
+    fn color(&self, snr: f64) -> RGBColor {
+        let i = ((snr - self.first) / self.step + 1e-9).floor().max(0.0) as usize;
+        self.color_of(i.min(self.count - 1))
     }
 
     fn edge_label(&self, i: usize) -> String {

@@ -33,18 +33,18 @@ pub fn place(
     let mut placed = Vec::new();
     for label in labels {
         let own = around(label.point, 5);
-        let free = |candidate: &Box4, avoid_bars: bool| {
-            inside(candidate, plot)
-                && taken.iter().all(|other| *other == own || !overlap(candidate, other))
-                && (!avoid_bars || bars.iter().all(|bar| !overlap(candidate, bar)))
+        let free = |(_, (area, _)): &(usize, (Box4, Placed))| {
+            inside(area, plot) && taken.iter().all(|other| *other == own || !overlap(area, other))
         };
-        let candidates = candidates(label);
-        let found = [true, false].into_iter().find_map(|avoid_bars| {
-            candidates.iter().find(|(candidate, _)| free(candidate, avoid_bars))
-        });
+        // Near the point, but rather a step away than over lines.
+        let cost = |(nearness, (area, _)): &(usize, (Box4, Placed))| {
+            nearness + 3 * bars.iter().filter(|bar| overlap(area, bar)).count()
+        };
+        let candidates = candidates(label).into_iter().enumerate();
+        let found = candidates.filter(free).min_by_key(cost).map(|(_, candidate)| candidate);
         let (area, place) = found?;
-        taken.push(*area);
-        placed.push(*place);
+        taken.push(area);
+        placed.push(place);
     }
     Some(placed)
 }

@@ -15,6 +15,7 @@ pub mod theme;
 pub use canvas::Chart;
 
 use super::sweep::{CellReport, SubjectReport};
+use super::text::one_line;
 use crate::error::Result;
 
 /// Name within a subject's pictures, and the picture.
@@ -40,11 +41,12 @@ pub fn all(subject: &SubjectReport, limit: f64) -> Result<Vec<NamedChart>> {
 
 /// The codec's name as it stands in labels: one line, or one each for keys and values.
 fn name_lines(name: &str, longest: usize) -> Vec<String> {
+    let name = one_line(name);
     match name.split_once("/v:") {
         Some((key, value)) if name.chars().count() > longest => {
             vec![shorten(key, longest), shorten(&format!("v:{value}"), longest)]
         }
-        _ => vec![shorten(name, 2 * longest)],
+        _ => vec![shorten(&name, longest * 3 / 2)],
     }
 }
 

@@ -158,6 +158,7 @@ fn scatter(
     let bars: Vec<[i32; 4]> = points
         .iter()
         .filter_map(|point| bar(point).map(|[x, top, bottom]| [x - 3, top, x + 3, bottom]))
+        .chain(front.windows(2).flat_map(|pair| along(at(pair[0]), at(pair[1]))))
         .chain(limit.map(|limit| {
             let (_, y) = frame.place(f64::NAN, limit);
             [Frame::PLOT[0], y - 1, Frame::PLOT[2], y + 1]
@@ -235,6 +236,16 @@ fn limit_line(canvas: &mut Canvas, frame: &Frame, limit: f64) -> Result<()> {
     let [left, _, right, _] = Frame::PLOT;
     let (_, y) = frame.place(0.0, limit);
     canvas.line(vec![(left, y), (right, y)], theme::LIMIT, 1)
+}
+
+/// Boxes along a line.
+fn along(from: (i32, i32), to: (i32, i32)) -> Vec<[i32; 4]> {
+    let steps = (from.0.abs_diff(to.0).max(from.1.abs_diff(to.1)) / 8).max(1) as i32;
+    let between = |a: i32, b: i32, i: i32| a + (b - a) * i / steps;
+    (0..=steps)
+        .map(|i| (between(from.0, to.0, i), between(from.1, to.1, i)))
+        .map(|(x, y)| [x - 2, y - 2, x + 2, y + 2])
+        .collect()
 }
 
 /// The interval, with caps; x, top and bottom.

@@ -49,6 +49,17 @@ pub const SCALE: [RGBColor; 10] = [
     RGBColor(0xfd, 0xe7, 0x25),
 ];
 
+/// The scale at `share` (0…1), between its steps too.
+pub fn scale(share: f64) -> RGBColor {
+    let at = share.clamp(0.0, 1.0) * (SCALE.len() - 1) as f64;
+    let below = (at.floor() as usize).min(SCALE.len() - 2);
+    let (from, to) = (SCALE[below], SCALE[below + 1]);
+    let mix = |a: u8, b: u8| {
+        (f64::from(a) + (at - below as f64) * (f64::from(b) - f64::from(a))).round() as u8
+    };
+    RGBColor(mix(from.0, to.0), mix(from.1, to.1), mix(from.2, to.2))
+}
+
 /// Light colour and its dark twin.
 const TWINS: [(RGBColor, RGBColor); 18] = [
     (GROUND, RGBColor(0x15, 0x18, 0x1c)),
