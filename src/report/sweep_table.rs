@@ -1,18 +1,16 @@
 //! The end of a sweep as text for a terminal.
 
 use super::sweep::{SubjectReport, SweepReport, UnfinishedCell};
-use super::table::{
-    align, baseline_line, change_interval, kld_interval, signed, small, subject_lines,
-};
+use super::table::{align, baseline_line, change_interval, signed, small, subject_lines};
 use super::text::one_line;
 use crate::eval::stats::Verdict;
 use crate::report::figures::CodecResult;
 use std::fmt::Write;
 
-const LEGEND: &str = "bits a value; KLD: mean, nats; top-1: likeliest token unchanged; intervals: \
+const LEGEND: &str = "bits a value; KLD: mean, nats; top-1: likeliest token unchanged; interval: \
     95 %, over windows\n* recommended; needs N: inconclusive, N windows would settle it\n";
 
-/// Ends with a newline. At most 110 columns for names of up to 16 characters; no colours, so
+/// Ends with a newline. At most 110 columns for names of up to 25 characters; no colours, so
 /// that it can be pasted anywhere.
 pub fn render(report: &SweepReport) -> String {
     let mut out = String::new();
@@ -43,10 +41,7 @@ fn head(out: &mut String, report: &SweepReport, subject: &SubjectReport) -> std:
 }
 
 fn rows(subject: &SubjectReport) -> Vec<Vec<String>> {
-    let title = [
-        "codec", "bits", "ratio", "ppl", "change", "interval", "KLD", "interval", "top-1",
-        "verdict",
-    ];
+    let title = ["codec", "bits", "ratio", "ppl", "change", "interval", "KLD", "top-1", "verdict"];
     let mut rows = vec![title.map(String::from).to_vec()];
     for cell in &subject.cells {
         let f = &cell.result.figures;
@@ -58,7 +53,6 @@ fn rows(subject: &SubjectReport) -> Vec<Vec<String>> {
             format!("{} %", signed(f.perplexity_change_percent)),
             change_interval(f),
             small(f.kld_mean),
-            kld_interval(f),
             format!("{:.1} %", 100.0 * f.top1_agreement),
             verdict(&cell.result, subject),
         ]);

@@ -4,15 +4,18 @@ use super::axis::{Axis, Scale};
 use super::canvas::{Anchor, Canvas, Chart, Frame, Marker, draw};
 use super::key::Key;
 use super::labels::{self, Label};
-use super::{name_lines, theme};
+use super::{name_lines, shorten, theme};
 use crate::error::Result;
 use crate::report::sweep::{CellReport, SubjectReport};
 use crate::report::table::{signed, small};
+use crate::report::text::one_line;
 
 const BITS: &str = "Bits a value";
 const BITS_LOG: &str = "Bits a value (log scale)";
 /// Longer names are broken in two, where they are two.
 const LABEL_LENGTH: usize = 20;
+
+const KEY_LENGTH: usize = 46;
 
 struct Point<'a> {
     cell: &'a CellReport,
@@ -110,8 +113,9 @@ pub fn kld(subject: &SubjectReport) -> Result<(Chart, String)> {
         scatter(subject, &points, (&label, "KL divergence against size"), (axis, y_name), None)?;
     let caption = format!(
         "Mean KL divergence, untouched ‖ compressed{}. Joined: no codec of as few bits or fewer \
-         has less.",
-        bars(subject)
+         has less.{}",
+        bars(subject),
+        if points.iter().any(|p| p.figure == 0.0) { " 0 stands below the scale." } else { "" }
     );
     Ok((chart, caption))
 }
@@ -174,7 +178,7 @@ fn scatter(
                 .collect();
             let placed = labels::place(&numbers, &all, &bars, Frame::PLOT);
             let placed = placed.or_else(|| labels::place(&numbers, &[], &[], Frame::PLOT));
-            let entries = front.iter().map(|point| point.name_lines(subject).join("")).collect();
+            let entries = front.iter().map(|point| point.name(subject)).collect();
             (numbers, placed.unwrap_or_default(), Key::new(entries))
         }
     };
@@ -192,12 +196,12 @@ fn scatter(
         }
         for point in points.iter().filter(|point| !point.on_front) {
             error_bar(canvas, bar(point), theme::POINT)?;
-            canvas.marker(Marker::Ring, at(point), 3, theme::POINT)?;
+            canvas.marker(point.marker(Marker::Ring), at(point), 3, theme::POINT)?;
         }
         canvas.line(front.iter().map(|point| at(point)).collect(), theme::FRONT, 1)?;
         for point in &front {
             error_bar(canvas, bar(point), theme::FRONT)?;
-            canvas.marker(Marker::Disc, at(point), 4, theme::FRONT)?;
+            canvas.marker(point.marker(Marker::Disc), at(point), 4, theme::FRONT)?;
         }
         if let Some(point) = points.iter().find(|point| subject.recommends(point.cell)) {
             canvas.ring(at(point), 8, theme::FRONT)?;
@@ -221,6 +225,17 @@ fn scatter(
 }
 
 impl Point<'_> {
+    /// In the key.
+    fn name(&self, subject: &SubjectReport) -> String {
+        let name = shorten(&one_line(&self.cell.result.figures.codec), KEY_LENGTH);
+        if subject.recommends(self.cell) { name + " ★" } else { name }
+    }
+
+    /// A figure that no axis holds points beyond its end.
+    fn marker(&self, usual: Marker) -> Marker {
+        if self.figure.is_finite() { usual } else { Marker::Up }
+    }
+
     fn name_lines(&self, subject: &SubjectReport) -> Vec<String> {
         let mut lines = name_lines(&self.cell.result.figures.codec, LABEL_LENGTH);
         if subject.recommends(self.cell)

@@ -8,10 +8,11 @@ use crate::error::Result;
 use crate::report::figures::{Histogram, PositionBin};
 use crate::report::sweep::{CellReport, SubjectReport};
 use crate::report::table::small;
+use crate::report::text::one_line;
 
 const MOST: usize = theme::SERIES.len();
 /// Of a name in the key.
-const NAME: usize = 48;
+const NAME: usize = 46;
 
 pub fn position(subject: &SubjectReport, limit: f64) -> Result<(Chart, String)> {
     let (cells, of) = front_cells(subject, MOST);
@@ -154,7 +155,8 @@ fn shown(shown: usize, of: usize) -> String {
 }
 
 fn key(cells: &[(usize, &CellReport)]) -> Key {
-    let name = |(_, cell): &(usize, &CellReport)| shorten(&cell.result.figures.codec, NAME);
+    let name =
+        |(_, cell): &(usize, &CellReport)| shorten(&one_line(&cell.result.figures.codec), NAME);
     Key::new(cells.iter().map(name).collect())
 }
 

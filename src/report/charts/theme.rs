@@ -90,7 +90,8 @@ pub fn hex(color: RGBColor) -> String {
 pub fn css() -> String {
     let mut out = String::from(
         ".chart text{font-family:system-ui,-apple-system,\"Segoe UI\",Roboto,\"Noto Sans\",\
-         sans-serif;font-variant-numeric:tabular-nums}\n",
+         sans-serif;font-variant-numeric:tabular-nums}\n\
+         .chart rect{shape-rendering:crispEdges}\n",
     );
     for (color, dashes) in SERIES.iter().zip(DASHES) {
         // Writing to a String cannot fail.
