@@ -110,7 +110,7 @@ def check_limit(page, name):
         seen.add(json.dumps(now["verdicts"]))
         cells = [cell for subject in data["subjects"] for cell in subject["cells"]]
         for cell, words in zip(cells, now["verdicts"], strict=True):
-            check(words.split(",")[0] == expected_verdict(cell, limit), name,
+            check(words.split()[0] == expected_verdict(cell, limit), name,
                   f"limit {limit}: {cell['codec']} is {words}")
         for subject, answer in zip(data["subjects"], now["answers"], strict=True):
             codec = expected_choice(subject, limit)

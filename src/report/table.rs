@@ -139,10 +139,11 @@ pub(super) fn kld_interval(figures: &CodecFigures) -> String {
 
 /// Six characters for a positive figure of any size.
 pub(super) fn small(figure: f64) -> String {
-    if figure == 0.0 || (0.001..10.0).contains(&figure) {
-        format!("{figure:.4}")
-    } else {
-        format!("{figure:.1e}")
+    match figure {
+        0.0 | 0.001..10.0 => format!("{figure:.4}"),
+        10.0..100.0 => format!("{figure:.3}"),
+        100.0..1000.0 => format!("{figure:.2}"),
+        _ => format!("{figure:.1e}"),
     }
 }
 

@@ -25,6 +25,15 @@ const fn number(
     Column { name, meaning, class: "n", cell }
 }
 
+/// The same in every row, and in the caption too.
+const fn setting(
+    name: &'static str,
+    meaning: &'static str,
+    cell: fn(&CellReport, &SubjectReport) -> (String, String),
+) -> Column {
+    Column { name, meaning, class: "n same", cell }
+}
+
 pub const COLUMNS: [Column; 27] = [
     Column {
         name: "codec",
@@ -42,14 +51,22 @@ pub const COLUMNS: [Column; 27] = [
             windows would settle it, if any number would.",
         class: "verdict",
         cell: |cell, subject| {
+            // The script writes the same for another limit.
             let needed = cell.result.windows_needed;
             let (order, class) = match cell.result.verdict {
                 Verdict::Pass => (0, "pass"),
                 Verdict::Inconclusive => (1, "inconclusive"),
                 Verdict::Fail => (2, "fail"),
             };
-            let words = verdict_words(cell.result.verdict, needed, subject.subject.windows);
-            (order.to_string(), format!("<span class=\"{class}\">{words}</span>"))
+            let words = match (cell.result.verdict, needed) {
+                (Verdict::Pass | Verdict::Fail, _) => String::new(),
+                (Verdict::Inconclusive, Some(windows)) => format!("needs {windows} windows"),
+                (Verdict::Inconclusive, None) if subject.subject.windows < 2 => "one window".into(),
+                (Verdict::Inconclusive, None) => "too close".into(),
+            };
+            let html =
+                format!("<span class=\"{class}\">{class}</span> <span class=\"ci\">{words}</span>");
+            (order.to_string(), html)
         },
     },
     number("bits", "Stored bits a cached value, scales included.", |cell, _| {
@@ -144,16 +161,16 @@ pub const COLUMNS: [Column; 27] = [
         "●: no other codec of as few bits or fewer has a smaller mean KLD.",
         |cell, _| mark(cell.on_kld_front),
     ),
-    number("context", "Tokens of a window.", |_, subject| {
+    setting("context", "Tokens of a window.", |_, subject| {
         of(subject.subject.context as f64, |v| format!("{v}"))
     }),
-    number("windows", "Windows evaluated.", |_, subject| {
+    setting("windows", "Windows evaluated.", |_, subject| {
         of(subject.subject.windows as f64, |v| format!("{v}"))
     }),
     Column {
         name: "protocol",
         meaning: "Protocol, beginning-of-sequence token, dtype and device.",
-        class: "name2",
+        class: "name2 same",
         cell: |_, subject| {
             let s = &subject.subject;
             let bos = if s.bos_id.is_some() { "BOS" } else { "no BOS" };
@@ -172,17 +189,6 @@ pub const COLUMNS: [Column; 27] = [
         },
     },
 ];
-
-/// The script says the same for another limit.
-pub fn verdict_words(verdict: Verdict, needed: Option<usize>, windows: usize) -> String {
-    match (verdict, needed) {
-        (Verdict::Pass, _) => "pass".into(),
-        (Verdict::Fail, _) => "fail".into(),
-        (Verdict::Inconclusive, Some(needed)) => format!("inconclusive, needs {needed} windows"),
-        (Verdict::Inconclusive, None) if windows < 2 => "inconclusive, one window".into(),
-        (Verdict::Inconclusive, None) => "inconclusive, too close".into(),
-    }
-}
 
 fn of(value: f64, show: impl Fn(f64) -> String) -> (String, String) {
     let sort = match value {

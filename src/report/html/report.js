@@ -68,12 +68,12 @@
   const verdict = (cell, windows, percent) => {
     const limit = Math.log1p(percent / 100);
     const ends = cell.log_ratio_ci95;
-    if (windows < 2 || !ends) return ["inconclusive", "inconclusive, one window", 1];
-    if (ends[1] <= limit) return ["pass", "pass", 0];
-    if (ends[0] > limit) return ["fail", "fail", 2];
+    if (windows < 2 || !ends) return ["inconclusive", "one window", 1];
+    if (ends[1] <= limit) return ["pass", "", 0];
+    if (ends[0] > limit) return ["fail", "", 2];
     const needed = windowsNeeded(cell, windows, limit);
     const words = needed === null ? "too close" : `needs ${needed} windows`;
-    return ["inconclusive", `inconclusive, ${words}`, 1];
+    return ["inconclusive", words, 1];
   };
 
   const recommend = (cells, limit) => {
@@ -98,7 +98,8 @@
         const place = row.querySelector("td.verdict");
         place.dataset.sort = order;
         place.firstElementChild.className = name;
-        place.firstElementChild.textContent = words;
+        place.firstElementChild.textContent = name;
+        place.lastElementChild.textContent = words;
       }
       const answer = document.querySelector(`.answer[data-subject="${i}"]`);
       const none = subject.windows < 2 ? ["No recommendation", data.one_window] : ["No codec", data.none_within];
