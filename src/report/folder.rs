@@ -143,6 +143,37 @@ mod tests {
         }
     }
 
+    /// Keys of objects at any depth; those of `files_sha256` are file names.
+    fn keys(value: &serde_json::Value, found: &mut std::collections::BTreeSet<String>) {
+        match value {
+            serde_json::Value::Object(fields) => {
+                for (key, value) in fields {
+                    found.insert(key.clone());
+                    if key != "files_sha256" {
+                        keys(value, found);
+                    }
+                }
+            }
+            serde_json::Value::Array(items) => items.iter().for_each(|item| keys(item, found)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn every_key_is_in_the_schema() {
+        let schema = include_str!("SCHEMA.md");
+        let mut found = std::collections::BTreeSet::new();
+        for (_, report) in fixture::all() {
+            keys(&serde_json::to_value(&report).unwrap(), &mut found);
+        }
+        assert!(found.len() > 60, "{found:?}");
+        for key in found {
+            let named =
+                [format!("`{key}`"), format!(".{key}`"), format!("`{key}["), format!("`{key}.")];
+            assert!(named.iter().any(|name| schema.contains(name)), "{key}");
+        }
+    }
+
     #[test]
     fn the_json_is_the_report() {
         for (name, report) in fixture::all() {

@@ -2,7 +2,9 @@
 
 use super::figures::CodecResult;
 use super::sweep::{SubjectReport, SweepReport, UnfinishedCell};
-use super::table::{change_interval, dtype_and_device, kld_interval, short, signed, small};
+use super::table::{
+    change_interval, dtype_and_device, kld_interval, short, signed, small, windows,
+};
 use super::text::{one_line, printable};
 use crate::eval::stats::Verdict;
 use std::fmt::Write;
@@ -34,10 +36,10 @@ fn section(out: &mut String, subject: &SubjectReport, limit: f64) -> std::fmt::R
         write!(out, ", model at {}", code(short(revision)))?;
     }
     let bos = if s.bos_id.is_some() { "with BOS" } else { "no BOS" };
-    let (windows, context, place) = (s.windows, s.context, dtype_and_device(s));
+    let (windows, context, place) = (windows(s.windows), s.context, dtype_and_device(s));
     writeln!(
         out,
-        ", {windows} windows of {context} tokens, {bos}, {place}, baseline perplexity {:.4}.\n",
+        ", {windows} of {context} tokens, {bos}, {place}, baseline perplexity {:.4}.\n",
         subject.baseline.perplexity
     )?;
     match subject.recommended_codec() {
@@ -73,7 +75,7 @@ fn verdict(result: &CodecResult) -> String {
     match (result.verdict, result.windows_needed) {
         (Verdict::Pass, _) => "pass".into(),
         (Verdict::Fail, _) => "fail".into(),
-        (Verdict::Inconclusive, Some(windows)) => format!("inconclusive, {windows} windows"),
+        (Verdict::Inconclusive, Some(windows)) => format!("inconclusive, needs {windows} windows"),
         (Verdict::Inconclusive, None) => "inconclusive".into(),
     }
 }

@@ -82,6 +82,11 @@ pub(super) fn dtype_and_device(subject: &SubjectInfo) -> String {
     lower(&format!("{:?} on {:?}", subject.dtype, subject.device))
 }
 
+/// `1 window`, `20 windows`
+pub(super) fn windows(count: usize) -> String {
+    if count == 1 { "1 window".into() } else { format!("{count} windows") }
+}
+
 /// Twelve characters of a commit or a hash are enough to recognise it.
 pub(super) fn short(hash: &str) -> &str {
     hash.char_indices().nth(12).map_or(hash, |(end, _)| &hash[..end])

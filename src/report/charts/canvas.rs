@@ -278,13 +278,32 @@ impl<'a> Canvas<'a> {
     }
 
     /// What a pointer over a place is told, and the result that this place stands for.
-    pub fn hit(&mut self, (x, y): (i32, i32), title: &str, cell: usize) {
+    pub fn hit(&mut self, at: (i32, i32), title: &str, cell: usize) {
+        self.spot("hit", at, title, cell);
+    }
+
+    /// The same for one of many places of a line.
+    pub fn hit_on_line(&mut self, at: (i32, i32), title: &str, cell: usize) {
+        self.spot("hit on-line", at, title, cell);
+    }
+
+    fn spot(&mut self, class: &str, (x, y): (i32, i32), title: &str, cell: usize) {
         let title = escape(title);
         // Writing to a String cannot fail.
         let _ = writeln!(
             self.extra,
-            "<circle class=\"hit\" data-cell=\"{cell}\" cx=\"{x}\" cy=\"{y}\" r=\"8\" \
+            "<circle class=\"{class}\" data-cell=\"{cell}\" cx=\"{x}\" cy=\"{y}\" r=\"8\" \
              fill-opacity=\"0\"><title>{title}</title></circle>"
+        );
+    }
+
+    /// In the middle of a field.
+    pub fn field_text(&mut self, text: &str, (x, y): (i32, i32)) {
+        let (ink, text) = (theme::hex(theme::INK), escape(text));
+        let _ = writeln!(
+            self.extra,
+            "<text x=\"{x}\" y=\"{y}\" dy=\"0.5ex\" text-anchor=\"middle\" font-family=\"sans-serif\" \
+             font-size=\"{FONT}\" fill=\"{ink}\" pointer-events=\"none\">{text}</text>"
         );
     }
 

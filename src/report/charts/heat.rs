@@ -154,6 +154,15 @@ fn draw_row(
         let title = format!("{}\nlayer {layer}: {figure}", row.codecs.join(", "));
         canvas.field([x(layer), top, x(layer + 1), bottom], color, &title);
     }
+    // Each run of layers without error says so.
+    let mut layer = 0;
+    for run in row.snr.chunk_by(|a, b| a.is_none() == b.is_none()) {
+        let (from, to) = (x(layer), x(layer + run.len()));
+        if run[0].is_none() && to - from > 16 {
+            canvas.field_text("∞", ((from + to) / 2, (top + bottom) / 2));
+        }
+        layer += run.len();
+    }
 }
 
 fn x_axis(canvas: &mut Canvas, [left, top, right]: [i32; 3], layers: usize) -> Result<()> {
@@ -196,7 +205,7 @@ fn legend(canvas: &mut Canvas, steps: Option<&Steps>, exact: bool, top: i32) -> 
         let x = if end > left { end + 8 } else { end };
         canvas.rect([x, y, x + SIZE, y + 14], theme::EXACT)?;
         canvas.frame_rect([x, y, x + SIZE, y + 14], theme::AXIS)?;
-        canvas.text("no error", (x + SIZE + 5, y + 7), Anchor::Left, theme::INK)?;
+        canvas.text("∞, no error", (x + SIZE + 5, y + 7), Anchor::Left, theme::INK)?;
     }
     Ok(())
 }

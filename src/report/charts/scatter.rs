@@ -67,8 +67,9 @@ pub fn perplexity(subject: &SubjectReport, limit: f64) -> Result<(Chart, String)
     )?;
     let caption = format!(
         "Change of perplexity against the untouched cache{}. Joined: no codec of as few bits or \
-         fewer is nearer to zero. Shaded: within ± the limit of {limit} %. ★: recommended.",
-        bars(subject)
+         fewer is nearer to zero. Shaded: within ± the limit of {limit} %.{}",
+        bars(subject),
+        if subject.recommended_codec().is_some() { " ★: recommended." } else { "" }
     );
     Ok((chart, caption))
 }

@@ -1,7 +1,7 @@
 //! Lines: the change along a window, and how KL divergence is distributed over tokens.
 
 use super::axis::{Axis, Scale};
-use super::canvas::{Canvas, Chart, Frame, Marker, draw};
+use super::canvas::{Anchor, Canvas, Chart, Frame, Marker, draw};
 use super::key::Key;
 use super::{front_cells, shorten, theme};
 use crate::error::Result;
@@ -67,7 +67,7 @@ pub fn position(subject: &SubjectReport, limit: f64) -> Result<(Chart, String)> 
                     bin.end - 1,
                     bin.mean
                 );
-                canvas.hit(*at, &title, *index);
+                canvas.hit_on_line(*at, &title, *index);
             }
         }
         draw_key(canvas, &key)
@@ -86,7 +86,7 @@ pub fn distribution(subject: &SubjectReport) -> Result<(Chart, String)> {
         cells.iter().map(|(_, cell)| at_or_above(&cell.result.figures.kld_histogram)).collect();
     let points = || curves.iter().flatten().copied();
     let x: Vec<f64> = points().map(|(kld, _)| kld).collect();
-    let y: Vec<f64> = points().map(|(_, share)| share).chain([1.0]).collect();
+    let y: Vec<f64> = points().map(|(_, share)| share).chain([0.1, 1.0]).collect();
     let frame = Frame {
         x: Axis::log(x),
         y: Axis::log(y),
@@ -101,6 +101,11 @@ pub fn distribution(subject: &SubjectReport) -> Result<(Chart, String)> {
     let key = key(&cells);
     let chart = draw(&label, Frame::UNDER + key.height(), |canvas| {
         canvas.frame("KL divergence over tokens", &frame)?;
+        if curves.iter().all(Vec::is_empty) {
+            let [left, top, right, bottom] = Frame::PLOT;
+            let middle = ((left + right) / 2, (top + bottom) / 2);
+            canvas.text("No token's KLD is above zero", middle, Anchor::Middle, theme::MUTED)?;
+        }
         for (i, ((index, cell), curve)) in cells.iter().zip(&curves).enumerate() {
             let places: Vec<_> = curve.iter().map(|(x, y)| frame.place(*x, *y)).collect();
             line(canvas, i, &places, 4)?;
@@ -111,7 +116,7 @@ pub fn distribution(subject: &SubjectReport) -> Result<(Chart, String)> {
                     100.0 * share,
                     small(*kld)
                 );
-                canvas.hit(*at, &title, *index);
+                canvas.hit_on_line(*at, &title, *index);
             }
         }
         draw_key(canvas, &key)

@@ -17,7 +17,7 @@ pub const FRONT: RGBColor = RGBColor(0x0b, 0x5c, 0xad);
 pub const LIMIT: RGBColor = RGBColor(0xb4, 0x23, 0x18);
 pub const WITHIN: RGBColor = RGBColor(0xea, 0xf5, 0xee);
 /// No error at all, in heat maps.
-pub const EXACT: RGBColor = RGBColor(0xf3, 0xe8, 0xf6);
+pub const EXACT: RGBColor = RGBColor(0xe4, 0xd2, 0xea);
 
 /// Distinguishable under the usual kinds of colour blindness at least in lightness; every
 /// series has a dash pattern and a marker of its own beside it.
@@ -71,7 +71,7 @@ const TWINS: [(RGBColor, RGBColor); 18] = [
     (FRONT, RGBColor(0x6c, 0xb6, 0xff)),
     (LIMIT, RGBColor(0xff, 0x8a, 0x7a)),
     (WITHIN, RGBColor(0x18, 0x2a, 0x20)),
-    (EXACT, RGBColor(0x3a, 0x2b, 0x40)),
+    (EXACT, RGBColor(0x4d, 0x36, 0x57)),
     (SERIES[0], RGBColor(0x5e, 0xb1, 0xff)),
     (SERIES[1], RGBColor(0xff, 0x93, 0x4d)),
     (SERIES[2], RGBColor(0x3f, 0xcb, 0x9d)),

@@ -7,7 +7,7 @@ mod columns;
 
 use super::charts::{self, NamedChart};
 use super::sweep::{CellReport, SubjectReport, SweepReport, UnfinishedCell};
-use super::table::{change_interval, dtype_and_device, kld_interval, signed, small};
+use super::table::{change_interval, dtype_and_device, kld_interval, signed, small, windows};
 use super::text::escape;
 use crate::error::{Error, Result};
 use crate::eval::stats::{Verdict, student_t_quantile};
@@ -176,11 +176,11 @@ fn setting(subject: &SubjectReport) -> String {
         None => "no BOS".into(),
     };
     format!(
-        "Protocol {} · {} windows of {} tokens from number {} on ({} in the text), {} of them \
+        "Protocol {} · {} of {} tokens from number {} on ({} in the text), {} of them \
          compressed, {} targets scored · {bos} · {} · baseline perplexity {:.4} · {}, {} layers, \
          {} heads on {} KV heads of {}",
         s.protocol,
-        s.windows,
+        windows(s.windows),
         s.context,
         s.first_window,
         s.text.windows_available,
@@ -204,11 +204,11 @@ fn table(out: &mut String, index: usize, subject: &SubjectReport) -> std::fmt::R
          are 95 % intervals. <span class=\"wide\">A heading sorts; what a column means is in its \
          tooltip and at the end.</span></p>\n\
          <div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"All cells\">\n\
-         <table data-subject=\"{index}\">\n<caption>Protocol {}, context {}, {} windows, {}, {}\
+         <table data-subject=\"{index}\">\n<caption>Protocol {}, context {}, {}, {}, {}\
          </caption>\n<thead><tr>",
         escape(&s.protocol),
         s.context,
-        s.windows,
+        windows(s.windows),
         if s.bos_id.is_some() { "BOS" } else { "no BOS" },
         dtype_and_device(s)
     )?;
