@@ -38,7 +38,7 @@ pub fn place(
         };
         // Near the point, but rather a step away than over lines.
         let cost = |(nearness, (area, _)): &(usize, (Box4, Placed))| {
-            nearness + 3 * bars.iter().filter(|bar| overlap(area, bar)).count()
+            nearness + 5 * bars.iter().filter(|bar| overlap(area, bar)).count()
         };
         let candidates = candidates(label).into_iter().enumerate();
         let found = candidates.filter(free).min_by_key(cost).map(|(_, candidate)| candidate);

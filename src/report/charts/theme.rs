@@ -91,10 +91,12 @@ pub fn css() -> String {
     let mut out = String::from(
         ".chart text{font-family:system-ui,-apple-system,\"Segoe UI\",Roboto,\"Noto Sans\",\
          sans-serif;font-variant-numeric:tabular-nums}\n\
+         .chart text{paint-order:stroke;stroke-width:3px;stroke-linejoin:round}\n\
          .chart rect{shape-rendering:crispEdges}\n",
     );
+    // A halo, so that labels can be read across lines. Writing to a String cannot fail.
+    let _ = writeln!(out, ".chart text{{stroke:{}}}", hex(GROUND));
     for (color, dashes) in SERIES.iter().zip(DASHES) {
-        // Writing to a String cannot fail.
         let _ = writeln!(
             out,
             ".chart polyline[stroke=\"{}\"]{{stroke-dasharray:{dashes}}}",
@@ -102,6 +104,7 @@ pub fn css() -> String {
         );
     }
     out.push_str("@media screen and (prefers-color-scheme:dark){\n");
+    let _ = writeln!(out, ".chart text{{stroke:{}}}", hex(TWINS[0].1));
     for (light, dark) in TWINS {
         let (light, dark) = (hex(light), hex(dark));
         let _ = writeln!(

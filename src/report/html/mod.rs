@@ -54,13 +54,13 @@ fn page(
     if report.subjects.is_empty() {
         out.push_str("<p class=\"answer\">No cell of this sweep has a result.</p>\n");
     } else {
-        write!(
+        writeln!(
             out,
             "<p class=\"limit\" hidden><label for=\"limit\">Limit on the perplexity change</label> \
              <input id=\"limit\" type=\"number\" step=\"any\" inputmode=\"decimal\" \
              value=\"{limit}\"> % <button type=\"button\" id=\"reset\" hidden>back to {limit} %\
              </button> <span class=\"note\">Answers, verdicts and ★ follow it; the pictures show \
-             {limit} %.</span></p>\n"
+             {limit} %.</span></p>"
         )?;
     }
     out.push_str("</header>\n<main>\n");
@@ -332,7 +332,7 @@ fn provenance(out: &mut String, report: &SweepReport) -> std::fmt::Result {
     }
     out.push_str("</dl>\n<h3>Columns</h3>\n<dl class=\"columns\">\n");
     for column in &COLUMNS {
-        write!(out, "<dt>{}</dt><dd>{}</dd>\n", column.name, escape(column.meaning))?;
+        writeln!(out, "<dt>{}</dt><dd>{}</dd>", column.name, escape(column.meaning))?;
     }
     out.push_str("</dl>\n</section>\n");
     Ok(())
