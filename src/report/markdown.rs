@@ -92,8 +92,7 @@ fn unfinished(cell: &UnfinishedCell) -> String {
 /// HTML is text in it, but a reader that strips tags first would not know: `<` and `>` become
 /// look-alikes.
 fn code(text: &str) -> String {
-    let text: String = one_line(text).chars().map(printable).collect();
-    let text = text.replace('|', "¦").replace('<', "‹").replace('>', "›");
+    let text = one_line(text).replace('|', "¦").replace('<', "‹").replace('>', "›");
     let ticks = "`".repeat(longest_run(&text) + 1);
     let pad = if text.starts_with('`') || text.ends_with('`') { " " } else { "" };
     format!("{ticks}{pad}{text}{pad}{ticks}")

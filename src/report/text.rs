@@ -1,7 +1,7 @@
 //! Strings from outside (names, paths, errors, config text) made fit for a place in a report.
 
-/// For text and double-quoted attributes of HTML and XML. Characters that XML has no way to
-/// write become U+FFFD.
+/// For text and double-quoted attributes of HTML and XML. Control characters, which XML
+/// cannot hold, become U+FFFD.
 pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + text.len() / 8);
     for c in text.chars() {
@@ -17,18 +17,18 @@ pub fn escape(text: &str) -> String {
     out
 }
 
-/// What [`escape`] does to characters that XML cannot hold, without escaping the others.
+/// What [`escape`] does to control characters, without escaping the others.
 pub fn printable(c: char) -> char {
     match c {
         '\t' | '\n' | '\r' => c,
-        '\u{0}'..='\u{1f}' | '\u{7f}' | '\u{fffe}' | '\u{ffff}' => '\u{fffd}',
+        '\u{0}'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{fffe}' | '\u{ffff}' => '\u{fffd}',
         c => c,
     }
 }
 
-/// On one line.
+/// On one line, without what a terminal would take for a command.
 pub fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().map(printable).collect()
 }
 
 /// Display width in an unknown sans-serif font, in pixels: an upper estimate, since fonts differ.
