@@ -7,7 +7,7 @@ use super::{Outcome, output};
 use crate::error::{Error, Result};
 use crate::hub::{Hub, HubOptions};
 use crate::report::sweep::{SweepReport, SweepSource};
-use crate::report::{dry_run_table, folder, sweep_table};
+use crate::report::{dry_run_table, sweep_table};
 use crate::settings::{ConfigFile, RawSettings, Settings};
 use crate::subject::Stages;
 use crate::sweep::{self, Cells, Request, Shard};
@@ -96,20 +96,18 @@ impl SweepArguments {
         let outcome = outcome?;
 
         let report = outcome.cells.report(&[outcome.plan], limit);
-        if request.shard.is_whole() {
-            folder::write(&report, &request.output)?;
+        match request.shard.is_whole() {
+            true => write_and_tell(&report, &request.output, self.json)?,
+            false if self.json => output::print(&output::json(&report)?)?,
+            false => output::print(&format!(
+                "shard {}: {} of {} cells done\n\
+                 kvgauge report {} --output DIR puts it together with the others\n",
+                request.shard,
+                outcome.total - outcome.failed,
+                outcome.total,
+                request.output.display()
+            ))?,
         }
-        let (done, folder) = (outcome.total - outcome.failed, request.output.display());
-        let told = match (self.json, request.shard.is_whole()) {
-            (true, _) => output::json(&report)?,
-            (false, true) => told(&report, &request.output),
-            (false, false) => format!(
-                "shard {}: {done} of {} cells done\n\
-                 kvgauge report {folder} --output DIR puts the shards' folders together\n",
-                request.shard, outcome.total
-            ),
-        };
-        output::print(&told)?;
         match outcome.first_failure {
             Some(error) => Err(error.within(format!(
                 "{} of {} cells failed, the first",
@@ -137,24 +135,23 @@ impl ReportArguments {
             Some(_) => Settings::resolve(flags)?.max_ppl_increase,
             None => common_limit(&plans)?,
         };
-        folder::check(&self.output)?;
+        sweep::check_output(&self.output)?;
         let cells = Cells::read(&self.folders)?;
         for note in cells.notes() {
             TerminalProgress::new().note(&note);
         }
         let report = cells.report(&plans, limit);
-        folder::write(&report, &self.output)?;
-        output::print(&match self.json {
-            true => output::json(&report)?,
-            false => told(&report, &self.output),
-        })?;
+        write_and_tell(&report, &self.output, self.json)?;
         Ok(if self.strict && report.misses_limit() { Outcome::LimitMissed } else { Outcome::Done })
     }
 }
 
-/// The table, and where more is.
-fn told(report: &SweepReport, folder: &Path) -> String {
-    format!("{}\nreport: {}\n", sweep_table::render(report), folder.join("report.html").display())
+fn write_and_tell(report: &SweepReport, folder: &Path, json: bool) -> Result<()> {
+    let page = sweep::write_report(report, folder)?;
+    output::print(&match json {
+        true => output::json(report)?,
+        false => format!("{}\nreport: {}\n", sweep_table::render(report), page.display()),
+    })
 }
 
 fn common_limit(plans: &[sweep::Plan]) -> Result<f64> {

@@ -1,12 +1,191 @@
-//! stub
+//! The files that a sweep leaves behind.
+
 use super::sweep::SweepReport;
+use super::{charts, csv, html, markdown};
 use crate::error::{Error, Result};
-use std::path::Path;
-pub fn check(_: &Path) -> Result<()> {
-    Ok(())
+
+pub struct ReportFile {
+    /// Inside the output folder.
+    pub name: String,
+    pub bytes: Vec<u8>,
 }
-pub fn write(report: &SweepReport, folder: &Path) -> Result<()> {
-    std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, &e))?;
-    let json = serde_json::to_string_pretty(report).unwrap();
-    crate::whole_file::write(&folder.join("results.json"), (json + "\n").as_bytes())
+
+/// All of them. Equal reports give equal bytes.
+pub fn files(report: &SweepReport) -> Result<Vec<ReportFile>> {
+    let mut pictures = Vec::new();
+    for subject in &report.subjects {
+        pictures.push(charts::all(subject, report.max_ppl_increase)?);
+    }
+    let file = |name: &str, bytes: Vec<u8>| ReportFile { name: name.into(), bytes };
+    let mut files = vec![
+        file("report.html", html::render(report, &pictures)?.into_bytes()),
+        file("results.json", json(report)?),
+        file("results.csv", csv::render(report)?.into_bytes()),
+        file("report.md", markdown::render(report).into_bytes()),
+    ];
+    for (subject, charts) in (1..).zip(&pictures) {
+        for chart in charts {
+            let name = match pictures.len() {
+                1 => format!("{}.svg", chart.name),
+                _ => format!("{subject}-{}.svg", chart.name),
+            };
+            files.push(file(&name, chart.chart.standalone().into_bytes()));
+        }
+    }
+    Ok(files)
+}
+
+fn json(report: &SweepReport) -> Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec_pretty(report)
+        .map_err(|e| Error::system(format!("writing the results as JSON: {e}")))?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{self, HOSTILE};
+    use super::*;
+    use roxmltree::Document;
+
+    fn text(file: &ReportFile) -> &str {
+        std::str::from_utf8(&file.bytes).unwrap()
+    }
+
+    /// Set `KVGAUGE_REPORT_DIR` to look at the reports these tests are about.
+    #[test]
+    fn every_report_can_be_written() {
+        let folder = std::env::var_os("KVGAUGE_REPORT_DIR").map(std::path::PathBuf::from);
+        for (name, report) in fixture::all() {
+            let files = files(&report).unwrap();
+            assert_eq!(files.len(), 4 + 6 * report.subjects.len(), "{name}");
+            assert!(files.iter().all(|file| file.bytes.ends_with(b"\n")), "{name}");
+            if let Some(folder) = &folder {
+                let folder = folder.join(name);
+                std::fs::create_dir_all(&folder).unwrap();
+                for file in &files {
+                    std::fs::write(folder.join(&file.name), &file.bytes).unwrap();
+                }
+                let table = super::super::sweep_table::render(&report);
+                std::fs::write(folder.join("stdout.txt"), table).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn equal_reports_give_equal_bytes() {
+        for ((name, a), (_, b)) in fixture::all().iter().zip(&fixture::all()) {
+            for (a, b) in files(a).unwrap().iter().zip(&files(b).unwrap()) {
+                assert!(a.name == b.name && a.bytes == b.bytes, "{name}: {}", a.name);
+            }
+        }
+    }
+
+    #[test]
+    fn pictures_are_well_formed_and_have_a_name() {
+        for (name, report) in fixture::all() {
+            for file in files(&report).unwrap().iter().filter(|f| f.name.ends_with(".svg")) {
+                let document = Document::parse(text(file))
+                    .unwrap_or_else(|e| panic!("{name}: {}: {e}", file.name));
+                let svg = document.root_element();
+                assert_eq!(svg.attribute("role"), Some("img"));
+                assert!(svg.attribute("aria-label").is_some_and(|label| !label.is_empty()));
+                assert!(svg.attribute("width").is_none() && svg.attribute("viewBox").is_some());
+                for attribute in document.descendants().flat_map(|node| node.attributes()) {
+                    let value = attribute.value();
+                    assert!(
+                        attribute.name() == "aria-label"
+                            || !(value.contains("NaN") || value.contains("inf")),
+                        "{name}: {}: {attribute:?}",
+                        file.name
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn names_from_outside_are_never_markup() {
+        for (_, report) in fixture::all() {
+            for file in files(&report).unwrap() {
+                let text = text(&file);
+                match file.name.rsplit_once('.').unwrap().1 {
+                    "svg" | "html" => {
+                        assert!(!text.contains("<script>alert"), "{}", file.name);
+                        assert!(!text.contains("<img"), "{}", file.name);
+                        assert!(!text.contains('\u{1b}'), "{}", file.name);
+                    }
+                    "md" => {
+                        let outside_code = text.split("````").step_by(2);
+                        for part in outside_code {
+                            assert!(!part.contains("<script") && !part.contains("<img"), "{part}");
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+        assert!(HOSTILE.contains("<script>alert") && HOSTILE.contains("<img"));
+    }
+
+    #[test]
+    fn nothing_is_loaded_from_elsewhere() {
+        const NAMESPACE: &str = "http://www.w3.org/2000/svg";
+        for (name, report) in fixture::all() {
+            for file in files(&report).unwrap() {
+                let text = text(&file).replace(NAMESPACE, "");
+                for reference in ["http:", "https:", "//cdn", "@import", "url(", "src="] {
+                    // The hostile names hold one, as text.
+                    let found = text.contains(reference) && name != "hostile";
+                    assert!(!found, "{name}: {}: {reference}", file.name);
+                }
+            }
+        }
+    }
+
+    /// Keys of objects at any depth; those of `files_sha256` are file names.
+    fn keys(value: &serde_json::Value, found: &mut std::collections::BTreeSet<String>) {
+        match value {
+            serde_json::Value::Object(fields) => {
+                for (key, value) in fields {
+                    found.insert(key.clone());
+                    if key != "files_sha256" {
+                        keys(value, found);
+                    }
+                }
+            }
+            serde_json::Value::Array(items) => items.iter().for_each(|item| keys(item, found)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn every_key_is_in_the_schema() {
+        let schema = include_str!("SCHEMA.md");
+        let mut found = std::collections::BTreeSet::new();
+        for (_, report) in fixture::all() {
+            keys(&serde_json::to_value(&report).unwrap(), &mut found);
+        }
+        assert!(found.len() > 60, "{found:?}");
+        for key in found {
+            let named =
+                [format!("`{key}`"), format!(".{key}`"), format!("`{key}["), format!("`{key}.")];
+            assert!(named.iter().any(|name| schema.contains(name)), "{key}");
+        }
+    }
+
+    #[test]
+    fn the_json_is_the_report() {
+        for (name, report) in fixture::all() {
+            let files = files(&report).unwrap();
+            let json: serde_json::Value = serde_json::from_slice(&files[1].bytes).unwrap();
+            assert_eq!(json["schema"], "kvgauge.sweep/1", "{name}");
+            let cells = json["subjects"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|subject| subject["cells"].as_array().unwrap().len());
+            assert_eq!(cells.sum::<usize>(), report.cells().count(), "{name}");
+        }
+    }
 }

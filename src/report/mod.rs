@@ -1,9 +1,18 @@
 //! Results in, bytes out: pure functions.
 
+pub mod charts;
+mod csv;
 pub mod dry_run_table;
 pub mod figures;
-pub mod folder;
+#[cfg(test)]
+pub mod fixture;
+mod folder;
+mod html;
+mod markdown;
 pub mod sweep;
 pub mod sweep_table;
 pub mod table;
+mod text;
 pub mod validation;
+
+pub use folder::{ReportFile, files};

@@ -1,7 +1,4 @@
-//! The result of a sweep as one value: `results.json`, and what every other report is made from.
-//!
-//! Field names are the contract of schema `kvgauge.sweep/1`; README explains each. Nothing in it
-//! depends on when, where or in how many parts the sweep ran: equal sweeps give equal bytes.
+#![doc = include_str!("SCHEMA.md")]
 
 use super::figures::{Baseline, CodecResult, SubjectInfo};
 use serde::{Deserialize, Serialize};
@@ -121,6 +118,11 @@ impl SubjectReport {
     /// For the limit asked for.
     pub fn recommended_codec(&self) -> Option<&str> {
         self.recommended.first()?.codec.as_deref()
+    }
+
+    /// Whether this is the codec recommended for the limit asked for.
+    pub fn recommends(&self, cell: &CellReport) -> bool {
+        self.recommended_codec() == Some(cell.result.figures.codec.as_str())
     }
 }
 

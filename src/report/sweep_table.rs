@@ -1,20 +1,148 @@
-//! stub
-use super::figures::*;
-use super::sweep::SweepReport;
+//! The end of a sweep as text for a terminal.
+
+use super::figures::{CodecFigures, CodecResult};
+use super::sweep::{SubjectReport, SweepReport, UnfinishedCell};
+use super::table::{align, baseline_line, change_interval, signed, small, subject_lines};
+use super::text::one_line;
+use crate::eval::stats::Verdict;
+use std::fmt::Write;
+
+const LEGEND: &str = "bits a value; KLD: mean, nats; top-1: likeliest token unchanged; interval: \
+    95 %, over windows\n* recommended; needs N: inconclusive, N windows would settle it\n";
+
+/// Ends with a newline. At most 110 columns for names of up to 25 characters; no colours, so
+/// that it can be pasted anywhere.
 pub fn render(report: &SweepReport) -> String {
-    let mut s = String::new();
-    for (_, c) in report.cells() {
-        s += &brief(&c.result.figures);
-        s.push('\n');
+    let mut out = String::new();
+    for subject in &report.subjects {
+        // Writing to a String cannot fail.
+        let _ = head(&mut out, report, subject);
+        out.push('\n');
+        out.push_str(&align(&rows(subject)));
+        out.push_str(&recommendation(subject, report.max_ppl_increase));
+        out.push('\n');
     }
-    s
+    if !report.subjects.is_empty() {
+        out.push_str(LEGEND);
+    }
+    for (what, cells) in [("failed", &report.failed), ("missing", &report.missing)] {
+        for cell in cells {
+            out.push_str(&unfinished(what, cell));
+        }
+    }
+    out
 }
-pub fn rows(so_far: &[CodecResult]) -> Vec<String> {
-    so_far.iter().map(|c| format!("{} {}", c.figures.codec, brief(&c.figures))).collect()
+
+fn head(out: &mut String, report: &SweepReport, subject: &SubjectReport) -> std::fmt::Result {
+    let info = &subject.subject;
+    writeln!(out, "kvgauge {}, protocol `{}`", report.kvgauge_version, info.protocol)?;
+    subject_lines(out, info)?;
+    baseline_line(out, &subject.baseline)
 }
+
+fn rows(subject: &SubjectReport) -> Vec<Vec<String>> {
+    let mark = |cell| if subject.recommends(cell) { " *" } else { "" };
+    let rows =
+        subject.cells.iter().map(|cell| row(&cell.result, mark(cell), subject.subject.windows));
+    std::iter::once(TITLE.map(String::from).to_vec()).chain(rows).collect()
+}
+
+const TITLE: [&str; 9] =
+    ["codec", "bits", "ratio", "ppl", "change", "interval", "KLD", "top-1", "verdict"];
+
+fn row(result: &CodecResult, mark: &str, windows: usize) -> Vec<String> {
+    let f = &result.figures;
+    vec![
+        one_line(&f.codec) + mark,
+        format!("{:.2}", f.bits_per_value),
+        format!("{:.2}×", f.compression_ratio),
+        perplexity(f.perplexity),
+        format!("{} %", signed(f.perplexity_change_percent)),
+        change_interval(f),
+        small(f.kld_mean),
+        format!("{:.1} %", 100.0 * f.top1_agreement),
+        verdict(result, windows),
+    ]
+}
+
+/// The same rows, with their title, for codecs that `windows` windows are done of. No line ends.
+pub fn so_far(results: &[CodecResult], windows: usize) -> Vec<String> {
+    let rows = results.iter().map(|result| row(result, "", windows));
+    let rows: Vec<_> = std::iter::once(TITLE.map(String::from).to_vec()).chain(rows).collect();
+    align(&rows).lines().map(str::to_string).collect()
+}
+
+/// A finished cell's figures in half a line.
 pub fn brief(f: &CodecFigures) -> String {
     format!(
-        "{:.2} bits, {:+.2} %, KLD {:.5}",
-        f.bits_per_value, f.perplexity_change_percent, f.kld_mean
+        "{:.2} bits, perplexity {} % ({}), KLD {}",
+        f.bits_per_value,
+        signed(f.perplexity_change_percent),
+        change_interval(f),
+        small(f.kld_mean)
     )
+}
+
+fn perplexity(figure: f64) -> String {
+    if figure < 1e5 { format!("{figure:.3}") } else { format!("{figure:.1e}") }
+}
+
+fn verdict(result: &CodecResult, windows: usize) -> String {
+    match (result.verdict, result.windows_needed) {
+        (Verdict::Pass, _) => "pass".into(),
+        (Verdict::Fail, _) => "fail".into(),
+        (Verdict::Inconclusive, Some(windows)) => format!("needs {windows}"),
+        (Verdict::Inconclusive, None) if windows < 2 => "one window".into(),
+        (Verdict::Inconclusive, None) => "too close".into(),
+    }
+}
+
+fn recommendation(subject: &SubjectReport, limit: f64) -> String {
+    match subject.recommended_codec() {
+        Some(codec) => {
+            format!("\nrecommended within ±{limit} % perplexity: {}\n", one_line(codec))
+        }
+        None if subject.subject.windows < 2 => {
+            "\nnothing to recommend: one window has no interval\n".into()
+        }
+        None => format!("\nno codec is within ±{limit} % perplexity, interval included\n"),
+    }
+}
+
+fn unfinished(what: &str, cell: &UnfinishedCell) -> String {
+    let context = cell.context.map_or(String::new(), |context| format!(", context {context}"));
+    let error = match &cell.error {
+        Some(error) => format!(": {}", one_line(error)),
+        None => String::new(),
+    };
+    let place = one_line(&format!("{} on {}, {}{context}", cell.codec, cell.model, cell.text));
+    format!("{what}: {place}{error}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture;
+    use super::*;
+
+    fn rendered(name: &str) -> String {
+        render(&fixture::all().into_iter().find(|(found, _)| *found == name).unwrap().1)
+    }
+
+    #[test]
+    fn fits_a_terminal() {
+        let text = rendered("failed-and-missing");
+        let longest = text
+            .lines()
+            .filter(|line| !line.starts_with("failed") && !line.starts_with("missing"))
+            .map(|line| line.chars().count());
+        assert!(longest.max().unwrap() <= 110, "{text}");
+        assert!(text.contains("\nfailed: int4-g99999999 on HuggingFaceTB"), "{text}");
+        assert!(text.contains("\nmissing: int5-g64 on"), "{text}");
+        assert_eq!(text.matches(" * ").count(), 1, "{text}");
+    }
+
+    #[test]
+    fn one_window_recommends_nothing() {
+        assert!(rendered("one-window").contains("one window has no interval"));
+    }
 }

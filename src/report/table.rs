@@ -1,6 +1,6 @@
 //! The result as text for a terminal: a head, one row a codec, the verdicts.
 
-use super::figures::CodecResult;
+use super::figures::{Baseline, CodecFigures, CodecResult, SubjectInfo};
 use super::validation::Validation;
 use crate::eval::stats::Verdict;
 use std::fmt::Write;
@@ -26,33 +26,8 @@ pub fn render(result: &Validation) -> String {
 }
 
 fn head(out: &mut String, r: &Validation) -> std::fmt::Result {
-    let m = &r.subject.model;
     writeln!(out, "kvgauge {}, protocol `{}`", r.kvgauge_version, r.subject.protocol)?;
-    write!(out, "model     {}", m.provenance.source)?;
-    if let Some(commit) = &m.provenance.revision {
-        write!(out, " at {}", &commit[..commit.len().min(12)])?;
-    }
-    writeln!(
-        out,
-        "\n          {}, {} layers, {} heads on {} KV heads of {}, {}",
-        m.architecture,
-        m.layers,
-        m.heads,
-        m.kv_heads,
-        m.head_dim,
-        lower(&format!("{:?} on {:?}", r.config.dtype, r.config.device)),
-    )?;
-    let bos = if r.subject.bos_id.is_some() { "with BOS" } else { "no BOS" };
-    writeln!(out, "text      {} ({} tokens)", r.subject.text.source, r.subject.text.tokens)?;
-    writeln!(
-        out,
-        "windows   {} of {} × {} tokens, {bos}: {} compressed, {} scored in each",
-        r.subject.windows,
-        r.subject.text.windows_available,
-        r.subject.context,
-        r.subject.prefix,
-        r.subject.scored_tokens / r.subject.windows,
-    )?;
+    subject_lines(out, &r.subject)?;
     if let Some(check) = &r.cross_check {
         writeln!(
             out,
@@ -66,7 +41,55 @@ fn head(out: &mut String, r: &Validation) -> std::fmt::Result {
         "time      {:.1} s, of which {:.1} s loading, {:.2} s codecs",
         t.total, t.load, t.codec
     )?;
-    writeln!(out, "baseline  perplexity {:.4}", r.baseline.perplexity)
+    baseline_line(out, &r.baseline)
+}
+
+pub(super) fn baseline_line(out: &mut String, baseline: &Baseline) -> std::fmt::Result {
+    writeln!(out, "baseline  perplexity {:.4}", baseline.perplexity)
+}
+
+/// Model, text and windows.
+pub(super) fn subject_lines(out: &mut String, subject: &SubjectInfo) -> std::fmt::Result {
+    let m = &subject.model;
+    write!(out, "model     {}", m.provenance.source)?;
+    if let Some(commit) = &m.provenance.revision {
+        write!(out, " at {}", short(commit))?;
+    }
+    writeln!(
+        out,
+        "\n          {}, {} layers, {} heads on {} KV heads of {}, {}",
+        m.architecture,
+        m.layers,
+        m.heads,
+        m.kv_heads,
+        m.head_dim,
+        dtype_and_device(subject),
+    )?;
+    let bos = if subject.bos_id.is_some() { "with BOS" } else { "no BOS" };
+    writeln!(out, "text      {} ({} tokens)", subject.text.source, subject.text.tokens)?;
+    writeln!(
+        out,
+        "windows   {} of {} × {} tokens, {bos}: {} compressed, {} scored in each",
+        subject.windows,
+        subject.text.windows_available,
+        subject.context,
+        subject.prefix,
+        subject.scored_tokens / subject.windows.max(1),
+    )
+}
+
+pub(super) fn dtype_and_device(subject: &SubjectInfo) -> String {
+    lower(&format!("{:?} on {:?}", subject.dtype, subject.device))
+}
+
+/// `1 window`, `20 windows`
+pub(super) fn windows(count: usize) -> String {
+    if count == 1 { "1 window".into() } else { format!("{count} windows") }
+}
+
+/// Twelve characters of a commit or a hash are enough to recognise it.
+pub(super) fn short(hash: &str) -> &str {
+    hash.char_indices().nth(12).map_or(hash, |(end, _)| &hash[..end])
 }
 
 fn lower(text: &str) -> String {
@@ -90,14 +113,6 @@ fn rows(r: &Validation) -> Vec<Vec<String>> {
     ];
     let mut rows = vec![title.map(String::from).to_vec()];
     for c in &r.codecs {
-        let interval = |ends: Option<[f64; 2]>| match ends {
-            Some([low, high]) => format!("{} … {}", signed(low), signed(high)),
-            None => "one window".into(),
-        };
-        let kld_interval = c
-            .figures
-            .kld_mean_ci95
-            .map_or("one window".into(), |[low, high]| format!("{} … {}", small(low), small(high)));
         let snr = |snr: Option<f64>| snr.map_or("∞".into(), |db| format!("{db:.1}"));
         rows.push(vec![
             c.figures.codec.clone(),
@@ -105,9 +120,9 @@ fn rows(r: &Validation) -> Vec<Vec<String>> {
             format!("{:.2}×", c.figures.compression_ratio),
             format!("{:.3}", c.figures.perplexity),
             format!("{} %", signed(c.figures.perplexity_change_percent)),
-            interval(c.figures.perplexity_change_percent_ci95),
+            change_interval(&c.figures),
             small(c.figures.kld_mean),
-            kld_interval,
+            kld_interval(&c.figures),
             small(c.figures.kld_p99),
             format!("{:.1} %", 100.0 * c.figures.top1_agreement),
             snr(c.figures.key.snr_db),
@@ -117,24 +132,38 @@ fn rows(r: &Validation) -> Vec<Vec<String>> {
     rows
 }
 
+pub(super) fn change_interval(figures: &CodecFigures) -> String {
+    let ends = figures.perplexity_change_percent_ci95;
+    ends.map_or("one window".into(), |[low, high]| format!("{} … {}", signed(low), signed(high)))
+}
+
+pub(super) fn kld_interval(figures: &CodecFigures) -> String {
+    let ends = figures.kld_mean_ci95;
+    ends.map_or("one window".into(), |[low, high]| format!("{} … {}", small(low), small(high)))
+}
+
 /// Six characters for a positive figure of any size.
-fn small(figure: f64) -> String {
-    if figure == 0.0 || (0.001..10.0).contains(&figure) {
-        format!("{figure:.4}")
-    } else {
-        format!("{figure:.1e}")
+pub(super) fn small(figure: f64) -> String {
+    match figure {
+        0.0 | 0.001..10.0 => format!("{figure:.4}"),
+        10.0..100.0 => format!("{figure:.3}"),
+        100.0..1000.0 => format!("{figure:.2}"),
+        _ => format!("{figure:.1e}"),
     }
 }
 
 /// With its sign, in five characters up to ±99.9; what rounds to zero is never `-0.00`.
-fn signed(percent: f64) -> String {
+pub(super) fn signed(percent: f64) -> String {
+    if percent.is_infinite() {
+        return if percent > 0.0 { "+∞".into() } else { "-∞".into() };
+    }
     let decimals = if percent.abs() < 9.995 { 2 } else { 1 };
     let text = format!("{percent:+.decimals$}");
     if text == "-0.00" { "+0.00".into() } else { text }
 }
 
 /// First column to the left, the others to the right, two spaces between.
-pub fn align(rows: &[Vec<String>]) -> String {
+pub(super) fn align(rows: &[Vec<String>]) -> String {
     let columns = rows.first().map_or(0, Vec::len);
     let width =
         |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);

@@ -15,14 +15,16 @@ use super::record::{
 };
 use super::shard::Shard;
 use crate::error::{Error, Result};
-use crate::report::figures;
 use crate::report::sweep::{SubjectReport, SweepReport, SweepSource, UnfinishedCell};
+use crate::report::{self, figures};
 use crate::whole_file::{self, Existing, NewFile};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
+/// Where a reader begins.
+const PAGE: &str = "report.html";
 /// Files of the report that are there whatever the sweep.
-const REPORTS: [&str; 4] = ["report.html", "results.json", "results.csv", "report.md"];
+const REPORTS: [&str; 4] = [PAGE, "results.json", "results.csv", "report.md"];
 
 /// A folder that a sweep, or a shard of one, writes to.
 pub struct Folder {
@@ -35,11 +37,7 @@ pub struct Folder {
 impl Folder {
     /// Makes the folder if need be, and finds out at once whether all files can be written.
     pub fn create(path: &Path, shard: Shard) -> Result<Self> {
-        std::fs::create_dir_all(path).map_err(|e| cannot_write(Error::io(path, &e), path))?;
-        for name in REPORTS {
-            let writable = NewFile::create(&path.join(name), Existing::Replace);
-            writable.map_err(|e| cannot_write(e, path))?;
-        }
+        check_output(path)?;
         let open = |stem| {
             let name = path.join(shard.file(stem, "jsonl"));
             Log::open(&name).map_err(|e| e.within("--output"))
@@ -73,10 +71,25 @@ impl Folder {
     }
 }
 
-fn cannot_write(error: Error, path: &Path) -> Error {
-    error
-        .within(format!("--output {}", path.display()))
-        .hint("name a folder that can be written to")
+/// Makes the folder if need be, and finds out whether a report can be written into it.
+pub fn check_output(path: &Path) -> Result<()> {
+    let refuse = |e: Error| {
+        e.within(format!("--output {}", path.display()))
+            .hint("name a folder that can be written to")
+    };
+    std::fs::create_dir_all(path).map_err(|e| refuse(Error::io(path, &e)))?;
+    for name in REPORTS {
+        NewFile::create(&path.join(name), Existing::Replace).map_err(refuse)?;
+    }
+    Ok(())
+}
+
+/// Writes the report, each file whole or not at all, and returns the path of the page.
+pub fn write_report(report: &SweepReport, path: &Path) -> Result<PathBuf> {
+    for file in report::files(report)? {
+        whole_file::write(&path.join(file.name), &file.bytes)?;
+    }
+    Ok(path.join(PAGE))
 }
 
 /// Finished and failed cells of one folder or several.

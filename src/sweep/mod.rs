@@ -13,7 +13,7 @@ mod record;
 mod shard;
 
 pub use estimate::{CellEstimate, DryRun, SubjectEstimate, dry_run};
-pub use folder::{Cells, read_plans};
+pub use folder::{Cells, check_output, read_plans, write_report};
 pub use record::{CellFailure, CellName, CellOutcome, CellRecord, CellResult, Plan, PlannedCell};
 pub use shard::Shard;
 

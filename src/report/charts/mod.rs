@@ -1,0 +1,83 @@
+//! The pictures of a sweep, one SVG each.
+//!
+//! Figures that a scale cannot hold are drawn at its end, never left out: a KL divergence of zero
+//! has a line of its own under a logarithmic axis, an infinite SNR a colour of its own.
+
+mod axis;
+mod canvas;
+mod heat;
+mod key;
+mod labels;
+mod scatter;
+mod series;
+pub mod theme;
+
+pub use canvas::Chart;
+
+use super::sweep::{CellReport, SubjectReport};
+use super::text::one_line;
+use crate::error::Result;
+
+/// Name within a subject's pictures, and the picture.
+pub struct NamedChart {
+    pub name: &'static str,
+    /// What to see in it, one sentence or two.
+    pub caption: String,
+    pub chart: Chart,
+}
+
+/// `limit`: the highest accepted perplexity increase, percent.
+pub fn all(subject: &SubjectReport, limit: f64) -> Result<Vec<NamedChart>> {
+    let named = |name, (chart, caption): (Chart, String)| NamedChart { name, caption, chart };
+    Ok(vec![
+        named("perplexity", scatter::perplexity(subject, limit)?),
+        named("kld", scatter::kld(subject)?),
+        named("position", series::position(subject, limit)?),
+        named("kld-distribution", series::distribution(subject)?),
+        named("snr-key", heat::snr(subject, heat::Side::Key)?),
+        named("snr-value", heat::snr(subject, heat::Side::Value)?),
+    ])
+}
+
+/// The codec's name as it stands in labels: one line, or one each for keys and values.
+fn name_lines(name: &str, longest: usize) -> Vec<String> {
+    let name = one_line(name);
+    match name.split_once("/v:") {
+        Some((key, value)) if name.chars().count() > longest => {
+            vec![shorten(key, longest), shorten(&format!("v:{value}"), longest)]
+        }
+        _ => vec![shorten(&name, longest * 3 / 2)],
+    }
+}
+
+/// Cut in the middle where it is longer than `most` characters.
+fn shorten(name: &str, most: usize) -> String {
+    let length = name.chars().count();
+    if length <= most {
+        return name.into();
+    }
+    let (head, tail) = (most / 2, most - most / 2 - 1);
+    let head: String = name.chars().take(head).collect();
+    let tail: String = name.chars().skip(length - tail).collect();
+    format!("{head}…{tail}")
+}
+
+/// On either front, by size; at most `most`, spread over the sizes, the recommended one among
+/// them. With it how many there are.
+fn front_cells(subject: &SubjectReport, most: usize) -> (Vec<(usize, &CellReport)>, usize) {
+    let on_front = |(_, cell): &(usize, &CellReport)| cell.on_perplexity_front || cell.on_kld_front;
+    let mut cells: Vec<_> = subject.cells.iter().enumerate().filter(on_front).collect();
+    let bits = |cell: &CellReport| cell.result.figures.bits_per_value;
+    cells.sort_by(|(_, a), (_, b)| bits(a).total_cmp(&bits(b)));
+    let all = cells.len();
+    if all <= most {
+        return (cells, all);
+    }
+    let mut kept: Vec<usize> = (0..most).map(|i| i * (all - 1) / (most - 1)).collect();
+    let recommended = cells.iter().position(|(_, cell)| subject.recommends(cell));
+    if let Some(at) = recommended.filter(|at| !kept.contains(at)) {
+        let nearest = (1..most - 1).min_by_key(|i| kept[*i].abs_diff(at)).unwrap_or(0);
+        kept[nearest] = at;
+    }
+    (kept.into_iter().map(|i| cells[i]).collect(), all)
+}

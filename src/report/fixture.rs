@@ -1,0 +1,351 @@
+//! Reports made up for tests and for looking at: figures that a sweep could have found, and
+//! figures that it hardly would.
+
+use super::figures::{
+    Baseline, CodecFigures, Histogram, LayerResult, ModelInfo, PositionBin, SubjectInfo, TextInfo,
+};
+use super::sweep::{SCHEMA, SubjectReport, SweepReport, SweepSource, UnfinishedCell};
+use crate::codec::Distortion;
+use crate::eval::stats::{Estimate, positive_ci95};
+use crate::model::source::Provenance;
+use crate::settings::{DeviceKind, FloatType};
+use std::collections::BTreeMap;
+
+pub const HOSTILE: &str =
+    "<script>alert(1)</script>\"><img src=x onerror='alert(2)'>&amp;|`\u{1b}[31m\n</svg>";
+const TARGETS: usize = 255;
+
+/// What figures are made from.
+#[derive(Debug, Clone)]
+pub struct Shape {
+    pub codec: String,
+    pub bits: f64,
+    /// Mean change of the NLL, nats a token, and its deviation between windows.
+    pub log_ratio: [f64; 2],
+    pub kld: f64,
+    /// dB, of keys and of values; `None`: no error.
+    pub snr: [Option<f64>; 2],
+}
+
+pub fn shape(codec: &str, bits: f64, change: [f64; 2], kld: f64, snr: [f64; 2]) -> Shape {
+    Shape { codec: codec.into(), bits, log_ratio: change, kld, snr: snr.map(Some) }
+}
+
+/// xorshift64*, in −1…1.
+fn noise(seed: u64) -> impl FnMut() -> f64 {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    move || {
+        state ^= state >> 12;
+        state ^= state << 25;
+        state ^= state >> 27;
+        (state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11) as f64 / (1u64 << 52) as f64 - 1.0
+    }
+}
+
+pub fn subject_info(model: &str, windows: usize, layers: usize) -> SubjectInfo {
+    SubjectInfo {
+        protocol: "prefix".into(),
+        model: ModelInfo {
+            provenance: Provenance {
+                source: model.into(),
+                revision: Some("fe8a4ea1ffedaf415f4da2f062534de366a451e6".into()),
+                files_sha256: BTreeMap::from([("config.json".into(), "1b6c".repeat(16))]),
+            },
+            architecture: "LlamaForCausalLM".into(),
+            layers,
+            heads: 9,
+            kv_heads: 3,
+            head_dim: 64,
+            vocab_size: 49152,
+            max_position_embeddings: 2048,
+        },
+        text: TextInfo {
+            source: "wiki.test.raw".into(),
+            sha256: "173c".repeat(16),
+            bytes: 1_290_590,
+            tokens: 303_415,
+            windows_available: 592,
+        },
+        context: 512,
+        prefix: 256,
+        first_window: 0,
+        windows,
+        scored_tokens: windows * TARGETS,
+        bos_id: None,
+        dtype: FloatType::F32,
+        device: DeviceKind::Cpu,
+    }
+}
+
+pub fn subject(model: &str, windows: usize, layers: usize, shapes: &[Shape]) -> SubjectReport {
+    let info = subject_info(model, windows, layers);
+    let mut random = noise(7);
+    let nll: Vec<f64> = (0..windows).map(|_| TARGETS as f64 * (3.35 + 0.2 * random())).collect();
+    let mean = nll.iter().sum::<f64>() / info.scored_tokens as f64;
+    let baseline = Baseline { perplexity: mean.exp(), nll_per_window: nll };
+    let limit = 1.0;
+    let cells = shapes
+        .iter()
+        .zip(1..)
+        .map(|(shape, seed)| {
+            let figures = figures(shape, seed, &info, &baseline);
+            let id = format!("{:016x}", seed * 0x9e37_79b9_7f4a_7c15u64 % 0xffff_ffff_ffff);
+            (id, figures.judge(&info, &baseline, limit))
+        })
+        .collect();
+    SubjectReport::new(info, baseline, cells, limit)
+}
+
+fn figures(shape: &Shape, seed: u64, info: &SubjectInfo, baseline: &Baseline) -> CodecFigures {
+    let mut random = noise(seed);
+    let [mean, deviation] = shape.log_ratio;
+    let change: Vec<f64> = (0..info.windows).map(|_| mean + 1.7 * deviation * random()).collect();
+    let kld: Vec<f64> = (0..info.windows).map(|_| shape.kld * (0.5 * random()).exp()).collect();
+    let change_of = Estimate::of(&change);
+    let percent = |log_ratio: f64| 100.0 * log_ratio.exp_m1();
+    let kld_mean = Estimate::of(&kld).mean;
+    let top1 = 1.0 / (1.0 + 3.5 * kld_mean.sqrt());
+    let perplexity = baseline.perplexity * change_of.mean.exp();
+    let per_token = 2.0 * (info.model.layers * info.model.kv_heads * info.model.head_dim) as f64;
+    let distortion = |snr: Option<f64>| Distortion {
+        rmse: Some(snr.map_or(0.0, |snr| 10f64.powf(-snr / 20.0))),
+        snr_db: snr,
+        cosine: Some(snr.map_or(1.0, |snr| 1.0 - 0.5 * 10f64.powf(-snr / 10.0).min(3.0))),
+    };
+    let mut layer_noise = noise(3);
+    let layers = (0..info.model.layers)
+        .map(|layer| {
+            let lift = 4.0 * (layer as f64 * 0.7).sin() + layer_noise();
+            LayerResult {
+                layer,
+                key: distortion(shape.snr[0].map(|snr| snr + lift)),
+                value: distortion(shape.snr[1].map(|snr| snr - 0.5 * lift)),
+            }
+        })
+        .collect();
+    CodecFigures {
+        codec: shape.codec.clone(),
+        bits_per_value: shape.bits,
+        compression_ratio: 16.0 / shape.bits,
+        cache_bytes_per_token_f16: per_token * 2.0,
+        cache_bytes_per_token: per_token * shape.bits / 8.0,
+        perplexity,
+        perplexity_change: perplexity - baseline.perplexity,
+        perplexity_change_percent: percent(change_of.mean),
+        perplexity_change_percent_ci95: change_of.ci95().map(|ends| ends.map(percent)),
+        mean_log_ratio: change_of.mean,
+        mean_log_ratio_ci95: change_of.ci95(),
+        kld_mean,
+        kld_mean_ci95: positive_ci95(&kld),
+        kld_p50: 0.3 * kld_mean,
+        kld_p90: 2.2 * kld_mean,
+        kld_p99: 7.5 * kld_mean,
+        kld_p999: 21.0 * kld_mean,
+        kld_max: 40.0 * kld_mean,
+        top1_agreement: top1,
+        top1_agreement_ci95: change_of
+            .ci95()
+            .map(|_| [(top1 - 0.012).max(0.0), (top1 + 0.012).min(1.0)]),
+        rms_delta_p: 0.3 * (1.0 - top1),
+        nll_per_window: baseline
+            .nll_per_window
+            .iter()
+            .zip(&change)
+            .map(|(base, change)| base + TARGETS as f64 * change)
+            .collect(),
+        kld_per_window: kld,
+        nll_change_by_position: (0..16)
+            .map(|bin| {
+                let at = mean * (1.4 - 0.05 * f64::from(bin)) + 0.4 * deviation * random();
+                let half = change_of.ci95().map(|[low, high]| high - low);
+                PositionBin {
+                    start: info.prefix + 1 + bin as usize * TARGETS / 16,
+                    end: info.prefix + 1 + (bin as usize + 1) * TARGETS / 16,
+                    mean: at,
+                    ci95: half.map(|half| [at - half, at + half]),
+                }
+            })
+            .collect(),
+        kld_histogram: histogram(kld_mean, info.scored_tokens),
+        key: distortion(shape.snr[0]),
+        value: distortion(shape.snr[1]),
+        layers,
+    }
+}
+
+/// About log-normal.
+fn histogram(mean: f64, tokens: usize) -> Histogram {
+    let edges: Vec<f64> = std::iter::once(0.0)
+        .chain((-40..=8).map(|step| 10f64.powf(f64::from(step) / 4.0)))
+        .collect();
+    if mean == 0.0 {
+        let mut counts = vec![0; edges.len()];
+        counts[0] = tokens as u64;
+        return Histogram { edges, counts };
+    }
+    let (middle, width) = ((0.3 * mean).ln(), 1.6);
+    let below = |edge: f64| {
+        (tokens as f64 / (1.0 + (-1.7 * (edge.ln() - middle) / width).exp())).round() as u64
+    };
+    let ends = edges[1..].iter().map(|edge| below(*edge)).chain([tokens as u64]);
+    let starts = edges.iter().map(|edge| if *edge == 0.0 { 0 } else { below(*edge) });
+    let counts = starts.zip(ends).map(|(from, to)| to - from).collect();
+    Histogram { edges, counts }
+}
+
+pub fn report(subjects: Vec<SubjectReport>) -> SweepReport {
+    SweepReport {
+        schema: SCHEMA,
+        kvgauge_version: env!("CARGO_PKG_VERSION"),
+        sweeps: vec![SweepSource {
+            command: "kvgauge sweep configs/smollm2.toml --output out".into(),
+            config_path: "configs/smollm2.toml".into(),
+            config:
+                "model = \"HuggingFaceTB/SmolLM2-135M\"\ntext = \"wiki.test.raw\"\ncontext = 512\n\
+                     windows = 20\ncodec = [\"int4-g32\", \"int4-g64\"]\n"
+                    .into(),
+        }],
+        max_ppl_increase: 1.0,
+        subjects,
+        failed: vec![],
+        missing: vec![],
+    }
+}
+
+fn usual_shapes() -> Vec<Shape> {
+    vec![
+        shape("f16", 16.0, [1e-7, 3e-6], 7.5e-8, [73.8, 73.7]),
+        shape("int8-g64", 8.25, [1e-4, 4e-4], 4e-5, [40.0, 43.0]),
+        shape("int4-g16", 5.0, [0.003, 0.008], 0.0099, [18.5, 21.1]),
+        shape("int4-g32", 4.5, [0.0088, 0.009], 0.0121, [16.3, 19.6]),
+        shape("int4-g64", 4.25, [0.038, 0.02], 0.025, [14.0, 18.4]),
+        shape("int4-g128", 4.125, [0.031, 0.02], 0.0679, [13.1, 16.9]),
+        shape("k:int4-g64/v:f16", 10.125, [0.03, 0.018], 0.0207, [14.0, 73.7]),
+        shape("k:f16/v:int4-g64", 10.125, [0.007, 0.006], 0.004, [73.8, 18.4]),
+        shape("int3-g64", 3.25, [0.31, 0.09], 0.31, [7.2, 11.6]),
+        shape("int2-g64", 2.25, [3.1, 0.4], 3.4, [-0.8, 3.9]),
+    ]
+}
+
+/// Every codec of a grid, some with long names.
+fn many_shapes(count: usize) -> Vec<Shape> {
+    let mut random = noise(11);
+    let mut shapes = Vec::new();
+    for bits in [2u32, 3, 4, 5, 6, 8] {
+        for group in [16u32, 32, 64, 128] {
+            for kind in ["", "-asym", "-asym-had", "k"] {
+                let size = f64::from(bits) + 16.0 / f64::from(group);
+                let damage = 3.0
+                    * (-1.55 * (size - 2.0)).exp()
+                    * (f64::from(group) / 64.0).powf(0.3)
+                    * (0.5 * random()).exp();
+                let snr = 6.02 * f64::from(bits) - 9.0 + 2.0 * random();
+                let name = match kind {
+                    "k" => format!("k:int{bits}-g{group}-asym-had/v:int{bits}-g64-mid-sink4"),
+                    kind => format!("int{bits}-g{group}{kind}"),
+                };
+                let size = size + if kind.contains("asym") { 16.0 / f64::from(group) } else { 0.0 };
+                let change = [damage * (1.0 + 0.3 * random()), 0.4 * damage + 1e-5];
+                shapes.push(shape(&name, size, change, damage, [snr, snr + 4.0]));
+            }
+        }
+    }
+    let step = shapes.len() as f64 / count as f64;
+    (0..count).map(|i| shapes[(i as f64 * step) as usize].clone()).collect()
+}
+
+fn unfinished(codec: &str, error: Option<&str>) -> UnfinishedCell {
+    UnfinishedCell {
+        model: "HuggingFaceTB/SmolLM2-135M".into(),
+        text: "wiki.test.raw".into(),
+        context: error.map(|_| 512),
+        codec: codec.into(),
+        error: error.map(String::from),
+        hint: error.map(|_| "use a group of at most 49152 values".into()),
+    }
+}
+
+/// Name of the fixture and the report.
+pub fn all() -> Vec<(&'static str, SweepReport)> {
+    let model = "HuggingFaceTB/SmolLM2-135M";
+    let usual = || report(vec![subject(model, 20, 30, &usual_shapes())]);
+    let one = report(vec![subject(model, 20, 30, &usual_shapes()[3..4])]);
+
+    let mut many = report(vec![
+        subject(model, 10, 30, &many_shapes(40)),
+        subject("TinyLlama/TinyLlama-1.1B-Chat-v1.0", 10, 80, &many_shapes(20)),
+    ]);
+    many.sweeps.push(SweepSource {
+        command: "kvgauge sweep configs/tinyllama.toml --output out --resume".into(),
+        config_path: "configs/tinyllama.toml".into(),
+        config: "model = \"TinyLlama/TinyLlama-1.1B-Chat-v1.0\"\n".into(),
+    });
+    let sixty = report(vec![subject(model, 20, 80, &many_shapes(60))]);
+
+    let mut broken = usual();
+    broken.failed.push(unfinished(
+        "int4-g99999999",
+        Some("int4-g99999999: the group is larger than a layer's keys: expected at most 49152, found 99999999"),
+    ));
+    broken.missing = vec![unfinished("int5-g64", None), unfinished("int6-g64", None)];
+    let mut nothing = report(vec![]);
+    nothing.failed.push(unfinished("int4-g64", Some("model.safetensors: no such file or folder")));
+
+    let one_window = report(vec![subject(model, 1, 2, &usual_shapes())]);
+
+    let mut exact = usual_shapes();
+    exact.truncate(4);
+    exact[0] = Shape { snr: [None, None], kld: 0.0, log_ratio: [0.0, 0.0], ..exact[0].clone() };
+    exact[1].snr[0] = None;
+    let infinite = report(vec![subject(model, 20, 30, &exact)]);
+    let only_exact = report(vec![subject(model, 5, 2, &exact[..1])]);
+
+    let extreme = report(vec![subject(
+        model,
+        8,
+        12,
+        &[
+            shape("int2-g8", 3.0, [-2.3, 0.3], 50.0, [-40.0, -3.0]),
+            shape("int2-g256", 2.0625, [9.21, 0.9], 12.0, [-90.0, 0.0]),
+            shape("int4-g64", 4.25, [1e-13, 1e-14], 1e-12, [120.0, 180.0]),
+            Shape { snr: [None, None], ..shape("f16", 16.0, [0.0, 0.0], 0.0, [0.0, 0.0]) },
+            shape("int8-g64", 8.25, [800.0, 1.0], 1e-5, [40.0, 40.0]),
+        ],
+    )]);
+
+    let mut named = usual_shapes();
+    named.truncate(6);
+    named[2].codec = "k:int4-g128-asym-had/v:int4-g64-mid-sink4".into();
+    named[3].codec = HOSTILE.into();
+    let mut hostile = report(vec![subject(HOSTILE, 20, 4, &named)]);
+    hostile.subjects[0].subject.text.source = HOSTILE.into();
+    hostile.subjects[0].subject.model.architecture = HOSTILE.into();
+    hostile.subjects[0].subject.model.provenance.revision = Some(HOSTILE.into());
+    hostile.subjects[0].subject.model.provenance.files_sha256 =
+        BTreeMap::from([(HOSTILE.into(), HOSTILE.into())]);
+    hostile.sweeps[0] = SweepSource {
+        command: HOSTILE.into(),
+        config_path: HOSTILE.into(),
+        config: format!("{HOSTILE}\n```\n</pre>{HOSTILE}"),
+    };
+    hostile.failed.push(UnfinishedCell {
+        model: HOSTILE.into(),
+        text: HOSTILE.into(),
+        hint: Some(HOSTILE.into()),
+        ..unfinished(HOSTILE, Some(HOSTILE))
+    });
+
+    vec![
+        ("usual", usual()),
+        ("one-cell", one),
+        ("two-subjects", many),
+        ("sixty-cells", sixty),
+        ("failed-and-missing", broken),
+        ("nothing-finished", nothing),
+        ("one-window", one_window),
+        ("infinite-snr", infinite),
+        ("only-exact", only_exact),
+        ("extreme", extreme),
+        ("hostile", hostile),
+    ]
+}

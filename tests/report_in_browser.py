@@ -1,0 +1,216 @@
+"""Opens reports in a browser and checks that they work and look as they should.
+
+    python3 -m venv venv && venv/bin/pip install playwright
+    KVGAUGE_REPORT_DIR=/tmp/reports cargo test --release --lib every_report_can_be_written
+    venv/bin/python tests/report_in_browser.py --shots /tmp/shots /tmp/reports/*/report.html
+
+Run by hand, with a Chromium of the system (`--browser`, /usr/bin/chromium unless said). Each file
+is opened at 1280 and 375 pixels, light and dark, and as for a printer. Fails on a message in the
+console, a request for anything but the file, a page wider than its window, text cut off or too
+small in a picture, a heading that does not sort, and a limit whose verdicts or recommendation are
+not those of the rule; at the limit of the sweep they must be the ones already in the page.
+Pictures of it all go to the folder `--shots`.
+"""
+
+import argparse
+import json
+import math
+import pathlib
+import sys
+
+from playwright.sync_api import sync_playwright
+
+VIEWS = [(width, theme) for width in (1280, 375) for theme in ("light", "dark")]
+NARROWEST = 360
+# A4 landscape less its margins, at 96 pixels an inch.
+PRINTED = 1039
+SMALLEST_TEXT = 10
+
+failures = []
+
+
+def check(ok, name, message):
+    if not ok:
+        failures.append(f"{name}: {message}")
+
+
+def sort_keys(page, table, column):
+    return page.evaluate(
+        """([table, column]) => [...document.querySelectorAll("table[data-subject]")[table]
+            .tBodies[0].rows].map((row) => row.cells[column].dataset.sort)""",
+        [table, column],
+    )
+
+
+def check_sorting(page, name):
+    tables = page.locator("table[data-subject]")
+    for t in range(tables.count()):
+        heads = tables.nth(t).locator("thead th")
+        for c in range(heads.count()):
+            head, button = heads.nth(c), heads.nth(c).locator("button")
+            before = sort_keys(page, t, c)
+            for direction in ("ascending", "descending"):
+                # One with a click, one from the keyboard.
+                if direction == "ascending":
+                    button.evaluate("button => button.click()")
+                else:
+                    button.focus()
+                    page.keyboard.press("Enter")
+                check(head.get_attribute("aria-sort") == direction, name, f"column {c}: aria-sort")
+                keys = sort_keys(page, t, c)
+                present = [key for key in keys if key != ""]
+                check(keys[len(present):] == [""] * (len(keys) - len(present)), name,
+                      f"column {c}: missing figures are not last")
+                if "name" in (head.get_attribute("class") or ""):
+                    continue
+                numbers = [float(key) for key in present]
+                expected = sorted(numbers, reverse=direction == "descending")
+                check(numbers == expected, name, f"column {c}: not {direction}: {numbers}")
+            button.evaluate("button => button.click()")
+            check(sort_keys(page, t, c) == before, name, f"column {c}: order asked for is lost")
+
+
+def shown(page):
+    return page.evaluate(
+        """() => ({
+            answers: [...document.querySelectorAll(".answer")].map((p) => p.textContent),
+            verdicts: [...document.querySelectorAll("td.verdict")].map((td) => td.textContent),
+            chosen: [...document.querySelectorAll("tr.chosen")].map((tr) => tr.rowIndex),
+        })"""
+    )
+
+
+def expected_choice(subject, limit):
+    def within(cell):
+        ends = cell["change_ci95"]
+        return (cell["ratio"] > 1 and ends and None not in ends
+                and ends[1] <= limit and ends[0] >= -abs(limit))
+
+    fit = [cell for cell in subject["cells"] if within(cell)]
+    return min(fit, key=lambda cell: (cell["bits"], cell["kld"]))["codec"] if fit else None
+
+
+def expected_verdict(cell, limit):
+    ends, limit = cell["log_ratio_ci95"], math.log1p(limit / 100)
+    if not ends:
+        return "inconclusive"
+    return "pass" if ends[1] <= limit else "fail" if ends[0] > limit else "inconclusive"
+
+
+def check_limit(page, name):
+    field = page.locator("#limit")
+    if field.count() == 0:
+        return
+    data = json.loads(page.locator("#data").text_content())
+    static = shown(page)
+    seen = set()
+    for limit in (0.01, 0.3, 2.5, 50, 1e9):
+        field.fill(f"{limit:.10g}" if limit < 1e9 else "1000000000")
+        now = shown(page)
+        seen.add(json.dumps(now["verdicts"]))
+        cells = [cell for subject in data["subjects"] for cell in subject["cells"]]
+        for cell, words in zip(cells, now["verdicts"], strict=True):
+            check(words.split()[0] == expected_verdict(cell, limit), name,
+                  f"limit {limit}: {cell['codec']} is {words}")
+        for subject, answer in zip(data["subjects"], now["answers"], strict=True):
+            codec = expected_choice(subject, limit)
+            check((codec or "No ") in answer, name, f"limit {limit}: {codec} not in {answer}")
+    several = any(s["windows"] > 1 and len(s["cells"]) > 1 for s in data["subjects"])
+    check(len(seen) > 1 or not several, name, "no limit changes a verdict")
+    page.locator("#reset").click()
+    check(shown(page) == static, name, f"at the sweep's limit: {shown(page)} is not {static}")
+
+
+def check_layout(page, name, width):
+    over = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    check(over <= 0, name, f"{over} pixels wider than the window")
+    problems = page.evaluate(
+        """(smallest) => [...document.querySelectorAll("svg.chart")].flatMap((svg) => {
+            const box = svg.getBoundingClientRect();
+            const label = svg.getAttribute("aria-label").slice(0, 40);
+            return [...svg.querySelectorAll("text")].flatMap((text) => {
+                const t = text.getBoundingClientRect();
+                const size = parseFloat(getComputedStyle(text).fontSize) * box.width / svg.viewBox.baseVal.width;
+                const out = [];
+                if (t.left < box.left - 1 || t.right > box.right + 1 || t.top < box.top - 1 || t.bottom > box.bottom + 1)
+                    out.push(`${label}: cut: ${text.textContent.trim()}`);
+                if (size < smallest - 0.05) out.push(`${label}: ${size.toFixed(1)} px: ${text.textContent.trim()}`);
+                return out;
+            });
+        })""",
+        SMALLEST_TEXT,
+    )
+    for problem in problems:
+        check(False, name, f"at {width}: {problem}")
+
+
+def check_overlaps(page, name):
+    overlaps = page.evaluate(
+        """() => [...document.querySelectorAll("svg.chart")].flatMap((svg) => {
+            const texts = [...svg.querySelectorAll("text")].map((t) => [t.textContent.trim(), t.getBoundingClientRect()]);
+            const out = [];
+            texts.forEach(([a, x], i) => texts.slice(i + 1).forEach(([b, y]) => {
+                const wide = Math.min(x.right, y.right) - Math.max(x.left, y.left);
+                const tall = Math.min(x.bottom, y.bottom) - Math.max(x.top, y.top);
+                if (wide > 1 && tall > 4) out.push(`${a} over ${b} in ${svg.getAttribute("aria-label").slice(0, 40)}`);
+            }));
+            return out;
+        })"""
+    )
+    for overlap in overlaps:
+        check(False, name, overlap)
+
+
+def look_at(browser, path, shots):
+    name = path.parent.name
+    url = path.resolve().as_uri()
+    for width, theme in VIEWS:
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme)
+        page = context.new_page()
+        page.on("console", lambda m: check(False, name, f"console: {m.text}"))
+        page.on("pageerror", lambda e: check(False, name, f"error: {e}"))
+        page.on("dialog", lambda d: (check(False, name, "a dialog"), d.dismiss()))
+        page.on("request", lambda r: check(r.url == url, name, f"request: {r.url[:80]}"))
+        page.goto(url)
+        check_layout(page, name, width)
+        if shots:
+            page.screenshot(path=shots / f"{name}-{width}-{theme}.png", full_page=True)
+        if (width, theme) == VIEWS[0]:
+            check_overlaps(page, name)
+            check_sorting(page, name)
+            check_limit(page, name)
+            page.set_viewport_size({"width": NARROWEST, "height": 800})
+            over = page.evaluate("document.documentElement.scrollWidth") - NARROWEST
+            check(over <= 0, name, f"{over} pixels wider than {NARROWEST}")
+            page.set_viewport_size({"width": PRINTED, "height": 718})
+            page.emulate_media(media="print", color_scheme="dark")
+            check_layout(page, name, PRINTED)
+            ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+            check(ground == "rgb(255, 255, 255)", name, f"printed on {ground}")
+            if shots:
+                page.screenshot(path=shots / f"{name}-print.png", full_page=True)
+                page.pdf(path=shots / f"{name}.pdf", prefer_css_page_size=True)
+        context.close()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("reports", nargs="+", type=pathlib.Path)
+    parser.add_argument("--shots", type=pathlib.Path)
+    parser.add_argument("--browser", default="/usr/bin/chromium")
+    args = parser.parse_args()
+    if args.shots:
+        args.shots.mkdir(parents=True, exist_ok=True)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=args.browser, args=["--no-sandbox"])
+        for path in args.reports:
+            look_at(browser, path, args.shots)
+        browser.close()
+    for failure in failures:
+        print(failure)
+    print(f"{len(args.reports)} reports, {len(failures)} failures")
+    sys.exit(bool(failures))
+
+
+if __name__ == "__main__":
+    main()
