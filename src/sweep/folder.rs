@@ -4,11 +4,13 @@
 //! |---|---|
 //! | `plan.json` | what was asked for ([`Plan`]) |
 //! | `cells.jsonl` | one line a finished cell ([`CellRecord`]), appended and synced |
+//! | `timings.json` | where the last run's seconds went ([`Timings`]) |
 //! | `windows.jsonl` | one line a window ([`WindowRecord`]) of cells still running; gone when all are done |
 //!
 //! A shard's files are `plan-2-of-3.json` and so on, so that shards may share a folder. Reading
 //! takes all of them together.
 
+use super::Timings;
 use super::log::{self, Log};
 use super::record::{
     CellFailure, CellName, CellOutcome, CellRecord, CellResult, Plan, PlannedCell, WindowRecord,
@@ -18,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::report::sweep::{SubjectReport, SweepReport, SweepSource, UnfinishedCell};
 use crate::report::{self, figures};
 use crate::whole_file::{self, Existing, NewFile};
+use serde::Serialize;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
@@ -46,9 +49,17 @@ impl Folder {
     }
 
     pub fn write_plan(&self, plan: &Plan) -> Result<()> {
+        self.write("plan", plan)
+    }
+
+    pub fn write_timings(&self, timings: &Timings) -> Result<()> {
+        self.write("timings", timings)
+    }
+
+    fn write(&self, stem: &str, value: &impl Serialize) -> Result<()> {
         let json =
-            serde_json::to_string_pretty(plan).map_err(|e| Error::system(format!("JSON: {e}")))?;
-        let path = self.path.join(self.shard.file("plan", "json"));
+            serde_json::to_string_pretty(value).map_err(|e| Error::system(format!("JSON: {e}")))?;
+        let path = self.path.join(self.shard.file(stem, "json"));
         whole_file::write(&path, (json + "\n").as_bytes())
     }
 

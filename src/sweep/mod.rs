@@ -68,7 +68,6 @@ pub struct Outcome {
     /// How many of them failed, and the first error.
     pub failed: usize,
     pub first_failure: Option<Error>,
-    pub timings: Timings,
 }
 
 /// Seconds of this run, by stage; kept apart from results, which are the same in every run.
@@ -151,13 +150,14 @@ pub fn run(request: &Request, hub: &Hub, progress: &mut dyn Progress) -> Result<
     }
 
     let Sweep { folder, cells, plan, failed, first_failure, mut timings, .. } = sweep;
+    timings.total = start.elapsed().as_secs_f64();
+    timings.peak_rss_bytes = platform::peak_rss_bytes();
+    folder.write_timings(&timings)?;
     // Failed cells are tried again some day: their windows stay.
     if failed == 0 {
         folder.forget_windows()?;
     }
-    timings.total = start.elapsed().as_secs_f64();
-    timings.peak_rss_bytes = platform::peak_rss_bytes();
-    Ok(Outcome { plan, cells, total, failed, first_failure, timings })
+    Ok(Outcome { plan, cells, total, failed, first_failure })
 }
 
 /// A subject with cells of this shard, before its weights are fetched.
