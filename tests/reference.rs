@@ -185,6 +185,49 @@ fn scores(witness: &Witness, reference: &Value) {
     }
 }
 
+/// The same figures by way of a sweep, in its results.
+#[test]
+fn a_sweep_has_the_reference_figures() {
+    let Some(Witness { shared, .. }) = witness() else { return };
+    let reference = &json(shared.join("reference/smollm2_wikitext2.json"))["results"];
+    let folder = tempfile::TempDir::new().unwrap();
+    let gguf = std::env::var_os("KVGAUGE_SMOLLM2").unwrap();
+    let config = format!(
+        "model = {gguf:?}\ntext = {:?}\ncontext = 512\nwindows = 5\nbos = 'never'\n[grid]\ngroup = [32, 64]\n",
+        shared.join("data/wiki.test.raw")
+    );
+    let path = folder.path().join("sweep.toml");
+    std::fs::write(&path, config).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kvgauge"));
+    command.arg("sweep").arg(&path).arg("--output").arg(folder.path()).arg("--json");
+    let output = command.stderr(Stdio::null()).output().unwrap();
+    assert!(output.status.success());
+    let results: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let subject = &results["subjects"][0];
+    let sum = |value: &Value| floats(value).iter().sum::<f64>();
+    let baseline = sum(&reference["baseline"]["nll_sum_per_window"]);
+    let found = sum(&subject["baseline"]["nll_per_window"]);
+    assert_within("baseline NLL of a sweep", found, baseline, 1e-5 * baseline);
+    let cells = subject["cells"].as_array().unwrap();
+    assert_eq!(cells.len(), 2);
+    for (cell, theirs) in cells.iter().zip(["int4_sym_g32", "int4_sym_g64"]) {
+        let number = |key: &str| reference[theirs][key].as_f64().unwrap();
+        let figure = |pointer: &str| cell.pointer(pointer).unwrap().as_f64().unwrap();
+        let nll = sum(&reference[theirs]["nll_sum_per_window"]);
+        assert_within(theirs, sum(&cell["nll_per_window"]), nll, 1e-4 * nll);
+        let change = 100.0 * ((nll - baseline) / (5.0 * 255.0)).exp_m1();
+        assert_within(theirs, figure("/perplexity_change_percent"), change, 0.01);
+        assert_within(theirs, figure("/kld_mean"), number("kld_mean"), 3e-3 * number("kld_mean"));
+        assert_within(theirs, figure("/key/snr_db"), number("key_snr_db"), 1e-3);
+        assert_within(theirs, figure("/value/snr_db"), number("value_snr_db"), 1e-3);
+        println!(
+            "{theirs} of a sweep: perplexity {:+.4} % (reference {change:+.4}), KLD {:.6}",
+            figure("/perplexity_change_percent"),
+            figure("/kld_mean")
+        );
+    }
+}
+
 /// The same figures by way of files: the cache extracted as F32, then `kv-compress`.
 #[test]
 fn extracted_files_have_the_reference_distortion() {

@@ -88,6 +88,9 @@ pub fn check_output(path: &Path) -> Result<()> {
         e.within(format!("--output {}", path.display()))
             .hint("name a folder that can be written to")
     };
+    if path.exists() && !path.is_dir() {
+        return Err(refuse(Error::input("expected a folder, found something else")));
+    }
     std::fs::create_dir_all(path).map_err(|e| refuse(Error::io(path, &e)))?;
     for name in REPORTS {
         NewFile::create(&path.join(name), Existing::Replace).map_err(refuse)?;

@@ -1,0 +1,345 @@
+//! `kvgauge sweep` and `kvgauge report` as users run them: the same results whole, in shards and
+//! after any number of kills; nothing done twice, nothing torn trusted; a failed cell is not the
+//! others' failure.
+
+#[allow(dead_code)]
+#[path = "common/cli.rs"]
+mod cli;
+
+use cli::{Answer, ModelFolder, kvgauge, run, run_command, validate};
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// Two contexts, ten cells, about a second.
+const CONFIG: &str = r#"
+model = "builtin"
+context = [96, 128]
+windows = 6
+codec = ["f16", "k:int4-g64/v:f16"]
+[grid]
+group = [16, 64, 256]
+"#;
+
+struct Sweep {
+    folder: TempDir,
+    config: PathBuf,
+}
+
+impl Sweep {
+    fn new(config: &str) -> Self {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("sweep.toml");
+        fs::write(&path, config).unwrap();
+        Self { folder, config: path }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn command(&self, output: &str, flags: &[&str]) -> std::process::Command {
+        let mut command = kvgauge();
+        command.arg("sweep").arg(&self.config).arg("--output").arg(self.path(output)).args(flags);
+        command
+    }
+
+    fn run(&self, output: &str, flags: &[&str]) -> Answer {
+        run_command(self.command(output, flags))
+    }
+
+    /// Runs to the end, and gives the bytes of `results.json`.
+    fn results(&self, output: &str, flags: &[&str]) -> Vec<u8> {
+        let answer = self.run(output, flags);
+        assert_eq!(answer.status, Some(0), "{}", answer.stderr);
+        self.read(output, "results.json")
+    }
+
+    fn report(&self, folders: &[&str], output: &str, flags: &[&str]) -> Answer {
+        let mut command = kvgauge();
+        command.arg("report").args(folders.iter().map(|folder| self.path(folder)));
+        command.arg("--output").arg(self.path(output)).args(flags);
+        run_command(command)
+    }
+
+    fn read(&self, output: &str, file: &str) -> Vec<u8> {
+        fs::read(self.path(output).join(file)).unwrap()
+    }
+
+    fn lines(&self, output: &str) -> usize {
+        self.read(output, "cells.jsonl").split(|byte| *byte == b'\n').count() - 1
+    }
+
+    fn json(&self, output: &str) -> Value {
+        serde_json::from_slice(&self.read(output, "results.json")).unwrap()
+    }
+}
+
+/// All finished cells.
+fn cells(results: &Value) -> Vec<&Value> {
+    let subjects = results["subjects"].as_array().unwrap();
+    subjects.iter().flat_map(|subject| subject["cells"].as_array().unwrap()).collect()
+}
+
+#[test]
+fn shards_put_together_are_the_whole() {
+    let sweep = Sweep::new(CONFIG);
+    let whole = sweep.results("whole", &[]);
+    for index in 1..=3 {
+        let shard = format!("{index}/3");
+        let answer = sweep.run(&format!("apart-{index}"), &["--shard", &shard, "--threads", "1"]);
+        assert!(answer.stdout.starts_with(&format!("shard {shard}: ")), "{}", answer.stdout);
+        assert_eq!(sweep.run("together", &["--shard", &shard]).status, Some(0));
+    }
+    for (folders, output) in [
+        (&["apart-1", "apart-2", "apart-3"][..], "from-apart"),
+        (&["apart-3", "apart-1", "apart-2"], "from-any-order"),
+        (&["together"], "from-together"),
+        (&["whole", "together"], "from-both"),
+    ] {
+        assert_eq!(sweep.report(folders, output, &[]).status, Some(0));
+        for file in ["results.json", "results.csv", "report.md", "report.html"] {
+            let (ours, theirs) = (sweep.read(output, file), sweep.read("whole", file));
+            assert!(ours == theirs, "{output}/{file}");
+        }
+    }
+    assert_eq!(whole, sweep.read("from-apart", "results.json"));
+    // A shard alone: the rest is missing, and said to be.
+    sweep.report(&["apart-2"], "part", &[]).succeeds();
+    let part = sweep.json("part");
+    let missing = part["missing"].as_array().unwrap().len();
+    assert_eq!((cells(&part).len(), missing), (3, 7));
+    // A whole sweep in the shards' folder has nothing left to do.
+    assert_eq!(sweep.results("together", &[]), whole);
+}
+
+#[test]
+fn a_killed_sweep_goes_on_where_it_stopped() {
+    let sweep = Sweep::new(&CONFIG.replace("windows = 6", "windows = 30"));
+    let clock = Instant::now();
+    let whole = sweep.results("whole", &[]);
+    let took = clock.elapsed();
+    let mut cut_off = 0;
+    for moment in 0..10 {
+        let mut child = sweep.command("killed", &[]);
+        let mut child = child.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(20) + took * moment / 14);
+        child.kill().unwrap();
+        cut_off += usize::from(!child.wait().unwrap().success());
+    }
+    assert!(cut_off >= 3, "the sweep was cut off {cut_off} times only");
+    assert_eq!(sweep.results("killed", &[]), whole);
+    assert_eq!(sweep.lines("killed"), 10, "each cell once");
+    let left: Vec<_> = fs::read_dir(sweep.path("killed"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.starts_with('.') || name.starts_with("windows"))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn nothing_is_done_twice_and_nothing_torn_is_trusted() {
+    let sweep = Sweep::new(CONFIG);
+    let whole = sweep.results("out", &[]);
+    let log = sweep.path("out").join("cells.jsonl");
+    let lines = fs::read_to_string(&log).unwrap();
+    let again = sweep.run("out", &[]);
+    assert!(again.stderr.contains("10 cells are there already"), "{}", again.stderr);
+    assert_eq!(fs::read_to_string(&log).unwrap(), lines);
+
+    // Torn in the last line, changed in the third, foreign at the end.
+    let mut damaged: Vec<String> = lines.lines().map(str::to_string).collect();
+    damaged[2] = damaged[2].replacen("\"kld_mean\":", "\"kld_mean\":1", 1);
+    let half = damaged[9].len() / 2;
+    damaged[9].truncate(half);
+    fs::write(&log, damaged.join("\n")).unwrap();
+    let again = sweep.run("out", &[]);
+    assert!(again.stderr.contains("2 lines are torn"), "{}", again.stderr);
+    assert!(again.stderr.contains("8 cells are there already"), "{}", again.stderr);
+    assert_eq!(sweep.read("out", "results.json"), whole);
+
+    // One more codec is two more cells.
+    fs::write(&sweep.config, CONFIG.replace("[16, 64,", "[16, 32, 64,")).unwrap();
+    let more = sweep.run("out", &[]);
+    assert!(more.stderr.contains("10 cells are there already"), "{}", more.stderr);
+    let (before, after): (Value, Value) =
+        (serde_json::from_slice(&whole).unwrap(), sweep.json("out"));
+    assert_eq!(cells(&after).len(), 12);
+    let codec = |cell: &Value, name: &str| cell["codec"] == name;
+    for name in ["f16", "int4-g16", "int4-g256"] {
+        let find = |results: &Value| {
+            let found = cells(results).into_iter().find(|cell| codec(cell, name)).cloned();
+            (found.as_ref().unwrap()["id"].clone(), found.unwrap()["kld_mean"].clone())
+        };
+        assert_eq!(find(&before), find(&after));
+    }
+}
+
+/// A cell is what `validate` says of the same model, text, context and codec, key by key.
+#[test]
+fn a_cell_is_what_validate_says() {
+    let sweep = Sweep::new(CONFIG);
+    sweep.results("out", &[]);
+    let results = sweep.json("out");
+    for (subject, context) in results["subjects"].as_array().unwrap().iter().zip(["96", "128"]) {
+        for cell in subject["cells"].as_array().unwrap() {
+            let codec = cell["codec"].as_str().unwrap();
+            let flags = ["--model", "builtin", "--context", context, "--windows", "6", "--json"];
+            let alone = validate(&[&flags[..], &["--codec", codec]].concat()).succeeds().json();
+            for (key, value) in alone["codecs"][0].as_object().unwrap() {
+                assert_eq!(cell[key], *value, "{codec}: {key}");
+            }
+            for key in ["baseline", "model", "text", "scored_tokens", "prefix", "windows"] {
+                assert_eq!(subject[key], alone[key], "{key}");
+            }
+        }
+    }
+}
+
+/// NaN in the weights of one model: its cells fail, the others do not.
+#[test]
+fn a_failed_cell_is_recorded_and_the_rest_go_on() {
+    let broken = ModelFolder::new();
+    broken.edit_tensor("model.norm.weight", |tensor| {
+        tensor.bytes[..2].copy_from_slice(&half::f16::NAN.to_le_bytes())
+    });
+    let model = broken.folder.path().to_str().unwrap();
+    let sweep = Sweep::new(&format!(
+        "model = ['{model}', 'builtin']\ntext = 'builtin'\ncontext = 64\nwindows = 2\n\
+         codec = ['f16', 'int4-g32']"
+    ));
+    for attempt in 1..=2 {
+        let answer = sweep.run("out", &[]);
+        assert_eq!(answer.status, Some(2), "{}", answer.stderr);
+        let error = answer.stderr.lines().find(|line| line.starts_with("error: ")).unwrap();
+        assert!(error.contains("2 of 4 cells failed") && error.contains("NaN"), "{error}");
+        assert!(answer.stderr.lines().any(|line| line.starts_with("hint: ")));
+        let results = sweep.json("out");
+        assert_eq!((cells(&results).len(), results["failed"].as_array().unwrap().len()), (2, 2));
+        let failed = &results["failed"][1];
+        assert_eq!(
+            (failed["model"].as_str(), failed["codec"].as_str()),
+            (Some(model), Some("int4-g32"))
+        );
+        assert!(failed["error"].as_str().unwrap().contains("NaN"), "{failed}");
+        // What failed is tried again; what is done is not.
+        assert_eq!(sweep.lines("out"), 2 + 2 * attempt);
+        let page = String::from_utf8(sweep.read("out", "report.html")).unwrap();
+        assert!(page.contains("Failed cells"));
+    }
+    // Once the model is mended, so are its cells.
+    fs::copy("data/builtin/model.safetensors", broken.path("model.safetensors")).unwrap();
+    assert_eq!(sweep.run("out", &[]).status, Some(0));
+    let results = sweep.json("out");
+    assert_eq!((cells(&results).len(), results["failed"].as_array().unwrap().len()), (2, 0));
+}
+
+#[test]
+fn an_output_that_cannot_be_written_is_found_at_once() {
+    let sweep = Sweep::new(CONFIG);
+    fs::write(sweep.path("file"), "").unwrap();
+    sweep.run("file", &[]).is_refused(&["--output", "file"]);
+    fs::create_dir_all(sweep.path("out/report.html")).unwrap();
+    sweep.run("out", &[]).is_refused(&["--output", "report.html"]);
+    if cfg!(target_os = "linux") {
+        let config = sweep.config.to_str().unwrap();
+        let answer = run(&["sweep", config, "--output", "/proc/kvgauge"]);
+        assert!(matches!(answer.status, Some(2 | 3)), "{}", answer.stderr);
+        assert!(answer.stderr.contains("--output /proc/kvgauge"), "{}", answer.stderr);
+    }
+    assert!(!sweep.path("file").is_dir());
+}
+
+#[test]
+fn one_folder_has_one_writer() {
+    let sweep = Sweep::new(CONFIG);
+    fs::create_dir(sweep.path("out")).unwrap();
+    let log = fs::File::create(sweep.path("out").join("cells.jsonl")).unwrap();
+    log.lock().unwrap();
+    sweep.run("out", &[]).is_refused(&["cells.jsonl", "another sweep"]);
+    assert_eq!(sweep.run("out", &["--shard", "1/2"]).status, Some(0));
+}
+
+#[test]
+fn a_dry_run_tells_bits_as_they_turn_out_and_writes_nothing() {
+    let sweep = Sweep::new(CONFIG);
+    let told = sweep.run("out", &["--dry-run", "--json"]).succeeds().json();
+    assert!(!sweep.path("out").exists());
+    sweep.results("out", &[]);
+    let results = sweep.json("out");
+    let planned: Vec<&Value> = told["subjects"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|subject| subject["cells"].as_array().unwrap())
+        .collect();
+    assert_eq!(planned.len(), 10);
+    for (planned, cell) in planned.iter().zip(cells(&results)) {
+        assert_eq!(planned["codec"], cell["codec"]);
+        assert_eq!(planned["bits_per_value"], cell["bits_per_value"]);
+    }
+    for figure in ["seconds", "memory_bytes"] {
+        assert!(told[figure].as_f64().unwrap() > 0.0);
+    }
+    let text = sweep.run("out", &["--dry-run"]).succeeds().stdout;
+    assert!(text.contains("10 cells") && text.contains("int4-g256"), "{text}");
+}
+
+#[test]
+fn a_report_can_be_made_again_for_another_limit() {
+    let sweep = Sweep::new(CONFIG);
+    sweep.results("out", &[]);
+    let verdicts = |folder: &str| -> Vec<String> {
+        let results = sweep.json(folder);
+        cells(&results).iter().map(|cell| cell["verdict"].to_string()).collect()
+    };
+    let strict = ["--max-ppl-increase", "-50", "--strict", "--json"];
+    let answer = sweep.report(&["out"], "never", &strict).ends_with_result(1).json();
+    assert_eq!(answer["max_ppl_increase"], -50.0);
+    assert!(verdicts("never").iter().all(|verdict| verdict == "\"fail\""));
+    sweep.report(&["out"], "always", &["--max-ppl-increase", "50", "--strict"]).succeeds();
+    assert!(verdicts("always").iter().all(|verdict| verdict == "\"pass\""));
+
+    // Two sweeps with limits of their own have none in common.
+    fs::write(&sweep.config, format!("max_ppl_increase = 3{CONFIG}")).unwrap();
+    sweep.results("other", &[]);
+    sweep.report(&["out", "other"], "both", &[]).is_refused(&["different limits", "1 and 3"]);
+    sweep.report(&["out", "other"], "both", &["--max-ppl-increase", "2"]).succeeds();
+    assert_eq!(sweep.json("both")["sweeps"].as_array().unwrap().len(), 2);
+    assert_eq!(cells(&sweep.json("both")).len(), 10, "the same cells, once");
+}
+
+#[test]
+fn a_folder_without_a_sweep_is_refused() {
+    let sweep = Sweep::new(CONFIG);
+    sweep.report(&["nowhere"], "out", &[]).is_refused(&["nowhere"]);
+    fs::create_dir(sweep.path("empty")).unwrap();
+    sweep.report(&["empty"], "out", &[]).is_refused(&["empty", "plan.json"]);
+    for bytes in ["", "{}", "\0\0", "[1]", "{\"schema\":\"kvgauge.sweep-plan/9\"}"] {
+        fs::write(sweep.path("empty").join("plan.json"), bytes).unwrap();
+        sweep.report(&["empty"], "out", &[]).is_refused(&["plan.json"]);
+    }
+    assert!(!sweep.path("out").exists());
+}
+
+/// What is printed, and where the rest is.
+#[test]
+fn the_table_is_on_stdout_and_progress_is_not() {
+    let sweep = Sweep::new(CONFIG);
+    let answer = sweep.run("out", &[]);
+    assert_eq!(answer.stdout.matches("int4-g64").count(), 2 + 2, "{}", answer.stdout);
+    assert!(answer.stdout.trim_end().ends_with("report.html"), "{}", answer.stdout);
+    assert_eq!(answer.stderr.lines().count(), 10, "{}", answer.stderr);
+    let json = sweep.run("out", &["--json"]).json();
+    assert_eq!(json, sweep.json("out"));
+    assert_eq!(json["schema"], "kvgauge.sweep/1");
+    // Without --output, beside the reader: under the config's name.
+    let mut command = kvgauge();
+    command.current_dir(sweep.folder.path()).args(["sweep", "sweep.toml", "--context", "96"]);
+    assert_eq!(run_command(command).status, Some(0));
+    assert!(Path::new(&sweep.path("results/sweep/report.md")).is_file());
+}
