@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::eval::{StageTimings, prefix};
 use crate::hub::Hub;
 use crate::model::{Llama, ModelConfig, RandomWeights};
-use crate::settings::{FloatType, Settings};
+use crate::settings::Settings;
 use crate::subject::{Stages, Subject};
 use serde::Serialize;
 
@@ -95,13 +95,14 @@ fn estimate(settings: &Settings, subject: &Subject, codecs: &[Codec]) -> Result<
         context: subject.context,
         windows: subject.windows.len(),
         shared_seconds: windows * (layers * stages.prefill.as_secs_f64() + pass + scoring),
-        memory_bytes: memory(config, settings.dtype, subject, codecs.len()),
+        memory_bytes: memory(&model, config, subject, codecs.len()),
         cells,
     })
 }
 
 /// Weights, caches, and the largest activations and logits that are there at one time, bytes.
-fn memory(config: &ModelConfig, dtype: FloatType, subject: &Subject, codecs: usize) -> u64 {
+/// Pages of mapped files come on top, which the system takes back when it needs them.
+fn memory(model: &Llama, config: &ModelConfig, subject: &Subject, codecs: usize) -> u64 {
     let ModelConfig { hidden_size, intermediate_size, vocab_size, layers, .. } = *config;
     let (queries, keys) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
     let layer = hidden_size * (2 * queries + 2 * keys + 3 * intermediate_size);
@@ -109,15 +110,17 @@ fn memory(config: &ModelConfig, dtype: FloatType, subject: &Subject, codecs: usi
     let weights = layers * layer + tables * vocab_size * hidden_size;
 
     let (prefix, context) = (prefix::prefix_len(subject.context), subject.context);
-    // The prefix's, and the one an arm extends, of which growing copies a layer.
-    let caches = 2 * layers * keys * (prefix + context) + 2 * keys * context;
-    let arms = 1 + codecs.min(prefix::ARMS_AT_ONCE);
-    let hidden = (context - prefix) * (arms * hidden_size + 3 * hidden_size + queries);
-    let activations = (context - prefix) * (3 * intermediate_size + queries + 2 * keys);
+    let arms = codecs.min(prefix::ARMS_AT_ONCE);
+    let pass = codecs.min(model.caches_at_once(context - prefix));
+    // The prefix's own; each arm's as it was restored, and as the continuation extends it.
+    let caches = 2 * layers * keys * (prefix + pass * (prefix + context));
+    let rows = pass * (context - prefix);
+    let activations = rows * (4 * hidden_size + 3 * intermediate_size + 2 * queries + 2 * keys);
+    let hidden = (1 + arms) * (context - prefix) * hidden_size;
     let logits = 2 * prefix::SCORED_AT_ONCE * vocab_size;
     let scores = codecs * subject.windows.len() * prefix::scored_len(context);
 
-    let size = dtype.dtype().size_in_bytes();
+    let size = model.dtype().size_in_bytes();
     // Logits and scores are f32 and four f64 whatever the model's type; the text and its tokens.
     let text = 3 * subject.text.content.len() + 4 * subject.tokens.len();
     (size * (weights + caches + hidden + activations) + 4 * logits + 32 * scores + text) as u64
