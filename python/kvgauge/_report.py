@@ -5,6 +5,7 @@ Keys, units and formulas are those of ``kvgauge validate --json``. Standard libr
 
 from __future__ import annotations
 
+import bisect
 import math
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
@@ -23,6 +24,8 @@ from ._statistics import (
 SCHEMA = "kvgauge.validation/1"
 #: A cache is served in f16 or bf16: what ratios compare with.
 _SERVED_BITS = 16.0
+#: Parts of a window's scored targets that the change of NLL is given for.
+_POSITION_BINS = 16
 
 
 @dataclass(frozen=True)
@@ -81,10 +84,10 @@ class CodecOutcome:
 
 
 def codec_result(
-    outcome: CodecOutcome, baseline: Sequence[Sequence[float]], limit_percent: float
+    outcome: CodecOutcome, baseline: Sequence[Sequence[float]], prefix: int, limit_percent: float
 ) -> Dict[str, Any]:
     """One entry of ``codecs``. ``baseline``: −ln p of every scored target under the untouched
-    cache, nats, [windows][targets]."""
+    cache, nats, [windows][targets], the first of which is target ``prefix + 1`` of its window."""
     scores = outcome.scores
     nll = [[score.nll for score in window] for window in scores]
     log_ratio = Estimate.of(
@@ -125,6 +128,8 @@ def codec_result(
         "rms_delta_p": math.sqrt(squares),
         "nll_per_window": [sum(window) for window in nll],
         "kld_per_window": kld_per_window,
+        "nll_change_by_position": _by_position(nll, baseline, prefix + 1),
+        "kld_histogram": _histogram(klds),
         "key": key.figures(),
         "value": value.figures(),
         "layers": [
@@ -134,6 +139,39 @@ def codec_result(
         "verdict": decision,
         "windows_needed": windows_needed,
     }
+
+
+def _by_position(
+    nll: Sequence[Sequence[float]], baseline: Sequence[Sequence[float]], first: int
+) -> List[Dict[str, Any]]:
+    """Mean change of the NLL over 16 runs of targets; ``first``: index of the first target."""
+    targets = len(baseline[0])
+    bins = min(_POSITION_BINS, targets)
+    edges = [index * targets // bins for index in range(bins + 1)]
+    result = []
+    for start, end in zip(edges, edges[1:]):
+        change = Estimate.of(
+            [
+                _mean([a - b for a, b in zip(mine[start:end], base[start:end])])
+                for mine, base in zip(nll, baseline)
+            ]
+        )
+        result.append(
+            {
+                "start": first + start,
+                "end": first + end,
+                "mean": change.mean,
+                "ci95": _ends(change.ci95()),
+            }
+        )
+    return result
+
+
+def _histogram(klds: Sequence[float]) -> Dict[str, Any]:
+    """Counts of sorted figures between edges; the last bin has no upper one."""
+    edges = [0.0, *(10.0 ** (step / 4) for step in range(-40, 9))]
+    below = [bisect.bisect_left(klds, edge) for edge in edges[1:]]
+    return {"edges": edges, "counts": [b - a for a, b in zip([0, *below], [*below, len(klds)])]}
 
 
 def baseline_result(baseline: Sequence[Sequence[float]]) -> Dict[str, Any]:

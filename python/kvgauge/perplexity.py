@@ -147,9 +147,16 @@ def _run(options: argparse.Namespace) -> Dict[str, Any]:
             "windows": len(windows),
             "scored_tokens": sum(map(len, evaluation.baseline)),
             "bos_id": bos,
+            "dtype": "f32",
+            "device": options.device,
             "baseline": baseline_result(evaluation.baseline),
             "codecs": [
-                codec_result(outcome, evaluation.baseline, options.max_ppl_increase)
+                codec_result(
+                    outcome,
+                    evaluation.baseline,
+                    prefix_length(context),
+                    options.max_ppl_increase,
+                )
                 for outcome in evaluation.codecs
             ],
             "cross_check": None,
@@ -195,6 +202,7 @@ def _config(
         "windows": "all" if options.windows is None else options.windows,
         "first_window": options.first_window,
         "codec": codecs,
+        "protocol": "prefix",
         "bos": options.bos,
         "dtype": "f32",
         "cache_dtype": options.cache_dtype,

@@ -96,7 +96,7 @@ class Report(unittest.TestCase):
 
     def test_figures_worked_out_by_hand(self) -> None:
         baseline = [[1.0, 2.0], [3.0, 4.0]]
-        result = _report.codec_result(self.outcome(baseline, 0.5), baseline, 100.0)
+        result = _report.codec_result(self.outcome(baseline, 0.5), baseline, 3, 100.0)
         self.assertEqual((result["bits_per_value"], result["compression_ratio"]), (4.25, 16 / 4.25))
         self.assertEqual(result["cache_bytes_per_token_f16"], 64.0)
         self.assertEqual(result["cache_bytes_per_token"], 17.0)
@@ -105,17 +105,24 @@ class Report(unittest.TestCase):
         self.assertAlmostEqual(result["perplexity_change_percent"], 100 * math.expm1(0.5))
         self.assertEqual(result["nll_per_window"], [4.0, 8.0])
         self.assertEqual(result["kld_per_window"], [0.25, 0.25])
+        places = [(part["start"], part["end"]) for part in result["nll_change_by_position"]]
+        self.assertEqual(places, [(4, 5), (5, 6)])
+        self.assertEqual(result["nll_change_by_position"][0]["mean"], 0.5)
+        histogram = result["kld_histogram"]
+        (full,) = (index for index, count in enumerate(histogram["counts"]) if count)
+        self.assertEqual(histogram["counts"][full], 4)
+        self.assertTrue(histogram["edges"][full] <= 0.25 < histogram["edges"][full + 1])
         self.assertEqual((result["top1_agreement"], result["rms_delta_p"]), (1.0, 0.5))
         self.assertEqual(result["key"]["rmse"], 0.5)
         self.assertAlmostEqual(result["key"]["snr_db"], 10 * math.log10(4.0))
         self.assertEqual(result["layers"][1]["key"]["cosine"], 0.75)
         self.assertEqual(result["value"], {"rmse": 0.0, "snr_db": None, "cosine": 1.0})
         self.assertEqual(result["verdict"], "pass")
-        strict = _report.codec_result(self.outcome(baseline, 0.5), baseline, 1.0)
+        strict = _report.codec_result(self.outcome(baseline, 0.5), baseline, 3, 1.0)
         self.assertEqual(strict["verdict"], "fail")
 
     def test_one_window_has_no_interval(self) -> None:
-        result = _report.codec_result(self.outcome([[1.0]], 0.0), [[1.0]], 1.0)
+        result = _report.codec_result(self.outcome([[1.0]], 0.0), [[1.0]], 3, 1.0)
         for key in ("perplexity_change_percent", "mean_log_ratio", "kld_mean", "top1_agreement"):
             self.assertIsNone(result[f"{key}_ci95"])
         self.assertEqual(result["verdict"], "inconclusive")
@@ -125,7 +132,7 @@ class Report(unittest.TestCase):
         self.assertEqual(
             _report.finite({"a": [1.0, nan], "b": (inf, 2)}), {"a": [1.0, None], "b": [None, 2]}
         )
-        result = _report.codec_result(self.outcome([[900.0]], 0.0), [[900.0]], 1.0)
+        result = _report.codec_result(self.outcome([[900.0]], 0.0), [[900.0]], 3, 1.0)
         self.assertIsNone(_report.finite(result)["perplexity"])
 
     def test_windows_are_cut_as_kvgauge_cuts_them(self) -> None:
@@ -227,10 +234,22 @@ class Agreement(FolderTest):
                 for part in ("key", "value"):
                     self.assert_near(codec[part], expected[part], 1e-3)
                 self.assert_near(codec["layers"], expected["layers"], 1e-3)
+                for part, other in zip(
+                    codec["nll_change_by_position"], expected["nll_change_by_position"]
+                ):
+                    self.assertEqual((part["start"], part["end"]), (other["start"], other["end"]))
+                    self.assertAlmostEqual(part["mean"], other["mean"], delta=5e-5)
                 # The control's divergence is that of rounding noise, in both programs.
                 if codec["codec"] != "f16":
                     for figure in ("kld_mean", "kld_mean_ci95", "kld_p99", "rms_delta_p"):
                         self.assert_near(codec[figure], expected[figure], 0.03)
+                    mine_counts, counts = (c["kld_histogram"]["counts"] for c in (codec, expected))
+                    moved = sum(abs(a - b) for a, b in zip(mine_counts, counts))
+                    self.assertEqual(sum(mine_counts), sum(counts))
+                    self.assertLessEqual(moved, 0.03 * sum(counts))
+                    self.assert_near(
+                        codec["kld_histogram"]["edges"], expected["kld_histogram"]["edges"], 1e-12
+                    )
                     ends, other = (c["mean_log_ratio_ci95"] for c in (codec, expected))
                     self.assertTrue(all(abs(a - b) < 1e-5 for a, b in zip(ends, other)))
 
