@@ -60,7 +60,8 @@ pub struct EvaluationFlags {
     /// Highest accepted perplexity increase [default: 1]
     #[arg(long, value_name = "PERCENT", allow_negative_numbers = true)]
     max_ppl_increase: Option<f64>,
-    /// Exit with status 1 unless every codec passes
+    /// Exit with status 1 unless every codec passes; a sweep, unless one can be recommended for
+    /// every model, text and context
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     strict: Option<bool>,
     /// Compare with candle-transformers' own Llama on the first window

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 #[derive(Args)]
+#[command(after_help = "What is not said here, CONFIG says; then the default holds.")]
 pub struct SweepArguments {
     /// TOML file with models, texts, contexts and codecs; configs/ has examples
     config: PathBuf,
