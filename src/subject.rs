@@ -10,7 +10,6 @@ use crate::model::ModelConfig;
 use crate::model::source::OpenModel;
 use crate::settings::{Bos, Said, Settings};
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::hash::Hash;
 use std::rc::Rc;
 
@@ -22,13 +21,13 @@ pub trait Stages {
     fn note(&mut self, text: &str);
 }
 
-/// What the subjects of one run share: each model and text is opened once.
+/// What the subjects of one run share: each model and text is opened once, also when that fails.
 #[derive(Default)]
 pub struct Shelf {
-    models: HashMap<String, Rc<OpenModel>>,
-    texts: HashMap<String, Rc<Text>>,
+    models: HashMap<String, Result<Rc<OpenModel>>>,
+    texts: HashMap<String, Result<Rc<Text>>>,
     /// By model and text.
-    tokens: HashMap<(String, String), Rc<Vec<u32>>>,
+    tokens: HashMap<(String, String), Result<Rc<Vec<u32>>>>,
 }
 
 pub struct Subject {
@@ -87,8 +86,11 @@ impl Subject {
         let (first, count) = (settings.first_window, settings.windows.limit());
         let windows = WindowPlan { context, first, count, bos }.cut(&tokens, &text.source)?;
         if let Some(asked) = count.filter(|asked| *asked > windows.len()) {
-            let there = windows.len();
-            stages.note(&format!("windows: {there} instead of {asked}, the text ends there"));
+            stages.note(&format!(
+                "windows: {} of {context} tokens instead of {asked}: {} ends there",
+                windows.len(),
+                text.source
+            ));
         }
         Ok(Self { model, text, tokens, context, bos, windows })
     }
@@ -103,14 +105,11 @@ pub fn check_codecs(config: &ModelConfig, context: usize, codecs: &[Said<Codec>]
 
 /// What is on the shelf, or is put there now.
 fn once<K: Eq + Hash, T>(
-    shelf: &mut HashMap<K, Rc<T>>,
+    shelf: &mut HashMap<K, Result<Rc<T>>>,
     key: K,
     make: impl FnOnce() -> Result<T>,
 ) -> Result<Rc<T>> {
-    match shelf.entry(key) {
-        Entry::Occupied(there) => Ok(there.get().clone()),
-        Entry::Vacant(place) => Ok(place.insert(Rc::new(make()?)).clone()),
-    }
+    shelf.entry(key).or_insert_with(|| make().map(Rc::new)).clone()
 }
 
 /// The token that replaces the first of every window, if one does.

@@ -261,10 +261,9 @@ fn fewer_windows_than_asked_for_are_noted() {
         validate(&["--model", "builtin", "--text", utf8(&text), "--context", "1024", "--json"]);
     let windows = answer.json()["windows"].as_u64().unwrap();
     assert!((2..20).contains(&windows), "{windows}");
-    assert_eq!(
-        answer.stderr,
-        format!("note: windows: {windows} instead of 20, the text ends there\n")
-    );
+    let note =
+        format!("windows: {windows} of 1024 tokens instead of 20: {} ends there", utf8(&text));
+    assert_eq!(answer.stderr, format!("note: {note}\n"));
 }
 
 // --- Numbers
@@ -297,7 +296,8 @@ fn the_shortest_window_and_the_last_window_work() {
     assert_eq!((&result["prefix"], &result["scored_tokens"]), (&2.into(), &20.into()));
     let last = good_with(&["--first-window", "2320", "--json"]);
     assert_eq!(last.json()["windows"], 1);
-    assert_eq!(last.stderr, "note: windows: 1 instead of 2, the text ends there\n");
+    let note = "windows: 1 of 64 tokens instead of 2: builtin ends there";
+    assert_eq!(last.stderr, format!("note: {note}\n"));
 }
 
 // --- Codecs

@@ -5,11 +5,12 @@ use super::progress::{TerminalProgress, new_bar, style};
 use crate::eval::Observer;
 use crate::report::figures::{CodecResult, SubjectInfo};
 use crate::report::sweep_table;
+use crate::report::text::one_line;
 use crate::subject::Stages;
-use crate::sweep::{CellOutcome, CellRecord, Progress};
+use crate::sweep::{CellName, CellOutcome, CellRecord, Progress};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget};
 use std::io::{IsTerminal, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub struct SweepProgress {
     /// Until the evaluation begins, and for notes.
@@ -20,6 +21,7 @@ pub struct SweepProgress {
     total: ProgressBar,
     /// A title and one row a codec of the subject that is running.
     rows: Vec<ProgressBar>,
+    drawn: Option<Instant>,
     done: usize,
     cells: usize,
 }
@@ -35,6 +37,7 @@ impl SweepProgress {
             screen: MultiProgress::with_draw_target(target),
             total: ProgressBar::hidden(),
             rows: Vec::new(),
+            drawn: None,
             done: 0,
             cells: 0,
         }
@@ -84,7 +87,8 @@ impl Progress for SweepProgress {
     fn begin(&mut self, done: usize, to_do: usize, tokens: usize) {
         self.stages.clear();
         if done > 0 {
-            self.say(&format!("{done} cells are there already"));
+            let cells = if done == 1 { "cell is" } else { "cells are" };
+            self.say(&format!("{done} {cells} there already"));
         }
         (self.done, self.cells) = (self.done + done, self.done + done + to_do);
         self.total = self.screen.add(new_bar(self.visible));
@@ -96,11 +100,18 @@ impl Progress for SweepProgress {
         }
     }
 
-    fn window(&mut self, subject: &SubjectInfo, windows: usize, so_far: &[CodecResult]) {
+    fn is_watched(&mut self) -> bool {
+        /// Time between two looks at a table.
+        const PAUSE: Duration = Duration::from_millis(500);
         self.tell_count();
-        if !self.visible {
-            return;
+        let watched = self.visible && self.drawn.is_none_or(|drawn| drawn.elapsed() >= PAUSE);
+        if watched {
+            self.drawn = Some(Instant::now());
         }
+        watched
+    }
+
+    fn window(&mut self, subject: &SubjectInfo, windows: usize, so_far: &[CodecResult]) {
         let mut lines = vec![format!(
             "{}  {}  context {}: {windows} of {} windows",
             subject.model.provenance.source, subject.text.source, subject.context, subject.windows
@@ -122,21 +133,15 @@ impl Progress for SweepProgress {
     fn finished(&mut self, record: &CellRecord) {
         self.rows.drain(..).for_each(|row| row.finish_and_clear());
         self.done += 1;
-        let name = &record.cell;
-        let place = format!("{} {} {}", name.model, name.text, name.codec);
-        let context = |context: usize| format!("context {context}");
-        self.say(&match &record.outcome {
-            CellOutcome::Done(result) => format!(
-                "{place} {}: {}",
-                context(result.subject.context),
-                sweep_table::brief(&result.figures)
-            ),
-            CellOutcome::Failed(failure) => format!(
-                "{place} {}: failed: {}",
-                name.context.map_or_else(|| "its own context".into(), context),
-                failure.error
-            ),
-        });
+        let CellName { model, text, context, codec } = &record.cell;
+        let (context, told) = match &record.outcome {
+            CellOutcome::Done(result) => {
+                (Some(result.subject.context), sweep_table::brief(&result.figures))
+            }
+            CellOutcome::Failed(failure) => (*context, format!("failed: {}", failure.error)),
+        };
+        let context = context.map_or(String::new(), |context| format!(", context {context}"));
+        self.say(&one_line(&format!("{codec} on {model}, {text}{context}: {told}")));
         self.tell_count();
     }
 }

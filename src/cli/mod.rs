@@ -11,6 +11,7 @@ mod validate;
 mod words;
 
 use crate::error::{Error, Kind, Result};
+use crate::report::text::one_line;
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
 use std::io::Write;
@@ -161,6 +162,6 @@ fn report_of(error: &Error) -> String {
         Kind::System => "not the request's fault: look at disk, memory, network and permissions",
     });
     // One line each, whatever a file name or a library's message holds.
-    let line = |text: &str| text.replace(['\n', '\r'], " ");
+    let line = one_line;
     format!("error: {}\nhint: {}\n", line(&error.to_string()), line(hint))
 }

@@ -67,7 +67,7 @@ impl SweepArguments {
         let settings = Settings::resolve_all(raw)?;
         let Some(first) = settings.first() else { return Ok(Outcome::Done) };
         let (threads, offline, strict) = (first.threads, first.offline, first.strict);
-        let limit = first.max_ppl_increase;
+        let limit = distance(first.max_ppl_increase)?;
         super::use_threads(threads)?;
         let hub = Hub::new(HubOptions::from_env(offline), Arc::new(DownloadBars::new()))?;
         let request = Request {
@@ -133,7 +133,7 @@ impl ReportArguments {
             ..Default::default()
         };
         let limit = match flags.max_ppl_increase {
-            Some(_) => Settings::resolve(flags)?.max_ppl_increase,
+            Some(_) => distance(Settings::resolve(flags)?.max_ppl_increase)?,
             None => common_limit(&plans)?,
         };
         sweep::check_output(&self.output)?;
@@ -143,7 +143,8 @@ impl ReportArguments {
         }
         let report = cells.report(&plans, limit);
         write_and_tell(&report, &self.output, self.json)?;
-        Ok(if self.strict && report.misses_limit() { Outcome::LimitMissed } else { Outcome::Done })
+        let strict = self.strict || plans.iter().any(|plan| plan.strict);
+        Ok(if strict && report.misses_limit() { Outcome::LimitMissed } else { Outcome::Done })
     }
 }
 
@@ -153,6 +154,17 @@ fn write_and_tell(report: &SweepReport, folder: &Path, json: bool) -> Result<()>
         true => output::json(report)?,
         false => format!("{}\nreport: {}\n", sweep_table::render(report), page.display()),
     })
+}
+
+/// `validate` takes negative limits too; a recommendation within ± one has no meaning.
+fn distance(limit: f64) -> Result<f64> {
+    match limit >= 0.0 {
+        true => Ok(limit),
+        false => Err(Error::input(format!(
+            "max_ppl_increase: expected 0 or more for a sweep, found {limit}"
+        ))
+        .hint("a codec is recommended when the perplexity changes by no more than ± the limit")),
+    }
 }
 
 fn common_limit(plans: &[sweep::Plan]) -> Result<f64> {
@@ -174,7 +186,7 @@ fn default_output(config: &Path) -> PathBuf {
 /// What to type to get the same results: the command line without what changes none of them.
 fn command_line(words: impl IntoIterator<Item = OsString>) -> String {
     const WITH_VALUE: [&str; 3] = ["--output", "--shard", "--threads"];
-    const ALONE: [&str; 2] = ["--json", "--dry-run"];
+    const ALONE: [&str; 5] = ["--json", "--dry-run", "--offline", "--strict", "--cross-check"];
     let mut command = String::from("kvgauge");
     let mut words = words.into_iter().skip(1);
     while let Some(word) = words.next() {
@@ -215,10 +227,7 @@ mod tests {
             ("/usr/bin/kvgauge|sweep|a.toml", "kvgauge sweep a.toml"),
             ("k|sweep|--shard|2/3|a.toml|--output|x", "kvgauge sweep a.toml"),
             ("k|sweep|--shard=2/3|a.toml|--output=x|--json", "kvgauge sweep a.toml"),
-            (
-                "k|sweep|a.toml|--windows|5|--strict=true",
-                "kvgauge sweep a.toml --windows 5 --strict=true",
-            ),
+            ("k|sweep|a.toml|--windows|5|--strict=true", "kvgauge sweep a.toml --windows 5"),
             ("k|sweep|it's a.toml", r"kvgauge sweep 'it'\''s a.toml'"),
         ] {
             assert_eq!(told(typed), expected);

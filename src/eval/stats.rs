@@ -57,7 +57,8 @@ pub fn positive_ci95(values: &[f64]) -> Option<[f64; 2]> {
     let cox = (variance / n + variance.powi(2) / (2.0 * (n - 1.0))).sqrt();
     let relative = plain.standard_error? / plain.mean;
     let factor = (student_t_quantile(0.975, n - 1.0) * cox.max(relative)).exp();
-    Some([plain.mean / factor, plain.mean * factor])
+    // Two windows of very different size say nothing about the mean.
+    factor.is_finite().then(|| [plain.mean / factor, plain.mean * factor])
 }
 
 /// Quantile of sorted values with linear interpolation between order statistics (numpy's and

@@ -1,8 +1,8 @@
 //! What is known of one codec on one subject: the figures of `validate`'s JSON, of a sweep's log
 //! and of its results.
 //!
-//! Everything here is free of limits, times and places, so that equal runs give equal bytes and
-//! a verdict can be given later, against any limit. NaN and infinities cannot occur in the JSON:
+//! [`CodecFigures`] are free of limits, times and places: equal runs give equal bytes, and a
+//! verdict can be given later, against any limit. NaN and infinities cannot occur in the JSON:
 //! serde_json writes them as `null`.
 
 use crate::codec::{Distortion, DistortionSum};
@@ -13,7 +13,7 @@ use crate::model::ModelConfig;
 use crate::model::source::Provenance;
 use crate::settings::{DeviceKind, FloatType, Settings};
 use crate::subject::Subject;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// A cache is served in f16 or bf16: what ratios compare with.
 const SERVED_BITS: f64 = 16.0;
@@ -67,6 +67,7 @@ pub struct TextInfo {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Baseline {
+    #[serde(deserialize_with = "or_infinity")]
     pub perplexity: f64,
     /// Summed over a window's targets, nats.
     pub nll_per_window: Vec<f64>,
@@ -81,9 +82,12 @@ pub struct CodecFigures {
     /// Cache bytes a token, all layers, served in f16 and stored by this codec.
     pub cache_bytes_per_token_f16: f64,
     pub cache_bytes_per_token: f64,
+    #[serde(deserialize_with = "or_infinity")]
     pub perplexity: f64,
     /// Codec minus baseline.
+    #[serde(deserialize_with = "or_infinity")]
     pub perplexity_change: f64,
+    #[serde(deserialize_with = "or_infinity")]
     pub perplexity_change_percent: f64,
     pub perplexity_change_percent_ci95: Option<[f64; 2]>,
     /// ln of the ratio of perplexities: mean NLL of the codec minus that of the baseline, nats.
@@ -133,6 +137,11 @@ pub struct PositionBin {
 pub struct Histogram {
     pub edges: Vec<f64>,
     pub counts: Vec<u64>,
+}
+
+/// JSON has no infinity, only `null`: perplexities overflow to it, as e^x does beyond x = 709.
+fn or_infinity<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::INFINITY))
 }
 
 /// Figures held against a limit.
@@ -239,7 +248,10 @@ impl CodecFigures {
             perplexity,
             perplexity_change: perplexity - mean_nll(baseline).exp(),
             perplexity_change_percent: percent(log_ratio.mean),
-            perplexity_change_percent_ci95: log_ratio.ci95().map(|ends| ends.map(percent)),
+            perplexity_change_percent_ci95: log_ratio
+                .ci95()
+                .map(|ends| ends.map(percent))
+                .filter(|ends| ends.iter().all(|end| end.is_finite())),
             mean_log_ratio: log_ratio.mean,
             mean_log_ratio_ci95: log_ratio.ci95(),
             kld_mean: Estimate::of(&kld_per_window).mean,

@@ -12,7 +12,7 @@ mod markdown;
 pub mod sweep;
 pub mod sweep_table;
 pub mod table;
-mod text;
+pub(crate) mod text;
 pub mod validation;
 
 pub use folder::{ReportFile, files};

@@ -163,10 +163,12 @@ impl SweepReport {
         Self { schema, kvgauge_version, sweeps, max_ppl_increase, subjects, failed, missing }
     }
 
-    /// True when there is a subject for which no codec can be recommended at the limit, which
+    /// True when a cell has no result, or a subject no codec to recommend at the limit, which
     /// `--strict` turns into exit status 1.
     pub fn misses_limit(&self) -> bool {
-        self.subjects.iter().any(|subject| subject.recommended_codec().is_none())
+        !self.failed.is_empty()
+            || !self.missing.is_empty()
+            || self.subjects.iter().any(|subject| subject.recommended_codec().is_none())
     }
 
     /// Results over all subjects.

@@ -17,11 +17,12 @@ use super::record::{
 };
 use super::shard::Shard;
 use crate::error::{Error, Result};
+use crate::report;
+use crate::report::figures::{self, Baseline, SubjectInfo};
 use crate::report::sweep::{SubjectReport, SweepReport, SweepSource, UnfinishedCell};
-use crate::report::{self, figures};
 use crate::whole_file::{self, Existing, NewFile};
 use serde::Serialize;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 /// Where a reader begins.
@@ -38,9 +39,8 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Makes the folder if need be, and finds out at once whether all files can be written.
+    /// In a folder that is there ([`check_output`]).
     pub fn create(path: &Path, shard: Shard) -> Result<Self> {
-        check_output(path)?;
         let open = |stem| {
             let name = path.join(shard.file(stem, "jsonl"));
             Log::open(&name).map_err(|e| e.within("--output"))
@@ -48,8 +48,20 @@ impl Folder {
         Ok(Self { path: path.into(), shard, cells: open("cells")?, windows: open("windows")? })
     }
 
+    /// Takes the place of plans of other sweeps that ran here, shards' too: the folder is this
+    /// sweep's from now on. What those did stays in the logs.
     pub fn write_plan(&self, plan: &Plan) -> Result<()> {
+        for path in files(&self.path, "plan", "json")? {
+            if read_plan(&path).is_ok_and(|old| old.source != plan.source) {
+                std::fs::remove_file(&path).map_err(|e| Error::io(&path, &e))?;
+            }
+        }
         self.write("plan", plan)
+    }
+
+    /// What this sweep knew about its cells when it was last here.
+    pub fn earlier_plan(&self) -> Option<Plan> {
+        read_plan(&self.path.join(self.shard.file("plan", "json"))).ok()
     }
 
     pub fn write_timings(&self, timings: &Timings) -> Result<()> {
@@ -63,22 +75,32 @@ impl Folder {
         whole_file::write(&path, (json + "\n").as_bytes())
     }
 
-    /// Every window there is of these subjects.
-    pub fn read_windows(&self, subjects: &HashSet<String>) -> Result<Vec<WindowRecord>> {
+    /// Every window there is of these subjects, by id.
+    pub fn read_windows(
+        &self,
+        subjects: &HashMap<String, SubjectInfo>,
+    ) -> Result<Vec<WindowRecord>> {
+        let keep = |record: &WindowRecord| {
+            subjects.get(&record.subject_id).is_some_and(|subject| record.is_sound(subject))
+        };
         let mut records = Vec::new();
         for path in files(&self.path, "windows", "jsonl")? {
-            let keep =
-                |record: &WindowRecord| record.is_known() && subjects.contains(&record.subject_id);
             records.extend(log::read(&path, keep)?.records);
         }
         Ok(records)
     }
 
-    /// Nothing is running any more: the windows are in the cells.
+    /// All cells of this shard are done: the windows are in them. A whole sweep takes those of
+    /// shards along, unless one is still writing.
     pub fn forget_windows(self) -> Result<()> {
-        let path = self.path.join(self.shard.file("windows", "jsonl"));
         drop(self.windows);
-        std::fs::remove_file(&path).map_err(|e| Error::io(&path, &e))
+        let own = self.path.join(self.shard.file("windows", "jsonl"));
+        for path in files(&self.path, "windows", "jsonl")? {
+            if path == own || (self.shard.is_whole() && Log::open(&path).is_ok()) {
+                std::fs::remove_file(&path).map_err(|e| Error::io(&path, &e))?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -111,8 +133,9 @@ pub fn write_report(report: &SweepReport, path: &Path) -> Result<PathBuf> {
 pub struct Cells {
     /// By id.
     done: HashMap<String, CellResult>,
-    failed: HashMap<CellName, CellFailure>,
-    /// Lines that are not trusted, by file.
+    /// By name and, where it was known by then, id: another model of that name may not fail.
+    failed: HashMap<PlannedCell, CellFailure>,
+    /// Lines that were left out, by file.
     rejected: BTreeMap<PathBuf, usize>,
 }
 
@@ -137,7 +160,8 @@ impl Cells {
                 self.done.insert(result.id.clone(), *result);
             }
             CellOutcome::Failed(failure) => {
-                self.failed.insert(record.cell, failure);
+                let cell = PlannedCell { name: record.cell, id: failure.id.clone() };
+                self.failed.insert(cell, failure);
             }
         }
     }
@@ -164,26 +188,34 @@ impl Cells {
             }
         }
         // Results of one subject, in the order of the plans.
-        let mut subjects: Vec<(&CellResult, Vec<(String, figures::CodecResult)>)> = Vec::new();
+        type Judged = (String, figures::CodecResult);
+        let mut subjects: Vec<(String, SubjectInfo, Baseline, Vec<Judged>)> = Vec::new();
         let (mut failed, mut missing) = (Vec::new(), Vec::new());
-        for PlannedCell { name, id } in merged(plans) {
-            let Some(result) = id.as_ref().and_then(|id| self.done.get(id)) else {
-                let failure = self.failed.get(&name).cloned();
+        for cell in merged(plans) {
+            let Some(result) = cell.id.as_ref().and_then(|id| self.done.get(id)) else {
+                let failure = self.failed.get(&cell).cloned();
                 let list = if failure.is_some() { &mut failed } else { &mut missing };
-                list.push(unfinished(name, failure));
+                list.push(unfinished(cell.name, failure));
                 continue;
             };
             let CellResult { id, subject_id, subject, baseline, figures } = result;
             let judged = figures.clone().judge(subject, baseline, limit);
-            match subjects.iter_mut().find(|(first, _)| first.subject_id == *subject_id) {
+            match subjects.iter_mut().find(|(known, ..)| known == subject_id) {
                 // One cell under two names, as when a model lies at two paths, is one cell.
-                Some((_, cells)) if cells.iter().any(|(other, _)| other == id) => {}
-                Some((_, cells)) => cells.push((id.clone(), judged)),
-                None => subjects.push((result, vec![(id.clone(), judged)])),
+                Some((.., cells)) if cells.iter().any(|(other, _)| other == id) => {}
+                Some((.., cells)) => cells.push((id.clone(), judged)),
+                None => {
+                    // As it is called here, whatever it was called when it was computed.
+                    let mut subject = subject.clone();
+                    subject.model.provenance.source = cell.name.model;
+                    subject.text.source = cell.name.text;
+                    let cells = vec![(id.clone(), judged)];
+                    subjects.push((subject_id.clone(), subject, baseline.clone(), cells));
+                }
             }
         }
-        let subjects = subjects.into_iter().map(|(first, cells)| {
-            SubjectReport::new(first.subject.clone(), first.baseline.clone(), cells, limit)
+        let subjects = subjects.into_iter().map(|(_, subject, baseline, cells)| {
+            SubjectReport::new(subject, baseline, cells, limit)
         });
         SweepReport::new(sweeps, limit, subjects.collect(), failed, missing)
     }
@@ -227,20 +259,16 @@ pub fn read_plans(folder: &Path) -> Result<Vec<Plan>> {
         ))
         .hint("name the folder that kvgauge sweep wrote to with --output"));
     }
-    paths
-        .iter()
-        .map(|path| {
-            let bytes = std::fs::read(path).map_err(|e| Error::io(path, &e))?;
-            let plan: Option<Plan> = serde_json::from_slice(&bytes).ok().filter(Plan::is_known);
-            plan.ok_or_else(|| {
-                Error::input(format!(
-                    "{}: expected a sweep's plan, found other bytes",
-                    path.display()
-                ))
-                .hint("run the sweep again: it writes the plan anew and keeps what is done")
-            })
-        })
-        .collect()
+    paths.iter().map(|path| read_plan(path)).collect()
+}
+
+fn read_plan(path: &Path) -> Result<Plan> {
+    let bytes = std::fs::read(path).map_err(|e| Error::io(path, &e))?;
+    let plan: Option<Plan> = serde_json::from_slice(&bytes).ok().filter(Plan::is_known);
+    plan.ok_or_else(|| {
+        Error::input(format!("{}: expected a sweep's plan, found other bytes", path.display()))
+            .hint("run this part of the sweep again: what is done stays done")
+    })
 }
 
 /// `stem.extension` and every shard's, sorted.
@@ -251,12 +279,18 @@ fn files(folder: &Path, stem: &str, extension: &str) -> Result<Vec<PathBuf>> {
         let path = entry.map_err(io)?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let middle = name.strip_prefix(stem).and_then(|rest| rest.strip_suffix(extension));
-        if middle.is_some_and(|middle| {
-            middle == "." || (middle.starts_with('-') && middle.ends_with('.'))
-        }) {
+        if middle.is_some_and(|middle| middle == "." || is_shard(middle)) {
             paths.push(path);
         }
     }
     paths.sort();
     Ok(paths)
+}
+
+/// `-2-of-3.`, as [`Shard::file`] has it.
+fn is_shard(middle: &str) -> bool {
+    let numbers = middle.strip_prefix('-').and_then(|rest| rest.strip_suffix('.'));
+    numbers
+        .and_then(|numbers| numbers.split_once("-of-"))
+        .is_some_and(|(index, of)| format!("{index}/{of}").parse::<Shard>().is_ok())
 }

@@ -21,7 +21,7 @@ pub struct Log {
 /// What a log holds.
 pub struct Records<T> {
     pub records: Vec<T>,
-    /// Lines that are torn, damaged or of another version.
+    /// Lines that are torn or damaged, and those that `keep` did not want.
     pub rejected: usize,
 }
 
@@ -102,8 +102,7 @@ pub fn read<T: DeserializeOwned>(path: &Path, keep: impl Fn(&T) -> bool) -> Resu
             [] => {}
             line => match parse(line) {
                 Some(record) if keep(&record) => found.records.push(record),
-                Some(_) => {}
-                None => found.rejected += 1,
+                _ => found.rejected += 1,
             },
         }
     }

@@ -52,8 +52,10 @@ pub trait Progress: Observer + Stages {
     /// The evaluation begins: so many cells of this shard are there already, so many are to come,
     /// `tokens` will go through models.
     fn begin(&mut self, done: usize, to_do: usize, tokens: usize);
+    /// Whether somebody wants to see figures that are not final yet.
+    fn is_watched(&mut self) -> bool;
     /// The first windows of a subject are done: what is known of its codecs so far. Called after
-    /// each window.
+    /// windows for which [`Progress::is_watched`].
     fn window(&mut self, subject: &SubjectInfo, windows: usize, so_far: &[CodecResult]);
     /// A cell came to its end and is in the log.
     fn finished(&mut self, record: &CellRecord);
@@ -107,9 +109,13 @@ impl Request {
             let planned = |codec| PlannedCell { name: name(codec), id: None };
             settings.codec.iter().map(planned).collect()
         };
-        let limit = self.settings.first().map_or(f64::NAN, |settings| settings.max_ppl_increase);
+        // Limit and strictness are the same in all.
+        let (limit, strict) = self
+            .settings
+            .first()
+            .map_or((0.0, false), |settings| (settings.max_ppl_increase, settings.strict));
         let cells = self.settings.iter().flat_map(of_subject).collect();
-        Plan::new(self.source.clone(), limit, cells)
+        Plan::new(self.source.clone(), limit, strict, cells)
     }
 }
 
@@ -119,12 +125,13 @@ impl Request {
 /// that cannot be had, numbers that are none) fails its cells, and the others go on.
 pub fn run(request: &Request, hub: &Hub, progress: &mut dyn Progress) -> Result<Outcome> {
     let start = Instant::now();
+    check_output(&request.output)?;
+    let opened = open(request, hub, progress)?;
     let folder = Folder::create(&request.output, request.shard)?;
     let cells = Cells::read(std::slice::from_ref(&request.output))?;
     for note in cells.notes() {
         progress.note(&note);
     }
-    let opened = open(request, hub, progress)?;
 
     let mut sweep = Sweep {
         folder,
@@ -152,7 +159,9 @@ pub fn run(request: &Request, hub: &Hub, progress: &mut dyn Progress) -> Result<
     let Sweep { folder, cells, plan, failed, first_failure, mut timings, .. } = sweep;
     timings.total = start.elapsed().as_secs_f64();
     timings.peak_rss_bytes = platform::peak_rss_bytes();
-    folder.write_timings(&timings)?;
+    if !timings.subjects.is_empty() {
+        folder.write_timings(&timings)?;
+    }
     // Failed cells are tried again some day: their windows stay.
     if failed == 0 {
         folder.forget_windows()?;
@@ -174,6 +183,9 @@ struct Opened<'a> {
 fn open<'a>(request: &'a Request, hub: &Hub, stages: &mut dyn Stages) -> Result<Vec<Opened<'a>>> {
     let total = request.settings.iter().map(|settings| settings.codec.len()).sum();
     let mine = request.shard.range(total);
+    if let Some(settings) = request.settings.first() {
+        settings.device.open()?;
+    }
     let mut shelf = Shelf::default();
     let (mut opened, mut first) = (Vec::new(), 0);
     for settings in &request.settings {
@@ -235,19 +247,42 @@ impl Sweep<'_> {
         Ok(())
     }
 
-    fn fail(&mut self, names: &[CellName], error: Error) -> Result<()> {
-        for name in names {
+    fn fail(&mut self, cells: Vec<PlannedCell>, error: Error) -> Result<()> {
+        for cell in cells {
             self.failed += 1;
-            self.finish(CellRecord::failed(name.clone(), &error))?;
+            self.finish(CellRecord::failed(cell, &error))?;
         }
         self.first_failure.get_or_insert(error);
         Ok(())
     }
 
+    /// A model or text that cannot be had: its cells fail, but those an earlier run of this sweep
+    /// has finished.
+    fn fail_unopened(&mut self, cells: Range<usize>, error: Error) -> Result<()> {
+        let earlier = self.folder.earlier_plan();
+        let ids: HashMap<CellName, String> = earlier
+            .into_iter()
+            .flat_map(|plan| plan.cells)
+            .filter_map(|cell| Some((cell.name, cell.id?)))
+            .collect();
+        let mut lost = Vec::new();
+        for planned in &mut self.plan.cells[cells] {
+            match ids.get(&planned.name).filter(|id| self.cells.is_done(id)) {
+                Some(id) => planned.id = Some(id.clone()),
+                None => lost.push(planned.clone()),
+            }
+        }
+        if lost.is_empty() {
+            self.progress.note(&format!("cells of an earlier run are kept: {error}"));
+            return Ok(());
+        }
+        self.fail(lost, error)
+    }
+
     /// Fetches and opens the weights, which tells the cells' ids, hence which are done.
     fn open_weights<'a>(&mut self, opened: Vec<Opened<'a>>) -> Result<Vec<SubjectRun<'a>>> {
         let mut shelf: HashMap<&str, Result<ModelWeights>> = HashMap::new();
-        let mut runs = Vec::new();
+        let (mut runs, mut planned_ids) = (Vec::new(), HashSet::new());
         for Opened { settings, cells, codecs, subject } in opened {
             let there = subject.and_then(|subject| {
                 self.progress.stage("opening the weights");
@@ -260,7 +295,7 @@ impl Sweep<'_> {
             let (id, subject, weights, info) = match there {
                 Ok(there) => there,
                 Err(error) => {
-                    self.fail(&self.plan.names(cells), error)?;
+                    self.fail_unopened(cells, error)?;
                     continue;
                 }
             };
@@ -268,7 +303,8 @@ impl Sweep<'_> {
             for (planned, codec) in self.plan.cells[cells].iter_mut().zip(codecs) {
                 let cell_id = cell_id(&id, &planned.name.codec);
                 planned.id = Some(cell_id.clone());
-                if !self.cells.is_done(&cell_id) {
+                // What is meant twice is done once.
+                if !self.cells.is_done(&cell_id) && planned_ids.insert(cell_id.clone()) {
                     let windows = vec![None; info.windows];
                     let (name, codec) = (planned.name.clone(), codec.value);
                     arms.push(Arm { name, id: cell_id, codec, windows });
@@ -284,8 +320,8 @@ impl Sweep<'_> {
 
     /// Takes over the windows that an earlier run has done.
     fn resume(&mut self, runs: &mut [SubjectRun]) -> Result<()> {
-        let ids: HashSet<String> = runs.iter().map(|run| run.id.clone()).collect();
-        for record in self.folder.read_windows(&ids)? {
+        let subjects = runs.iter().map(|run| (run.id.clone(), run.info.clone())).collect();
+        for record in self.folder.read_windows(&subjects)? {
             for run in runs.iter_mut().filter(|run| run.id == record.subject_id) {
                 run.take_over(&record);
             }
@@ -306,15 +342,19 @@ impl Sweep<'_> {
             self.progress.stage("loading the weights");
             match run.load() {
                 Ok(model) => *loaded = Some((run.settings.model.clone(), model)),
-                Err(error) => return self.fail(&run.names(), error),
+                Err(error) => return self.fail(run.cells(), error),
             }
         }
         let Some((_, model)) = loaded else { return Ok(()) };
-        if run.settings.cross_check
-            && let Err(error) =
-                validate::cross_check(model, run.weights.clone(), &run.subject.windows[0])
-        {
-            return self.fail(&run.names(), error);
+        if run.settings.cross_check {
+            let window = &run.subject.windows[0];
+            match validate::cross_check(model, run.weights.clone(), window) {
+                Ok(check) => self.progress.note(&format!(
+                    "{}, context {}: candle-transformers' Llama agrees to {:.1e} in logits up to {:.1}",
+                    run.settings.model, run.info.context, check.largest_difference, check.largest_logit
+                )),
+                Err(error) => return self.fail(run.cells(), error),
+            }
         }
         self.timings.load += clock.elapsed().as_secs_f64();
 
@@ -332,14 +372,17 @@ impl Sweep<'_> {
                 Ok(outcome) => {
                     let (record, failed) = run.add(window, outcome);
                     self.folder.windows.append(&record, false)?;
-                    for (name, error) in failed {
-                        self.fail(&[name], validate::explain(error, model.dtype()))?;
+                    for (cell, error) in failed {
+                        self.fail(vec![cell], validate::explain(error, model.dtype()))?;
                     }
                 }
                 // Without a baseline there is nothing to compare with.
                 Err(error) => {
-                    return self.fail(&run.names(), validate::explain(error, model.dtype()));
+                    return self.fail(run.cells(), validate::explain(error, model.dtype()));
                 }
+            }
+            if !self.progress.is_watched() {
+                continue;
             }
             let so_far: Vec<CodecResult> = run
                 .results(window + 1)
@@ -363,8 +406,8 @@ impl SubjectRun<'_> {
         Llama::load(&self.subject.model.config, self.weights.as_ref(), dtype, &device)
     }
 
-    fn names(&self) -> Vec<CellName> {
-        self.arms.iter().map(|arm| arm.name.clone()).collect()
+    fn cells(&self) -> Vec<PlannedCell> {
+        self.arms.iter().map(Arm::cell).collect()
     }
 
     fn tokens_left(&self) -> usize {
@@ -396,7 +439,7 @@ impl SubjectRun<'_> {
         &mut self,
         window: usize,
         outcome: WindowOutcome,
-    ) -> (WindowRecord, Vec<(CellName, Error)>) {
+    ) -> (WindowRecord, Vec<(PlannedCell, Error)>) {
         let (mut done, mut failed) = (Vec::new(), Vec::new());
         let mut outcomes = outcome.arms.into_iter();
         self.arms.retain_mut(|arm| {
@@ -410,7 +453,7 @@ impl SubjectRun<'_> {
                     true
                 }
                 Some(Err(error)) => {
-                    failed.push((arm.name.clone(), error));
+                    failed.push((arm.cell(), error));
                     false
                 }
                 None => true,
@@ -439,6 +482,12 @@ impl SubjectRun<'_> {
             CellRecord::done(arm.name.clone(), result)
         };
         self.results(self.info.windows).map(record).collect()
+    }
+}
+
+impl Arm {
+    fn cell(&self) -> PlannedCell {
+        PlannedCell { name: self.name.clone(), id: Some(self.id.clone()) }
     }
 }
 

@@ -1,12 +1,11 @@
 //! What a sweep's folder holds: the plan, finished cells, and windows of cells still running.
 
 use crate::error::{Error, Result};
-use crate::eval::CodecWindow;
+use crate::eval::{CodecWindow, prefix};
 use crate::hash;
 use crate::report::figures::{Baseline, CodecFigures, SubjectInfo};
 use crate::report::sweep::SweepSource;
 use serde::{Deserialize, Serialize};
-use std::ops::Range;
 
 const PLAN: &str = "kvgauge.sweep-plan/1";
 const CELL: &str = "kvgauge.sweep-cell/1";
@@ -30,6 +29,8 @@ pub struct Plan {
     pub source: SweepSource,
     /// Percent.
     pub max_ppl_increase: f64,
+    /// Whether missing it is exit status 1.
+    pub strict: bool,
     pub cells: Vec<PlannedCell>,
 }
 
@@ -60,6 +61,8 @@ pub enum CellOutcome {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CellFailure {
+    /// [`cell_id`], where it was known by then.
+    pub id: Option<String>,
     pub error: String,
     pub hint: Option<String>,
 }
@@ -94,16 +97,17 @@ pub struct ArmRecord {
 }
 
 impl Plan {
-    pub fn new(source: SweepSource, max_ppl_increase: f64, cells: Vec<PlannedCell>) -> Self {
-        Self { schema: PLAN.into(), source, max_ppl_increase, cells }
+    pub fn new(
+        source: SweepSource,
+        max_ppl_increase: f64,
+        strict: bool,
+        cells: Vec<PlannedCell>,
+    ) -> Self {
+        Self { schema: PLAN.into(), source, max_ppl_increase, strict, cells }
     }
 
     pub fn is_known(&self) -> bool {
         self.schema == PLAN
-    }
-
-    pub fn names(&self, cells: Range<usize>) -> Vec<CellName> {
-        self.cells[cells].iter().map(|cell| cell.name.clone()).collect()
     }
 }
 
@@ -112,10 +116,10 @@ impl CellRecord {
         Self { schema: CELL.into(), cell, outcome: CellOutcome::Done(Box::new(result)) }
     }
 
-    pub fn failed(cell: CellName, error: &Error) -> Self {
+    pub fn failed(cell: PlannedCell, error: &Error) -> Self {
         let (error, hint) = (error.to_string(), error.hint_text().map(str::to_string));
-        let outcome = CellOutcome::Failed(CellFailure { error, hint });
-        Self { schema: CELL.into(), cell, outcome }
+        let outcome = CellOutcome::Failed(CellFailure { id: cell.id, error, hint });
+        Self { schema: CELL.into(), cell: cell.name, outcome }
     }
 
     /// Of this version, and what its id says.
@@ -123,11 +127,22 @@ impl CellRecord {
         self.schema == CELL
             && match &self.outcome {
                 CellOutcome::Failed(_) => true,
-                CellOutcome::Done(result) => {
-                    subject_id(&result.subject).is_ok_and(|id| id == result.subject_id)
-                        && result.id == cell_id(&result.subject_id, &result.figures.codec)
-                }
+                CellOutcome::Done(result) => result.is_sound(),
             }
+    }
+}
+
+impl CellResult {
+    /// Its id says what it is of, and it has a figure for each window and layer.
+    fn is_sound(&self) -> bool {
+        let Self { id, subject_id: of, subject, baseline, figures } = self;
+        subject_id(subject).is_ok_and(|id| id == *of)
+            && *id == cell_id(of, &figures.codec)
+            && [&baseline.nll_per_window, &figures.nll_per_window, &figures.kld_per_window]
+                .iter()
+                .all(|windows| windows.len() == subject.windows)
+            && figures.layers.len() == subject.model.layers
+            && figures.bits_per_value > 0.0
     }
 }
 
@@ -141,8 +156,17 @@ impl WindowRecord {
         Self { schema: WINDOW.into(), subject_id, window, baseline, arms }
     }
 
-    pub fn is_known(&self) -> bool {
+    /// Of this version, and of the shape that `subject` has.
+    pub fn is_sound(&self, subject: &SubjectInfo) -> bool {
+        let targets = prefix::scored_len(subject.context);
         self.schema == WINDOW
+            && self.window < subject.windows
+            && self.baseline.len() == targets
+            && self.arms.iter().all(|ArmRecord { outcome, .. }| {
+                outcome.scores.len() == targets
+                    && outcome.layers.len() == subject.model.layers
+                    && outcome.values > 0
+            })
     }
 }
 
@@ -153,10 +177,12 @@ pub fn subject_id(subject: &SubjectInfo) -> Result<String> {
     let identity = serde_json::json!({
         "kvgauge_version": env!("CARGO_PKG_VERSION"),
         "protocol": subject.protocol,
-        // The hub's commit says it all; local files are known by their hashes.
-        "model": match &model.revision {
-            Some(commit) => serde_json::json!(commit),
-            None => serde_json::json!(model.files_sha256),
+        // The hub's commit says it all. Local files are known by their hashes; a single one may
+        // have any name.
+        "model": match (&model.revision, model.files_sha256.len()) {
+            (Some(commit), _) => serde_json::json!(commit),
+            (None, 1) => serde_json::json!(model.files_sha256.values().next()),
+            (None, _) => serde_json::json!(model.files_sha256),
         },
         "text": subject.text.sha256,
         "context": subject.context,
