@@ -4,14 +4,12 @@
 //! `cargo bench --bench memory` (Linux). Anonymous memory is sampled from /proc while the
 //! command runs: mapped file pages are not the program's to count.
 
-#[path = "../tests/common/random_weights.rs"]
-mod random_weights;
-#[path = "common/shapes.rs"]
+#[path = "../tests/common/shapes.rs"]
 mod shapes;
 
 use candle_core::DType;
+use kvgauge::model::RandomWeights;
 use kvgauge::model::{ModelConfig, Weights};
-use random_weights::RandomWeights;
 use std::collections::HashMap;
 use std::path::Path;
 use std::process::{Command, Stdio};

@@ -4,15 +4,13 @@
 //! `cargo bench --bench prefill [-- NAME…]`, names: smollm2, tinyllama. One line a case:
 //! medians of tokens/s and of the paired ratio ours/theirs.
 
-#[path = "../tests/common/random_weights.rs"]
-mod random_weights;
-#[path = "common/shapes.rs"]
+#[path = "../tests/common/shapes.rs"]
 mod shapes;
 
 use candle_core::{DType, Device};
+use kvgauge::model::RandomWeights;
 use kvgauge::model::oracle::{Oracle, WeightsRef};
 use kvgauge::model::{Llama, ModelConfig};
-use random_weights::RandomWeights;
 use std::sync::Arc;
 use std::time::Instant;
 

@@ -5,16 +5,14 @@
 //! windows of 512, `prefix`. Each round times a plain pass, the baseline alone, and the baseline
 //! with six codecs, in turn; the medians over rounds of the ratios within a round are printed.
 
-#[path = "../tests/common/random_weights.rs"]
-mod random_weights;
-#[path = "common/shapes.rs"]
+#[path = "../tests/common/shapes.rs"]
 mod shapes;
 
 use candle_core::{DType, Device};
 use kvgauge::codec::Codec;
 use kvgauge::eval::prefix;
 use kvgauge::model::Llama;
-use random_weights::RandomWeights;
+use kvgauge::model::RandomWeights;
 use std::time::Instant;
 
 const CONTEXT: usize = 512;

@@ -3,15 +3,16 @@
 //! Its Llama has no biases; its Qwen2 is a Llama with biases on q, k and v, so it is the oracle
 //! for those. Both return the last position's logits only, so passes of every length are compared.
 
-#[path = "common/random_weights.rs"]
-mod random_weights;
+#[path = "common/shapes.rs"]
+mod shapes;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::Activation;
 use candle_transformers::models::qwen2;
+use kvgauge::model::RandomWeights;
 use kvgauge::model::oracle::{Oracle, var_builder};
 use kvgauge::model::{AttentionBias, KvCache, Llama, ModelConfig, RopeScaling};
-use random_weights::{RandomWeights, llama};
+use shapes::llama;
 use std::sync::Arc;
 
 /// Largest difference, as a share of the largest logit, that f32 summation order explains in

@@ -1,7 +1,7 @@
 //! The `prefix` protocol against plain forward passes, on the embedded model and its text.
 
-#[path = "common/random_weights.rs"]
-mod random_weights;
+#[path = "common/shapes.rs"]
+mod shapes;
 
 use candle_core::{DType, Device, Tensor};
 use kvgauge::codec::Codec;
@@ -10,8 +10,9 @@ use kvgauge::eval::prefix;
 use kvgauge::eval::scores::Logits;
 use kvgauge::hub::{Hub, HubOptions};
 use kvgauge::model::Llama;
+use kvgauge::model::RandomWeights;
 use kvgauge::model::source::ModelSource;
-use random_weights::{RandomWeights, llama};
+use shapes::llama;
 use std::sync::Arc;
 
 fn builtin(context: usize, count: usize) -> (Llama, Vec<Vec<u32>>) {

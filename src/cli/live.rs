@@ -116,7 +116,7 @@ impl Progress for SweepProgress {
             "{}  {}  context {}: {windows} of {} windows",
             subject.model.provenance.source, subject.text.source, subject.context, subject.windows
         )];
-        lines.extend(sweep_table::so_far(so_far, windows));
+        lines.extend(sweep_table::so_far(so_far, subject));
         while self.rows.len() < lines.len() {
             let row = self.screen.add(ProgressBar::new_spinner());
             row.set_style(style("{msg}"));

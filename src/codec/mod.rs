@@ -18,7 +18,7 @@ pub use distortion::{Distortion, DistortionRun, DistortionSum};
 pub use element::Element;
 pub use halves::{compress_halves, decompress_halves};
 pub use int4::Int4Payload;
-pub(crate) use name::{FIELDS, FieldKind, GROUP, Parts, compose};
+pub(crate) use name::{FIELDS, FieldKind, GROUP, Parts, compose, nearest};
 
 use crate::error::{Error, Result};
 use half::f16;

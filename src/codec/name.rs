@@ -183,22 +183,24 @@ fn not_built(what: &str, whole: &str) -> Error {
 
 fn unknown(name: &str) -> Error {
     let lower = name.to_ascii_lowercase();
-    let nearest = || {
-        let dashed = lower.replace('_', "-");
-        EXAMPLES
-            .iter()
-            .chain(&PLANNED)
-            .map(|known| (strsim::levenshtein(&dashed, known), *known))
-            .min()
-            .filter(|(distance, known)| *distance <= known.len() / 2)
-            .map(|(_, known)| known.to_string())
-    };
-    let hint = match respelled(&lower).or_else(nearest) {
+    let dashed = lower.replace('_', "-");
+    let known = || EXAMPLES.into_iter().chain(PLANNED);
+    let near = || nearest(&dashed, known()).map(str::to_string);
+    let hint = match respelled(&lower).or_else(near) {
         Some(known) if known.parse::<Codec>().is_ok() => format!("did you mean {known}?"),
         Some(known) => format!("{known} is the nearest known name, but it is not built yet"),
         None => "for example int4-g64, int4-g32, f16 or k:int4-g32/v:int4-g64".into(),
     };
     Error::input(format!("codec `{name}`: no codec of that name")).hint(hint)
+}
+
+/// The known word that `typed` was probably meant to be: at most half of its letters differ.
+pub(crate) fn nearest<'a>(typed: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .map(|known| (strsim::levenshtein(typed, known), known))
+        .min()
+        .filter(|(distance, known)| *distance <= known.len() / 2)
+        .map(|(_, known)| known)
 }
 
 /// The name meant by one whose fields are all there, but in another order or dress, as in

@@ -112,9 +112,11 @@ pub fn evaluate_window(
 
     let (mut baseline, mut arms) = (Vec::new(), Vec::with_capacity(codecs.len()));
     // Without codecs there is the baseline still.
-    let batches = codecs.len().div_ceil(ARMS_AT_ONCE).max(1);
-    for batch in 0..batches {
-        let codecs = codecs.chunks(ARMS_AT_ONCE).nth(batch).unwrap_or_default();
+    let batches = match codecs {
+        [] => vec![codecs],
+        codecs => codecs.chunks(ARMS_AT_ONCE).collect(),
+    };
+    for (batch, codecs) in batches.into_iter().enumerate() {
         let mut running = Vec::with_capacity(codecs.len());
         for codecs in codecs.chunks(model.caches_at_once(continuation.len())) {
             let restored: Vec<_> = codecs.iter().map(|codec| round_trip(&cache, codec)).collect();

@@ -322,7 +322,7 @@ fn by_position(nll: &[Vec<f64>], baseline: &[Vec<f64>], first: usize) -> Vec<Pos
 }
 
 impl Histogram {
-    /// Of KL divergences, sorted. The first bin holds what is below the smallest edge but zero.
+    /// Of KL divergences, sorted. The first bin holds what is below the smallest edge, zeros too.
     fn of(klds: &[f64]) -> Self {
         let steps = DECADES.start * BINS_PER_DECADE..=DECADES.end * BINS_PER_DECADE;
         let power = |step: i32| 10f64.powf(f64::from(step) / f64::from(BINS_PER_DECADE));

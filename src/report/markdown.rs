@@ -1,9 +1,9 @@
 //! The result as Markdown, for a pull request.
 
-use super::figures::CodecResult;
+use super::figures::{CodecResult, SubjectInfo};
 use super::sweep::{SubjectReport, SweepReport, UnfinishedCell};
 use super::table::{
-    change_interval, dtype_and_device, kld_interval, short, signed, small, windows,
+    bos, change_interval, dtype_and_device, kld_interval, short, signed, small, undecided, windows,
 };
 use super::text::{one_line, printable};
 use crate::eval::stats::Verdict;
@@ -30,12 +30,13 @@ pub fn render(report: &SweepReport) -> String {
 
 fn section(out: &mut String, subject: &SubjectReport, limit: f64) -> std::fmt::Result {
     let s = &subject.subject;
-    write!(out, "\n### {} on {}\n\n", code(&s.model.provenance.source), code(&s.text.source))?;
+    let (model, text) = (code(&s.model.provenance.source), code(&s.text.source));
+    write!(out, "\n### {model} on {text}, context {}\n\n", s.context)?;
     write!(out, "Protocol {}", code(&s.protocol))?;
     if let Some(revision) = &s.model.provenance.revision {
         write!(out, ", model at {}", code(short(revision)))?;
     }
-    let bos = if s.bos_id.is_some() { "with BOS" } else { "no BOS" };
+    let bos = bos(s);
     let (windows, context, place) = (windows(s.windows), s.context, dtype_and_device(s));
     writeln!(
         out,
@@ -47,7 +48,10 @@ fn section(out: &mut String, subject: &SubjectReport, limit: f64) -> std::fmt::R
         None if s.windows < 2 => {
             writeln!(out, "**Nothing to recommend**: one window has no interval.\n")?;
         }
-        None => writeln!(out, "**No codec** is within ±{limit} %, interval included.\n")?,
+        None => writeln!(
+            out,
+            "**No codec** smaller than f16 is within ±{limit} %, interval included.\n"
+        )?,
     }
     writeln!(out, "| codec | bits | ratio | ppl change, 95 % | KLD, 95 % | top-1 | verdict |")?;
     writeln!(out, "|---|--:|--:|--:|--:|--:|---|")?;
@@ -56,7 +60,7 @@ fn section(out: &mut String, subject: &SubjectReport, limit: f64) -> std::fmt::R
         let mark = if subject.recommends(cell) { " ★" } else { "" };
         writeln!(
             out,
-            "| {}{mark} | {:.2} | {:.2}× | {} %, {} | {}, {} | {:.1} % | {} |",
+            "| {}{mark} | {:.3} | {:.2}× | {} %, {} | {}, {} | {:.1} % | {} |",
             code(&f.codec),
             f.bits_per_value,
             f.compression_ratio,
@@ -65,18 +69,17 @@ fn section(out: &mut String, subject: &SubjectReport, limit: f64) -> std::fmt::R
             small(f.kld_mean),
             kld_interval(f),
             100.0 * f.top1_agreement,
-            verdict(&cell.result)
+            verdict(&cell.result, s)
         )?;
     }
     Ok(())
 }
 
-fn verdict(result: &CodecResult) -> String {
-    match (result.verdict, result.windows_needed) {
-        (Verdict::Pass, _) => "pass".into(),
-        (Verdict::Fail, _) => "fail".into(),
-        (Verdict::Inconclusive, Some(windows)) => format!("inconclusive, needs {windows} windows"),
-        (Verdict::Inconclusive, None) => "inconclusive".into(),
+fn verdict(result: &CodecResult, subject: &SubjectInfo) -> String {
+    match result.verdict {
+        Verdict::Pass => "pass".into(),
+        Verdict::Fail => "fail".into(),
+        Verdict::Inconclusive => format!("inconclusive, {}", undecided(result, subject)),
     }
 }
 

@@ -34,6 +34,27 @@ pub struct SweepSource {
     pub config: String,
 }
 
+impl SweepSource {
+    /// For results judged by `limit` where the sweep itself had the limit `own`.
+    pub fn at_limit(&self, own: f64, limit: f64) -> Self {
+        const FLAG: &str = "--max-ppl-increase";
+        let mut source = self.clone();
+        if limit != own {
+            let mut words = self.command.split(' ');
+            let mut kept = Vec::new();
+            while let Some(word) = words.next() {
+                match word.strip_prefix(FLAG) {
+                    Some("") => _ = words.next(),
+                    Some(value) if value.starts_with('=') => {}
+                    _ => kept.push(word),
+                }
+            }
+            source.command = format!("{} {FLAG} {limit}", kept.join(" "));
+        }
+        source
+    }
+}
+
 /// One model, text and context, and the codecs tried on it.
 #[derive(Debug, Clone, Serialize)]
 pub struct SubjectReport {
@@ -128,7 +149,7 @@ impl SubjectReport {
 
 fn recommend<'a>(results: &[&'a CodecResult], limit: f64) -> Option<&'a CodecResult> {
     let within = |result: &&&CodecResult| match result.figures.perplexity_change_percent_ci95 {
-        Some([low, high]) => high <= limit && low >= -limit.abs(),
+        Some([low, high]) => high <= limit && low >= -limit,
         None => false,
     };
     results
@@ -176,5 +197,23 @@ impl SweepReport {
         self.subjects
             .iter()
             .flat_map(|subject| subject.cells.iter().map(move |cell| (subject, cell)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_has_the_limit_of_the_results() {
+        let at = |command: &str, own: f64| {
+            let (config_path, config) = (String::new(), String::new());
+            SweepSource { command: command.into(), config_path, config }.at_limit(own, 2.5).command
+        };
+        assert_eq!(at("kvgauge sweep a.toml", 2.5), "kvgauge sweep a.toml");
+        for typed in ["", " --max-ppl-increase 1", " --max-ppl-increase=1"] {
+            let command = at(&format!("kvgauge sweep a.toml{typed} --windows 5"), 1.0);
+            assert_eq!(command, "kvgauge sweep a.toml --windows 5 --max-ppl-increase 2.5");
+        }
     }
 }

@@ -1,14 +1,16 @@
 //! The end of a sweep as text for a terminal.
 
-use super::figures::{CodecFigures, CodecResult};
+use super::figures::{CodecFigures, CodecResult, SubjectInfo};
 use super::sweep::{SubjectReport, SweepReport, UnfinishedCell};
-use super::table::{align, baseline_line, change_interval, signed, small, subject_lines};
+use super::table::{
+    align, baseline_line, change_interval, signed, small, subject_lines, undecided,
+};
 use super::text::one_line;
 use crate::eval::stats::Verdict;
 use std::fmt::Write;
 
 const LEGEND: &str = "bits a value; KLD: mean, nats; top-1: likeliest token unchanged; interval: \
-    95 %, over windows\n* recommended; needs N: inconclusive, N windows would settle it\n";
+    95 %, over windows\n* recommended; needs N, has M: inconclusive, N windows would settle it, the text has M\n";
 
 /// Ends with a newline. At most 110 columns for names of up to 25 characters; no colours, so
 /// that it can be pasted anywhere.
@@ -42,32 +44,31 @@ fn head(out: &mut String, report: &SweepReport, subject: &SubjectReport) -> std:
 
 fn rows(subject: &SubjectReport) -> Vec<Vec<String>> {
     let mark = |cell| if subject.recommends(cell) { " *" } else { "" };
-    let rows =
-        subject.cells.iter().map(|cell| row(&cell.result, mark(cell), subject.subject.windows));
+    let rows = subject.cells.iter().map(|cell| row(&cell.result, mark(cell), &subject.subject));
     std::iter::once(TITLE.map(String::from).to_vec()).chain(rows).collect()
 }
 
 const TITLE: [&str; 9] =
     ["codec", "bits", "ratio", "ppl", "change", "interval", "KLD", "top-1", "verdict"];
 
-fn row(result: &CodecResult, mark: &str, windows: usize) -> Vec<String> {
+fn row(result: &CodecResult, mark: &str, subject: &SubjectInfo) -> Vec<String> {
     let f = &result.figures;
     vec![
         one_line(&f.codec) + mark,
-        format!("{:.2}", f.bits_per_value),
+        format!("{:.3}", f.bits_per_value),
         format!("{:.2}×", f.compression_ratio),
         perplexity(f.perplexity),
         format!("{} %", signed(f.perplexity_change_percent)),
         change_interval(f),
         small(f.kld_mean),
         format!("{:.1} %", 100.0 * f.top1_agreement),
-        verdict(result, windows),
+        verdict(result, subject),
     ]
 }
 
-/// The same rows, with their title, for codecs that `windows` windows are done of. No line ends.
-pub fn so_far(results: &[CodecResult], windows: usize) -> Vec<String> {
-    let rows = results.iter().map(|result| row(result, "", windows));
+/// The same rows, with their title, for codecs that are still running. No line ends.
+pub fn so_far(results: &[CodecResult], subject: &SubjectInfo) -> Vec<String> {
+    let rows = results.iter().map(|result| row(result, "", subject));
     let rows: Vec<_> = std::iter::once(TITLE.map(String::from).to_vec()).chain(rows).collect();
     align(&rows).lines().map(str::to_string).collect()
 }
@@ -75,7 +76,7 @@ pub fn so_far(results: &[CodecResult], windows: usize) -> Vec<String> {
 /// A finished cell's figures in half a line.
 pub fn brief(f: &CodecFigures) -> String {
     format!(
-        "{:.2} bits, perplexity {} % ({}), KLD {}",
+        "{:.3} bits, perplexity {} % ({}), KLD {}",
         f.bits_per_value,
         signed(f.perplexity_change_percent),
         change_interval(f),
@@ -87,13 +88,14 @@ fn perplexity(figure: f64) -> String {
     if figure < 1e5 { format!("{figure:.3}") } else { format!("{figure:.1e}") }
 }
 
-fn verdict(result: &CodecResult, windows: usize) -> String {
-    match (result.verdict, result.windows_needed) {
-        (Verdict::Pass, _) => "pass".into(),
-        (Verdict::Fail, _) => "fail".into(),
-        (Verdict::Inconclusive, Some(windows)) => format!("needs {windows}"),
-        (Verdict::Inconclusive, None) if windows < 2 => "one window".into(),
-        (Verdict::Inconclusive, None) => "too close".into(),
+fn verdict(result: &CodecResult, subject: &SubjectInfo) -> String {
+    match result.verdict {
+        Verdict::Pass => "pass".into(),
+        Verdict::Fail => "fail".into(),
+        // The legend says of what.
+        Verdict::Inconclusive => {
+            undecided(result, subject).replace(" windows", "").replace(" text", "")
+        }
     }
 }
 
@@ -105,7 +107,9 @@ fn recommendation(subject: &SubjectReport, limit: f64) -> String {
         None if subject.subject.windows < 2 => {
             "\nnothing to recommend: one window has no interval\n".into()
         }
-        None => format!("\nno codec is within ±{limit} % perplexity, interval included\n"),
+        None => format!(
+            "\nno codec smaller than f16 is within ±{limit} % perplexity, interval included\n"
+        ),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The result as text for a terminal: a head, one row a codec, the verdicts.
 
 use super::figures::{Baseline, CodecFigures, CodecResult, SubjectInfo};
+use super::text::one_line;
 use super::validation::Validation;
 use crate::eval::stats::Verdict;
 use std::fmt::Write;
@@ -51,7 +52,7 @@ pub(super) fn baseline_line(out: &mut String, baseline: &Baseline) -> std::fmt::
 /// Model, text and windows.
 pub(super) fn subject_lines(out: &mut String, subject: &SubjectInfo) -> std::fmt::Result {
     let m = &subject.model;
-    write!(out, "model     {}", m.provenance.source)?;
+    write!(out, "model     {}", one_line(&m.provenance.source))?;
     if let Some(commit) = &m.provenance.revision {
         write!(out, " at {}", short(commit))?;
     }
@@ -65,8 +66,8 @@ pub(super) fn subject_lines(out: &mut String, subject: &SubjectInfo) -> std::fmt
         m.head_dim,
         dtype_and_device(subject),
     )?;
-    let bos = if subject.bos_id.is_some() { "with BOS" } else { "no BOS" };
-    writeln!(out, "text      {} ({} tokens)", subject.text.source, subject.text.tokens)?;
+    let bos = bos(subject);
+    writeln!(out, "text      {} ({} tokens)", one_line(&subject.text.source), subject.text.tokens)?;
     writeln!(
         out,
         "windows   {} of {} × {} tokens, {bos}: {} compressed, {} scored in each",
@@ -79,7 +80,7 @@ pub(super) fn subject_lines(out: &mut String, subject: &SubjectInfo) -> std::fmt
 }
 
 pub(super) fn dtype_and_device(subject: &SubjectInfo) -> String {
-    lower(&format!("{:?} on {:?}", subject.dtype, subject.device))
+    format!("{} on {}", subject.dtype, subject.device)
 }
 
 /// `1 window`, `20 windows`
@@ -92,8 +93,26 @@ pub(super) fn short(hash: &str) -> &str {
     hash.char_indices().nth(12).map_or(hash, |(end, _)| &hash[..end])
 }
 
-fn lower(text: &str) -> String {
-    text.to_ascii_lowercase()
+pub(super) fn bos(subject: &SubjectInfo) -> &'static str {
+    if subject.bos_id.is_some() { "with BOS" } else { "no BOS" }
+}
+
+/// Windows the text has from the first one evaluated on.
+pub(super) fn windows_left(subject: &SubjectInfo) -> usize {
+    subject.text.windows_available.saturating_sub(subject.first_window)
+}
+
+/// Why a verdict is open, in words; empty where it is not. The page's script has the same.
+pub(super) fn undecided(result: &CodecResult, subject: &SubjectInfo) -> String {
+    match (result.verdict, result.windows_needed) {
+        (Verdict::Pass | Verdict::Fail, _) => String::new(),
+        (Verdict::Inconclusive, Some(windows)) => match windows_left(subject) {
+            left if windows <= left => format!("needs {windows} windows"),
+            left => format!("needs {windows} windows, text has {left}"),
+        },
+        (Verdict::Inconclusive, None) if subject.windows < 2 => "one window".into(),
+        (Verdict::Inconclusive, None) => "too close".into(),
+    }
 }
 
 fn rows(r: &Validation) -> Vec<Vec<String>> {

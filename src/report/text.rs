@@ -1,7 +1,7 @@
 //! Strings from outside (names, paths, errors, config text) made fit for a place in a report.
 
 /// For text and double-quoted attributes of HTML and XML. Control characters, which XML
-/// cannot hold, become U+FFFD.
+/// cannot hold, and those that change the direction of writing become U+FFFD.
 pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + text.len() / 8);
     for c in text.chars() {
@@ -22,6 +22,9 @@ pub fn printable(c: char) -> char {
     match c {
         '\t' | '\n' | '\r' => c,
         '\u{0}'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{fffe}' | '\u{ffff}' => '\u{fffd}',
+        // What turns the direction of what follows.
+        '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
+        '\u{200e}' | '\u{200f}' | '\u{61c}' => '\u{fffd}',
         c => c,
     }
 }

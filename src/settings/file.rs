@@ -7,7 +7,7 @@ use super::RawSettings;
 use super::grid;
 use super::place::{Place, Said};
 use super::typed::{Value, mismatch, word};
-use crate::codec::FIELDS;
+use crate::codec::{FIELDS, nearest};
 use crate::error::{Error, Result};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
@@ -221,11 +221,7 @@ impl<'a> Entry<'a> {
 
     /// The error for a key that is none of the `known` ones of its table.
     pub fn unknown(&self, known: &[&str]) -> Error {
-        let nearest = known
-            .iter()
-            .map(|known| (strsim::levenshtein(self.name, known), *known))
-            .min()
-            .filter(|(distance, known)| *distance <= known.len() / 2);
+        let nearest = nearest(self.name, known.iter().copied());
         let other_table = match self.key.contains('.') {
             true if KEYS.contains(&self.name) => Some("it belongs above the first [table]"),
             false if FIELDS.iter().any(|field| field.key == self.name) => {
@@ -235,7 +231,7 @@ impl<'a> Entry<'a> {
         };
         let hint = match (other_table, nearest) {
             (Some(place), _) => format!("{place}; configs/ holds commented examples"),
-            (_, Some((_, key))) => {
+            (_, Some(key)) => {
                 format!("did you mean `{key}`? configs/ holds commented examples")
             }
             _ => EXAMPLES.into(),

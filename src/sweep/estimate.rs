@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::eval::{StageTimings, prefix};
 use crate::hub::Hub;
 use crate::model::{Llama, ModelConfig, RandomWeights};
+use crate::platform;
 use crate::settings::Settings;
 use crate::subject::{Stages, Subject};
 use serde::Serialize;
@@ -19,7 +20,7 @@ use serde::Serialize;
 pub struct DryRun {
     pub subjects: Vec<SubjectEstimate>,
     pub seconds: f64,
-    /// The most that any subject needs.
+    /// The most at any time.
     pub memory_bytes: u64,
 }
 
@@ -32,6 +33,7 @@ pub struct SubjectEstimate {
     pub windows: usize,
     /// Prefill and baseline, which all cells share.
     pub shared_seconds: f64,
+    /// Of the model and its work, beside the program, texts and tokenizers.
     pub memory_bytes: u64,
     pub cells: Vec<CellEstimate>,
 }
@@ -46,7 +48,10 @@ pub struct CellEstimate {
 /// Opens what [`super::run`] would open, but no weights, and writes nothing.
 pub fn dry_run(request: &Request, hub: &Hub, stages: &mut dyn Stages) -> Result<DryRun> {
     let mut subjects = Vec::new();
-    for Opened { settings, codecs, subject, .. } in open(request, hub, stages)? {
+    let opened = open(request, hub, stages)?;
+    // Program, texts, tokenizers.
+    let base = platform::peak_rss_bytes().unwrap_or(0);
+    for Opened { settings, codecs, subject, .. } in opened {
         stages.stage("measuring one layer");
         let codecs: Vec<Codec> = codecs.iter().map(|codec| codec.value).collect();
         subjects.push(estimate(settings, &subject?, &codecs)?);
@@ -55,8 +60,8 @@ pub fn dry_run(request: &Request, hub: &Hub, stages: &mut dyn Stages) -> Result<
         subject.cells.iter().map(|cell| cell.seconds).sum::<f64>() + subject.shared_seconds
     };
     Ok(DryRun {
-        seconds: subjects.iter().map(cell_seconds).sum(),
-        memory_bytes: subjects.iter().map(|subject| subject.memory_bytes).max().unwrap_or(0),
+        seconds: subjects.iter().map(cell_seconds).fold(0.0, |sum, seconds| sum + seconds),
+        memory_bytes: base + subjects.iter().map(|subject| subject.memory_bytes).max().unwrap_or(0),
         subjects,
     })
 }
@@ -121,7 +126,6 @@ fn memory(model: &Llama, config: &ModelConfig, subject: &Subject, codecs: usize)
     let scores = codecs * subject.windows.len() * prefix::scored_len(context);
 
     let size = model.dtype().size_in_bytes();
-    // Logits and scores are f32 and four f64 whatever the model's type; the text and its tokens.
-    let text = 3 * subject.text.content.len() + 4 * subject.tokens.len();
-    (size * (weights + caches + hidden + activations) + 4 * logits + 32 * scores + text) as u64
+    // Logits and scores are f32 and four f64 whatever the model's type.
+    (size * (weights + caches + hidden + activations) + 4 * logits + 32 * scores) as u64
 }

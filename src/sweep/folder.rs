@@ -183,8 +183,9 @@ impl Cells {
     pub fn report(&self, plans: &[Plan], limit: f64) -> SweepReport {
         let mut sweeps: Vec<SweepSource> = Vec::new();
         for plan in plans.iter().filter(|plan| !plan.cells.is_empty()) {
-            if !sweeps.contains(&plan.source) {
-                sweeps.push(plan.source.clone());
+            let source = plan.source.at_limit(plan.max_ppl_increase, limit);
+            if !sweeps.contains(&source) {
+                sweeps.push(source);
             }
         }
         // Results of one subject, in the order of the plans.

@@ -4,7 +4,7 @@ use super::minus;
 use crate::codec::Distortion;
 use crate::eval::stats::Verdict;
 use crate::report::sweep::{CellReport, SubjectReport};
-use crate::report::table::{change_interval, kld_interval, signed, small};
+use crate::report::table::{bos, change_interval, kld_interval, signed, small, undecided};
 use crate::report::text::escape;
 
 pub struct Column {
@@ -52,18 +52,12 @@ pub const COLUMNS: [Column; 27] = [
         class: "verdict",
         cell: |cell, subject| {
             // The script writes the same for another limit.
-            let needed = cell.result.windows_needed;
             let (order, class) = match cell.result.verdict {
                 Verdict::Pass => (0, "pass"),
                 Verdict::Inconclusive => (1, "inconclusive"),
                 Verdict::Fail => (2, "fail"),
             };
-            let words = match (cell.result.verdict, needed) {
-                (Verdict::Pass | Verdict::Fail, _) => String::new(),
-                (Verdict::Inconclusive, Some(windows)) => format!("needs {windows} windows"),
-                (Verdict::Inconclusive, None) if subject.subject.windows < 2 => "one window".into(),
-                (Verdict::Inconclusive, None) => "too close".into(),
-            };
+            let words = undecided(&cell.result, &subject.subject);
             let html =
                 format!("<span class=\"{class}\">{class}</span> <span class=\"ci\">{words}</span>");
             (order.to_string(), html)
@@ -98,23 +92,23 @@ pub const COLUMNS: [Column; 27] = [
          windows.",
         |cell, _| {
             let f = &cell.result.figures;
-            with_interval(of(f.kld_mean, small), &kld_interval(f))
+            with_interval(of(f.kld_mean, |v| minus(&small(v))), &minus(&kld_interval(f)))
         },
     ),
     number("KLD p50", "Median KL divergence over tokens, nats.", |cell, _| {
-        of(cell.result.figures.kld_p50, small)
+        of(cell.result.figures.kld_p50, |v| minus(&small(v)))
     }),
     number("p90", "90th percentile of the KL divergence over tokens, nats.", |cell, _| {
-        of(cell.result.figures.kld_p90, small)
+        of(cell.result.figures.kld_p90, |v| minus(&small(v)))
     }),
     number("p99", "99th percentile of the KL divergence over tokens, nats.", |cell, _| {
-        of(cell.result.figures.kld_p99, small)
+        of(cell.result.figures.kld_p99, |v| minus(&small(v)))
     }),
     number("p99.9", "99.9th percentile of the KL divergence over tokens, nats.", |cell, _| {
-        of(cell.result.figures.kld_p999, small)
+        of(cell.result.figures.kld_p999, |v| minus(&small(v)))
     }),
     number("max", "Largest KL divergence of a token, nats.", |cell, _| {
-        of(cell.result.figures.kld_max, small)
+        of(cell.result.figures.kld_max, |v| minus(&small(v)))
     }),
     number(
         "top-1",
@@ -146,10 +140,10 @@ pub const COLUMNS: [Column; 27] = [
         option(cell.result.figures.value.cosine, |v| format!("{v:.5}"))
     }),
     number("K RMSE", "Keys: root mean square error, in the cache's own unit.", |cell, _| {
-        option(cell.result.figures.key.rmse, small)
+        option(cell.result.figures.key.rmse, |v| minus(&small(v)))
     }),
     number("V RMSE", "Values: root mean square error, in the cache's own unit.", |cell, _| {
-        option(cell.result.figures.value.rmse, small)
+        option(cell.result.figures.value.rmse, |v| minus(&small(v)))
     }),
     number(
         "ppl front",
@@ -173,7 +167,7 @@ pub const COLUMNS: [Column; 27] = [
         class: "name2 same",
         cell: |_, subject| {
             let s = &subject.subject;
-            let bos = if s.bos_id.is_some() { "BOS" } else { "no BOS" };
+            let bos = bos(s);
             let device = crate::report::table::dtype_and_device(s);
             let text = escape(&format!("{}, {bos}, {device}", s.protocol));
             (text.clone(), text)

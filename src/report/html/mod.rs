@@ -7,18 +7,24 @@ mod columns;
 
 use super::charts::{self, NamedChart};
 use super::sweep::{CellReport, SubjectReport, SweepReport, UnfinishedCell};
-use super::table::{change_interval, dtype_and_device, kld_interval, signed, small, windows};
+use super::table::{
+    bos, change_interval, dtype_and_device, kld_interval, signed, small, windows, windows_left,
+};
 use super::text::escape;
 use crate::error::{Error, Result};
 use crate::eval::stats::{Verdict, student_t_quantile};
+use crate::model::source::Provenance;
+use base64::prelude::{BASE64_STANDARD, Engine};
 use columns::COLUMNS;
 use serde::Serialize;
+use sha2::{Digest, Sha256};
+use std::collections::HashSet;
 use std::fmt::Write;
 
 const CSS: &str = include_str!("report.css");
 const JS: &str = include_str!("report.js");
 const METHOD: &str = include_str!("method.html");
-/// Degrees of freedom with a t quantile of their own; above them the script's series is exact.
+/// Degrees of freedom with a t quantile of their own; above them the script's series is good to 1e-8.
 const T_TABLE: usize = 40;
 
 /// `charts`: of each subject.
@@ -40,11 +46,12 @@ fn page(
         out,
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; \
-         style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:\">\n\
+         style-src 'unsafe-inline'; script-src 'sha256-{}'; base-uri 'none'; form-action 'none'\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <meta name=\"color-scheme\" content=\"light dark\">\n<title>{}</title>\n\
          <style>\n{CSS}{}</style>\n</head>\n<body>\n<header>\n\
          <h1>What compressing the KV cache costs</h1>\n",
+        script_hash(),
         escape(&title(report)),
         charts::theme::css(),
     )?;
@@ -58,7 +65,7 @@ fn page(
             out,
             "<p class=\"limit\" hidden><label for=\"limit\">Limit on the perplexity change</label> \
              <input id=\"limit\" type=\"number\" step=\"any\" inputmode=\"decimal\" \
-             value=\"{limit}\"> % <button type=\"button\" id=\"reset\" hidden>back to {limit} %\
+             min=\"0\" value=\"{limit}\"> % <button type=\"button\" id=\"reset\" hidden>back to {limit} %\
              </button> <span class=\"note\">Answers, verdicts and ★ follow it; the pictures show \
              {limit} %.</span></p>"
         )?;
@@ -79,6 +86,11 @@ fn page(
         escape(report.kvgauge_version),
         escape(report.schema)
     )
+}
+
+/// What the page's policy knows its one script by.
+fn script_hash() -> String {
+    BASE64_STANDARD.encode(Sha256::digest(format!("\n{JS}")))
 }
 
 fn title(report: &SweepReport) -> String {
@@ -117,19 +129,19 @@ fn answer(
 }
 
 const ONE_WINDOW: &str = "is possible: one window has no interval.";
-const NONE_WITHIN: &str = "of this sweep is within the limit with its whole interval.";
+const NONE_WITHIN: &str = "smaller than f16 has its whole interval within the limit.";
 
 fn summary(cell: &CellReport) -> String {
     let f = &cell.result.figures;
     format!(
-        "takes {:.2} bits a value ({:.2}× less than f16); perplexity {} % ({}), mean KLD {} nats \
+        "takes {:.3} bits a value ({:.2}× less than f16); perplexity {} % ({}), mean KLD {} nats \
          a token ({}); verdict pass.",
         f.bits_per_value,
         f.compression_ratio,
         minus(&signed(f.perplexity_change_percent)),
         minus(&change_interval(f)),
-        small(f.kld_mean),
-        kld_interval(f)
+        minus(&small(f.kld_mean)),
+        minus(&kld_interval(f))
     )
 }
 
@@ -147,10 +159,12 @@ fn section(
     let s = &subject.subject;
     write!(
         out,
-        "<section id=\"subject-{}\">\n<h2>{} <span class=\"on\">on</span> {}</h2>\n",
+        "<section id=\"subject-{}\">\n<h2><bdi>{}</bdi> <span class=\"on\">on</span> \
+         <bdi>{}</bdi><span class=\"on\">, context {}</span></h2>\n",
         index + 1,
         escape(&s.model.provenance.source),
-        escape(&s.text.source)
+        escape(&s.text.source),
+        s.context
     )?;
     writeln!(out, "<p class=\"setting\">{}</p>", escape(&setting(subject)))?;
     out.push_str("<div class=\"charts\">\n");
@@ -172,20 +186,20 @@ fn section(
 fn setting(subject: &SubjectReport) -> String {
     let s = &subject.subject;
     let bos = match s.bos_id {
-        Some(id) => format!("BOS (token {id})"),
-        None => "no BOS".into(),
+        Some(id) => format!("with BOS (token {id})"),
+        None => bos(s).into(),
     };
     format!(
-        "Protocol {} · {} of {} tokens from number {} on ({} in the text), {} of them \
-         compressed, {} targets scored · {bos} · {} · baseline perplexity {:.4} · {}, {} layers, \
+        "Protocol {} · {} of the text’s {}, from number {} on, {} tokens each: the first {} \
+         compressed, {} targets scored in each · {bos} · {} · baseline perplexity {:.4} · {}, {} layers, \
          {} heads on {} KV heads of {}",
         s.protocol,
         windows(s.windows),
-        s.context,
-        s.first_window,
         s.text.windows_available,
+        s.first_window,
+        s.context,
         s.prefix,
-        s.scored_tokens,
+        s.scored_tokens / s.windows.max(1),
         dtype_and_device(s),
         subject.baseline.perplexity,
         s.model.architecture,
@@ -209,7 +223,7 @@ fn table(out: &mut String, index: usize, subject: &SubjectReport) -> std::fmt::R
         escape(&s.protocol),
         s.context,
         windows(s.windows),
-        if s.bos_id.is_some() { "BOS" } else { "no BOS" },
+        bos(s),
         dtype_and_device(s)
     )?;
     for column in &COLUMNS {
@@ -254,7 +268,7 @@ fn recommended(
         let (codec, bits) = match subject.cells.iter().find(named) {
             Some(cell) => {
                 let f = &cell.result.figures;
-                (format!("<code>{}</code>", escape(&f.codec)), format!("{:.2}", f.bits_per_value))
+                (format!("<code>{}</code>", escape(&f.codec)), format!("{:.3}", f.bits_per_value))
             }
             None => ("none of this sweep".into(), "–".into()),
         };
@@ -309,31 +323,45 @@ fn provenance(out: &mut String, report: &SweepReport) -> std::fmt::Result {
             escape(&sweep.config)
         )?;
     }
-    out.push_str("<dl>\n");
+    out.push_str(
+        "<p class=\"note\">Seconds by stage are in <code>timings.json</code> beside the log: they \
+         are no part of the results, which are the same bytes in every run.</p>\n<dl>\n",
+    );
+    let mut told = HashSet::new();
     for subject in &report.subjects {
         let s = &subject.subject;
-        write!(out, "<dt>{}</dt>\n<dd>", escape(&s.model.provenance.source))?;
-        match &s.model.provenance.revision {
-            Some(revision) => write!(out, "revision <code>{}</code>", escape(revision))?,
-            None => out.push_str("local or embedded"),
+        if told.insert(("model", &s.model.provenance.source)) {
+            model(out, &s.model.provenance)?;
         }
-        for (file, hash) in &s.model.provenance.files_sha256 {
-            write!(out, "<br>{} <code>{}</code>", escape(file), escape(hash))?;
+        if told.insert(("text", &s.text.source)) {
+            writeln!(
+                out,
+                "<dt>text <bdi>{}</bdi></dt>\n<dd>{} bytes, {} tokens, SHA-256 <code>{}</code></dd>",
+                escape(&s.text.source),
+                s.text.bytes,
+                s.text.tokens,
+                escape(&s.text.sha256)
+            )?;
         }
-        write!(
-            out,
-            "</dd>\n<dt>{}</dt>\n<dd>{} bytes, {} tokens, SHA-256 <code>{}</code></dd>\n",
-            escape(&s.text.source),
-            s.text.bytes,
-            s.text.tokens,
-            escape(&s.text.sha256)
-        )?;
     }
     out.push_str("</dl>\n<h3>Columns</h3>\n<dl class=\"columns\">\n");
     for column in &COLUMNS {
         writeln!(out, "<dt>{}</dt><dd>{}</dd>", column.name, escape(column.meaning))?;
     }
     out.push_str("</dl>\n</section>\n");
+    Ok(())
+}
+
+fn model(out: &mut String, model: &Provenance) -> std::fmt::Result {
+    write!(out, "<dt>model <bdi>{}</bdi></dt>\n<dd>", escape(&model.source))?;
+    match &model.revision {
+        Some(revision) => write!(out, "revision <code>{}</code>", escape(revision))?,
+        None => out.push_str("local or embedded"),
+    }
+    for (file, hash) in &model.files_sha256 {
+        write!(out, "<br>{} <code>{}</code>", escape(file), escape(hash))?;
+    }
+    out.push_str("</dd>\n");
     Ok(())
 }
 
@@ -351,6 +379,8 @@ struct Data<'a> {
 #[derive(Serialize)]
 struct SubjectData<'a> {
     windows: usize,
+    /// That the text has, from the first one evaluated on.
+    windows_left: usize,
     cells: Vec<CellData<'a>>,
 }
 
@@ -373,6 +403,7 @@ fn data(report: &SweepReport) -> Result<String> {
         .iter()
         .map(|subject| SubjectData {
             windows: subject.subject.windows,
+            windows_left: windows_left(&subject.subject),
             cells: subject
                 .cells
                 .iter()

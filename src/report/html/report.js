@@ -65,20 +65,21 @@
   };
 
   // Class, words and order.
-  const verdict = (cell, windows, percent) => {
+  const verdict = (cell, { windows, windows_left: left }, percent) => {
     const limit = Math.log1p(percent / 100);
     const ends = cell.log_ratio_ci95;
     if (windows < 2 || !ends) return ["inconclusive", "one window", 1];
     if (ends[1] <= limit) return ["pass", "", 0];
     if (ends[0] > limit) return ["fail", "", 2];
     const needed = windowsNeeded(cell, windows, limit);
-    const words = needed === null ? "too close" : `needs ${needed} windows`;
-    return ["inconclusive", words, 1];
+    if (needed === null) return ["inconclusive", "too close", 1];
+    const short = needed <= left ? "" : `, text has ${left}`;
+    return ["inconclusive", `needs ${needed} windows${short}`, 1];
   };
 
   const recommend = (cells, limit) => {
     const within = ({ ratio, change_ci95: ends }) =>
-      ratio > 1 && ends && !ends.includes(null) && ends[1] <= limit && ends[0] >= -Math.abs(limit);
+      ratio > 1 && ends && !ends.includes(null) && ends[1] <= limit && ends[0] >= -limit;
     return cells.filter(within).reduce(
       (best, cell) => {
         if (!best) return cell;
@@ -94,7 +95,7 @@
       for (const row of tables[i].tBodies[0].rows) {
         const cell = subject.cells[row.dataset.cell];
         row.classList.toggle("chosen", cell === chosen);
-        const [name, words, order] = verdict(cell, subject.windows, limit);
+        const [name, words, order] = verdict(cell, subject, limit);
         const place = row.querySelector("td.verdict");
         place.dataset.sort = order;
         place.firstElementChild.className = name;
@@ -145,8 +146,8 @@
     field.closest(".limit").hidden = false;
     const changed = () => {
       const limit = field.valueAsNumber;
-      field.setAttribute("aria-invalid", String(!(limit > -100)));
-      if (!(limit > -100)) return;
+      field.setAttribute("aria-invalid", String(!(limit >= 0)));
+      if (!(limit >= 0)) return;
       reset.hidden = limit === data.limit;
       apply(limit);
     };

@@ -1,5 +1,7 @@
 //! Shapes of models, to be filled with random weights.
-pub use kvgauge::model::RandomWeights;
+
+#![allow(dead_code, reason = "not every test and benchmark uses all of them")]
+
 use kvgauge::model::{AttentionBias, ModelConfig, RopeScaling};
 
 /// A Llama with TinyLlama's vocabulary and context, untied, without biases.
@@ -28,5 +30,20 @@ pub fn llama(
         mlp_bias: false,
         sliding_window: None,
         bos_token_id: Some(1),
+    }
+}
+
+/// TinyLlama-1.1B: 22 layers, 2048 wide, 32 query heads on 4 key heads.
+pub fn tinyllama() -> ModelConfig {
+    llama(2048, 5632, 22, 32, 4)
+}
+
+/// SmolLM2-135M: 30 layers, 576 wide, 9 query heads on 3 key heads.
+pub fn smollm2() -> ModelConfig {
+    ModelConfig {
+        vocab_size: 49_152,
+        tie_word_embeddings: true,
+        rope_theta: 100_000.0,
+        ..llama(576, 1536, 30, 9, 3)
     }
 }
