@@ -19,7 +19,7 @@ pub struct CodecOutcome {
 }
 
 /// What one codec did to one window. Read back from JSON, it is the same to the last bit.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct CodecWindow {
     /// One a scored target.
     pub scores: Vec<TokenScore>,

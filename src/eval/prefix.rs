@@ -106,33 +106,32 @@ pub fn evaluate_window(
     clock.lap(&mut timings.prefill);
     observer.advanced(prefix);
 
-    let base_hidden = model.forward(continuation, &mut cache.clone())?;
-    clock.lap(&mut timings.continuation);
-    observer.advanced(continuation.len());
-
+    // `None`, the untouched cache, goes through the model like the others, and first.
+    let caches: Vec<Option<&Codec>> = [None].into_iter().chain(codecs.iter().map(Some)).collect();
+    let mut base_hidden = None;
     let (mut baseline, mut arms) = (Vec::new(), Vec::with_capacity(codecs.len()));
-    // Without codecs there is the baseline still.
-    let batches = match codecs {
-        [] => vec![codecs],
-        codecs => codecs.chunks(ARMS_AT_ONCE).collect(),
-    };
-    for (batch, codecs) in batches.into_iter().enumerate() {
-        let mut running = Vec::with_capacity(codecs.len());
-        for codecs in codecs.chunks(model.caches_at_once(continuation.len())) {
-            let restored: Vec<_> = codecs.iter().map(|codec| round_trip(&cache, codec)).collect();
+    for batch in caches.chunks(ARMS_AT_ONCE) {
+        let mut running = Vec::with_capacity(batch.len());
+        for pass in batch.chunks(model.caches_at_once(continuation.len())) {
+            let restored = pass.iter().map(|codec| restored(&cache, *codec)).collect();
             clock.lap(&mut timings.codec);
             running.extend(run_arms(model, continuation, restored)?);
             clock.lap(&mut timings.continuation);
-            observer.advanced(codecs.len() * continuation.len());
+            observer.advanced(pass.len() * continuation.len());
         }
+        let first = base_hidden.is_none();
+        let base_hidden = match &mut base_hidden {
+            Some(hidden) => hidden,
+            none => none.insert(running.remove(0)?.hidden),
+        };
         for (index, targets) in targets.chunks(SCORED_AT_ONCE).enumerate() {
             let logits = |hidden: &Tensor| -> Result<Logits> {
                 let rows = hidden.narrow(0, index * SCORED_AT_ONCE, targets.len())?;
                 Logits::new(&model.logits(&rows)?)
             };
-            let base = logits(&base_hidden)?;
+            let base = logits(base_hidden)?;
             let base_rows = base.base_rows(targets)?;
-            if batch == 0 {
+            if first {
                 baseline.extend(base_rows.iter().map(|row| row.nll));
             }
             for arm in &mut running {
@@ -158,6 +157,14 @@ struct Arm {
     /// [continuation tokens, hidden]
     hidden: Tensor,
     outcome: CodecWindow,
+}
+
+/// The cache as the codec gives it back; as it is without one.
+fn restored(cache: &KvCache, codec: Option<&Codec>) -> Result<CacheRoundTrip> {
+    match codec {
+        Some(codec) => round_trip(cache, codec),
+        None => Ok(CacheRoundTrip { cache: cache.clone(), outcome: CodecWindow::default() }),
+    }
 }
 
 /// Runs the continuation over several caches, but those whose codec failed.

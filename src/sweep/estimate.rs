@@ -115,8 +115,8 @@ fn memory(model: &Llama, config: &ModelConfig, subject: &Subject, codecs: usize)
     let weights = layers * layer + tables * vocab_size * hidden_size;
 
     let (prefix, context) = (prefix::prefix_len(subject.context), subject.context);
-    let arms = codecs.min(prefix::ARMS_AT_ONCE);
-    let pass = codecs.min(model.caches_at_once(context - prefix));
+    let arms = (1 + codecs).min(prefix::ARMS_AT_ONCE);
+    let pass = (1 + codecs).min(model.caches_at_once(context - prefix));
     // The prefix's own; each arm's as it was restored, and as the continuation extends it.
     let caches = 2 * layers * keys * (prefix + pass * (prefix + context));
     let rows = pass * (context - prefix);
