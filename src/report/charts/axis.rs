@@ -29,6 +29,8 @@ pub struct Axis {
     pub ticks: Vec<(f64, String)>,
     /// Where zero stands beside a logarithmic axis.
     zero: Option<f64>,
+    /// Where a logarithmic scale begins, and where what is below it stands.
+    below: Option<[f64; 2]>,
 }
 
 impl Axis {
@@ -43,15 +45,30 @@ impl Axis {
             .take_while(|tick| *tick <= high)
             .map(|tick| (tick, plain(tick, step)))
             .collect();
-        Self { scale: Scale::Linear, range: [low, high], ticks, zero: None }
+        Self { scale: Scale::Linear, range: [low, high], ticks, zero: None, below: None }
     }
 
     /// Of figures from zero up; zero has a place of its own at the lower end.
     pub fn log(values: impl IntoIterator<Item = f64> + Clone) -> Self {
+        Self::log_above(values, [])
+    }
+
+    /// The same, with a place for `levels` that lie below: it is at the end, without a tick.
+    pub fn log_above(
+        values: impl IntoIterator<Item = f64> + Clone,
+        levels: impl IntoIterator<Item = f64>,
+    ) -> Self {
         let zero = values.clone().into_iter().any(|value| value == 0.0);
         let logs = values.into_iter().filter(|value| *value > 0.0).map(f64::log10);
         let [mut low, high] = span(logs, 0.06, 0.5).unwrap_or([-3.5, -0.5]);
         let drawn = low;
+        let mut levels = levels.into_iter().filter(|level| !zero || *level != 0.0);
+        let beyond = levels.any(|level| level <= 0.0 || level.log10() < drawn);
+        let below = beyond.then(|| {
+            let gap = 0.13 * (high - low);
+            low -= gap;
+            [drawn, low + 0.35 * gap]
+        });
         let zero = zero.then(|| {
             let gap = 0.12 * (high - low);
             low -= gap;
@@ -70,7 +87,7 @@ impl Axis {
             .map(|(digit, decade)| digit * 10f64.powi(decade))
             .collect();
         let superscripts = drawn < -3.5 || high > 4.5;
-        let mut axis = Self { scale: Scale::Log, range: [low, high], ticks: vec![], zero };
+        let mut axis = Self { scale: Scale::Log, range: [low, high], ticks: vec![], zero, below };
         if let Some(place) = zero {
             axis.ticks.push((place, "0".into()));
         }
@@ -104,7 +121,7 @@ impl Axis {
                 }
             }
         }
-        let mut axis = Self { scale, range, ticks: vec![], zero: None };
+        let mut axis = Self { scale, range, ticks: vec![], zero: None, below: None };
         axis.place_ticks(candidates, low, |tick| {
             if tick.abs() < 1e4 { short_decimal(tick) } else { power_of_ten(tick) }
         });
@@ -112,19 +129,19 @@ impl Axis {
         axis
     }
 
-    /// Sizes in bits: logarithmic where they differ a lot, since f16 is far from everything else.
+    /// Sizes in bits: logarithmic where they differ much, since the small ones differ by less.
     pub fn bits(values: impl IntoIterator<Item = f64> + Clone) -> Self {
         let positive =
             || values.clone().into_iter().filter(|value| value.is_finite() && *value > 0.0);
         let least = positive().fold(f64::INFINITY, f64::min);
         let most = positive().fold(0.0, f64::max);
-        if !least.is_finite() || most / least < 2.5 {
+        if !least.is_finite() || most / least < 1.7 {
             return Self::linear(values);
         }
         let [low, high] = span(positive().map(f64::log10), 0.06, 0.1).unwrap_or([0.0, 1.2]);
-        let mut axis = Self { scale: Scale::Log, range: [low, high], ticks: vec![], zero: None };
+        let mut axis = Self { scale: Scale::Log, range: [low, high], ticks: vec![], zero: None, below: None };
         let candidates = vec![
-            4.0, 8.0, 16.0, 2.0, 1.0, 32.0, 64.0, 3.0, 6.0, 12.0, 24.0, 5.0, 10.0, 20.0, 0.5, 0.25,
+            4.0, 8.0, 16.0, 2.0, 1.0, 32.0, 64.0, 3.0, 6.0, 12.0, 24.0, 5.0, 10.0, 20.0, 7.0, 0.5, 0.25,
         ];
         axis.place_ticks(candidates, low, short_decimal);
         axis
@@ -138,7 +155,7 @@ impl Axis {
             .map(|i| i as f64 * step)
             .map(|tick| (tick, format!("{tick}")))
             .collect();
-        Self { scale: Scale::Linear, range: [low, high], ticks, zero: None }
+        Self { scale: Scale::Linear, range: [low, high], ticks, zero: None, below: None }
     }
 
     /// Where a figure stands, after the scale: at an end of the axis if it is beyond.
@@ -146,8 +163,11 @@ impl Axis {
         let [low, high] = self.range;
         let place = match (self.scale, self.zero) {
             (Scale::Log, Some(zero)) if value <= 0.0 => zero,
-            (Scale::Log, _) if value <= 0.0 => low,
-            (Scale::Log, _) => value.log10(),
+            (Scale::Log, _) if value <= 0.0 => self.below.map_or(low, |[_, below]| below),
+            (Scale::Log, _) => match self.below {
+                Some([start, below]) if value.log10() < start => below,
+                _ => value.log10(),
+            },
             (Scale::Linear, _) => value,
             (Scale::Signed { unit }, _) => (value / unit).asinh(),
         };
@@ -285,7 +305,8 @@ fn superscript(c: char) -> char {
     }
 }
 
-fn minus(text: String) -> String {
+/// With the sign that the page has.
+pub fn minus(text: String) -> String {
     let text = text.replace('-', "−");
     if text.trim_matches(['−', '0', '.']).is_empty() { text.replace('−', "") } else { text }
 }
@@ -334,6 +355,7 @@ mod tests {
                 Axis::signed(values.clone(), 1.0),
                 Axis::signed(values.clone(), 0.0),
                 Axis::bits(values.clone()),
+                Axis::log_above(values.clone(), [0.0, 1e-9]),
             ];
             for axis in axes {
                 let [low, high] = axis.range;

@@ -109,6 +109,8 @@ pub enum Marker {
     Ring,
     Times,
     Plus,
+    /// Beyond the right end of an axis; not for series.
+    Right,
 }
 
 impl Marker {
@@ -261,6 +263,9 @@ impl<'a> Canvas<'a> {
             Marker::Down => {
                 self.put(&Polygon::new(shape(&[(0, r + 1), (r + 1, -r), (-r - 1, -r)]), filled))
             }
+            Marker::Right => {
+                self.put(&Polygon::new(shape(&[(r + 1, 0), (-r, r + 1), (-r, -r - 1)]), filled))
+            }
             Marker::Diamond => {
                 let r = r + 1;
                 self.put(&Polygon::new(shape(&[(0, -r), (r, 0), (0, r), (-r, 0)]), filled))
@@ -294,6 +299,48 @@ impl<'a> Canvas<'a> {
             self.extra,
             "<circle class=\"{class}\" data-cell=\"{cell}\" cx=\"{x}\" cy=\"{y}\" r=\"8\" \
              fill-opacity=\"0\"><title>{title}</title></circle>"
+        );
+    }
+
+    /// A point's name; `cells`: the results that the point stands for.
+    pub fn name(
+        &mut self,
+        text: &str,
+        (x, y): (i32, i32),
+        anchor: Anchor,
+        color: RGBColor,
+        cells: &str,
+    ) {
+        let anchor = match anchor {
+            Anchor::Left => "start",
+            Anchor::Middle => "middle",
+            Anchor::Right => "end",
+        };
+        let (color, text) = (theme::hex(color), escape(text));
+        let _ = writeln!(
+            self.extra,
+            "<text class=\"point-name\" data-of=\"{cells}\" x=\"{x}\" y=\"{y}\" dy=\"0.7ex\" \
+             text-anchor=\"{anchor}\" font-family=\"sans-serif\" font-size=\"{FONT}\" \
+             fill=\"{color}\" pointer-events=\"none\">{text}</text>"
+        );
+    }
+
+    /// From a point to its name.
+    pub fn leader(&mut self, [from, to]: [(i32, i32); 2]) {
+        self.thin_line("leader", [from, to], theme::AXIS, "none");
+    }
+
+    pub fn dotted(&mut self, line: [(i32, i32); 2], color: RGBColor) {
+        self.thin_line("level", line, color, "2 4");
+    }
+
+    fn thin_line(&mut self, class: &str, line: [(i32, i32); 2], color: RGBColor, dashes: &str) {
+        let [(x1, y1), (x2, y2)] = line;
+        let color = theme::hex(color);
+        let _ = writeln!(
+            self.extra,
+            "<line class=\"{class}\" x1=\"{x1}\" y1=\"{y1}\" x2=\"{x2}\" y2=\"{y2}\" \
+             stroke=\"{color}\" stroke-dasharray=\"{dashes}\"/>"
         );
     }
 

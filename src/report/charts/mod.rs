@@ -62,10 +62,12 @@ fn shorten(name: &str, most: usize) -> String {
     format!("{head}…{tail}")
 }
 
-/// On either front, by size; at most `most`, spread over the sizes, the recommended one among
+/// On either front or recommended, by size; at most `most`, spread over the sizes, the recommended one among
 /// them. With it how many there are.
 fn front_cells(subject: &SubjectReport, most: usize) -> (Vec<(usize, &CellReport)>, usize) {
-    let on_front = |(_, cell): &(usize, &CellReport)| cell.on_perplexity_front || cell.on_kld_front;
+    let on_front = |(_, cell): &(usize, &CellReport)| {
+        cell.on_perplexity_front || cell.on_kld_front || subject.recommends(cell)
+    };
     let mut cells: Vec<_> = subject.cells.iter().enumerate().filter(on_front).collect();
     let bits = |cell: &CellReport| cell.result.figures.bits_per_value;
     cells.sort_by(|(_, a), (_, b)| bits(a).total_cmp(&bits(b)));

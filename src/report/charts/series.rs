@@ -1,6 +1,6 @@
 //! Lines: the change along a window, and how KL divergence is distributed over tokens.
 
-use super::axis::{Axis, Scale};
+use super::axis::{Axis, Scale, minus};
 use super::canvas::{Anchor, Canvas, Chart, Frame, Marker, draw};
 use super::key::Key;
 use super::{front_cells, shorten, theme};
@@ -60,13 +60,13 @@ pub fn position(subject: &SubjectReport, limit: f64) -> Result<(Chart, String)> 
                 let interval = bin.ci95.map_or(String::new(), |[low, high]| {
                     format!("\n95 % interval {low:+.4} … {high:+.4}")
                 });
-                let title = format!(
-                    "{}\ntargets {} to {}: {:+.4} nats a token{interval}",
-                    cell.result.figures.codec,
+                let figures = format!(
+                    "targets {} to {}: {:+.4} nats a token{interval}",
                     bin.start,
                     bin.end - 1,
                     bin.mean
                 );
+                let title = format!("{}\n{}", cell.result.figures.codec, minus(figures));
                 canvas.hit_on_line(*at, &title, *index);
             }
         }
@@ -114,7 +114,7 @@ pub fn distribution(subject: &SubjectReport) -> Result<(Chart, String)> {
                     "{}\n{:.3} % of tokens have a KLD of {} nats or more",
                     cell.result.figures.codec,
                     100.0 * share,
-                    small(*kld)
+                    minus(small(*kld))
                 );
                 canvas.hit_on_line(*at, &title, *index);
             }
@@ -154,8 +154,10 @@ fn at_or_above(histogram: &Histogram) -> Vec<(f64, f64)> {
 
 fn shown(shown: usize, of: usize) -> String {
     match of - shown {
-        0 => format!("Codecs on a front ({of})."),
-        left_out => format!("{shown} of the {of} codecs on a front, {left_out} left out."),
+        0 => format!("Codecs on a front or recommended ({of})."),
+        left_out => {
+            format!("{shown} of the {of} codecs on a front or recommended, {left_out} left out.")
+        }
     }
 }
 
