@@ -227,6 +227,18 @@ fn usual_shapes() -> Vec<Shape> {
     ]
 }
 
+/// Recommended is one that others beat: their intervals are too wide.
+fn dominated_shapes() -> Vec<Shape> {
+    vec![
+        shape("f16", 16.0, [1e-7, 3e-6], 7.5e-8, [73.8, 73.7]),
+        shape("int4-g64", 4.25, [0.0, 0.03], 0.004, [14.0, 18.4]),
+        shape("int4-g32", 4.5, [0.0, 0.027], 0.003, [16.3, 19.6]),
+        shape("int4-g16-mid", 5.0, [-0.009, 0.001], 0.011, [18.5, 21.1]),
+        shape("int8-g64", 8.25, [1e-4, 4e-4], 4e-5, [40.0, 43.0]),
+        shape("int3-g64", 3.25, [0.31, 0.09], 0.31, [7.2, 11.6]),
+    ]
+}
+
 /// Every codec of a grid, some with long names.
 fn many_shapes(count: usize) -> Vec<Shape> {
     let mut random = noise(11);
@@ -281,6 +293,8 @@ pub fn all() -> Vec<(&'static str, SweepReport)> {
         config: "model = \"TinyLlama/TinyLlama-1.1B-Chat-v1.0\"\n".into(),
     });
     let sixty = report(vec![subject(model, 20, 80, &many_shapes(60))]);
+
+    let dominated = report(vec![subject(model, 20, 30, &dominated_shapes())]);
 
     let mut broken = usual();
     broken.failed.push(unfinished(
@@ -340,6 +354,7 @@ pub fn all() -> Vec<(&'static str, SweepReport)> {
         ("one-cell", one),
         ("two-subjects", many),
         ("sixty-cells", sixty),
+        ("dominated", dominated),
         ("failed-and-missing", broken),
         ("nothing-finished", nothing),
         ("one-window", one_window),

@@ -139,9 +139,11 @@ impl Axis {
             return Self::linear(values);
         }
         let [low, high] = span(positive().map(f64::log10), 0.06, 0.1).unwrap_or([0.0, 1.2]);
-        let mut axis = Self { scale: Scale::Log, range: [low, high], ticks: vec![], zero: None, below: None };
+        let mut axis =
+            Self { scale: Scale::Log, range: [low, high], ticks: vec![], zero: None, below: None };
         let candidates = vec![
-            4.0, 8.0, 16.0, 2.0, 1.0, 32.0, 64.0, 3.0, 6.0, 12.0, 24.0, 5.0, 10.0, 20.0, 7.0, 0.5, 0.25,
+            4.0, 8.0, 16.0, 2.0, 1.0, 32.0, 64.0, 3.0, 6.0, 12.0, 24.0, 5.0, 10.0, 20.0, 7.0, 0.5,
+            0.25,
         ];
         axis.place_ticks(candidates, low, short_decimal);
         axis

@@ -1,5 +1,6 @@
 //! SNR by layer and codec.
 
+use super::axis::minus;
 use super::canvas::{Anchor, Canvas, Chart, FONT, WIDTH, draw};
 use super::{name_lines, theme};
 use crate::error::Result;
@@ -9,6 +10,8 @@ use plotters::style::RGBColor;
 
 const TOP: i32 = 34;
 const LEGEND: i32 = 60;
+/// For what has no place on the scale.
+const SWATCHES: i32 = 24;
 const X_AXIS: i32 = 40;
 const RIGHT: i32 = 12;
 const LABEL_LENGTH: usize = 22;
@@ -32,16 +35,14 @@ struct Row {
 pub fn snr(subject: &SubjectReport, side: Side) -> Result<(Chart, String)> {
     let rows = rows(subject, side);
     let layers = rows.iter().map(|row| row.snr.len()).max().unwrap_or(0);
-    // The scale is that of codecs that save something: a control such as f16 is far above, and
-    // would leave one colour for all the others.
-    let finite = |compressed: bool| -> Vec<f64> {
-        let rows = rows.iter().filter(|row| row.compressed || !compressed);
-        rows.flat_map(|row| &row.snr).flatten().copied().filter(|snr| snr.is_finite()).collect()
+    let steps = Steps::of(subject);
+    let figures = || rows.iter().flat_map(|row| &row.snr);
+    let beyond = Beyond {
+        above: steps
+            .as_ref()
+            .is_some_and(|steps| figures().flatten().any(|snr| steps.color(*snr) == theme::ABOVE)),
+        exact: figures().any(Option::is_none),
     };
-    let all = finite(false);
-    let scaled = Some(finite(true)).filter(|scaled| !scaled.is_empty());
-    let steps = Steps::new(scaled.as_ref().unwrap_or(&all), &all);
-    let exact = rows.iter().flat_map(|row| &row.snr).any(Option::is_none);
 
     let what = match side {
         Side::Key => "keys",
@@ -66,7 +67,8 @@ pub fn snr(subject: &SubjectReport, side: Side) -> Result<(Chart, String)> {
     let heights: Vec<i32> = names.iter().map(|lines| 4 + 15 * lines.len() as i32).collect();
     let bottom = TOP + heights.iter().sum::<i32>();
 
-    let chart = draw(&label, bottom + X_AXIS + LEGEND, |canvas| {
+    let swatches = if beyond.above || beyond.exact { SWATCHES } else { 0 };
+    let chart = draw(&label, bottom + X_AXIS + LEGEND + swatches, |canvas| {
         canvas.heading(&format!("SNR of {what} by layer, dB"))?;
         let mut top = TOP;
         for ((row, lines), height) in rows.iter().zip(&names).zip(&heights) {
@@ -78,15 +80,17 @@ pub fn snr(subject: &SubjectReport, side: Side) -> Result<(Chart, String)> {
             top += height;
         }
         x_axis(canvas, [left, bottom, right], layers)?;
-        legend(canvas, steps.as_ref(), exact, bottom + X_AXIS)
+        legend(canvas, steps.as_ref(), &beyond, bottom + X_AXIS)
     })?;
     let merged = subject.cells.len() - rows.len();
     let merged = match merged {
         0 => "",
         _ => " Codecs that do the same here share a row.",
     };
-    let caption =
-        format!("Energy of the {what} over that of their error, each layer by itself.{merged}");
+    let caption = format!(
+        "Energy of the {what} over that of their error, each layer by itself; colours as for the \
+         other side of the cache.{merged}"
+    );
     Ok((chart, caption))
 }
 
@@ -147,7 +151,7 @@ fn draw_row(
     for (layer, snr) in row.snr.iter().enumerate() {
         let (color, figure) = match (snr, steps) {
             (Some(snr), Some(steps)) if snr.is_finite() => {
-                (steps.color(*snr), format!("{snr:.1} dB"))
+                (steps.color(*snr), minus(format!("{snr:.1} dB")))
             }
             _ => (theme::EXACT, "no error (∞)".into()),
         };
@@ -180,16 +184,22 @@ fn x_axis(canvas: &mut Canvas, [left, top, right]: [i32; 3], layers: usize) -> R
     canvas.text("Layer", (middle, top + 28), Anchor::Middle, theme::INK)
 }
 
-fn legend(canvas: &mut Canvas, steps: Option<&Steps>, exact: bool, top: i32) -> Result<()> {
+/// What a picture has beside the scale.
+struct Beyond {
+    above: bool,
+    exact: bool,
+}
+
+fn legend(canvas: &mut Canvas, steps: Option<&Steps>, beyond: &Beyond, top: i32) -> Result<()> {
     const SIZE: i32 = 18;
-    let (left, y) = (24, top + 12);
-    let mut end = left;
+    let (left, mut y) = (24, top + 12);
+    let mut swatches = Vec::new();
     if let Some(steps) = steps {
         for i in 0..steps.count {
             let x = left + i as i32 * SIZE;
             canvas.rect([x, y, x + SIZE, y + 14], steps.color_of(i))?;
         }
-        end += steps.count as i32 * SIZE;
+        let end = left + steps.count as i32 * SIZE;
         let room = f64::from(SIZE);
         let every = (1..).find(|n| *n as f64 * room > steps.widest_label() + 8.0).unwrap_or(1);
         for i in (0..=steps.count).step_by(every) {
@@ -197,35 +207,52 @@ fn legend(canvas: &mut Canvas, steps: Option<&Steps>, exact: bool, top: i32) -> 
             canvas.line(vec![(x, y + 14), (x, y + 18)], theme::AXIS, 1)?;
             canvas.text(&steps.edge_label(i), (x, y + 27), Anchor::Middle, theme::MUTED)?;
         }
-        let more = if steps.more { "dB and more" } else { "dB" };
-        canvas.text(more, (end + 6, y + 7), Anchor::Left, theme::MUTED)?;
-        end += 6 + width(more, FONT).ceil() as i32;
+        canvas.text("dB", (end + 6, y + 7), Anchor::Left, theme::MUTED)?;
+        y += 44;
+        if beyond.above {
+            let edge = steps.edge_label(steps.count);
+            swatches.push((theme::ABOVE, format!("{edge} dB and more, above the scale")));
+        }
     }
-    if exact {
-        let x = if end > left { end + 8 } else { end };
-        canvas.rect([x, y, x + SIZE, y + 14], theme::EXACT)?;
+    if beyond.exact {
+        swatches.push((theme::EXACT, "∞, no error".into()));
+    }
+    let mut x = left;
+    for (color, text) in swatches {
+        canvas.rect([x, y, x + SIZE, y + 14], color)?;
         canvas.frame_rect([x, y, x + SIZE, y + 14], theme::AXIS)?;
-        canvas.text("∞, no error", (x + SIZE + 5, y + 7), Anchor::Left, theme::INK)?;
+        canvas.text(&text, (x + SIZE + 5, y + 7), Anchor::Left, theme::INK)?;
+        x += SIZE + 17 + width(&text, FONT).ceil() as i32;
     }
     Ok(())
 }
 
 /// The colours: equal steps with round edges.
+#[derive(Debug)]
 struct Steps {
     first: f64,
     step: f64,
     count: usize,
-    /// There are figures above the last edge.
-    more: bool,
 }
 
 impl Steps {
     const MOST: usize = 12;
 
-    /// `scaled`: what the steps cover; `all`: what is drawn. `None` without figures.
-    fn new(scaled: &[f64], all: &[f64]) -> Option<Self> {
-        let low = scaled.iter().copied().reduce(f64::min)?;
-        let high = scaled.iter().copied().reduce(f64::max)?;
+    /// One scale for keys and values, so that their pictures can be compared: that of codecs that
+    /// save something. A control such as f16 is far above, and would leave one colour for all the
+    /// others. `None` without figures.
+    fn of(subject: &SubjectReport) -> Option<Self> {
+        let sides = [Side::Key, Side::Value].map(|side| rows(subject, side));
+        let finite = |compressed: bool| -> Vec<f64> {
+            let rows = sides.iter().flatten().filter(|row| row.compressed || !compressed);
+            rows.flat_map(|row| &row.snr).flatten().copied().filter(|snr| snr.is_finite()).collect()
+        };
+        Self::new(&finite(true)).or_else(|| Self::new(&finite(false)))
+    }
+
+    fn new(figures: &[f64]) -> Option<Self> {
+        let low = figures.iter().copied().reduce(f64::min)?;
+        let high = figures.iter().copied().reduce(f64::max)?;
         let rounds = [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0];
         let edges = |step: f64| {
             let first = (low / step).floor();
@@ -234,8 +261,7 @@ impl Steps {
         let fits = |(_, _, count): &(f64, f64, f64)| *count <= Self::MOST as f64;
         let coarse = (low, ((high - low) / (Self::MOST - 1) as f64).max(1.0), Self::MOST as f64);
         let (first, step, count) = rounds.map(edges).into_iter().find(fits).unwrap_or(coarse);
-        let more = all.iter().any(|snr| *snr >= first + step * count);
-        Some(Self { first, step, count: count as usize, more })
+        Some(Self { first, step, count: count as usize })
     }
 
     fn color_of(&self, i: usize) -> RGBColor {
@@ -245,17 +271,33 @@ impl Steps {
 
     fn color(&self, snr: f64) -> RGBColor {
         let i = ((snr - self.first) / self.step + 1e-9).floor().max(0.0) as usize;
-        self.color_of(i.min(self.count - 1))
+        if i < self.count { self.color_of(i) } else { theme::ABOVE }
     }
 
     fn edge_label(&self, i: usize) -> String {
         let edge = self.first + i as f64 * self.step;
         let decimals = usize::from(self.step < 1.0);
-        format!("{edge:.decimals$}").replace('-', "−")
+        minus(format!("{edge:.decimals$}"))
     }
 
     fn widest_label(&self) -> f64 {
         let widths = (0..=self.count).map(|i| width(&self.edge_label(i), FONT));
         widths.fold(0.0, f64::max)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_on_the_scale_has_its_colours() {
+        let figures = [-3.2, 8.0, 23.9, 24.0];
+        let steps = Steps::new(&figures).unwrap();
+        assert!(figures.iter().all(|snr| steps.color(*snr) != theme::ABOVE), "{steps:?}");
+        assert_eq!(steps.color(74.0), theme::ABOVE);
+        assert!(Steps::new(&[]).is_none());
+        let huge = Steps::new(&[-9000.0, 9000.0]).unwrap();
+        assert!(huge.color(9000.0) != theme::ABOVE && huge.color(-9000.0) != theme::ABOVE);
     }
 }

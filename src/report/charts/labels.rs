@@ -5,13 +5,15 @@ use crate::report::text::width;
 
 const LINE: i32 = 15;
 /// From the edge of a point to its name.
-const GAPS: [i32; 6] = [4, 8, 13, 20, 28, 38];
+const GAPS: [i32; 7] = [4, 8, 13, 20, 28, 38, 50];
 /// With a wider gap a line leads from the point to its name.
 const LEADER: i32 = 10;
 /// A name is at least this much nearer to its own point than to any other.
 const NEARER: f64 = 3.0;
 /// Points this close together cannot be told apart, and have one name.
-const SAME: f64 = 4.0;
+pub const SAME: f64 = 4.0;
+/// The marks of these touch.
+pub const TOUCHING: f64 = 8.0;
 
 /// Left, top, right, bottom.
 type Box4 = [i32; 4];
@@ -19,9 +21,29 @@ pub type Segment = [(i32, i32); 2];
 
 pub struct Label {
     pub lines: Vec<String>,
-    pub point: (i32, i32),
-    /// Of the point's mark.
+    /// What it names: one, or some that can hardly be told apart.
+    pub points: Vec<(i32, i32)>,
+    /// Of the mark of each.
     pub radius: i32,
+}
+
+impl Label {
+    fn middle(&self) -> (i32, i32) {
+        let count = self.points.len().max(1) as i32;
+        let sum = self.points.iter().fold((0, 0), |sum, p| (sum.0 + p.0, sum.1 + p.1));
+        (sum.0 / count, sum.1 / count)
+    }
+
+    /// Around all marks.
+    fn reach(&self) -> i32 {
+        let middle = self.middle();
+        let far = self.points.iter().map(|point| apart(*point, middle)).fold(0.0, f64::max);
+        self.radius + far.ceil() as i32
+    }
+
+    fn owns(&self, point: (i32, i32)) -> bool {
+        self.points.iter().any(|own| apart(*own, point) < SAME)
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -38,7 +60,7 @@ pub struct Placed {
 pub struct Obstacles {
     /// All of them, those of the labels too.
     pub points: Vec<(i32, i32)>,
-    /// Never crossed by leaders, and better kept free of names.
+    /// Error bars: not crossed but by the names and leaders of their own points.
     pub bars: Vec<Segment>,
     /// Better kept free of names.
     pub lines: Vec<Segment>,
@@ -49,7 +71,7 @@ pub struct Obstacles {
 /// Finds a place for all labels, or `None`: better no name than one that could be another's.
 pub fn place(labels: &[Label], obstacles: &Obstacles, plot: Box4) -> Option<Vec<Placed>> {
     let options: Vec<Vec<(i64, Placed)>> =
-        labels.iter().map(|label| options(label, obstacles, plot)).collect();
+        labels.iter().map(|label| options(label, obstacles, plot, false)).collect();
     let mut placed: Vec<Option<Placed>> = vec![None; labels.len()];
     // Those with the least choice first; one that finds no room moves ahead of all.
     let mut order: Vec<usize> = (0..labels.len()).collect();
@@ -75,7 +97,7 @@ pub fn place(labels: &[Label], obstacles: &Obstacles, plot: Box4) -> Option<Vec<
 pub fn place_some(labels: &[Label], obstacles: &Obstacles, plot: Box4) -> Vec<Option<Placed>> {
     let mut placed: Vec<Option<Placed>> = Vec::new();
     for label in labels {
-        placed.push(best(&options(label, obstacles, plot), &placed));
+        placed.push(best(&options(label, obstacles, plot, true), &placed));
     }
     placed
 }
@@ -103,19 +125,23 @@ pub fn at_the_end(
     places.into_iter().filter(free).min_by_key(over)
 }
 
-/// Whether points are so close that they have one name.
-pub fn merges(a: (i32, i32), b: (i32, i32)) -> bool {
-    apart(a, b) < SAME
-}
-
-/// Labels of points that cannot be told apart become one.
-pub fn merge(labels: Vec<Label>, join: impl Fn(&mut Vec<String>, Vec<String>)) -> Vec<Label> {
+/// Labels of points that are nearer together than `near` become one.
+pub fn merge(
+    labels: Vec<Label>,
+    near: f64,
+    join: impl Fn(&mut Vec<String>, Vec<String>),
+) -> Vec<Label> {
     let mut merged: Vec<Label> = Vec::new();
     for label in labels {
-        match merged.iter_mut().find(|other| merges(other.point, label.point)) {
+        let meets = |other: &&mut Label| {
+            let pairs = |own: &(i32, i32)| label.points.iter().any(|p| apart(*own, *p) < near);
+            other.points.iter().any(pairs)
+        };
+        match merged.iter_mut().find(meets) {
             Some(other) => {
                 join(&mut other.lines, label.lines);
                 other.radius = other.radius.max(label.radius);
+                other.points.extend(label.points);
             }
             None => merged.push(label),
         }
@@ -139,15 +165,20 @@ fn best(options: &[(i64, Placed)], placed: &[Option<Placed>]) -> Option<Placed> 
 }
 
 /// The places that what is drawn leaves, with their costs.
-fn options(label: &Label, obstacles: &Obstacles, plot: Box4) -> Vec<(i64, Placed)> {
+fn options(
+    label: &Label,
+    obstacles: &Obstacles,
+    plot: Box4,
+    over_bars: bool,
+) -> Vec<(i64, Placed)> {
     let Obstacles { points, bars, lines, areas } = obstacles;
     let foreign: Vec<(i32, i32)> =
-        points.iter().copied().filter(|point| apart(*point, label.point) >= SAME).collect();
-    let own_bar = |bar: &Segment| distance(label.point, *bar) < 1.5;
+        points.iter().copied().filter(|point| !label.owns(*point)).collect();
+    let own_bar = |bar: &Segment| label.points.iter().any(|own| distance(*own, *bar) < 1.5);
     let mut out = Vec::new();
     for (nearness, place) in candidates(label) {
         let area = place.area;
-        let own = to_area(label.point, area);
+        let own = label.points.iter().map(|own| to_area(*own, area)).fold(1e9, f64::min);
         let others = foreign.iter().map(|point| to_area(*point, area)).fold(1e9, f64::min);
         let clear = |leader: Segment| {
             foreign.iter().all(|point| distance(*point, leader) > 7.0)
@@ -158,6 +189,7 @@ fn options(label: &Label, obstacles: &Obstacles, plot: Box4) -> Vec<(i64, Placed
             && others > 6.0
             && others >= own + NEARER
             && !areas.iter().any(|other| overlap(&area, other))
+            && (over_bars || !bars.iter().any(|bar| !own_bar(bar) && crosses(*bar, area)))
             && place.leader.is_none_or(clear);
         if !free {
             continue;
@@ -173,12 +205,12 @@ fn options(label: &Label, obstacles: &Obstacles, plot: Box4) -> Vec<(i64, Placed
 
 /// Places around the point, and how far from the best each is.
 fn candidates(label: &Label) -> Vec<(i64, Placed)> {
-    let (x, y) = label.point;
+    let ((x, y), radius) = (label.middle(), label.reach());
     let wide = label.lines.iter().map(|line| width(line, FONT)).fold(0.0, f64::max).ceil() as i32;
     let tall = LINE * label.lines.len() as i32;
     let mut out = Vec::new();
     for (step, gap) in (0..).zip(GAPS) {
-        let away = label.radius + gap;
+        let away = radius + gap;
         let slant = away * 7 / 10;
         let (above, below) = (-tall / 2, tall / 2);
         // From the side where reading begins; the last two leave the middle of the name aside.
@@ -213,10 +245,10 @@ fn candidates(label: &Label) -> Vec<(i64, Placed)> {
 
 /// From the edge of the point to just before the name.
 fn leader(label: &Label, area: Box4) -> Segment {
-    let (x, y) = label.point;
-    let end = nearest(label.point, grown(area, 1));
-    let length = apart(label.point, end).max(1.0);
-    let share = f64::from(label.radius + 1) / length;
+    let (x, y) = label.middle();
+    let end = nearest((x, y), grown(area, 1));
+    let length = apart((x, y), end).max(1.0);
+    let share = f64::from(label.reach() + 1) / length;
     let start = (
         x + (f64::from(end.0 - x) * share).round() as i32,
         y + (f64::from(end.1 - y) * share).round() as i32,
@@ -306,11 +338,12 @@ mod tests {
     const PLOT: Box4 = [0, 0, 400, 300];
 
     fn label(text: &str, point: (i32, i32)) -> Label {
-        Label { lines: vec![text.into()], point, radius: 5 }
+        Label { lines: vec![text.into()], points: vec![point], radius: 5 }
     }
 
     fn beside(labels: &[Label], others: &[(i32, i32)]) -> Option<Vec<Placed>> {
-        let points = labels.iter().map(|label| label.point).chain(others.iter().copied());
+        let points =
+            labels.iter().flat_map(|label| label.points.clone()).chain(others.iter().copied());
         place(labels, &Obstacles { points: points.collect(), ..Obstacles::default() }, PLOT)
     }
 
@@ -339,7 +372,7 @@ mod tests {
         for (i, a) in beside(&labels, &[]).into_iter().flatten().enumerate() {
             let Some(leader) = a.leader else { continue };
             for (j, other) in labels.iter().enumerate() {
-                assert!(i == j || distance(other.point, leader) > 6.0);
+                assert!(i == j || distance(other.points[0], leader) > 6.0);
             }
         }
     }
@@ -355,7 +388,7 @@ mod tests {
     #[test]
     fn points_on_one_place_have_one_name() {
         let labels = vec![label("a", (10, 10)), label("b", (11, 10)), label("c", (50, 10))];
-        let merged = merge(labels, |lines, more| lines.extend(more));
+        let merged = merge(labels, SAME, |lines, more| lines.extend(more));
         assert_eq!(merged.len(), 2);
         assert_eq!(merged[0].lines, ["a", "b"]);
     }

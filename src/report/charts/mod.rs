@@ -83,3 +83,38 @@ fn front_cells(subject: &SubjectReport, most: usize) -> (Vec<(usize, &CellReport
     }
     (kept.into_iter().map(|i| cells[i]).collect(), all)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::fixture;
+
+    #[test]
+    fn the_recommended_codec_is_named_though_others_beat_it() {
+        let all = fixture::all();
+        let (_, report) = all.iter().find(|(name, _)| *name == "dominated").unwrap();
+        let subject = &report.subjects[0];
+        let recommended = subject.cells.iter().find(|cell| subject.recommends(cell)).unwrap();
+        assert!(!recommended.on_perplexity_front && !recommended.on_kld_front);
+        let (cells, _) = front_cells(subject, 8);
+        assert!(cells.iter().any(|(_, cell)| subject.recommends(cell)));
+        let name = format!(">{} ★<", recommended.result.figures.codec);
+        for picture in &super::all(subject, report.max_ppl_increase).unwrap()[..2] {
+            let svg = picture.chart.inline().replace('\n', "");
+            assert!(svg.contains(&name), "{}", picture.name);
+            assert!(picture.caption.contains('★'), "{}", picture.caption);
+        }
+    }
+
+    #[test]
+    fn a_star_is_explained_where_one_is_drawn() {
+        for (fixture, report) in fixture::all() {
+            for subject in &report.subjects {
+                for picture in all(subject, report.max_ppl_increase).unwrap() {
+                    let drawn = picture.chart.inline().contains('★');
+                    assert_eq!(drawn, picture.caption.contains('★'), "{fixture} {}", picture.name);
+                }
+            }
+        }
+    }
+}

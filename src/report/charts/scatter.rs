@@ -47,7 +47,8 @@ pub fn perplexity(subject: &SubjectReport, limit: f64) -> Result<(Chart, String)
             interval_text: interval.map(|ends| ends.map(signed)),
         }
     });
-    let figures = compared(&points).flat_map(|p| p.interval.into_iter().flatten().chain([p.figure]));
+    let figures =
+        compared(&points).flat_map(|p| p.interval.into_iter().flatten().chain([p.figure]));
     let axis = Axis::signed(figures.chain([limit, -limit]), limit);
     let scale = match axis.scale {
         Scale::Linear => "",
@@ -295,34 +296,41 @@ impl Names {
     ) -> Self {
         let label = |point: &Point, lines: Vec<String>| Label {
             lines,
-            point: at(point),
+            points: vec![at(point)],
             radius: if subject.recommends(point.cell) { 9 } else { 5 },
         };
         let names = named.iter().map(|point| label(point, point.name_lines(subject))).collect();
-        let names = labels::merge(names, |lines, more| lines.extend(more));
-        let numbers = || {
+        let names = labels::merge(names, labels::SAME, |lines, more| lines.extend(more));
+        let numbers = |near: f64| {
             let numbers = (1..).zip(named);
             let numbers = numbers.map(|(i, point)| label(point, vec![i.to_string()])).collect();
-            labels::merge(numbers, |lines, more| lines[0] = format!("{}, {}", lines[0], more[0]))
+            labels::merge(numbers, near, |lines, more| {
+                lines[0] = format!("{}, {}", lines[0], more[0]);
+            })
         };
         let (labels, placed, entries) = match labels::place(&names, obstacles, Frame::PLOT) {
             Some(placed) => (names, placed.into_iter().map(Some).collect(), vec![]),
             None => {
-                let numbers = numbers();
                 let entries = named.iter().map(|point| point.name(subject)).collect();
-                let placed = labels::place(&numbers, obstacles, Frame::PLOT);
-                let placed: Vec<_> = match placed {
-                    Some(placed) => placed.into_iter().map(Some).collect(),
-                    None => labels::place_some(&numbers, obstacles, Frame::PLOT),
-                };
-                (numbers, placed, entries)
+                let each = numbers(labels::SAME);
+                match labels::place(&each, obstacles, Frame::PLOT) {
+                    Some(placed) => (each, placed.into_iter().map(Some).collect(), entries),
+                    None => {
+                        let few = numbers(labels::TOUCHING);
+                        let placed = match labels::place(&few, obstacles, Frame::PLOT) {
+                            Some(placed) => placed.into_iter().map(Some).collect(),
+                            None => labels::place_some(&few, obstacles, Frame::PLOT),
+                        };
+                        (few, placed, entries)
+                    }
+                }
             }
         };
         let labels = labels
             .into_iter()
             .zip(placed)
             .map(|(label, placed)| {
-                let of = || named.iter().filter(|point| labels::merges(at(point), label.point));
+                let of = || named.iter().filter(|point| label.points.contains(&at(point)));
                 let ink = if of().any(|point| point.on_front || subject.recommends(point.cell)) {
                     theme::INK
                 } else {

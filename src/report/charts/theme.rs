@@ -16,6 +16,8 @@ pub const POINT: RGBColor = RGBColor(0x7d, 0x87, 0x92);
 pub const FRONT: RGBColor = RGBColor(0x0b, 0x5c, 0xad);
 pub const LIMIT: RGBColor = RGBColor(0xb4, 0x23, 0x18);
 pub const WITHIN: RGBColor = RGBColor(0xea, 0xf5, 0xee);
+/// Beyond the scale of a heat map.
+pub const ABOVE: RGBColor = RGBColor(0xb9, 0xc0, 0xc8);
 /// No error at all, in heat maps.
 pub const EXACT: RGBColor = RGBColor(0xe4, 0xd2, 0xea);
 
@@ -61,7 +63,7 @@ pub fn scale(share: f64) -> RGBColor {
 }
 
 /// Light colour and its dark twin.
-const TWINS: [(RGBColor, RGBColor); 18] = [
+const TWINS: [(RGBColor, RGBColor); 19] = [
     (GROUND, RGBColor(0x15, 0x18, 0x1c)),
     (INK, RGBColor(0xe6, 0xe9, 0xed)),
     (MUTED, RGBColor(0xa3, 0xac, 0xb6)),
@@ -71,6 +73,7 @@ const TWINS: [(RGBColor, RGBColor); 18] = [
     (FRONT, RGBColor(0x6c, 0xb6, 0xff)),
     (LIMIT, RGBColor(0xff, 0x8a, 0x7a)),
     (WITHIN, RGBColor(0x18, 0x2a, 0x20)),
+    (ABOVE, RGBColor(0x4f, 0x57, 0x60)),
     (EXACT, RGBColor(0x4d, 0x36, 0x57)),
     (SERIES[0], RGBColor(0x5e, 0xb1, 0xff)),
     (SERIES[1], RGBColor(0xff, 0x93, 0x4d)),
@@ -147,7 +150,7 @@ mod tests {
     fn everything_stands_out_from_both_grounds() {
         let dark_ground = TWINS[0].1;
         for (light, dark) in &TWINS[1..] {
-            if [GRID, WITHIN, EXACT].contains(light) {
+            if [GRID, WITHIN, ABOVE, EXACT].contains(light) {
                 continue;
             }
             let needed = if [INK, MUTED, LIMIT, FRONT].contains(light) { 4.5 } else { 3.0 };
