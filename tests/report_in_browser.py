@@ -8,7 +8,7 @@ Run by hand, with a Chromium of the system (`--browser`, /usr/bin/chromium unles
 is opened at 1280 and 375 pixels, light and dark, and as for a printer. Fails on a message in the
 console, a request for anything but the file, a page wider than its window, text cut off or too
 small in a picture, a name over a point, another name or a leader, or nearer to a point that it
-does not name, a leader through a point, a heading that does not sort, and a limit whose verdicts or recommendation are
+does not name (unless a leader says which), a leader through a point, a heading that does not sort, and a limit whose verdicts or recommendation are
 not those of the rule; at the limit of the sweep they must be the ones already in the page.
 Pictures of it all go to the folder `--shots`.
 """
@@ -178,6 +178,7 @@ def check_names(page, name):
                 return {
                     text: text.textContent.trim(),
                     of: text.dataset.of?.split(" "),
+                    led: text.classList.contains("led"),
                     box: { left: box.left, right: box.right, top: box.top + less, bottom: box.bottom - less },
                 };
             });
@@ -190,12 +191,12 @@ def check_names(page, name):
             const apart = ([x, y], box) => Math.hypot(
                 Math.max(box.left - x, x - box.right, 0), Math.max(box.top - y, y - box.bottom, 0));
             const out = [];
-            for (const { text, of, box } of texts) {
+            for (const { text, of, led, box } of texts) {
                 for (const [cell, point] of points)
                     if (apart(point, box) < 3 * pixel) out.push(`${text} over point ${cell}`);
                 if (leaders.some((leader) => leader.some((place) => apart(place, box) === 0)))
                     out.push(`a leader through ${text}`);
-                if (!of) continue;
+                if (!of || led) continue;
                 const nearest = (own) => Math.min(...points.filter(([cell]) => of.includes(cell) === own)
                     .map(([, point]) => apart(point, box)));
                 // Points on one place can have no nearer one.

@@ -149,6 +149,13 @@ impl Axis {
         axis
     }
 
+    /// Leaves the last `share` of the axis to what is beyond its scale.
+    pub fn leave(mut self, share: f64) -> Self {
+        let [low, high] = self.range;
+        self.range[1] = low + (high - low) / (1.0 - share);
+        self
+    }
+
     /// Counted from `first` to `last`, at least 1 apart.
     pub fn counted(first: usize, last: usize) -> Self {
         let (low, high) = (first as f64, last.max(first + 1) as f64);

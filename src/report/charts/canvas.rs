@@ -302,7 +302,8 @@ impl<'a> Canvas<'a> {
         );
     }
 
-    /// A point's name; `cells`: the results that the point stands for.
+    /// A point's name; `cells`: the results that the point stands for;
+    /// `led`: a leader says so.
     pub fn name(
         &mut self,
         text: &str,
@@ -310,6 +311,7 @@ impl<'a> Canvas<'a> {
         anchor: Anchor,
         color: RGBColor,
         cells: &str,
+        led: bool,
     ) {
         let anchor = match anchor {
             Anchor::Left => "start",
@@ -317,9 +319,10 @@ impl<'a> Canvas<'a> {
             Anchor::Right => "end",
         };
         let (color, text) = (theme::hex(color), escape(text));
+        let led = if led { " led" } else { "" };
         let _ = writeln!(
             self.extra,
-            "<text class=\"point-name\" data-of=\"{cells}\" x=\"{x}\" y=\"{y}\" dy=\"0.7ex\" \
+            "<text class=\"point-name{led}\" data-of=\"{cells}\" x=\"{x}\" y=\"{y}\" dy=\"0.7ex\" \
              text-anchor=\"{anchor}\" font-family=\"sans-serif\" font-size=\"{FONT}\" \
              fill=\"{color}\" pointer-events=\"none\">{text}</text>"
         );

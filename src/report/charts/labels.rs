@@ -11,9 +11,7 @@ const LEADER: i32 = 10;
 /// A name is at least this much nearer to its own point than to any other.
 const NEARER: f64 = 3.0;
 /// Points this close together cannot be told apart, and have one name.
-pub const SAME: f64 = 4.0;
-/// The marks of these touch.
-pub const TOUCHING: f64 = 8.0;
+const SAME: f64 = 4.0;
 
 /// Left, top, right, bottom.
 type Box4 = [i32; 4];
@@ -34,11 +32,11 @@ impl Label {
         (sum.0 / count, sum.1 / count)
     }
 
-    /// Around all marks.
-    fn reach(&self) -> i32 {
-        let middle = self.middle();
-        let far = self.points.iter().map(|point| apart(*point, middle)).fold(0.0, f64::max);
-        self.radius + far.ceil() as i32
+    /// From the middle to the edges of the marks, sideways and up.
+    fn reach(&self) -> (i32, i32) {
+        let (x, y) = self.middle();
+        let far = |by: &dyn Fn(&(i32, i32)) -> i32| self.points.iter().map(by).max().unwrap_or(0);
+        (self.radius + far(&|p| (p.0 - x).abs()), self.radius + far(&|p| (p.1 - y).abs()))
     }
 
     fn owns(&self, point: (i32, i32)) -> bool {
@@ -55,6 +53,16 @@ pub struct Placed {
     pub leader: Option<Segment>,
 }
 
+/// What is avoided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Care {
+    Full,
+    /// But error bars may be written over.
+    Bars,
+    /// And a leader is enough to tell whose name it is, and may cross error bars.
+    Led,
+}
+
 /// What is drawn beside the names.
 #[derive(Default)]
 pub struct Obstacles {
@@ -68,10 +76,16 @@ pub struct Obstacles {
     pub areas: Vec<Box4>,
 }
 
-/// Finds a place for all labels, or `None`: better no name than one that could be another's.
-pub fn place(labels: &[Label], obstacles: &Obstacles, plot: Box4) -> Option<Vec<Placed>> {
+/// Finds a place for all labels, or says which one has none: better no name than one that could be
+/// another's.
+pub fn place(
+    labels: &[Label],
+    obstacles: &Obstacles,
+    plot: Box4,
+    care: Care,
+) -> Result<Vec<Placed>, usize> {
     let options: Vec<Vec<(i64, Placed)>> =
-        labels.iter().map(|label| options(label, obstacles, plot, false)).collect();
+        labels.iter().map(|label| options(label, obstacles, plot, care)).collect();
     let mut placed: Vec<Option<Placed>> = vec![None; labels.len()];
     // Those with the least choice first; one that finds no room moves ahead of all.
     let mut order: Vec<usize> = (0..labels.len()).collect();
@@ -87,62 +101,72 @@ pub fn place(labels: &[Label], obstacles: &Obstacles, plot: Box4) -> Option<Vec<
     }
     // With the others in place there may be a better one.
     for i in order.repeat(3) {
-        placed[i].take()?;
+        placed[i].take().ok_or(i)?;
         placed[i] = best(&options[i], &placed);
     }
-    placed.into_iter().collect()
+    (0..).zip(placed).map(|(i, placed)| placed.ok_or(i)).collect()
+}
+
+/// Joins label `i` to the nearest, unless that is farther than `farthest`.
+pub fn join_nearest(
+    labels: &mut Vec<Label>,
+    i: usize,
+    farthest: f64,
+    join: impl Fn(&mut Vec<String>, Vec<String>),
+) -> bool {
+    let gap = |other: &Label| {
+        let to = |own: &(i32, i32)| {
+            other.points.iter().map(|point| apart(*own, *point)).fold(f64::INFINITY, f64::min)
+        };
+        labels[i].points.iter().map(to).fold(f64::INFINITY, f64::min)
+    };
+    let others = (0..labels.len()).filter(|other| *other != i).map(|j| (j, gap(&labels[j])));
+    let Some((j, near)) = others.min_by(|a, b| a.1.total_cmp(&b.1)) else { return false };
+    if near > farthest {
+        return false;
+    }
+    let (into, from) = (i.min(j), i.max(j));
+    let gone = labels.remove(from);
+    unite(&mut labels[into], gone, join);
+    true
+}
+
+fn unite(label: &mut Label, other: Label, join: impl Fn(&mut Vec<String>, Vec<String>)) {
+    join(&mut label.lines, other.lines);
+    label.radius = label.radius.max(other.radius);
+    label.points.extend(other.points);
 }
 
 /// For when not all find a place: those that do.
 pub fn place_some(labels: &[Label], obstacles: &Obstacles, plot: Box4) -> Vec<Option<Placed>> {
     let mut placed: Vec<Option<Placed>> = Vec::new();
     for label in labels {
-        placed.push(best(&options(label, obstacles, plot, true), &placed));
+        placed.push(best(&options(label, obstacles, plot, Care::Led), &placed));
     }
     placed
 }
 
-/// For a text at the right edge: a place over or under a point there.
-pub fn at_the_end(
-    text: &str,
-    (x, y): (i32, i32),
-    obstacles: &Obstacles,
-    plot: Box4,
-) -> Option<(i32, i32)> {
+/// For a text that ends at a place on a level: over or under it.
+pub fn at_the_end(text: &str, (x, y): (i32, i32), obstacles: &Obstacles) -> Option<(i32, i32)> {
     let free = |place: &(i32, i32)| {
         let area = line_area(text, *place, Anchor::Right);
-        let others = obstacles.points.iter().filter(|point| apart(**point, (x, y)) >= SAME);
-        inside(&area, plot)
-            && others.map(|point| to_area(*point, area)).all(|far| far > 7.0)
+        obstacles.points.iter().all(|point| to_area(*point, area) > 10.0)
+            && !obstacles.bars.iter().any(|bar| crosses(*bar, area))
             && !obstacles.areas.iter().any(|other| overlap(&area, other))
     };
-    let over = |place: &(i32, i32)| {
-        let area = line_area(text, *place, Anchor::Right);
-        let lines = obstacles.bars.iter().chain(&obstacles.lines);
-        lines.filter(|line| crosses(**line, area)).count()
-    };
-    let places = [-12, 12, -26, 26, -40, 40].map(|dy| (x + 5, y + dy));
-    places.into_iter().filter(free).min_by_key(over)
+    [(x, y - 10), (x, y + 10)].into_iter().find(free)
 }
 
-/// Labels of points that are nearer together than `near` become one.
-pub fn merge(
-    labels: Vec<Label>,
-    near: f64,
-    join: impl Fn(&mut Vec<String>, Vec<String>),
-) -> Vec<Label> {
+/// Labels of points that cannot be told apart become one.
+pub fn merge(labels: Vec<Label>, join: impl Fn(&mut Vec<String>, Vec<String>)) -> Vec<Label> {
     let mut merged: Vec<Label> = Vec::new();
     for label in labels {
         let meets = |other: &&mut Label| {
-            let pairs = |own: &(i32, i32)| label.points.iter().any(|p| apart(*own, *p) < near);
+            let pairs = |own: &(i32, i32)| label.points.iter().any(|p| apart(*own, *p) < SAME);
             other.points.iter().any(pairs)
         };
         match merged.iter_mut().find(meets) {
-            Some(other) => {
-                join(&mut other.lines, label.lines);
-                other.radius = other.radius.max(label.radius);
-                other.points.extend(label.points);
-            }
+            Some(other) => unite(other, label, &join),
             None => merged.push(label),
         }
     }
@@ -165,12 +189,7 @@ fn best(options: &[(i64, Placed)], placed: &[Option<Placed>]) -> Option<Placed> 
 }
 
 /// The places that what is drawn leaves, with their costs.
-fn options(
-    label: &Label,
-    obstacles: &Obstacles,
-    plot: Box4,
-    over_bars: bool,
-) -> Vec<(i64, Placed)> {
+fn options(label: &Label, obstacles: &Obstacles, plot: Box4, care: Care) -> Vec<(i64, Placed)> {
     let Obstacles { points, bars, lines, areas } = obstacles;
     let foreign: Vec<(i32, i32)> =
         points.iter().copied().filter(|point| !label.owns(*point)).collect();
@@ -180,16 +199,17 @@ fn options(
         let area = place.area;
         let own = label.points.iter().map(|own| to_area(*own, area)).fold(1e9, f64::min);
         let others = foreign.iter().map(|point| to_area(*point, area)).fold(1e9, f64::min);
+        let led = care == Care::Led && place.leader.is_some();
         let clear = |leader: Segment| {
             foreign.iter().all(|point| distance(*point, leader) > 7.0)
-                && bars.iter().all(|bar| own_bar(bar) || between(leader, *bar) > 2.0)
+                && (led || bars.iter().all(|bar| own_bar(bar) || between(leader, *bar) > 2.0))
                 && !areas.iter().any(|other| crosses(leader, *other))
         };
         let free = inside(&area, plot)
             && others > 6.0
-            && others >= own + NEARER
+            && (others >= own + NEARER || led)
             && !areas.iter().any(|other| overlap(&area, other))
-            && (over_bars || !bars.iter().any(|bar| !own_bar(bar) && crosses(*bar, area)))
+            && (care != Care::Full || !bars.iter().any(|bar| !own_bar(bar) && crosses(*bar, area)))
             && place.leader.is_none_or(clear);
         if !free {
             continue;
@@ -197,7 +217,15 @@ fn options(
         // Near the point, but rather a step away than over lines or close to another point.
         let over = |lines: &[Segment]| lines.iter().filter(|line| crosses(**line, area)).count();
         let close = if others < own + 8.0 { 6 } else { 0 };
-        let cost = nearness + 9 * over(bars) as i64 + 6 * over(lines) as i64 + close;
+        let own_bars = bars.iter().filter(|bar| own_bar(bar) && crosses(**bar, area)).count();
+        let foreign_bars = over(bars) - own_bars;
+        let led = if place.leader.is_some() { 8 } else { 0 };
+        let cost = nearness
+            + led
+            + 4 * own_bars as i64
+            + 9 * foreign_bars as i64
+            + 6 * over(lines) as i64
+            + close;
         out.push((cost, place));
     }
     out
@@ -205,28 +233,28 @@ fn options(
 
 /// Places around the point, and how far from the best each is.
 fn candidates(label: &Label) -> Vec<(i64, Placed)> {
-    let ((x, y), radius) = (label.middle(), label.reach());
+    let ((x, y), reach) = (label.middle(), label.reach());
     let wide = label.lines.iter().map(|line| width(line, FONT)).fold(0.0, f64::max).ceil() as i32;
     let tall = LINE * label.lines.len() as i32;
     let mut out = Vec::new();
     for (step, gap) in (0..).zip(GAPS) {
-        let away = radius + gap;
-        let slant = away * 7 / 10;
+        let (beside, over) = (reach.0 + gap, reach.1 + gap);
+        let (slant, rise) = (beside * 7 / 10, over * 7 / 10);
         let (above, below) = (-tall / 2, tall / 2);
         // From the side where reading begins; the last two leave the middle of the name aside.
         let sides = [
-            (Anchor::Left, away, 0),
-            (Anchor::Left, slant, above - slant + 4),
-            (Anchor::Left, slant, below + slant - 4),
-            (Anchor::Right, -away, 0),
-            (Anchor::Right, -slant, above - slant + 4),
-            (Anchor::Right, -slant, below + slant - 4),
-            (Anchor::Middle, 0, above - away + 2),
-            (Anchor::Middle, 0, below + away - 2),
-            (Anchor::Left, -8, above - away + 2),
-            (Anchor::Left, -8, below + away - 2),
-            (Anchor::Right, 8, above - away + 2),
-            (Anchor::Right, 8, below + away - 2),
+            (Anchor::Left, beside, 0),
+            (Anchor::Left, slant, above - rise + 4),
+            (Anchor::Left, slant, below + rise - 4),
+            (Anchor::Right, -beside, 0),
+            (Anchor::Right, -slant, above - rise + 4),
+            (Anchor::Right, -slant, below + rise - 4),
+            (Anchor::Middle, 0, above - over + 2),
+            (Anchor::Middle, 0, below + over - 2),
+            (Anchor::Left, -8, above - over + 2),
+            (Anchor::Left, -8, below + over - 2),
+            (Anchor::Right, 8, above - over + 2),
+            (Anchor::Right, 8, below + over - 2),
         ];
         for (turn, (anchor, dx, dy)) in (0..).zip(sides) {
             let left = match anchor {
@@ -245,10 +273,12 @@ fn candidates(label: &Label) -> Vec<(i64, Placed)> {
 
 /// From the edge of the point to just before the name.
 fn leader(label: &Label, area: Box4) -> Segment {
-    let (x, y) = label.middle();
+    let own = label.points.iter().copied();
+    let own = own.min_by(|a, b| to_area(*a, area).total_cmp(&to_area(*b, area)));
+    let (x, y) = own.unwrap_or_else(|| label.middle());
     let end = nearest((x, y), grown(area, 1));
     let length = apart((x, y), end).max(1.0);
-    let share = f64::from(label.reach() + 1) / length;
+    let share = f64::from(label.radius + 1) / length;
     let start = (
         x + (f64::from(end.0 - x) * share).round() as i32,
         y + (f64::from(end.1 - y) * share).round() as i32,
@@ -281,7 +311,7 @@ fn inside(a: &Box4, b: Box4) -> bool {
     a[0] >= b[0] && a[1] >= b[1] && a[2] <= b[2] && a[3] <= b[3]
 }
 
-fn overlap(a: &Box4, b: &Box4) -> bool {
+pub fn overlap(a: &Box4, b: &Box4) -> bool {
     a[0] < b[2] && b[0] < a[2] && a[1] < b[3] && b[1] < a[3]
 }
 
@@ -341,10 +371,15 @@ mod tests {
         Label { lines: vec![text.into()], points: vec![point], radius: 5 }
     }
 
-    fn beside(labels: &[Label], others: &[(i32, i32)]) -> Option<Vec<Placed>> {
+    fn beside(labels: &[Label], others: &[(i32, i32)]) -> Result<Vec<Placed>, usize> {
         let points =
             labels.iter().flat_map(|label| label.points.clone()).chain(others.iter().copied());
-        place(labels, &Obstacles { points: points.collect(), ..Obstacles::default() }, PLOT)
+        place(
+            labels,
+            &Obstacles { points: points.collect(), ..Obstacles::default() },
+            PLOT,
+            Care::Full,
+        )
     }
 
     #[test]
@@ -357,13 +392,13 @@ mod tests {
     #[test]
     fn no_name_is_nearer_to_another_point() {
         let others = [(118, 100), (100, 118), (84, 104), (100, 82)];
-        if let Some(placed) = beside(&[label("int4-g64", (100, 100))], &others) {
+        if let Ok(placed) = beside(&[label("int4-g64", (100, 100))], &others) {
             let own = to_area((100, 100), placed[0].area);
             assert!(others.iter().all(|point| to_area(*point, placed[0].area) > own));
         }
         // A point that is walled in has no name rather than another's.
         let wall = (0..40).map(|i| (90 + i % 7 * 3, 90 + i / 7 * 4)).collect::<Vec<_>>();
-        assert!(beside(&[label("int4-g64", (100, 100))], &wall).is_none());
+        assert!(beside(&[label("int4-g64", (100, 100))], &wall).is_err());
     }
 
     #[test]
@@ -388,7 +423,7 @@ mod tests {
     #[test]
     fn points_on_one_place_have_one_name() {
         let labels = vec![label("a", (10, 10)), label("b", (11, 10)), label("c", (50, 10))];
-        let merged = merge(labels, SAME, |lines, more| lines.extend(more));
+        let merged = merge(labels, |lines, more| lines.extend(more));
         assert_eq!(merged.len(), 2);
         assert_eq!(merged[0].lines, ["a", "b"]);
     }
@@ -397,7 +432,7 @@ mod tests {
     fn no_room_is_no_answer() {
         let labels = [label("int4-g64", (5, 5))];
         let obstacles = Obstacles { points: vec![(5, 5)], ..Obstacles::default() };
-        assert!(place(&labels, &obstacles, [0, 0, 20, 10]).is_none());
+        assert_eq!(place(&labels, &obstacles, [0, 0, 20, 10], Care::Full).err(), Some(0));
         assert!(place_some(&labels, &obstacles, [0, 0, 20, 10])[0].is_none());
     }
 }

@@ -3,7 +3,7 @@
 use super::axis::{Axis, Scale, minus};
 use super::canvas::{Anchor, Canvas, Chart, Frame, Marker, draw};
 use super::key::Key;
-use super::labels::{self, Label, Obstacles, Placed, Segment};
+use super::labels::{self, Care, Label, Obstacles, Placed, Segment};
 use super::{name_lines, shorten, theme};
 use crate::error::Result;
 use crate::report::sweep::{CellReport, SubjectReport};
@@ -20,6 +20,11 @@ const KEY_LENGTH: usize = 46;
 
 /// With more points only the front and the recommended codec are named.
 const MOST_NAMES: usize = 12;
+
+/// Of the column at the right edge for what is not to scale.
+const BEYOND: i32 = 58;
+/// Of a name in it.
+const BEYOND_LENGTH: usize = 7;
 
 struct Point<'a> {
     cell: &'a CellReport,
@@ -169,12 +174,18 @@ fn scatter(
     (y, y_name): (Axis, &str),
     limit: Option<f64>,
 ) -> Result<(Chart, String)> {
-    let x = Axis::bits(compared(points).map(Point::bits));
+    let controls: Vec<&Point> = points.iter().filter(|point| point.control).collect();
+    let x = match Axis::bits(compared(points).map(Point::bits)) {
+        axis if controls.is_empty() => axis,
+        axis => axis.leave(f64::from(BEYOND) / f64::from(Frame::PLOT[2] - Frame::PLOT[0])),
+    };
     let x_name = if x.scale == Scale::Log { BITS_LOG } else { BITS };
     let frame = Frame { x, y, x_name: x_name.into(), y_name: y_name.into() };
-    let [left, _, right, _] = Frame::PLOT;
+    let [left, top, right, bottom] = Frame::PLOT;
+    let column = right - BEYOND / 2;
+    let scale_end = if controls.is_empty() { right } else { right - BEYOND };
     let at = |point: &Point| match frame.place(point.bits(), point.figure) {
-        (_, y) if point.control => (right - 7, y),
+        (_, y) if point.control => (column, y),
         place => place,
     };
     let bar = |point: &Point| {
@@ -183,7 +194,6 @@ fn scatter(
         let (_, top) = frame.place(point.bits(), high);
         Some([(x, top), (x, bottom)])
     };
-    let controls: Vec<&Point> = points.iter().filter(|point| point.control).collect();
     let mut sorted: Vec<&Point> = compared(points).collect();
     sorted.sort_by(|a, b| a.bits().total_cmp(&b.bits()));
     let front: Vec<&Point> = sorted.iter().copied().filter(|point| point.on_front).collect();
@@ -211,16 +221,34 @@ fn scatter(
             .collect(),
         areas: vec![],
     };
-    let word = if limit.is_none() { "floor " } else { "" };
     let mut control_texts = Vec::new();
     for point in &controls {
-        let text = format!("{} {word}{}, {} bits →", point.short_name(), point.text, point.size());
-        if let Some(place) = labels::at_the_end(&text, at(point), &obstacles, Frame::PLOT) {
-            obstacles.areas.push(labels::line_area(&text, place, Anchor::Right));
-            control_texts.push((text, place, point.index));
+        let (x, y) = at(point);
+        let crossed = limit_y.is_some_and(|line| (y - 36..y - 6).contains(&line));
+        let side = if y - 40 < top || crossed && y + 40 < bottom { 1 } else { -1 };
+        let beside = |text: String, place| (text, place, Anchor::Middle, point.index);
+        let size =
+            beside(format!("{} bits", point.size()), (x, y + if side < 0 { -14 } else { 28 }));
+        let name = shorten(&one_line(&point.cell.result.figures.codec), BEYOND_LENGTH);
+        let name = beside(name, (x, y + if side < 0 { -28 } else { 14 }));
+        let floor = match point.figure {
+            0.0 => "floor 0".into(),
+            _ => format!("floor {}", point.text),
+        };
+        let floor = levels.first().and_then(|_| {
+            let place = labels::at_the_end(&floor, (scale_end - 12, y), &obstacles)?;
+            Some((floor, place, Anchor::Right, point.index))
+        });
+        for written in floor.into_iter().chain([size, name]) {
+            let (text, place, anchor, _) = &written;
+            let area = labels::line_area(text, *place, *anchor);
+            if !obstacles.areas.iter().any(|other| labels::overlap(&area, other)) {
+                obstacles.areas.push(area);
+                control_texts.push(written);
+            }
         }
     }
-    let names = Names::new(subject, &named, at, &obstacles);
+    let names = Names::new(subject, &named, at, &obstacles, [left, top, scale_end, bottom]);
 
     let chart = draw(label, Frame::UNDER + names.key.height(), |canvas| {
         if let Some(limit) = limit {
@@ -231,6 +259,9 @@ fn scatter(
         canvas.frame(heading, &frame)?;
         if let Some(limit) = limit {
             limit_line(canvas, &frame, limit)?;
+        }
+        if !controls.is_empty() {
+            canvas.line(vec![(scale_end, top), (scale_end, bottom)], theme::AXIS, 1)?;
         }
         for level in &levels {
             canvas.dotted(*level, theme::POINT);
@@ -250,8 +281,12 @@ fn scatter(
         if let Some(point) = recommended {
             canvas.ring(at(point), 8, theme::FRONT)?;
         }
-        for (text, place, index) in &control_texts {
-            canvas.name(text, *place, Anchor::Right, theme::MUTED, &index.to_string());
+        for (text, place, anchor, index) in &control_texts {
+            match anchor {
+                // Of the level, not of a point.
+                Anchor::Right => canvas.text(text, *place, *anchor, theme::MUTED)?,
+                _ => canvas.name(text, *place, *anchor, theme::MUTED, &index.to_string(), false),
+            }
         }
         names.draw(canvas)?;
         for point in points {
@@ -265,7 +300,7 @@ fn scatter(
         notes.push_str(" ★: recommended.");
     }
     if !controls.is_empty() {
-        notes.push_str(" ▸ at the right edge: no smaller than f16, not to scale.");
+        notes.push_str(" Right of the scale: what is no smaller than f16.");
     }
     if !all_named {
         notes.push_str(" Codecs without a name are in the table.");
@@ -277,6 +312,34 @@ fn scatter(
 struct Names {
     labels: Vec<Name>,
     key: Key,
+}
+
+/// Where a number has no room it joins its neighbour's.
+fn place_numbers(
+    numbers: Vec<Label>,
+    obstacles: &Obstacles,
+    room: [i32; 4],
+) -> (Vec<Label>, Vec<Option<Placed>>) {
+    let join = |lines: &mut Vec<String>, more: Vec<String>| {
+        let all = format!("{}, {}", lines[0], more[0]);
+        let mut all: Vec<&str> = all.split(", ").collect();
+        all.sort_by_key(|number| (number.len(), number.to_string()));
+        lines[0] = all.join(", ");
+    };
+    let mut numbers = labels::merge(numbers, join);
+    // Rather together than far away, where marks touch.
+    let tries = [(Care::Full, 0.0), (Care::Bars, 0.0), (Care::Bars, 9.0), (Care::Led, 0.0)];
+    for (care, farthest) in tries.into_iter().chain([(Care::Led, 30.0)]) {
+        loop {
+            match labels::place(&numbers, obstacles, room, care) {
+                Ok(placed) => return (numbers, placed.into_iter().map(Some).collect()),
+                Err(stuck) if labels::join_nearest(&mut numbers, stuck, farthest, join) => {}
+                Err(_) => break,
+            }
+        }
+    }
+    let placed = labels::place_some(&numbers, obstacles, room);
+    (numbers, placed)
 }
 
 struct Name {
@@ -293,6 +356,7 @@ impl Names {
         named: &[&Point],
         at: impl Fn(&Point) -> (i32, i32),
         obstacles: &Obstacles,
+        room: [i32; 4],
     ) -> Self {
         let label = |point: &Point, lines: Vec<String>| Label {
             lines,
@@ -300,30 +364,15 @@ impl Names {
             radius: if subject.recommends(point.cell) { 9 } else { 5 },
         };
         let names = named.iter().map(|point| label(point, point.name_lines(subject))).collect();
-        let names = labels::merge(names, labels::SAME, |lines, more| lines.extend(more));
-        let numbers = |near: f64| {
-            let numbers = (1..).zip(named);
-            let numbers = numbers.map(|(i, point)| label(point, vec![i.to_string()])).collect();
-            labels::merge(numbers, near, |lines, more| {
-                lines[0] = format!("{}, {}", lines[0], more[0]);
-            })
-        };
-        let (labels, placed, entries) = match labels::place(&names, obstacles, Frame::PLOT) {
-            Some(placed) => (names, placed.into_iter().map(Some).collect(), vec![]),
-            None => {
+        let names = labels::merge(names, |lines, more| lines.extend(more));
+        let (labels, placed, entries) = match labels::place(&names, obstacles, room, Care::Full) {
+            Ok(placed) => (names, placed.into_iter().map(Some).collect(), vec![]),
+            Err(_) => {
+                let numbers = (1..).zip(named);
+                let numbers = numbers.map(|(i, point)| label(point, vec![i.to_string()])).collect();
+                let (numbers, placed) = place_numbers(numbers, obstacles, room);
                 let entries = named.iter().map(|point| point.name(subject)).collect();
-                let each = numbers(labels::SAME);
-                match labels::place(&each, obstacles, Frame::PLOT) {
-                    Some(placed) => (each, placed.into_iter().map(Some).collect(), entries),
-                    None => {
-                        let few = numbers(labels::TOUCHING);
-                        let placed = match labels::place(&few, obstacles, Frame::PLOT) {
-                            Some(placed) => placed.into_iter().map(Some).collect(),
-                            None => labels::place_some(&few, obstacles, Frame::PLOT),
-                        };
-                        (few, placed, entries)
-                    }
-                }
+                (numbers, placed, entries)
             }
         };
         let labels = labels
@@ -350,7 +399,7 @@ impl Names {
                 canvas.leader(leader);
             }
             for (line, at) in label.lines.iter().zip(labels::line_places(label, placed)) {
-                canvas.name(line, at, placed.anchor, *ink, cells);
+                canvas.name(line, at, placed.anchor, *ink, cells, placed.leader.is_some());
             }
         }
         self.key.draw(canvas, Frame::UNDER, theme::INK, |canvas, i, at| {
@@ -368,10 +417,6 @@ impl Point<'_> {
     fn size(&self) -> String {
         let text = format!("{:.2}", self.bits());
         text.trim_end_matches('0').trim_end_matches('.').into()
-    }
-
-    fn short_name(&self) -> String {
-        shorten(&one_line(&self.cell.result.figures.codec), LABEL_LENGTH)
     }
 
     /// In the key.
