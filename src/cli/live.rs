@@ -112,10 +112,11 @@ impl Progress for SweepProgress {
     }
 
     fn window(&mut self, subject: &SubjectInfo, windows: usize, so_far: &[CodecResult]) {
-        let mut lines = vec![format!(
-            "{}  {}  context {}: {windows} of {} windows",
-            subject.model.provenance.source, subject.text.source, subject.context, subject.windows
-        )];
+        let (model, text) = (&subject.model.provenance.source, &subject.text.source);
+        let mut lines = vec![one_line(&format!(
+            "{model} on {text}, context {}: {windows} of {} windows",
+            subject.context, subject.windows
+        ))];
         lines.extend(sweep_table::so_far(so_far, subject));
         while self.rows.len() < lines.len() {
             let row = self.screen.add(ProgressBar::new_spinner());
