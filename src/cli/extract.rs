@@ -8,6 +8,7 @@ use crate::container::Target;
 use crate::error::Result;
 use crate::extract;
 use crate::hub::{Hub, HubOptions};
+use crate::report;
 use crate::settings::{FloatType, RawSettings, Said, Settings, WindowCount};
 use crate::subject::Stages;
 use crate::whole_file::{Existing, NewFile};
@@ -69,7 +70,7 @@ impl Arguments {
         extraction.write(Target { path: &self.output, existing, sync: true })?;
         let origin = &extraction.origin;
         output::print(&if self.json {
-            output::json(origin)?
+            report::json(origin)?
         } else {
             format!(
                 "{}: {} layers × key and value [{}, {}, {}] {}, window {} of {} tokens\n",

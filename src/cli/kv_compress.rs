@@ -6,6 +6,7 @@ use super::{Outcome, output};
 use crate::codec::Codec;
 use crate::container::{self, Contents, Plan, Quality, Summary, Target};
 use crate::error::{Error, Result};
+use crate::report;
 use crate::settings;
 use crate::whole_file::Existing;
 use clap::{Args, Subcommand};
@@ -158,7 +159,7 @@ impl Arguments {
         };
         progress.clear();
         let metrics = Metrics::new(&result?, &self);
-        output::print(&output::json(&metrics)?)?;
+        output::print(&report::json(&metrics)?)?;
         Ok(if self.strict && !metrics.quality_passed {
             Outcome::LimitMissed
         } else {
@@ -219,7 +220,7 @@ impl InspectArguments {
         let contents = container::inspect(&self.file, self.verify, &progress);
         progress.clear();
         let contents = contents?;
-        let text = if self.json { output::json(&contents)? } else { table(&contents) };
+        let text = if self.json { report::json(&contents)? } else { table(&contents) };
         output::print(&text)?;
         Ok(Outcome::Done)
     }

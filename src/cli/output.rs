@@ -13,9 +13,3 @@ pub fn print(text: &str) -> Result<()> {
         _ => Ok(()),
     }
 }
-
-/// One JSON object, indented, with its newline.
-pub fn json(value: &impl serde::Serialize) -> Result<String> {
-    let object = serde_json::to_string_pretty(value);
-    Ok(object.map_err(|e| Error::system(format!("JSON: {e}")))? + "\n")
-}

@@ -7,7 +7,7 @@ use super::{Outcome, output};
 use crate::error::{Error, Result};
 use crate::hub::{Hub, HubOptions};
 use crate::report::sweep::{SweepReport, SweepSource};
-use crate::report::{dry_run_table, sweep_table};
+use crate::report::{self, dry_run_table, sweep_table};
 use crate::settings::{ConfigFile, RawSettings, Settings};
 use crate::subject::Stages;
 use crate::sweep::{self, Cells, Request, Shard};
@@ -86,7 +86,7 @@ impl SweepArguments {
             progress.clear();
             let estimate = estimate?;
             output::print(&match self.json {
-                true => output::json(&estimate)?,
+                true => report::json(&estimate)?,
                 false => dry_run_table::render(&estimate),
             })?;
             return Ok(Outcome::Done);
@@ -99,7 +99,7 @@ impl SweepArguments {
         let report = outcome.cells.report(&[outcome.plan], limit);
         match request.shard.is_whole() {
             true => write_and_tell(&report, &request.output, self.json)?,
-            false if self.json => output::print(&output::json(&report)?)?,
+            false if self.json => output::print(&report::json(&report)?)?,
             false => output::print(&format!(
                 "shard {}: {} of {} cells done\n\
                  kvgauge report {} --output DIR puts it together with the others\n",
@@ -151,7 +151,7 @@ impl ReportArguments {
 fn write_and_tell(report: &SweepReport, folder: &Path, json: bool) -> Result<()> {
     let page = sweep::write_report(report, folder)?;
     output::print(&match json {
-        true => output::json(report)?,
+        true => report::json(report)?,
         false => format!("{}\nreport: {}\n", sweep_table::render(report), page.display()),
     })
 }

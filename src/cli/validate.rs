@@ -5,7 +5,7 @@ use super::progress::{DownloadBars, TerminalProgress};
 use super::{Outcome, output};
 use crate::error::Result;
 use crate::hub::{Hub, HubOptions};
-use crate::report::table;
+use crate::report::{self, table};
 use crate::settings::{ConfigFile, RawSettings, Settings};
 use crate::validate;
 use crate::whole_file::{self, Existing, NewFile};
@@ -45,7 +45,7 @@ impl Arguments {
         progress.clear();
         let result = result?;
 
-        let object = output::json(&result)?;
+        let object = report::json(&result)?;
         if let Some(path) = &path {
             whole_file::write(path, object.as_bytes())?;
         }

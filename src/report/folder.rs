@@ -1,8 +1,8 @@
 //! The files that a sweep leaves behind.
 
 use super::sweep::SweepReport;
-use super::{charts, csv, html, markdown};
-use crate::error::{Error, Result};
+use super::{charts, csv, html, json, markdown};
+use crate::error::Result;
 
 pub struct ReportFile {
     /// Inside the output folder.
@@ -19,7 +19,7 @@ pub fn files(report: &SweepReport) -> Result<Vec<ReportFile>> {
     let file = |name: &str, bytes: Vec<u8>| ReportFile { name: name.into(), bytes };
     let mut files = vec![
         file("report.html", html::render(report, &pictures)?.into_bytes()),
-        file("results.json", json(report)?),
+        file("results.json", json(report)?.into_bytes()),
         file("results.csv", csv::render(report)?.into_bytes()),
         file("report.md", markdown::render(report).into_bytes()),
     ];
@@ -33,13 +33,6 @@ pub fn files(report: &SweepReport) -> Result<Vec<ReportFile>> {
         }
     }
     Ok(files)
-}
-
-fn json(report: &SweepReport) -> Result<Vec<u8>> {
-    let mut bytes = serde_json::to_vec_pretty(report)
-        .map_err(|e| Error::system(format!("writing the results as JSON: {e}")))?;
-    bytes.push(b'\n');
-    Ok(bytes)
 }
 
 #[cfg(test)]

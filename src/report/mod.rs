@@ -16,3 +16,11 @@ pub(crate) mod text;
 pub mod validation;
 
 pub use folder::{ReportFile, files};
+
+use crate::error::{Error, Result};
+
+/// One JSON object, indented, with its newline.
+pub fn json(value: &impl serde::Serialize) -> Result<String> {
+    let object = serde_json::to_string_pretty(value);
+    Ok(object.map_err(|e| Error::system(format!("JSON: {e}")))? + "\n")
+}

@@ -69,10 +69,8 @@ impl Folder {
     }
 
     fn write(&self, stem: &str, value: &impl Serialize) -> Result<()> {
-        let json =
-            serde_json::to_string_pretty(value).map_err(|e| Error::system(format!("JSON: {e}")))?;
         let path = self.path.join(self.shard.file(stem, "json"));
-        whole_file::write(&path, (json + "\n").as_bytes())
+        whole_file::write(&path, report::json(value)?.as_bytes())
     }
 
     /// Every window there is of these subjects, by id.

@@ -11,6 +11,7 @@ mod folder;
 mod log;
 mod record;
 mod shard;
+mod subject_run;
 
 pub use estimate::{CellEstimate, DryRun, SubjectEstimate, dry_run};
 pub use folder::{Cells, check_output, read_plans, write_report};
@@ -19,24 +20,24 @@ pub use shard::Shard;
 
 use crate::codec::Codec;
 use crate::error::{Error, Kind, Result};
-use crate::eval::{CodecOutcome, CodecWindow, Observer, StageTimings, WindowOutcome, prefix};
+use crate::eval::{Observer, StageTimings, prefix};
 use crate::hub::Hub;
 use crate::model::Llama;
-use crate::model::oracle::WeightsRef;
 use crate::model::source::ModelWeights;
 use crate::platform;
-use crate::report::figures::{Baseline, CodecFigures, CodecResult, SubjectInfo};
+use crate::report::figures::{CodecResult, SubjectInfo};
 use crate::report::sweep::SweepSource;
 use crate::settings::{Said, Settings};
 use crate::subject::{Shelf, Stages, Subject, check_codecs};
 use crate::validate;
 use folder::Folder;
-use record::{ArmRecord, WindowRecord, cell_id, subject_id};
+use record::{cell_id, subject_id};
 use serde::Serialize;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Instant;
+use subject_run::{Arm, SubjectRun};
 
 /// What to sweep over.
 pub struct Request {
@@ -218,27 +219,6 @@ struct Sweep<'p> {
     progress: &'p mut dyn Progress,
 }
 
-/// A subject with cells to do.
-struct SubjectRun<'a> {
-    settings: &'a Settings,
-    subject: Subject,
-    weights: WeightsRef,
-    info: SubjectInfo,
-    id: String,
-    /// By window; `None`: not known yet.
-    baseline: Vec<Option<Vec<f64>>>,
-    arms: Vec<Arm>,
-}
-
-/// A codec on its way through the windows of a subject.
-struct Arm {
-    name: CellName,
-    id: String,
-    codec: Codec,
-    /// By window; `None`: not done yet.
-    windows: Vec<Option<CodecWindow>>,
-}
-
 impl Sweep<'_> {
     fn finish(&mut self, record: CellRecord) -> Result<()> {
         self.folder.cells.append(&record, true)?;
@@ -384,110 +364,13 @@ impl Sweep<'_> {
             if !self.progress.is_watched() {
                 continue;
             }
-            let so_far: Vec<CodecResult> = run
-                .results(window + 1)
-                .map(|(_, baseline, figures)| {
-                    figures.judge(&run.info, &baseline, run.settings.max_ppl_increase)
-                })
-                .collect();
-            self.progress.window(&run.info, window + 1, &so_far);
+            self.progress.window(&run.info, window + 1, &run.so_far(window + 1));
         }
         self.timings.subjects.push(SubjectTimings::new(&run.info, codecs, stages));
         for record in run.records() {
             self.finish(record)?;
         }
         Ok(())
-    }
-}
-
-impl SubjectRun<'_> {
-    fn load(&self) -> Result<Llama> {
-        let (dtype, device) = (self.settings.dtype.dtype(), self.settings.device.open()?);
-        Llama::load(&self.subject.model.config, self.weights.as_ref(), dtype, &device)
-    }
-
-    fn cells(&self) -> Vec<PlannedCell> {
-        self.arms.iter().map(Arm::cell).collect()
-    }
-
-    fn tokens_left(&self) -> usize {
-        let tokens = |window| match self.waiting(window).count() {
-            0 => 0,
-            arms => prefix::model_tokens(self.info.context, arms),
-        };
-        (0..self.info.windows).map(tokens).sum()
-    }
-
-    /// Arms that this window is still to come for.
-    fn waiting(&self, window: usize) -> impl Iterator<Item = &Arm> {
-        self.arms.iter().filter(move |arm| arm.windows[window].is_none())
-    }
-
-    fn take_over(&mut self, record: &WindowRecord) {
-        let Some(baseline) = self.baseline.get_mut(record.window) else { return };
-        *baseline = Some(record.baseline.clone());
-        for arm in &mut self.arms {
-            if let Some(done) = record.arms.iter().find(|done| done.cell_id == arm.id) {
-                arm.windows[record.window] = Some(done.outcome.clone());
-            }
-        }
-    }
-
-    /// Adds the outcome of the arms that were waiting for this window, in their order. Those that
-    /// failed leave.
-    fn add(
-        &mut self,
-        window: usize,
-        outcome: WindowOutcome,
-    ) -> (WindowRecord, Vec<(PlannedCell, Error)>) {
-        let (mut done, mut failed) = (Vec::new(), Vec::new());
-        let mut outcomes = outcome.arms.into_iter();
-        self.arms.retain_mut(|arm| {
-            if arm.windows[window].is_some() {
-                return true;
-            }
-            match outcomes.next() {
-                Some(Ok(outcome)) => {
-                    arm.windows[window] = Some(outcome.clone());
-                    done.push(ArmRecord { cell_id: arm.id.clone(), outcome });
-                    true
-                }
-                Some(Err(error)) => {
-                    failed.push((arm.cell(), error));
-                    false
-                }
-                None => true,
-            }
-        });
-        self.baseline[window] = Some(outcome.baseline.clone());
-        (WindowRecord::new(self.id.clone(), window, outcome.baseline, done), failed)
-    }
-
-    /// What the arms came to on the first `windows` windows, all of which are done.
-    fn results(&self, windows: usize) -> impl Iterator<Item = (&Arm, Baseline, CodecFigures)> {
-        let known = self.baseline.iter().take(windows).flatten();
-        let baseline: Vec<Vec<f64>> = known.cloned().collect();
-        self.arms.iter().map(move |arm| {
-            let windows = arm.windows.iter().take(windows).flatten().cloned().collect();
-            let outcome = CodecOutcome { codec: arm.codec, windows };
-            let figures = CodecFigures::new(&outcome, &baseline, self.info.prefix);
-            (arm, Baseline::of(&baseline), figures)
-        })
-    }
-
-    fn records(&self) -> Vec<CellRecord> {
-        let record = |(arm, baseline, figures): (&Arm, Baseline, CodecFigures)| {
-            let (id, subject_id, subject) = (arm.id.clone(), self.id.clone(), self.info.clone());
-            let result = CellResult { id, subject_id, subject, baseline, figures };
-            CellRecord::done(arm.name.clone(), result)
-        };
-        self.results(self.info.windows).map(record).collect()
-    }
-}
-
-impl Arm {
-    fn cell(&self) -> PlannedCell {
-        PlannedCell { name: self.name.clone(), id: Some(self.id.clone()) }
     }
 }
 
