@@ -12,7 +12,7 @@ use half::{bf16, f16};
 use kvgauge::codec::int4::{
     BlockLayout, Isa, block_len, compress_block_with, decompress_block_with,
 };
-use kvgauge::codec::{Element, TensorCodec};
+use kvgauge::codec::{Element, Geometry, TensorCodec};
 use rayon::prelude::*;
 use std::time::Instant;
 
@@ -88,15 +88,16 @@ fn blocks<T: Element>(
 }
 
 fn in_memory(threads: usize, values: &[f16]) {
-    let codec = TensorCodec::Int4 { group: 64 };
+    let codec = TensorCodec::int4(64);
     let mut out = values.to_vec();
     let mut ratios = Ratios::default();
     for _ in 0..ROUNDS {
         let copy = seconds(|| out.copy_from_slice(values));
         let mut payload = None;
-        let compress = seconds(|| payload = codec.compress_measured(values, 64).ok());
+        let compress =
+            seconds(|| payload = codec.compress_measured(values, &Geometry::rows(1, 64)).ok());
         let (payload, _) = payload.expect("finite values");
-        let decompress = seconds(|| payload.decompress(&mut out));
+        let decompress = seconds(|| payload.decompress(&Geometry::rows(1, 64), &mut out));
         ratios.push(copy, compress, decompress);
     }
     print!("in memory {threads:>5}  f16       64        64  ");

@@ -10,7 +10,7 @@ mod shapes;
 
 use candle_core::{DType, Device};
 use kvgauge::codec::Codec;
-use kvgauge::eval::prefix;
+use kvgauge::eval::{Arm, Evaluator, Protocol};
 use kvgauge::model::Llama;
 use kvgauge::model::RandomWeights;
 use std::time::Instant;
@@ -26,13 +26,15 @@ fn main() {
     let window: Vec<u32> = (0..CONTEXT).map(|i| (i * 7919 % config.vocab_size) as u32).collect();
     let codecs: Vec<Codec> = CODECS.iter().map(|name| name.parse().expect("a codec")).collect();
 
+    let evaluator = Evaluator::new(&model, Protocol::Prefix, CONTEXT, 0);
     let plain = || {
         let hidden = model.forward(&window, &mut model.empty_cache()).expect("a pass");
         std::hint::black_box(model.logits(&hidden).expect("logits"));
     };
     let evaluate = |codecs: &[Codec]| {
         let windows = std::slice::from_ref(&window);
-        std::hint::black_box(prefix::evaluate(&model, windows, codecs, &mut ()).expect("scores"));
+        let arms: Vec<Arm> = codecs.iter().copied().map(Arm::of).collect();
+        std::hint::black_box(evaluator.evaluate(windows, &arms, &mut ()).expect("scores"));
     };
     let seconds = |work: &dyn Fn()| {
         let clock = Instant::now();

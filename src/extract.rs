@@ -36,8 +36,13 @@ pub struct Origin {
     pub layers: usize,
     pub kv_heads: usize,
     pub head_dim: usize,
+    /// What the keys were rotated by: radians a position, one for channels i and i + head_dim / 2.
+    pub rope_frequencies: Vec<f32>,
     pub dtype: Dtype,
 }
+
+/// Where the file's metadata has it.
+pub const METADATA: &str = "kvgauge.extract";
 
 /// The cache of the first `tokens` tokens (all, if `None`) of window `settings.first_window`,
 /// computed with `settings.dtype` and given as `dtype`.
@@ -99,6 +104,7 @@ pub fn run(
         layers: config.layers,
         kv_heads: config.kv_heads,
         head_dim: config.head_dim,
+        rope_frequencies: model.rope_frequencies().to_vec(),
         dtype,
     };
     Ok(Extraction { tensors, origin, saturated })
@@ -109,7 +115,7 @@ impl Extraction {
     pub fn write(&self, target: container::Target) -> Result<()> {
         let origin =
             serde_json::to_string(&self.origin).map_err(|e| Error::system(e.to_string()))?;
-        let metadata: TextMap = [("kvgauge.extract".to_string(), origin)].into();
+        let metadata: TextMap = [(METADATA.to_string(), origin)].into();
         container::write_tensors(target, &self.tensors, Some(metadata))
     }
 }

@@ -4,7 +4,7 @@
 use crate::codec::Codec;
 use crate::corpus::{Text, WindowPlan};
 use crate::error::{Error, Result};
-use crate::eval::prefix;
+use crate::eval::Protocol;
 use crate::hub::Hub;
 use crate::model::ModelConfig;
 use crate::model::source::OpenModel;
@@ -97,9 +97,14 @@ impl Subject {
 }
 
 /// Whether the codecs can be used on this model, before its weights are read.
-pub fn check_codecs(config: &ModelConfig, context: usize, codecs: &[Said<Codec>]) -> Result<()> {
+pub fn check_codecs(
+    config: &ModelConfig,
+    protocol: Protocol,
+    context: usize,
+    codecs: &[Said<Codec>],
+) -> Result<()> {
     codecs.iter().try_for_each(|Said { value, place }| {
-        prefix::check_groups(config, context, &[*value]).map_err(|e| place.refuse(e))
+        protocol.check(config, context, value).map_err(|e| place.refuse(e))
     })
 }
 

@@ -1,7 +1,7 @@
 //! The main job, from settings to result: text → tokens → windows → model → scores → report.
 
 use crate::error::{Error, Kind, Result};
-use crate::eval::{Observer, prefix};
+use crate::eval::{Arm, Evaluator, Observer};
 use crate::hub::Hub;
 use crate::model::Llama;
 use crate::model::oracle::{Oracle, WeightsRef};
@@ -27,7 +27,7 @@ pub fn run(settings: &Settings, hub: &Hub, progress: &mut dyn Progress) -> Resul
 
     let subject =
         Subject::open(settings, hub, &mut Shelf::default(), progress, |config, context| {
-            check_codecs(config, context, &settings.codec)
+            check_codecs(config, settings.protocol, context, &settings.codec)
         })?;
     progress.stage("opening the weights");
     let ModelWeights { weights, provenance } = subject.model.weights()?;
@@ -48,10 +48,12 @@ pub fn run(settings: &Settings, hub: &Hub, progress: &mut dyn Progress) -> Resul
     };
     let cross_checking = clock.elapsed();
 
-    let per_window = prefix::model_tokens(subject.context, settings.codec.len());
-    progress.begin(per_window * subject.windows.len());
-    let evaluation = prefix::evaluate(&model, &subject.windows, &settings.codecs(), progress)
-        .map_err(|e| explain(e, dtype))?;
+    let Settings { protocol, seed, .. } = *settings;
+    let arms: Vec<Arm> = settings.codecs().into_iter().map(Arm::of).collect();
+    progress.begin(protocol.model_tokens(subject.context, arms.len()) * subject.windows.len());
+    let evaluator = Evaluator::new(&model, protocol, subject.context, seed);
+    let evaluation =
+        evaluator.evaluate(&subject.windows, &arms, progress).map_err(|e| explain(e, dtype))?;
 
     Ok(Validation::new(Run {
         settings,

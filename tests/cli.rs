@@ -303,7 +303,7 @@ fn the_shortest_window_and_the_last_window_work() {
 // --- Codecs
 
 #[test]
-fn codec_names_that_are_not_built_are_refused_with_help() {
+fn codec_names_that_mean_nothing_are_refused_with_help() {
     let group = good_with(&["--codec", "int4-g0"]);
     group.is_refused(&["int4-g0", "at least 8", "found 0"]);
     good_with(&["--codec", "int4-g7"]).is_refused(&["int4-g7", "at least 8", "found 7"]);
@@ -323,11 +323,8 @@ fn codec_names_that_are_not_built_are_refused_with_help() {
         answer.is_refused(&[&format!("`{name}`"), "no codec of that name"]);
         answer.hints(close);
     }
-    for name in ["int8-g64", "kivi4", "int4-g64-had"] {
-        let answer = good_with(&["--codec", name]);
-        answer.is_refused(&[name, "known name", "does not build it yet"]);
-        answer.hints("built today");
-    }
+    good_with(&["--codec", "k:int4/v:int4-prerope"]).is_refused(&["they have no position"]);
+    good_with(&["--codec", "int6-lm"]).is_refused(&["at most 5 bits"]);
     // One bad name among good ones stops the run.
     good_with(&["--codec", "f16", "--codec", "q4"]).is_refused(&["`q4`"]);
 }
@@ -438,7 +435,11 @@ fn usage_errors_look_like_all_others() {
     validate(&["--seed", "x"]).is_refused(&["--seed"]);
     validate(&["stray"]).is_refused(&["stray"]);
     validate(&["--model", "builtin", "--model", "builtin"]).is_refused(&["--model"]);
-    validate(&["--protocol", "decode"]).is_refused(&["--protocol", "does not build it yet"]);
+    validate(&["--protocol", "suffix"]).is_refused(&["--protocol", "`prefix` or `decode`"]);
+    validate(&["--residual", "32"]).is_refused(&["--residual", "nothing to the prefix protocol"]);
+    validate(&["--protocol", "decode", "--chunk", "0"]).is_refused(&["--chunk", "at least 1"]);
+    good_with(&["--protocol", "decode", "--codec", "int4-g64-ctr"])
+        .is_refused(&["--codec: codec int4-g64-ctr", "the mean over all tokens"]);
     let bos = validate(&["--bos", "perhaps"]);
     bos.is_refused(&["--bos", "perhaps"]);
     bos.hints("auto, always, never");
@@ -845,9 +846,10 @@ fn a_settings_file_that_is_wrong_is_refused() {
         ("windows = 0", 1, 11, ["windows", "at least 1"]),
         ("threads = 0", 1, 11, ["threads", "1 to 1024"]),
         ("text = \"/no/such/text\"", 1, 8, ["text", "no such file"]),
-        ("protocol = \"decode\"", 1, 12, ["protocol", "does not build it yet"]),
+        ("protocol = \"suffix\"", 1, 12, ["protocol", "`prefix` or `decode`"]),
+        ("residual = 3", 1, 12, ["residual", "prefix protocol"]),
         ("codec = \"int4\"\n[grid]\ngroup = [32, 64]", 3, 14, ["grid.group", "line 1, column 9"]),
-        ("grid.had = [false, true]", 1, 20, ["grid.had", "does not build it yet"]),
+        ("codec = \"f16\"\ngrid.sink = [0, 9999999999]", 2, 17, ["grid.sink", "at most"]),
         (
             "grid.group = 4097\nmodel = \"builtin\"\ncontext = 64",
             1,

@@ -2,7 +2,7 @@
 //! (`data/make_int4_golden.py`), and its contract on other types and lengths.
 
 use half::{bf16, f16};
-use kvgauge::codec::{Codec, DistortionSum, Element, TensorCodec};
+use kvgauge::codec::{Codec, DistortionSum, Element, Geometry, TensorCodec};
 use serde_json::Value;
 
 fn floats(hex: &str) -> Vec<f32> {
@@ -13,10 +13,11 @@ fn floats(hex: &str) -> Vec<f32> {
 }
 
 fn round_trip<T: Element>(values: &[T], group: usize) -> (Vec<T>, usize) {
-    let (payload, _) = TensorCodec::Int4 { group }.compress_measured(values, group).unwrap();
+    let (payload, _) =
+        TensorCodec::int4(group).compress_measured(values, &Geometry::rows(1, group)).unwrap();
     assert_eq!(payload.len(), values.len());
     let mut out = vec![T::default(); values.len()];
-    payload.decompress(&mut out);
+    payload.decompress(&Geometry::rows(1, group), &mut out);
     (out, payload.stored_bytes())
 }
 
@@ -109,7 +110,11 @@ fn values_that_are_no_numbers_are_named() {
         values[63] = bad;
         for codec in ["int4-g64", "f16"] {
             let codec: Codec = codec.parse().unwrap();
-            let error = codec.key.compress_measured(&values, 10).unwrap_err().to_string();
+            let error = codec
+                .key
+                .compress_measured(&values, &Geometry::rows(1, 10))
+                .unwrap_err()
+                .to_string();
             assert!(error.contains("63"), "{error}");
         }
     }

@@ -7,7 +7,7 @@ mod zoo;
 
 use folder::names_in;
 use half::{bf16, f16};
-use kvgauge::codec::{Codec, Element, TensorCodec};
+use kvgauge::codec::{Codec, Element, Geometry, TensorCodec};
 use kvgauge::container::{
     self, Plan, Report, Summary, Target, TensorData, compress, decompress, read_file, write_file,
 };
@@ -79,18 +79,18 @@ fn held(bytes: &[u8]) -> Option<Held> {
 
 /// What the codec makes of a tensor's bytes, by way of the codec in memory.
 fn through(codec: TensorCodec, dtype: Dtype, shape: &[usize], bytes: &[u8]) -> Vec<u8> {
-    fn typed<T: Element>(codec: TensorCodec, head_dim: usize, bytes: &[u8]) -> Vec<u8> {
+    fn typed<T: Element>(codec: TensorCodec, geometry: &Geometry, bytes: &[u8]) -> Vec<u8> {
         let mut values = vec![T::default(); bytes.len() / size_of::<T>()];
         bytemuck::cast_slice_mut::<T, u8>(&mut values).copy_from_slice(bytes);
-        let (payload, _) = codec.compress_measured(&values, head_dim).unwrap();
-        payload.decompress(&mut values);
+        let (payload, _) = codec.compress_measured(&values, geometry).unwrap();
+        payload.decompress(geometry, &mut values);
         bytemuck::cast_slice(&values).to_vec()
     }
-    let head_dim = shape.last().copied().unwrap_or(1);
+    let geometry = &Geometry::of_shape(shape);
     match dtype {
-        Dtype::F16 => typed::<f16>(codec, head_dim, bytes),
-        Dtype::BF16 => typed::<bf16>(codec, head_dim, bytes),
-        Dtype::F32 => typed::<f32>(codec, head_dim, bytes),
+        Dtype::F16 => typed::<f16>(codec, geometry, bytes),
+        Dtype::BF16 => typed::<bf16>(codec, geometry, bytes),
+        Dtype::F32 => typed::<f32>(codec, geometry, bytes),
         _ => bytes.to_vec(),
     }
 }
@@ -154,7 +154,8 @@ fn figures_are_those_of_the_whole_tensor() {
             let summary = pack(&path, &packed, codec).unwrap();
             let halves: Vec<f16> = values.iter().map(|x| f16::from_f32(*x)).collect();
             let codec: Codec = codec.parse().unwrap();
-            let (_, sum) = codec.key.compress_measured(&halves, head_dim).unwrap();
+            let (_, sum) =
+                codec.key.compress_measured(&halves, &Geometry::rows(1, head_dim)).unwrap();
             let (found, expected) = (summary.quality, sum.finish());
             for (found, expected) in [
                 (found.rmse, expected.rmse),
@@ -197,7 +198,7 @@ fn tensors_one_by_one() {
             }
         };
         assert_eq!(plain.get_tensor_f32(&name).unwrap(), widen(&data), "{name}");
-        let decoded = through(TensorCodec::Int4 { group: 64 }, dtype, &shape, &data);
+        let decoded = through(TensorCodec::int4(64), dtype, &shape, &data);
         assert_eq!(compressed.get_tensor_f32(&name).unwrap(), widen(&decoded), "{name}");
     }
     assert!(plain.get_tensor_f32("absent").unwrap_err().to_string().contains("absent: missing"));
@@ -555,9 +556,9 @@ fn the_wrong_kind_of_file() {
     let mut bytes = fs::read(&packed).unwrap();
     let text = br#"\"version\":1"#;
     let at = bytes.windows(text.len()).position(|w| w == text).unwrap();
-    bytes[at + text.len() - 1] = b'2';
+    bytes[at + text.len() - 1] = b'3';
     zoo::repair(&mut bytes);
-    refused(unpack(&folder.write("later", &bytes), &output), "version 2");
+    refused(unpack(&folder.write("later", &bytes), &output), "version 3");
     assert!(!output.exists());
 }
 

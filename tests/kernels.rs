@@ -10,7 +10,7 @@ use kvgauge::codec::int4::{
     BlockLayout, BlockOutcome, Isa, block_len, compress_block, compress_block_with,
     decompress_block, decompress_block_with, exponent_for,
 };
-use kvgauge::codec::{Distortion, DistortionRun, DistortionSum, Element, TensorCodec};
+use kvgauge::codec::{Distortion, DistortionRun, DistortionSum, Element, Geometry, TensorCodec};
 use safetensors::{Dtype, SafeTensors};
 use skip::skip;
 use std::fmt::Debug;
@@ -281,8 +281,11 @@ fn values_that_are_not_finite_are_found_anywhere() {
                         assert!(!compressed(isa, &wide, layout, exponent).0.finite, "{what}");
                     }
                 }
-                let codec = TensorCodec::Int4 { group };
-                let error = codec.compress_measured(&halves, head_dim).unwrap_err().to_string();
+                let codec = TensorCodec::int4(group);
+                let error = codec
+                    .compress_measured(&halves, &Geometry::rows(1, head_dim))
+                    .unwrap_err()
+                    .to_string();
                 assert!(error.contains(&format!("index {position}:")), "{error}");
             }
         }
@@ -299,10 +302,10 @@ fn assert_close(what: &str, found: Option<f64>, expected: Option<f64>) {
 
 /// Fused figures beside those measured afterwards in f64.
 fn assert_measured<T: Element>(what: &str, values: &[T], group: usize, head_dim: usize) -> f64 {
-    let codec = TensorCodec::Int4 { group };
-    let (payload, fused) = codec.compress_measured(values, head_dim).unwrap();
+    let codec = TensorCodec::int4(group);
+    let (payload, fused) = codec.compress_measured(values, &Geometry::rows(1, head_dim)).unwrap();
     let mut decoded = vec![T::default(); values.len()];
-    payload.decompress(&mut decoded);
+    payload.decompress(&Geometry::rows(1, head_dim), &mut decoded);
     let expected: Distortion = DistortionSum::measure(values, &decoded, head_dim).finish();
     let found = fused.finish();
     let what = format!("{what}, group {group}, head_dim {head_dim}, {} values", values.len());
@@ -339,8 +342,8 @@ fn distortion_on_the_way_equals_the_one_measured_afterwards() {
 /// A tensor without head dimension has no values.
 #[test]
 fn nothing_has_no_distortion() {
-    for codec in [TensorCodec::F16, TensorCodec::Int4 { group: 64 }] {
-        let (payload, sum) = codec.compress_measured::<f16>(&[], 0).unwrap();
+    for codec in [TensorCodec::F16, TensorCodec::int4(64)] {
+        let (payload, sum) = codec.compress_measured::<f16>(&[], &Geometry::rows(0, 0)).unwrap();
         assert!(payload.is_empty());
         let distortion = sum.finish();
         assert_eq!((distortion.rmse, distortion.snr_db, distortion.cosine), (None, None, None));
@@ -405,7 +408,9 @@ fn threads_do_not_change_a_bit() {
     let values = noise(300_001, 7);
     let with = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| TensorCodec::Int4 { group: 64 }.compress_measured(&values, 80).unwrap())
+        pool.install(|| {
+            TensorCodec::int4(64).compress_measured(&values, &Geometry::rows(1, 80)).unwrap()
+        })
     };
     let (payload, sum) = with(1);
     for threads in [2, 5] {
@@ -425,9 +430,10 @@ fn a_block_of_another_exponent() {
     assert!(outcome.finite && outcome.in_range);
     let mut decoded = vec![0f32; 4096];
     decompress_block(&codes, &scales, 64, exponent, &mut decoded);
-    let (payload, sum) = TensorCodec::Int4 { group: 64 }.compress_measured(&values, 64).unwrap();
+    let (payload, sum) =
+        TensorCodec::int4(64).compress_measured(&values, &Geometry::rows(1, 64)).unwrap();
     let mut expected = vec![0f32; 4096];
-    payload.decompress(&mut expected);
+    payload.decompress(&Geometry::rows(1, 64), &mut expected);
     assert_eq!(decoded, expected);
     assert_eq!(sum, outcome.distortion.finish());
 }

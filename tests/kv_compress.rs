@@ -261,7 +261,12 @@ fn requests_that_cannot_be_meant() {
         ("-input cache.safetensors -output x -group-size 7", "at least 8, found 7"),
         ("-input cache.safetensors -output x -group-size many", "--group-size"),
         ("-input cache.safetensors -output x -group-size 32 -codec int4", "cannot be used with"),
-        ("-input cache.safetensors -output x -codec int5-g64", "does not build it yet"),
+        (
+            "-input cache.safetensors -output x -codec int4-g64-prerope",
+            "what the keys were rotated by",
+        ),
+        ("-input cache.safetensors -output x -rope-theta 0", "--rope-theta: expected 1 or more"),
+        ("-input cache.safetensors -output x -codec noise", "stores nothing"),
         ("-input cache.safetensors -output x -codec nonsense", "no codec of that name"),
         ("-input cache.safetensors -output x -metrics-only", "cannot be used with"),
         ("-input cache.safetensors -output x -decompress", "not a file made by kv-compress"),

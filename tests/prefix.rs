@@ -6,8 +6,9 @@ mod shapes;
 use candle_core::{DType, Device, Tensor};
 use kvgauge::codec::Codec;
 use kvgauge::corpus::{Text, WindowPlan};
-use kvgauge::eval::prefix;
+use kvgauge::error::Result;
 use kvgauge::eval::scores::Logits;
+use kvgauge::eval::{Arm, Evaluation, Evaluator, Protocol};
 use kvgauge::hub::{Hub, HubOptions};
 use kvgauge::model::Llama;
 use kvgauge::model::RandomWeights;
@@ -24,12 +25,19 @@ fn builtin(context: usize, count: usize) -> (Llama, Vec<Vec<u32>>) {
     (open.load(DType::F32, &Device::Cpu).unwrap(), windows)
 }
 
+/// Codecs for all of the cache, under the prefix protocol.
+fn evaluate(model: &Llama, windows: &[Vec<u32>], codecs: &[Codec]) -> Result<Evaluation> {
+    let arms: Vec<Arm> = codecs.iter().copied().map(Arm::of).collect();
+    let context = windows.first().map_or(0, Vec::len);
+    Evaluator::new(model, Protocol::Prefix, context, 0).evaluate(windows, &arms, &mut ())
+}
+
 /// The baseline arm takes the cache out and puts it back; one plain pass must say the same.
 #[test]
 fn baseline_equals_one_plain_pass() {
     for context in [512, 131, 4] {
         let (model, windows) = builtin(context, 2);
-        let evaluation = prefix::evaluate(&model, &windows, &[], &mut ()).unwrap();
+        let evaluation = evaluate(&model, &windows, &[]).unwrap();
         for (window, nll) in windows.iter().zip(&evaluation.baseline) {
             let first = context / 2;
             let targets = &window[first + 1..];
@@ -60,7 +68,7 @@ fn the_f16_control_shows_the_floor_and_int4_stands_above_it() {
     let (model, windows) = builtin(512, 3);
     let codecs: Vec<Codec> =
         ["f16", "int4-g64", "k:f16/v:int4-g64"].map(|n| n.parse().unwrap()).into();
-    let evaluation = prefix::evaluate(&model, &windows, &codecs, &mut ()).unwrap();
+    let evaluation = evaluate(&model, &windows, &codecs).unwrap();
     let kld = |index: usize| {
         let scores = evaluation.codecs[index].scores().concat();
         scores.iter().map(|score| score.kld).sum::<f64>() / scores.len() as f64
@@ -87,7 +95,7 @@ fn company_changes_no_bit() {
         let (model, windows) = builtin(context, 2);
         let run = |names: &[&str]| {
             let codecs: Vec<Codec> = names.iter().map(|name| name.parse().unwrap()).collect();
-            prefix::evaluate(&model, &windows, &codecs, &mut ()).unwrap()
+            evaluate(&model, &windows, &codecs).unwrap()
         };
         let (alone, together) = (run(&["int4-g32"]), run(&crowd));
         assert_eq!(alone.baseline, together.baseline, "context {context}");
@@ -129,7 +137,7 @@ fn a_shared_pass_gives_the_bits_of_single_ones() {
 fn a_group_beyond_the_layer_is_refused_before_any_pass() {
     let (model, windows) = builtin(16, 1);
     // 2 heads · 8 tokens · 64 channels
-    let run = |name: &str| prefix::evaluate(&model, &windows, &[name.parse().unwrap()], &mut ());
+    let run = |name: &str| evaluate(&model, &windows, &[name.parse().unwrap()]);
     assert!(run("int4-g1024").is_ok());
     let error = run("int4-g1025").unwrap_err();
     assert_eq!(error.kind(), kvgauge::error::Kind::Input);

@@ -12,8 +12,8 @@ mod skip;
 
 use candle_core::{DType, Device, Tensor};
 use kvgauge::corpus::{Text, WindowPlan};
-use kvgauge::eval::prefix;
 use kvgauge::eval::scores::Logits;
+use kvgauge::eval::{Arm, Evaluator, Protocol};
 use kvgauge::hub::{Hub, HubOptions};
 use kvgauge::model::source::{ModelSource, OpenModel};
 use kvgauge::model::{KvCache, Llama};
@@ -138,7 +138,9 @@ fn scores(witness: &Witness, reference: &Value) {
     let windows = plan.cut(&witness.tokens, "wikitext-2").unwrap();
     let names = [("int4-g64", "int4_sym_g64"), ("int4-g32", "int4_sym_g32")];
     let codecs: Vec<_> = names.iter().map(|(ours, _)| ours.parse().unwrap()).collect();
-    let evaluation = prefix::evaluate(&witness.model, &windows, &codecs, &mut ()).unwrap();
+    let arms: Vec<Arm> = codecs.into_iter().map(Arm::of).collect();
+    let evaluator = Evaluator::new(&witness.model, Protocol::Prefix, 512, 0);
+    let evaluation = evaluator.evaluate(&windows, &arms, &mut ()).unwrap();
 
     let results = &reference["results"];
     let expected = floats(&results["baseline"]["nll_sum_per_window"]);

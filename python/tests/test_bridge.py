@@ -413,7 +413,7 @@ class Real(FolderTest):
         cases: Any = (
             ("a missing input", {"input_path": self.folder / "absent"}, "absent"),
             ("an unknown codec", {"codec": "int4_g64"}, "int4_g64"),
-            ("a codec not built", {"codec": "int2"}, "int2"),
+            ("a codec that cannot be", {"codec": "int9"}, "int9"),
             ("a group too small", {"group_size": 1}, "1"),
         )
         for name, options, expected in cases:

@@ -48,13 +48,21 @@ pub struct EvaluationFlags {
     /// Codec to try; repeat for several [default: int4-g64]
     #[arg(long, value_name = "NAME")]
     codec: Option<Vec<String>>,
-    /// How damage is measured; `prefix` is the one there is [default: prefix]
+    /// How damage is measured: `prefix` (half a window is compressed, the other half runs over
+    /// it) or `decode` (every token is, as it is written) [default: prefix]
     #[arg(long, value_name = "NAME")]
     protocol: Option<String>,
+    /// decode: most recent tokens that stay exact [default: 0]
+    #[arg(long, value_name = "N")]
+    residual: Option<usize>,
+    /// decode: tokens that are computed together and see each other exactly, where tokens are not
+    /// stored one by one [default: 32]
+    #[arg(long, value_name = "N")]
+    chunk: Option<usize>,
     /// Arithmetic and cache type [default: f32]
     #[arg(long)]
     dtype: Option<FloatArgument>,
-    /// Seed of everything random; `prefix` with today's codecs draws nothing [default: 0]
+    /// Seed of what codec `noise` draws [default: 0]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
     /// Highest accepted perplexity increase [default: 1]
@@ -92,6 +100,8 @@ impl EvaluationFlags {
             first_window: said("--first-window", self.first_window),
             codec: codecs.iter().map(|name| parsed("--codec", name)).collect::<Result<_>>()?,
             protocol: self.protocol.map(|name| parsed("--protocol", &name)).transpose()?,
+            residual: said("--residual", self.residual),
+            chunk: said("--chunk", self.chunk),
             dtype: said("--dtype", self.dtype.map(FloatType::from)),
             seed: said("--seed", self.seed),
             max_ppl_increase: said("--max-ppl-increase", self.max_ppl_increase),

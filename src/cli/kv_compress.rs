@@ -50,6 +50,10 @@ pub struct Arguments {
     /// [default: int4-g64]
     #[arg(long, value_name = "NAME", conflicts_with = "decompress")]
     codec: Option<Codec>,
+    /// Base of the rotary embedding that the keys went through, for codecs with `prerope`
+    /// [default: as `kvgauge extract` wrote it]
+    #[arg(long, value_name = "BASE", conflicts_with = "decompress")]
+    rope_theta: Option<f32>,
     /// Compress only tensors whose name matches; repeat for several
     #[arg(long, value_name = "GLOB", conflicts_with = "decompress")]
     include: Vec<Pattern>,
@@ -172,7 +176,16 @@ impl Arguments {
             (Some(codec), _) => codec,
             (None, size) => format!("int4-g{}", size.unwrap_or(64)).parse()?,
         };
-        Ok(Plan { codec, include: self.include.clone(), exclude: self.exclude.clone() })
+        if let Some(theta) = self.rope_theta.filter(|theta| !(1.0..=1e12).contains(theta)) {
+            return Err(Error::input(format!("--rope-theta: expected 1 or more, found {theta}"))
+                .hint("the model's config has it as rope_theta; 10000 is usual"));
+        }
+        Ok(Plan {
+            codec,
+            include: self.include.clone(),
+            exclude: self.exclude.clone(),
+            rope_theta: self.rope_theta,
+        })
     }
 }
 

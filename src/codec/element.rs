@@ -44,6 +44,13 @@ pub trait Element: Sealed + bytemuck::Pod + Default + Send + Sync {
     /// Rounds to nearest even; what is too large becomes the largest finite value. Overwrites
     /// `values` on the way. `out` is as long as `values`.
     fn narrow_saturating(values: &mut [f32], out: &mut [Self]);
+
+    /// In the 16-bit type that holds this one best: itself, or f16 for f32. Whether all of them
+    /// are finite there. `out` is as long as `values`.
+    fn to_16_bits(values: &[f32], out: &mut [u16]) -> bool;
+
+    /// `out` is as long as `bits`.
+    fn from_16_bits(bits: &[u16], out: &mut [f32]);
 }
 
 #[inline(always)]
@@ -88,6 +95,21 @@ impl Element for f32 {
         saturate(values, f32::MAX);
         out.copy_from_slice(values);
     }
+
+    fn to_16_bits(values: &[f32], out: &mut [u16]) -> bool {
+        let halves = out.iter_mut().zip(values);
+        halves.fold(true, |finite, (out, value)| {
+            let half = f16::from_f32(*value);
+            *out = half.to_bits();
+            finite & half.is_finite()
+        })
+    }
+
+    fn from_16_bits(bits: &[u16], out: &mut [f32]) {
+        for (out, bits) in out.iter_mut().zip(bits) {
+            *out = f16::from_bits(*bits).to_f32();
+        }
+    }
 }
 
 impl Element for f16 {
@@ -112,6 +134,21 @@ impl Element for f16 {
     fn narrow_saturating(values: &mut [f32], out: &mut [Self]) {
         saturate(values, f16::MAX.to_f32_const());
         out.convert_from_f32_slice(values);
+    }
+
+    fn to_16_bits(values: &[f32], out: &mut [u16]) -> bool {
+        let halves = out.iter_mut().zip(values);
+        halves.fold(true, |finite, (out, value)| {
+            let half = f16::from_f32(*value);
+            *out = half.to_bits();
+            finite & half.is_finite()
+        })
+    }
+
+    fn from_16_bits(bits: &[u16], out: &mut [f32]) {
+        for (out, bits) in out.iter_mut().zip(bits) {
+            *out = f16::from_bits(*bits).to_f32();
+        }
     }
 }
 
@@ -143,6 +180,21 @@ impl Element for bf16 {
             let bits = value.to_bits();
             let nearest = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
             *out = bf16::from_bits(if value.is_nan() { 0x7fc0 } else { nearest as u16 });
+        }
+    }
+
+    fn to_16_bits(values: &[f32], out: &mut [u16]) -> bool {
+        let halves = out.iter_mut().zip(values);
+        halves.fold(true, |finite, (out, value)| {
+            let half = bf16::from_f32(*value);
+            *out = half.to_bits();
+            finite & half.is_finite()
+        })
+    }
+
+    fn from_16_bits(bits: &[u16], out: &mut [f32]) {
+        for (out, bits) in out.iter_mut().zip(bits) {
+            *out = bf16::from_bits(*bits).to_f32();
         }
     }
 }

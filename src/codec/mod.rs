@@ -3,22 +3,36 @@
 //! A [`Codec`] says how the keys and how the values of one layer are stored. Its name is the
 //! one string users meet everywhere; it round-trips through [`FromStr`] and [`Display`].
 //!
+//! Symmetric INT4, the default, has kernels and a payload of its own ([`int4`]); every other
+//! [`Scheme`] goes through [`SchemePayload`].
+//!
 //! [`FromStr`]: std::str::FromStr
 //! [`Display`]: std::fmt::Display
 
+mod bits;
 mod distortion;
 mod element;
+mod groups;
 mod halves;
 pub mod int4;
+mod levels;
 mod name;
+mod noise;
+mod payload;
 mod scalar;
+mod scheme;
 mod simd;
+mod transform;
 
 pub use distortion::{Distortion, DistortionRun, DistortionSum};
 pub use element::Element;
 pub use halves::{compress_halves, decompress_halves};
 pub use int4::Int4Payload;
+pub use levels::Levels;
 pub(crate) use name::{FIELDS, FieldKind, GROUP, Parts, compose, nearest};
+pub use payload::SchemePayload;
+pub use scheme::{Geometry, Part, PartSizes, Rotation, Scheme};
+pub use transform::Rope;
 
 use crate::error::{Error, Result};
 use half::f16;
@@ -27,17 +41,18 @@ use half::f16;
 pub const MIN_GROUP: usize = 8;
 
 /// How one tensor is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TensorCodec {
     /// Control: every value rounded to f16, as a cache served in f16 holds it. 16 bits/value.
     F16,
-    /// Symmetric INT4: codes −7…7 and one f16 scale for `group` consecutive values.
-    /// 4 + 16/group bits/value. See [`Int4Payload`].
-    Int4 { group: usize },
+    Packed(Scheme),
+    /// Control: Gaussian noise of the same root mean square as the error of this scheme, tensor by
+    /// tensor. Stores nothing smaller: 16 bits/value.
+    Noise(Scheme),
 }
 
 /// How one layer's cache is stored: its keys and its values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Codec {
     pub key: TensorCodec,
     pub value: TensorCodec,
@@ -48,37 +63,94 @@ pub struct Codec {
 pub enum Payload {
     F16(Vec<f16>),
     Int4(Int4Payload),
+    Packed(SchemePayload),
 }
 
 impl TensorCodec {
-    /// Compresses a flattened row-major tensor of head vectors of `head_dim` values, and measures
-    /// the distortion of what [`Payload::decompress`] will give in the same type. NaN and
-    /// infinities are errors that name the index.
+    /// Symmetric INT4: codes −7…7 and one f16 scale for `group` consecutive values.
+    pub const fn int4(group: usize) -> Self {
+        Self::Packed(Scheme::int4(group))
+    }
+
+    /// Compresses a flattened row-major tensor, and measures the distortion of what
+    /// [`Payload::decompress`] will give in the same type. NaN and infinities are errors that name
+    /// the index.
     pub fn compress_measured<T: Element>(
         &self,
         values: &[T],
-        head_dim: usize,
+        geometry: &Geometry,
     ) -> Result<(Payload, DistortionSum)> {
+        let head_dim = geometry.head_dim;
         match *self {
-            TensorCodec::F16 => {
+            Self::F16 => {
                 let mut halves = vec![f16::ZERO; values.len()];
                 let run = compress_halves(values, head_dim, 0, &mut halves);
                 let run = run.ok_or_else(|| not_finite(values))?;
                 Ok((Payload::F16(halves), run.finish()))
             }
-            TensorCodec::Int4 { group } => Int4Payload::compress_measured(values, group, head_dim)
-                .map(|(payload, sum)| (Payload::Int4(payload), sum))
-                .ok_or_else(|| not_finite(values)),
+            Self::Packed(scheme) => {
+                if let Some(group) = scheme.as_int4() {
+                    let packed = Int4Payload::compress_measured(values, group, head_dim);
+                    let (payload, sum) = packed.ok_or_else(|| not_finite(values))?;
+                    return Ok((Payload::Int4(payload), sum));
+                }
+                scheme.check(geometry)?;
+                let packed = SchemePayload::compress(values, scheme, geometry);
+                let payload = Payload::Packed(packed.ok_or_else(|| not_finite(values))?);
+                Ok(measured(payload, values, geometry))
+            }
+            Self::Noise(scheme) => {
+                let (_, sum) = Self::Packed(scheme).compress_measured(values, geometry)?;
+                let noisy = noise::with_noise(values, noise::size(sum), geometry.seed);
+                Ok(measured(Payload::F16(noisy), values, geometry))
+            }
+        }
+    }
+
+    /// The same for values, which have no position.
+    pub fn for_values(self) -> Self {
+        match self {
+            Self::F16 => self,
+            Self::Packed(scheme) => Self::Packed(scheme.without_rope()),
+            Self::Noise(scheme) => Self::Noise(scheme.without_rope()),
+        }
+    }
+
+    /// What packs, or says how large noise is.
+    pub fn scheme(&self) -> Option<&Scheme> {
+        match self {
+            Self::F16 => None,
+            Self::Packed(scheme) | Self::Noise(scheme) => Some(scheme),
         }
     }
 
     /// The group size, for the codecs that have one.
     pub fn group(&self) -> Option<usize> {
-        match *self {
-            TensorCodec::F16 => None,
-            TensorCodec::Int4 { group } => Some(group),
-        }
+        self.scheme().map(|scheme| scheme.group).filter(|group| *group != Scheme::WHOLE)
     }
+
+    /// Whether head vectors of this length can be stored; `rope` is that of the model.
+    pub fn check_head(&self, head_dim: usize, rope: &Rope) -> Result<()> {
+        let geometry = Geometry { rope: Some(rope), ..Geometry::rows(0, head_dim) };
+        self.scheme().map_or(Ok(()), |scheme| scheme.check(&geometry))
+    }
+
+    /// See [`Scheme::block_tokens`].
+    pub fn block_tokens(&self, head_dim: usize) -> Result<usize> {
+        self.scheme().map_or(Ok(1), |scheme| scheme.block_tokens(head_dim))
+    }
+}
+
+/// With the distortion of what it decodes to.
+fn measured<T: Element>(
+    payload: Payload,
+    values: &[T],
+    geometry: &Geometry,
+) -> (Payload, DistortionSum) {
+    let mut decoded = vec![T::default(); values.len()];
+    payload.decompress(geometry, &mut decoded);
+    let sum = DistortionSum::measure(values, &decoded, geometry.head_dim);
+    (payload, sum)
 }
 
 impl Payload {
@@ -87,6 +159,7 @@ impl Payload {
         match self {
             Payload::F16(values) => values.len(),
             Payload::Int4(payload) => payload.len(),
+            Payload::Packed(payload) => payload.len(),
         }
     }
 
@@ -100,15 +173,18 @@ impl Payload {
         match self {
             Payload::F16(values) => 2 * values.len(),
             Payload::Int4(payload) => payload.stored_bytes(),
+            Payload::Packed(payload) => payload.stored_bytes(),
         }
     }
 
-    /// Writes the decoded values. `out` holds exactly [`Payload::len`] values.
-    pub fn decompress<T: Element>(&self, out: &mut [T]) {
+    /// Writes the decoded values. `out` holds exactly [`Payload::len`] values; `geometry` is that
+    /// of compression.
+    pub fn decompress<T: Element>(&self, geometry: &Geometry, out: &mut [T]) {
         assert_eq!(out.len(), self.len(), "output of another length than the payload");
         match self {
             Payload::F16(halves) => decompress_halves(halves, out),
             Payload::Int4(payload) => payload.decompress(out),
+            Payload::Packed(payload) => payload.decompress(geometry, out),
         }
     }
 }

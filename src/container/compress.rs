@@ -5,9 +5,11 @@ use super::pipeline::{Buffer, in_order};
 use super::safetensors::{Header, Tensor};
 use super::select::Plan;
 use super::source::Source;
-use super::{Job, Report, Summary, Target, TensorSummary, jobs, per_dtype};
+use super::{Job, Report, Summary, Target, TensorSummary, geometry, jobs, per_dtype, rope};
 use crate::codec::int4::{BlockLayout, compress_block, exponent_for};
-use crate::codec::{DistortionRun, DistortionSum, Element, TensorCodec, compress_halves};
+use crate::codec::{
+    DistortionRun, DistortionSum, Element, Payload, Rope, TensorCodec, compress_halves,
+};
 use crate::error::{Error, Result};
 use crc32fast::Hasher;
 use half::f16;
@@ -16,7 +18,8 @@ use std::path::Path;
 /// Compresses the float tensors of the safetensors file `input` as `plan` says; all others are
 /// stored unchanged. Without `target` nothing is written, and the summary is the same.
 ///
-/// Memory: a few MB a thread and the header, whatever the file's size.
+/// Memory: a few MB a thread and the header, whatever the file's size; with a codec other than
+/// symmetric INT4 and f16, several times a tensor for each thread.
 ///
 /// Errors: not a safetensors file, compressed already, NaN or infinity (tensor and index named),
 /// a codec that does not fit, input and output the same file, output that cannot be written.
@@ -35,7 +38,11 @@ pub fn compress(
             .hint("-decompress restores the tensors; compress those"));
     }
     let codecs = plan.assign(&header).map_err(at_input)?;
-    let mut manifest = Manifest::new(&header, source.len(), plan.codec, &codecs);
+    let frequencies = plan.rope(&header, &codecs);
+    let turns = rope(frequencies.as_deref(), &header.tensors, codecs.iter().copied());
+    plan.check(&header, &codecs, turns.as_ref()).map_err(at_input)?;
+    let frequencies = frequencies.filter(|_| turns.is_some());
+    let mut manifest = Manifest::new(&header, source.len(), plan.codec, &codecs, frequencies);
     let (stored, parts) = manifest.layout().map_err(at_input)?;
     let room = manifest.room(&parts)?;
     let output = target.map(|target| target.create(input)).transpose()?;
@@ -48,6 +55,7 @@ pub fn compress(
         data_out: room as u64,
         tensors: &header.tensors,
         stored: &stored,
+        rope: turns.as_ref(),
         report,
     };
     let all = || compressor.run(0..header.tensors.len(), 0);
@@ -67,6 +75,9 @@ pub fn compress(
     for (((result, tensor), stored), record) in
         results.into_iter().zip(&header.tensors).zip(&stored).zip(&mut manifest.tensors)
     {
+        if let Some(exponent) = result.exponent {
+            record.exponent = Some(exponent);
+        }
         let (crc32, distortion) = result.finish();
         record.crc32 = manifest::hex(crc32);
         all = all.plus(distortion);
@@ -96,27 +107,48 @@ struct Compressor<'a> {
     data_out: u64,
     tensors: &'a [Tensor],
     stored: &'a [Stored],
+    rope: Option<&'a Rope>,
     report: &'a dyn Report,
 }
 
 /// What a piece of a tensor came to, or all of its pieces so far.
 struct Outcome {
-    /// Of each part.
-    crc32: [Hasher; 2],
+    /// Of each part, in order.
+    crc32: Vec<Hasher>,
     run: Option<DistortionRun>,
+    /// Of a tensor that is one piece.
+    sum: DistortionSum,
     in_range: bool,
+    /// Of a tensor that found its own.
+    exponent: Option<i32>,
 }
 
 impl Outcome {
     fn nothing() -> Self {
-        Self { crc32: [Hasher::new(), Hasher::new()], run: None, in_range: true }
+        Self {
+            crc32: Vec::new(),
+            run: None,
+            sum: DistortionSum::default(),
+            in_range: true,
+            exponent: None,
+        }
+    }
+
+    /// One part, of numbers of which nothing else is to be known.
+    fn of_part(bytes: &[u8], run: Option<DistortionRun>) -> Self {
+        Self { crc32: vec![hash(bytes)], run, ..Self::nothing() }
     }
 
     fn then(&mut self, next: Self) {
-        for (all, own) in self.crc32.iter_mut().zip(&next.crc32) {
-            all.combine(own);
+        for (index, own) in next.crc32.into_iter().enumerate() {
+            match self.crc32.get_mut(index) {
+                Some(all) => all.combine(&own),
+                None => self.crc32.push(own),
+            }
         }
         self.in_range &= next.in_range;
+        self.exponent = self.exponent.or(next.exponent);
+        self.sum = self.sum.plus(next.sum);
         self.run = match (self.run.take(), next.run) {
             (Some(run), Some(next)) => Some(run.then(next)),
             (run, next) => run.or(next),
@@ -125,10 +157,9 @@ impl Outcome {
 
     /// The checksum of the parts one after the other, and the distortion.
     fn finish(self) -> (u32, DistortionSum) {
-        let [mut first, second] = self.crc32;
-        first.combine(&second);
-        let distortion = self.run.map_or_else(DistortionSum::default, DistortionRun::finish);
-        (first.finalize(), distortion)
+        let mut all = Hasher::new();
+        self.crc32.iter().for_each(|part| all.combine(part));
+        (all.finalize(), self.run.map_or(self.sum, DistortionRun::finish))
     }
 }
 
@@ -151,9 +182,12 @@ impl Compressor<'_> {
                 let result = match self.stored[job.tensor].codec {
                     None => self.copy(buffers, job),
                     Some(TensorCodec::F16) => per_dtype!(dtype, T => self.halve::<T>(buffers, job)),
-                    Some(TensorCodec::Int4 { group }) => per_dtype!(dtype, T => {
-                        self.quantise::<T>(buffers, job, group, exponent)
-                    }),
+                    Some(codec) => match codec.scheme().and_then(|scheme| scheme.as_int4()) {
+                        Some(group) => per_dtype!(dtype, T => {
+                            self.quantise::<T>(buffers, job, group, exponent)
+                        }),
+                        None => per_dtype!(dtype, T => self.pack::<T>(buffers, job, codec)),
+                    },
                 };
                 self.report.advance(job.bytes);
                 result
@@ -170,7 +204,7 @@ impl Compressor<'_> {
         let bytes = buffers.values.values::<u8>(job.bytes as usize);
         self.read(bytes, job)?;
         self.write(job, 0, bytes, job.offset)?;
-        Ok(Outcome { crc32: [hash(bytes), Hasher::new()], run: None, in_range: true })
+        Ok(Outcome::of_part(bytes, None))
     }
 
     fn halve<T: Element>(&self, buffers: &mut Buffers, job: &Job) -> Result<Outcome> {
@@ -182,7 +216,7 @@ impl Compressor<'_> {
         let run = run.ok_or_else(|| self.not_finite(job, values))?;
         let bytes = bytemuck::cast_slice(halves);
         self.write(job, 0, bytes, 2 * job.first as u64)?;
-        Ok(Outcome { crc32: [hash(bytes), Hasher::new()], run: Some(run), in_range: true })
+        Ok(Outcome::of_part(bytes, Some(run)))
     }
 
     fn quantise<T: Element>(
@@ -208,14 +242,40 @@ impl Compressor<'_> {
                 return Err(self.not_finite(&block, values));
             }
             outcome.then(Outcome {
-                crc32: [hash(bytemuck::cast_slice(scales)), hash(codes)],
+                crc32: vec![hash(bytemuck::cast_slice(scales)), hash(codes)],
                 run: Some(found.distortion),
                 in_range: found.in_range,
+                ..Outcome::nothing()
             });
         }
         let scales = bytemuck::cast_slice(scales);
         self.write(job, SCALES, scales, 2 * (job.first / group) as u64)?;
         self.write(job, CODES, codes, job.first as u64 / 2)?;
+        Ok(outcome)
+    }
+
+    /// A whole tensor.
+    fn pack<T: Element>(
+        &self,
+        buffers: &mut Buffers,
+        job: &Job,
+        codec: TensorCodec,
+    ) -> Result<Outcome> {
+        let tensor = &self.tensors[job.tensor];
+        let values = buffers.values.values::<T>(job.values);
+        self.read(bytemuck::cast_slice_mut(values), job)?;
+        let packed = codec.compress_measured(values, &geometry(tensor, self.rope));
+        let place = || format!("{}: tensor {}", self.source.path().display(), tensor.name);
+        let (payload, sum) =
+            packed.map_err(|e| e.within(place()).hint("--exclude stores a tensor as it is"))?;
+        let Payload::Packed(payload) = payload else {
+            return Err(Error::system(format!("{}: {codec} is no payload of parts", place())));
+        };
+        let mut outcome = Outcome { sum, exponent: Some(payload.exponent), ..Outcome::nothing() };
+        for (part, bytes) in payload.parts().iter().enumerate() {
+            self.write(job, part, bytes, 0)?;
+            outcome.crc32.push(hash(bytes));
+        }
         Ok(outcome)
     }
 

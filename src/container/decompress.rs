@@ -4,9 +4,11 @@ use super::manifest::{self, CODES, Manifest, SCALES, Stored};
 use super::pipeline::{Buffer, in_order};
 use super::safetensors::Header;
 use super::source::Source;
-use super::{Job, Report, Summary, Target, TensorSummary, jobs, per_dtype};
+use super::{Job, Report, Summary, Target, TensorSummary, geometry, jobs, per_dtype, rope};
 use crate::codec::int4::decompress_block;
-use crate::codec::{DistortionSum, Element, TensorCodec, decompress_halves};
+use crate::codec::{
+    DistortionSum, Element, Rope, Scheme, SchemePayload, TensorCodec, decompress_halves,
+};
 use crate::error::{Error, Result};
 use crc32fast::Hasher;
 use half::f16;
@@ -15,7 +17,8 @@ use std::path::Path;
 /// Restores the tensors of the compressed file `input`: dtypes, shapes, order and metadata of
 /// the file it was made from. The summary has the figures measured then.
 ///
-/// Memory: a few MB a thread and the header, whatever the file's size.
+/// Memory: a few MB a thread and the header, whatever the file's size; with a codec other than
+/// symmetric INT4 and f16, several times a tensor for each thread.
 ///
 /// Errors: not a compressed file, damage anywhere in it, input and output the same file, output
 /// that cannot be written. After any of them there is no new file, and an old one is as it was.
@@ -44,6 +47,7 @@ pub(super) struct Packed {
     /// Of the file that was compressed.
     pub restored: Header,
     stored: Vec<Stored>,
+    rope: Option<Rope>,
     /// Where the parts begin.
     data: u64,
 }
@@ -67,7 +71,16 @@ impl Packed {
         let (manifest, stored) =
             Manifest::from_header(header, bytes).map_err(|e| e.within(source.path().display()))?;
         let restored = manifest.source_header().map_err(|e| e.within(source.path().display()))?;
-        Ok(Self { source, manifest, restored, stored, data })
+        let codecs = || stored.iter().map(|stored| stored.codec);
+        let rope = rope(manifest.rope.as_deref(), &restored.tensors, codecs());
+        for (tensor, codec) in restored.tensors.iter().zip(codecs()) {
+            if let Some(scheme) = codec.as_ref().and_then(TensorCodec::scheme) {
+                let fits = scheme.check(&geometry(tensor, rope.as_ref()));
+                let place = || format!("{}: tensor {}", source.path().display(), tensor.name);
+                fits.map_err(|e| manifest::damaged(e).within(place()))?;
+            }
+        }
+        Ok(Self { source, manifest, restored, stored, rope, data })
     }
 
     /// [`Packed::decode`] of all tensors.
@@ -90,8 +103,7 @@ impl Packed {
         take: impl Fn(usize, u64, &[u8]) -> Result<()> + Sync,
     ) -> Result<()> {
         let (first, restored) = (range.start, &self.restored);
-        let mut crc32: Vec<[Hasher; 2]> =
-            range.clone().map(|_| [Hasher::new(), Hasher::new()]).collect();
+        let mut crc32: Vec<Vec<Hasher>> = range.clone().map(|_| Vec::new()).collect();
         in_order(
             range
                 .clone()
@@ -104,23 +116,35 @@ impl Packed {
                     Some(TensorCodec::F16) => {
                         per_dtype!(dtype, T => self.widen::<T>(buffers, job, take))
                     }
-                    Some(TensorCodec::Int4 { group }) => {
-                        per_dtype!(dtype, T => self.dequantise::<T>(buffers, job, group, take))
+                    Some(TensorCodec::Packed(scheme) | TensorCodec::Noise(scheme)) => {
+                        match scheme.as_int4() {
+                            Some(group) => per_dtype!(dtype, T => {
+                                self.dequantise::<T>(buffers, job, group, take)
+                            }),
+                            None => per_dtype!(dtype, T => {
+                                self.unpack::<T>(buffers, job, scheme, take)
+                            }),
+                        }
                     }
                 };
                 report.advance(job.bytes);
                 result
             },
-            |job, own: [Hasher; 2]| {
-                for (all, own) in crc32[job.tensor - first].iter_mut().zip(&own) {
-                    all.combine(own);
+            |job, own: Vec<Hasher>| {
+                let all = &mut crc32[job.tensor - first];
+                for (index, own) in own.into_iter().enumerate() {
+                    match all.get_mut(index) {
+                        Some(all) => all.combine(&own),
+                        None => all.push(own),
+                    }
                 }
                 Ok(())
             },
         )?;
-        for (record, [mut parts, codes]) in self.manifest.tensors[range].iter().zip(crc32) {
-            parts.combine(&codes);
-            let found = manifest::hex(parts.finalize());
+        for (record, parts) in self.manifest.tensors[range].iter().zip(crc32) {
+            let mut all = Hasher::new();
+            parts.iter().for_each(|part| all.combine(part));
+            let found = manifest::hex(all.finalize());
             if found != record.crc32 {
                 return Err(self.damaged(
                     &record.name,
@@ -136,11 +160,11 @@ impl Packed {
         buffers: &mut Buffers,
         job: &Job,
         take: impl Fn(&[u8]) -> Result<()>,
-    ) -> Result<[Hasher; 2]> {
+    ) -> Result<Vec<Hasher>> {
         let bytes = buffers.values.values::<u8>(job.values);
         let hasher = self.read(job, 0, bytes, job.offset)?;
         take(bytes)?;
-        Ok([hasher, Hasher::new()])
+        Ok(vec![hasher])
     }
 
     fn widen<T: Element>(
@@ -148,7 +172,7 @@ impl Packed {
         buffers: &mut Buffers,
         job: &Job,
         take: impl Fn(&[u8]) -> Result<()>,
-    ) -> Result<[Hasher; 2]> {
+    ) -> Result<Vec<Hasher>> {
         let halves = buffers.codes.values::<f16>(job.values);
         let bytes = bytemuck::cast_slice_mut(halves);
         let hasher = self.read(job, 0, bytes, 2 * job.first as u64)?;
@@ -156,7 +180,7 @@ impl Packed {
         let values = buffers.values.values::<T>(job.values);
         decompress_halves(halves, values);
         take(bytemuck::cast_slice(values))?;
-        Ok([hasher, Hasher::new()])
+        Ok(vec![hasher])
     }
 
     fn dequantise<T: Element>(
@@ -165,7 +189,7 @@ impl Packed {
         job: &Job,
         group: usize,
         take: impl Fn(&[u8]) -> Result<()>,
-    ) -> Result<[Hasher; 2]> {
+    ) -> Result<Vec<Hasher>> {
         let codes = buffers.codes.values::<u8>(job.values.div_ceil(2));
         let scales = buffers.scales.values::<f16>(job.values.div_ceil(group));
         let bytes = bytemuck::cast_slice_mut(scales);
@@ -176,7 +200,32 @@ impl Packed {
         let values = buffers.values.values::<T>(job.values);
         decompress_block(codes, scales, group, exponent, values);
         take(bytemuck::cast_slice(values))?;
-        Ok([of_scales, of_codes])
+        Ok(vec![of_scales, of_codes])
+    }
+
+    /// A whole tensor.
+    fn unpack<T: Element>(
+        &self,
+        buffers: &mut Buffers,
+        job: &Job,
+        scheme: Scheme,
+        take: impl Fn(&[u8]) -> Result<()>,
+    ) -> Result<Vec<Hasher>> {
+        let geometry = geometry(&self.restored.tensors[job.tensor], self.rope.as_ref());
+        let mut payload = SchemePayload::empty::<T>(scheme, job.values, &geometry);
+        payload.exponent = self.manifest.tensors[job.tensor].exponent.unwrap_or(0);
+        let mut hashers = Vec::new();
+        for (part, bytes) in payload.parts_mut().into_iter().enumerate() {
+            hashers.push(self.read(job, part, bytes, 0)?);
+        }
+        if !payload.is_finite() {
+            let name = &self.manifest.tensors[job.tensor].name;
+            return Err(self.damaged(name, "expected finite scales and values".into()));
+        }
+        let values = buffers.values.values::<T>(job.values);
+        payload.decompress(&geometry, values);
+        take(bytemuck::cast_slice(values))?;
+        Ok(hashers)
     }
 
     fn read(&self, job: &Job, part: usize, bytes: &mut [u8], offset: u64) -> Result<Hasher> {

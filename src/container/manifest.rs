@@ -2,7 +2,9 @@
 //! the parts of each tensor lie. `FORMAT.md` beside this file is the specification.
 
 use super::safetensors::{Header, LENGTH_BYTES, METADATA, TextMap};
-use crate::codec::{Codec, Distortion, TensorCodec};
+use crate::codec::{
+    Codec, Distortion, Geometry, Part as PayloadPart, PartSizes, Scheme, TensorCodec,
+};
 use crate::error::{Error, Result};
 use safetensors::Dtype;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -12,7 +14,8 @@ use std::ops::Range;
 
 const KEY: &str = "kvgauge";
 const FORMAT: &str = "kvgauge-kv";
-const VERSION: u32 = 1;
+/// Of files of symmetric INT4 and f16 alone, and of all others.
+const VERSIONS: [u32; 2] = [1, 2];
 /// Every compressed file begins so, after the header's length; the checksum follows.
 const OPENING: &str = r#"{"__metadata__":{"kvgauge":"{\"header_crc32\":\""#;
 /// Stands in the checksum's place while the header's checksum is taken.
@@ -37,6 +40,9 @@ pub struct Manifest {
     /// The source's own.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "not_null")]
     pub metadata: Option<TextMap>,
+    /// What keys taken before RoPE were rotated by: radians a position, one a pair of channels.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "not_null")]
+    pub rope: Option<Vec<f32>>,
     /// In the source's order.
     pub tensors: Vec<Record>,
 }
@@ -76,7 +82,7 @@ pub struct Record {
     /// Left out where it is the file's.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "not_null")]
     codec: Option<String>,
-    /// Of a tensor in INT4: scales are stored divided by two to this power.
+    /// Of a tensor with codes: what is stored of it is divided by two to this power.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "not_null")]
     pub exponent: Option<i32>,
 }
@@ -86,7 +92,7 @@ pub struct Record {
 pub struct Stored {
     /// `None`: unchanged.
     pub codec: Option<TensorCodec>,
-    /// Bytes in the data, in the order the checksum takes them: scales and codes, or one part.
+    /// Bytes in the data, in the order the checksum takes them: those of [`part_names`].
     pub parts: Vec<Range<u64>>,
 }
 
@@ -94,15 +100,43 @@ pub struct Stored {
 pub const SCALES: usize = 0;
 pub const CODES: usize = 1;
 
-const SCALES_PART: &str = "scales";
-const CODES_PART: &str = "codes";
 const VALUES_PART: &str = "values";
+/// In the order of [`PayloadPart::ALL`].
+const PAYLOAD_PARTS: [&str; 5] = ["sinks", "means", "scales", "minima", "codes"];
 
-/// What the parts of a compressed tensor are called.
-fn part_names(codec: &TensorCodec) -> &'static [&'static str] {
+/// The version of the format that files of this codec have: the first one that knows it.
+fn version_of(codec: &Codec) -> u32 {
+    let known_first = |codec: &TensorCodec| codec.scheme().is_none_or(|s| s.as_int4().is_some());
+    VERSIONS[usize::from(![codec.key, codec.value].iter().all(known_first))]
+}
+
+/// The parts of a payload, each with its name, type and elements.
+fn payload_parts(
+    scheme: &Scheme,
+    dtype: Dtype,
+    shape: &[usize],
+) -> impl Iterator<Item = (&'static str, Dtype, usize)> {
+    let values = shape.iter().fold(1usize, |n, d| n.saturating_mul(*d));
+    let sizes = PartSizes::new(scheme, values, &Geometry::of_shape(shape));
+    let small = scheme.small_scales;
+    PayloadPart::ALL.into_iter().zip(PAYLOAD_PARTS).filter_map(move |(part, name)| {
+        let dtype = match part {
+            PayloadPart::Sinks if dtype == Dtype::BF16 => Dtype::BF16,
+            PayloadPart::Scales if small => Dtype::U8,
+            PayloadPart::Codes => Dtype::U8,
+            _ => Dtype::F16,
+        };
+        Some((name, dtype, sizes.count(part)?))
+    })
+}
+
+/// What the parts of a compressed tensor are called, in their order.
+fn part_names(codec: &TensorCodec) -> Vec<&'static str> {
     match codec {
-        TensorCodec::F16 => &[VALUES_PART],
-        TensorCodec::Int4 { .. } => &[SCALES_PART, CODES_PART],
+        TensorCodec::F16 => vec![VALUES_PART],
+        TensorCodec::Packed(scheme) | TensorCodec::Noise(scheme) => {
+            payload_parts(scheme, Dtype::F16, &[0]).map(|(name, _, _)| name).collect()
+        }
     }
 }
 
@@ -118,12 +152,13 @@ impl From<Distortion> for Quality {
 
 impl Manifest {
     /// For a source of `source_bytes` whose tensors are stored by `codecs` (`None`: unchanged).
-    /// Checksums, exponents and quality are filled in later.
+    /// `rope`: see [`Manifest::rope`]. Checksums, exponents and quality are filled in later.
     pub fn new(
         source: &Header,
         source_bytes: u64,
         codec: Codec,
         codecs: &[Option<TensorCodec>],
+        rope: Option<Vec<f32>>,
     ) -> Self {
         let name = codec.to_string();
         let tensors = source.tensors.iter().zip(codecs).map(|(tensor, codec)| Record {
@@ -135,17 +170,18 @@ impl Manifest {
                 None => Some(UNCHANGED.into()),
                 Some(codec) => Some(codec.to_string()).filter(|own| *own != name),
             },
-            exponent: matches!(codec, Some(TensorCodec::Int4 { .. })).then_some(0),
+            exponent: matches!(codec, Some(TensorCodec::Packed(_))).then_some(0),
         });
         let tensors = tensors.collect();
         Self {
             header_crc32: BLANK.into(),
             format: FORMAT.into(),
-            version: VERSION,
+            version: version_of(&codec),
             codec: name,
             source_bytes,
             quality: Quality::default(),
             metadata: source.metadata.clone(),
+            rope,
             tensors,
         }
     }
@@ -156,6 +192,13 @@ impl Manifest {
         let of_file: Codec = self.codec.parse()?;
         if of_file.to_string() != self.codec {
             return Err(Error::input(format!("codec {of_file} by another name: {:?}", self.codec)));
+        }
+        if self.version != version_of(&of_file) {
+            let version = self.version;
+            return Err(Error::input(format!("codec {of_file} in a file of version {version}")));
+        }
+        if self.rope.is_some() && self.version == VERSIONS[0] {
+            return Err(Error::input("rope in a file of version 1"));
         }
         let mut codecs = Vec::with_capacity(self.tensors.len());
         for record in &self.tensors {
@@ -171,12 +214,17 @@ impl Manifest {
             .collect();
         // Wide types first: every tensor is aligned, as the safetensors library does it.
         parts.sort_by_key(|part| Reverse(part.dtype.bitsize()));
-        let mut stored: Vec<Stored> =
-            codecs.iter().map(|codec| Stored { codec: *codec, parts: Vec::new() }).collect();
+        let parts_of = |codec: &TensorCodec| part_names(codec).len();
+        let mut stored: Vec<Stored> = (codecs.iter())
+            .map(|codec| Stored {
+                codec: *codec,
+                parts: vec![0..0; codec.as_ref().map_or(1, parts_of)],
+            })
+            .collect();
         let mut header = Header::default();
         for part in parts {
             let (start, end) = header.push(part.name, part.dtype, part.shape)?.info.data_offsets;
-            stored[part.owner].parts.push(start as u64..end as u64);
+            stored[part.owner].parts[part.index] = start as u64..end as u64;
         }
         Ok((stored, header))
     }
@@ -190,7 +238,7 @@ impl Manifest {
         let lengths: HashSet<usize> = compressed.keys().map(|name| name.len()).collect();
         let mut taken = HashSet::new();
         for (record, _) in all().filter(|(_, codec)| codec.is_none()) {
-            for part in [SCALES_PART, CODES_PART, VALUES_PART] {
+            for part in PAYLOAD_PARTS.into_iter().chain([VALUES_PART]) {
                 let Some(mut base) = record.name.strip_suffix(part) else { continue };
                 let mut dots = 0;
                 while let Some(shorter) = base.strip_suffix('.') {
@@ -282,12 +330,12 @@ impl Manifest {
         }
         let parse = |e: serde_json::Error| damaged(format!("header: {e}"));
         let stamp: Stamp = serde_json::from_str(json).map_err(parse)?;
-        if stamp.format != FORMAT || stamp.version != VERSION {
+        if stamp.format != FORMAT || !VERSIONS.contains(&stamp.version) {
             return Err(Error::input(format!(
-                "expected format {FORMAT} version {VERSION}, found {:?} version {}",
+                "expected format {FORMAT} version 1 or 2, found {:?} version {}",
                 stamp.format, stamp.version
             ))
-            .hint(format!("kvgauge {} reads version {VERSION}", env!("CARGO_PKG_VERSION"))));
+            .hint(format!("kvgauge {} reads versions 1 and 2", env!("CARGO_PKG_VERSION"))));
         }
         let manifest: Self = serde_json::from_str(json).map_err(parse)?;
         let (stored, parts) = manifest.layout().map_err(|e| damaged(format!("header: {e}")))?;
@@ -315,8 +363,9 @@ pub fn damaged(what: impl std::fmt::Display) -> Error {
 
 /// A tensor of the compressed file.
 struct Part {
-    /// Index of the tensor it belongs to.
+    /// Index of the tensor it belongs to, and which of its parts it is.
     owner: usize,
+    index: usize,
     name: String,
     dtype: Dtype,
     shape: Vec<usize>,
@@ -336,34 +385,42 @@ impl Record {
         if !is_float(self.dtype) {
             return Err(Error::input(format!("codec {codec} for a tensor of {:?}", self.dtype)));
         }
+        // What follows multiplies them, and by 8 bits.
+        let size = self.shape.iter().try_fold(1usize, |size, d| size.checked_mul(*d));
+        if !self.shape.contains(&0) && size.is_none_or(|size| size >= usize::MAX / 64) {
+            return Err(Error::input(format!("shape {:?}: too large", self.shape)));
+        }
         match (codec, self.exponent) {
-            (TensorCodec::Int4 { .. }, Some(e)) if EXPONENTS.contains(&e) => Ok(Some(codec)),
+            (TensorCodec::Packed(_), Some(e)) if EXPONENTS.contains(&e) => Ok(Some(codec)),
             (TensorCodec::F16, None) => Ok(Some(codec)),
             (_, exponent) => Err(Error::input(format!("codec {codec} with exponent {exponent:?}"))),
         }
     }
 
     fn parts(&self, owner: usize, codec: Option<TensorCodec>, dots: &str) -> Vec<Part> {
-        let part = |name: &str, dtype, shape| Part {
+        let part = |index: usize, name: &str, dtype, shape| Part {
             owner,
+            index,
             name: format!("{}{dots}{name}", self.name),
             dtype,
             shape,
         };
-        // An overflow is found when the source's header is laid out.
-        let values = self.shape.iter().fold(1usize, |n, d| n.saturating_mul(*d));
         match codec {
             None => vec![Part {
                 owner,
+                index: 0,
                 name: self.name.clone(),
                 dtype: self.dtype,
                 shape: self.shape.clone(),
             }],
-            Some(TensorCodec::F16) => vec![part(VALUES_PART, Dtype::F16, self.shape.clone())],
-            Some(TensorCodec::Int4 { group }) => vec![
-                part(SCALES_PART, Dtype::F16, vec![values.div_ceil(group)]),
-                part(CODES_PART, Dtype::U8, vec![values.div_ceil(2)]),
-            ],
+            Some(TensorCodec::F16) => vec![part(0, VALUES_PART, Dtype::F16, self.shape.clone())],
+            // Sizes that overflow are found when the source's header is laid out.
+            Some(TensorCodec::Packed(scheme) | TensorCodec::Noise(scheme)) => {
+                payload_parts(&scheme, self.dtype, &self.shape)
+                    .enumerate()
+                    .map(|(index, (name, dtype, count))| part(index, name, dtype, vec![count]))
+                    .collect()
+            }
         }
     }
 

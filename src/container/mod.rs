@@ -22,7 +22,7 @@ pub use manifest::Quality;
 pub use safetensors::TextMap;
 pub use select::Plan;
 
-use crate::codec::{Distortion, DistortionSum, TensorCodec, int4};
+use crate::codec::{Distortion, DistortionSum, Geometry, Rope, TensorCodec, int4};
 use crate::error::{Error, Result};
 use crate::platform;
 use crate::whole_file::{Existing, NewFile};
@@ -179,12 +179,37 @@ impl Job {
     }
 }
 
-/// The pieces of a tensor, which depend on its size and codec only.
+/// What the codec is told of a tensor.
+fn geometry<'a>(tensor: &Tensor, rope: Option<&'a Rope>) -> Geometry<'a> {
+    Geometry { rope, ..Geometry::of_shape(&tensor.info.shape) }
+}
+
+/// What keys were rotated by, for as many tokens as a tensor that needs it has.
+fn rope(
+    frequencies: Option<&[f32]>,
+    tensors: &[Tensor],
+    codecs: impl Iterator<Item = Option<TensorCodec>>,
+) -> Option<Rope> {
+    let needs = |codec: Option<TensorCodec>| codec?.scheme().map(|scheme| scheme.prerope);
+    let needing = tensors.iter().zip(codecs).filter(|(_, codec)| needs(*codec) == Some(true));
+    let tokens = needing.map(|(tensor, _)| Geometry::of_shape(&tensor.info.shape).tokens).max()?;
+    frequencies.map(|frequencies| Rope::new(frequencies, tokens))
+}
+
+/// The pieces of a tensor, which depend on its size and codec only: only symmetric INT4 and what
+/// stays as it is are worked on in several.
 fn jobs(index: usize, tensor: &Tensor, codec: Option<TensorCodec>) -> impl Iterator<Item = Job> {
     // What is stored unchanged is copied in bytes: some types have less than one.
     let values = if codec.is_some() { tensor.values() } else { tensor.bytes() };
     let all = Job { tensor: index, first: 0, values, offset: 0, bytes: tensor.bytes() as u64 };
-    all.cut(codec.and_then(|codec| codec.group()).unwrap_or(1), PIECE)
+    let (group, piece) = match codec {
+        Some(TensorCodec::Packed(scheme)) => match scheme.as_int4() {
+            Some(group) => (group, PIECE),
+            None => (1, usize::MAX / 4),
+        },
+        _ => (1, PIECE),
+    };
+    all.cut(group, piece)
 }
 
 /// Runs a block with `T` as the Rust type of a float dtype.

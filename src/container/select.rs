@@ -2,9 +2,10 @@
 
 use super::manifest::is_float;
 use super::safetensors::{Header, Tensor};
-use crate::codec::{Codec, TensorCodec};
+use crate::codec::{Codec, Geometry, Rope, TensorCodec};
 use crate::error::{Error, Result};
 use glob::Pattern;
+use serde::Deserialize;
 
 /// A tensor of more values than this is worked on in pieces, which hold whole groups.
 const LARGEST_GROUP: usize = 1 << 20;
@@ -17,12 +18,50 @@ pub struct Plan {
     pub include: Vec<Pattern>,
     /// But none whose name matches one of these.
     pub exclude: Vec<Pattern>,
+    /// Base of the rotary embedding that the keys went through, for codecs that take them back;
+    /// `None`: as the file says, if `kvgauge extract` made it.
+    pub rope_theta: Option<f32>,
 }
 
 impl Plan {
     /// All float tensors by one codec.
     pub fn all(codec: Codec) -> Self {
-        Self { codec, include: Vec::new(), exclude: Vec::new() }
+        Self { codec, include: Vec::new(), exclude: Vec::new(), rope_theta: None }
+    }
+
+    /// What keys are taken back from, radians a position and pair of channels, if it is known.
+    pub(super) fn rope(&self, header: &Header, codecs: &[Option<TensorCodec>]) -> Option<Vec<f32>> {
+        let needs = |codec: &TensorCodec| codec.scheme().is_some_and(|scheme| scheme.prerope);
+        let mut tensors = header.tensors.iter().zip(codecs);
+        let (tensor, _) = tensors.find(|(_, codec)| codec.as_ref().is_some_and(needs))?;
+        match self.rope_theta {
+            Some(theta) => Some(Rope::frequencies_of(theta, tensor.head_dim())),
+            None => {
+                let origin = header.metadata.as_ref()?.get(crate::extract::METADATA)?;
+                serde_json::from_str::<RopeOf>(origin).ok().map(|origin| origin.rope_frequencies)
+            }
+        }
+    }
+
+    /// Whether every codec can store its tensor.
+    pub(super) fn check(
+        &self,
+        header: &Header,
+        codecs: &[Option<TensorCodec>],
+        rope: Option<&Rope>,
+    ) -> Result<()> {
+        if matches!(self.codec.key, TensorCodec::Noise(_)) {
+            return Err(Error::input(format!("codec {}: stores nothing", self.codec))
+                .hint("noise is a control for `kvgauge validate` and `kvgauge sweep`"));
+        }
+        for (tensor, codec) in header.tensors.iter().zip(codecs) {
+            if let Some(scheme) = codec.as_ref().and_then(TensorCodec::scheme) {
+                let geometry = Geometry { rope, ..Geometry::of_shape(&tensor.info.shape) };
+                let fits = scheme.check(&geometry);
+                fits.map_err(|e| e.within(format!("tensor {}", tensor.name)))?;
+            }
+        }
+        Ok(())
     }
 
     /// The codec of each tensor; `None`: stored unchanged.
@@ -70,6 +109,12 @@ impl Plan {
         }
         Ok(Some(codec))
     }
+}
+
+/// The part of [`crate::extract::Origin`] that is needed here.
+#[derive(Deserialize)]
+struct RopeOf {
+    rope_frequencies: Vec<f32>,
 }
 
 #[derive(Debug, PartialEq)]

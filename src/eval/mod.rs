@@ -1,15 +1,90 @@
 //! Evaluation: windows of tokens in, scores of every codec out.
 
-pub mod prefix;
+mod decode;
+mod prefix;
+pub mod protocol;
 mod round_trip;
 pub mod scores;
 pub mod stats;
+mod window;
 
-use crate::codec::{Codec, DistortionSum};
+pub use protocol::{Evaluator, Protocol};
+pub use window::{ARMS_AT_ONCE, SCORED_AT_ONCE};
+
+use crate::codec::{Codec, DistortionSum, TensorCodec};
 use crate::error::Result;
 use scores::TokenScore;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::time::Duration;
+
+/// Something to hold against the untouched cache: a codec for all of it or for a part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arm {
+    pub codec: Codec,
+    pub scope: Scope,
+}
+
+impl Arm {
+    /// A codec for the whole cache.
+    pub fn of(codec: Codec) -> Self {
+        Self { codec, scope: Scope::default() }
+    }
+}
+
+/// Keys or values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Side {
+    Key,
+    Value,
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Key => "key",
+            Self::Value => "value",
+        })
+    }
+}
+
+impl Codec {
+    pub fn side(&self, side: Side) -> TensorCodec {
+        match side {
+            Side::Key => self.key,
+            Side::Value => self.value,
+        }
+    }
+}
+
+/// The part of a cache that goes through a codec; the rest stays exact. `None`: all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Scope {
+    pub layer: Option<usize>,
+    pub side: Option<Side>,
+    pub head: Option<usize>,
+}
+
+/// The heads of one tensor that are in scope.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeadScope {
+    All,
+    None,
+    Only(usize),
+}
+
+impl Scope {
+    pub fn heads(&self, layer: usize, side: Side) -> HeadScope {
+        let inside =
+            self.layer.is_none_or(|own| own == layer) && self.side.is_none_or(|own| own == side);
+        match self.head {
+            _ if !inside => HeadScope::None,
+            Some(head) => HeadScope::Only(head),
+            None => HeadScope::All,
+        }
+    }
+}
 
 /// What one codec did, over all windows.
 #[derive(Debug, Clone)]
@@ -29,7 +104,7 @@ pub struct CodecWindow {
     pub stored_bytes: u64,
     /// Values those bytes stand for.
     pub values: u64,
-    /// Prefix tokens those values stand for.
+    /// Tokens those values stand for.
     pub cached_tokens: u64,
 }
 
@@ -47,12 +122,19 @@ pub struct LayerDistortion {
     pub value: DistortionSum,
 }
 
+impl LayerDistortion {
+    fn add(&mut self, side: Side, distortion: DistortionSum) {
+        let sum = match side {
+            Side::Key => &mut self.key,
+            Side::Value => &mut self.value,
+        };
+        *sum = sum.plus(distortion);
+    }
+}
+
 /// The result of one protocol on one model and text.
 #[derive(Debug, Clone)]
 pub struct Evaluation {
-    pub protocol: &'static str,
-    /// Tokens of a window whose cache is compressed.
-    pub prefix: usize,
     /// −ln p of every scored target under the untouched cache, nats. `[windows][targets]`
     pub baseline: Vec<Vec<f64>>,
     /// In the order asked for.

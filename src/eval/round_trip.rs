@@ -1,7 +1,7 @@
 //! A cache through a codec and back, with what that costs in bytes and in distortion.
 
-use super::{CodecWindow, LayerDistortion};
-use crate::codec::{Codec, DistortionSum, Element, TensorCodec};
+use super::{Arm, CodecWindow, HeadScope, LayerDistortion, Side};
+use crate::codec::{DistortionSum, Element, Geometry, Rope, TensorCodec};
 use crate::error::{Error, Result};
 use crate::model::{KvCache, LayerKv};
 use candle_core::{DType, Tensor, WithDType};
@@ -13,38 +13,82 @@ pub(super) struct CacheRoundTrip {
     pub outcome: CodecWindow,
 }
 
+/// What codecs are told of every cache of a run.
+#[derive(Debug, Clone)]
+pub struct CodecContext {
+    /// What the model rotates keys by, for every position of a window.
+    pub rope: Rope,
+    /// Of what is drawn at random.
+    pub seed: u64,
+}
+
 /// Compresses and decompresses every layer; counts real payload bytes and distortion.
-pub(super) fn round_trip(cache: &KvCache, codec: &Codec) -> Result<CacheRoundTrip> {
-    let (mut layers, mut tensors) = (Vec::new(), Vec::new());
-    let (mut stored_bytes, mut values) = (0, 0);
+pub(super) fn round_trip(
+    cache: &KvCache,
+    arm: &Arm,
+    context: &CodecContext,
+) -> Result<CacheRoundTrip> {
+    let mut outcome = CodecWindow { cached_tokens: cache.tokens() as u64, ..Default::default() };
+    let mut tensors = Vec::new();
     for (index, layer) in cache.layers().enumerate() {
-        let key = round_trip_tensor(&layer.key, &codec.key);
-        let key = key.map_err(|e| e.within(format!("layer {index} key")))?;
-        let value = round_trip_tensor(&layer.value, &codec.value);
-        let value = value.map_err(|e| e.within(format!("layer {index} value")))?;
-        stored_bytes += (key.stored_bytes + value.stored_bytes) as u64;
-        values += (layer.key.elem_count() + layer.value.elem_count()) as u64;
-        layers.push(LayerDistortion { key: key.distortion, value: value.distortion });
-        tensors.push(LayerKv { key: key.tensor, value: value.tensor });
+        let mut distortion = LayerDistortion::default();
+        let mut through = |side: Side, tensor: &Tensor| -> Result<Tensor> {
+            let codec = arm.codec.side(side);
+            let heads = arm.scope.heads(index, side);
+            let done = round_trip_tensor(tensor, &codec, heads, 0, context)
+                .map_err(|e| e.within(format!("layer {index} {side}")))?;
+            outcome.stored_bytes += done.stored_bytes as u64;
+            outcome.values += tensor.elem_count() as u64;
+            distortion.add(side, done.distortion);
+            Ok(done.tensor)
+        };
+        let key = through(Side::Key, &layer.key)?;
+        tensors.push(LayerKv { key, value: through(Side::Value, &layer.value)? });
+        outcome.layers.push(distortion);
     }
-    let cached_tokens = cache.tokens() as u64;
-    Ok(CacheRoundTrip {
-        cache: KvCache::from_layers(tensors)?,
-        outcome: CodecWindow { scores: Vec::new(), layers, stored_bytes, values, cached_tokens },
-    })
+    Ok(CacheRoundTrip { cache: KvCache::from_layers(tensors)?, outcome })
 }
 
-struct RoundTrip {
-    tensor: Tensor,
-    distortion: DistortionSum,
-    stored_bytes: usize,
+pub(super) struct RoundTrip {
+    pub tensor: Tensor,
+    pub distortion: DistortionSum,
+    pub stored_bytes: usize,
 }
 
-fn round_trip_tensor(tensor: &Tensor, codec: &TensorCodec) -> Result<RoundTrip> {
+/// Keys or values of one layer, [kv_heads, tokens, head_dim]; the first token is at position
+/// `first`. Heads out of scope stay as they are.
+pub(super) fn round_trip_tensor(
+    tensor: &Tensor,
+    codec: &TensorCodec,
+    heads: HeadScope,
+    first: usize,
+    context: &CodecContext,
+) -> Result<RoundTrip> {
+    let (kv_heads, tokens, head_dim) = tensor.dims3()?;
+    match heads {
+        HeadScope::All => {}
+        HeadScope::None => {
+            let (tensor, distortion) = (tensor.clone(), DistortionSum::default());
+            return Ok(RoundTrip { tensor, distortion, stored_bytes: 0 });
+        }
+        HeadScope::Only(head) => {
+            let mut done = round_trip_tensor(tensor, codec, HeadScope::All, first, context)?;
+            let part = |tensor: &Tensor, start, end: usize| tensor.narrow(0, start, end - start);
+            let parts = [
+                part(tensor, 0, head)?,
+                part(&done.tensor, head, head + 1)?,
+                part(tensor, head + 1, kv_heads)?,
+            ];
+            done.tensor = Tensor::cat(&parts, 0)?;
+            return Ok(done);
+        }
+    }
+    let rope = Some(&context.rope);
+    let geometry = Geometry { tokens, head_dim, first, rope, seed: context.seed };
     match tensor.dtype() {
-        DType::F32 => round_trip_as::<f32>(tensor, codec),
-        DType::F16 => round_trip_as::<f16>(tensor, codec),
-        DType::BF16 => round_trip_as::<bf16>(tensor, codec),
+        DType::F32 => round_trip_as::<f32>(tensor, codec, &geometry),
+        DType::F16 => round_trip_as::<f16>(tensor, codec, &geometry),
+        DType::BF16 => round_trip_as::<bf16>(tensor, codec, &geometry),
         other => Err(Error::system(format!("cache: expected f32, f16 or bf16, found {other:?}"))),
     }
 }
@@ -52,12 +96,12 @@ fn round_trip_tensor(tensor: &Tensor, codec: &TensorCodec) -> Result<RoundTrip> 
 fn round_trip_as<T: Element + WithDType>(
     tensor: &Tensor,
     codec: &TensorCodec,
+    geometry: &Geometry,
 ) -> Result<RoundTrip> {
-    let (_, _, head_dim) = tensor.dims3()?;
     let original = tensor.flatten_all()?.to_vec1::<T>()?;
-    let (payload, distortion) = codec.compress_measured(&original, head_dim)?;
+    let (payload, distortion) = codec.compress_measured(&original, geometry)?;
     let mut decoded = vec![T::default(); original.len()];
-    payload.decompress(&mut decoded);
+    payload.decompress(geometry, &mut decoded);
     Ok(RoundTrip {
         distortion,
         stored_bytes: payload.stored_bytes(),

@@ -70,12 +70,12 @@ impl KvCache {
 
     /// Appends one layer's new keys and values and returns all of that layer's.
     /// [`KvCache::advance`] follows once every layer was extended.
-    pub(super) fn extend(&mut self, layer: usize, key: Tensor, value: Tensor) -> Result<LayerKv> {
+    pub(super) fn extend(&mut self, layer: usize, new: LayerKv) -> Result<LayerKv> {
         let all = match &self.layers[layer] {
-            None => LayerKv { key, value },
+            None => new,
             Some(past) => LayerKv {
-                key: Tensor::cat(&[&past.key, &key], 1)?,
-                value: Tensor::cat(&[&past.value, &value], 1)?,
+                key: Tensor::cat(&[&past.key, &new.key], 1)?,
+                value: Tensor::cat(&[&past.value, &new.value], 1)?,
             },
         };
         self.layers[layer] = Some(all.clone());

@@ -24,6 +24,9 @@ use candle_core::{DType, Device, Tensor};
 use half::f16;
 use rope::Rope;
 
+/// See [`Llama::forward_written`].
+pub type Write<'a> = &'a mut dyn FnMut(usize, usize, LayerKv) -> Result<LayerKv>;
+
 pub struct Llama {
     config: ModelConfig,
     embeddings: Tensor, // [vocab, hidden]
@@ -127,6 +130,11 @@ impl Llama {
         &self.device
     }
 
+    /// What keys are rotated by: radians a position, one for channels i and i + head_dim / 2.
+    pub fn rope_frequencies(&self) -> &[f32] {
+        self.rope.frequencies()
+    }
+
     pub fn empty_cache(&self) -> KvCache {
         KvCache::empty(self.config.layers)
     }
@@ -134,16 +142,27 @@ impl Llama {
     /// Runs `tokens` at the positions after those in `cache`, appends their keys and values to
     /// it, and returns the hidden states after the last norm, [tokens, hidden].
     pub fn forward(&self, tokens: &[u32], cache: &mut KvCache) -> Result<Tensor> {
-        self.forward_stacked(tokens, std::slice::from_mut(cache))
+        self.forward_stacked(tokens, std::slice::from_mut(cache), &mut |_, _, kv| Ok(kv))
     }
 
     /// [`Llama::forward`] over each of several caches of one length, which is faster than one
     /// after the other: each weight is read once.
     pub fn forward_each(&self, tokens: &[u32], caches: &mut [KvCache]) -> Result<Vec<Tensor>> {
+        self.forward_written(tokens, caches, &mut |_, _, kv| Ok(kv))
+    }
+
+    /// [`Llama::forward_each`] with keys and values of the new tokens as `write` gives them back:
+    /// it gets the index of the cache, that of the layer, and both.
+    pub fn forward_written(
+        &self,
+        tokens: &[u32],
+        caches: &mut [KvCache],
+        write: Write,
+    ) -> Result<Vec<Tensor>> {
         if caches.is_empty() {
             return Ok(Vec::new());
         }
-        let stacked = self.forward_stacked(tokens, caches)?;
+        let stacked = self.forward_stacked(tokens, caches, write)?;
         let rows = |cache| stacked.narrow(0, cache * tokens.len(), tokens.len());
         (0..caches.len()).map(|cache| Ok(rows(cache)?)).collect()
     }
@@ -161,7 +180,12 @@ impl Llama {
     }
 
     /// Hidden states of all caches below each other, [caches·tokens, hidden].
-    fn forward_stacked(&self, tokens: &[u32], caches: &mut [KvCache]) -> Result<Tensor> {
+    fn forward_stacked(
+        &self,
+        tokens: &[u32],
+        caches: &mut [KvCache],
+        write: Write,
+    ) -> Result<Tensor> {
         let start = caches.first().map_or(0, KvCache::tokens);
         if start + tokens.len() > self.config.max_context() {
             return Err(Error::input(format!(
@@ -192,7 +216,8 @@ impl Llama {
                     let qkv = qkv.narrow(0, cache * tokens.len(), tokens.len())?;
                     let (query, key, value) =
                         attention::split_and_rotate(&qkv, &rope, &self.config)?;
-                    let kv = kv.extend(index, key, value)?;
+                    let new = write(cache, index, LayerKv { key, value })?;
+                    let kv = kv.extend(index, new)?;
                     attention::causal(&query, &kv.key, &kv.value) // [tokens, heads·head_dim]
                 })
                 .collect::<Result<Vec<_>>>()?;

@@ -18,6 +18,10 @@ impl Rope {
         Self { frequencies: frequencies(config) }
     }
 
+    pub fn frequencies(&self) -> &[f32] {
+        &self.frequencies
+    }
+
     /// cos and sin of `tokens` positions from `start` on, each [tokens, head_dim / 2].
     pub fn at(
         &self,

@@ -7,8 +7,9 @@
 
 use crate::codec::{Distortion, DistortionSum};
 use crate::corpus::Text;
+use crate::eval::protocol::{prefix_len, scored_len};
 use crate::eval::stats::{Estimate, Verdict, positive_ci95, quantile, share_ci95, verdict};
-use crate::eval::{CodecOutcome, LayerDistortion, prefix};
+use crate::eval::{CodecOutcome, LayerDistortion, Protocol};
 use crate::model::ModelConfig;
 use crate::model::source::Provenance;
 use crate::settings::{DeviceKind, FloatType, Settings};
@@ -26,11 +27,13 @@ const DECADES: std::ops::Range<i32> = -10..2;
 /// Model, text and windows: what codecs are compared on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SubjectInfo {
-    pub protocol: String,
+    #[serde(flatten)]
+    pub protocol: Protocol,
     pub model: ModelInfo,
     pub text: TextInfo,
     pub context: usize,
-    /// Tokens of a window whose cache is compressed.
+    /// Tokens of a window before the one that predicts the first scored target; with `prefix`,
+    /// those whose cache is compressed.
     pub prefix: usize,
     pub first_window: usize,
     pub windows: usize,
@@ -40,6 +43,13 @@ pub struct SubjectInfo {
     pub bos_id: Option<u32>,
     pub dtype: FloatType,
     pub device: DeviceKind,
+    /// Of what is drawn at random; left out where it is the default, 0.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub seed: u64,
+}
+
+fn is_default(seed: &u64) -> bool {
+    *seed == 0
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -157,17 +167,18 @@ impl SubjectInfo {
     pub fn new(settings: &Settings, subject: &Subject, provenance: Provenance) -> Self {
         let Subject { model, text, tokens, context, bos, windows } = subject;
         Self {
-            protocol: prefix::NAME.into(),
+            protocol: settings.protocol,
             model: ModelInfo::new(&model.config, provenance),
             text: TextInfo::new(text, tokens.len(), tokens.len() / context),
             context: *context,
-            prefix: prefix::prefix_len(*context),
+            prefix: prefix_len(*context),
             first_window: settings.first_window,
             windows: windows.len(),
-            scored_tokens: windows.len() * prefix::scored_len(*context),
+            scored_tokens: windows.len() * scored_len(*context),
             bos_id: *bos,
             dtype: settings.dtype,
             device: settings.device,
+            seed: settings.seed,
         }
     }
 }

@@ -44,7 +44,7 @@ fn noise(seed: u64) -> impl FnMut() -> f64 {
 
 pub fn subject_info(model: &str, windows: usize, layers: usize) -> SubjectInfo {
     SubjectInfo {
-        protocol: "prefix".into(),
+        protocol: crate::eval::Protocol::Prefix,
         model: ModelInfo {
             provenance: Provenance {
                 source: model.into(),
@@ -74,6 +74,7 @@ pub fn subject_info(model: &str, windows: usize, layers: usize) -> SubjectInfo {
         bos_id: None,
         dtype: FloatType::F32,
         device: DeviceKind::Cpu,
+        seed: 0,
     }
 }
 

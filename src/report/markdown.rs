@@ -32,7 +32,7 @@ fn section(out: &mut String, subject: &SubjectReport, limit: f64) -> std::fmt::R
     let s = &subject.subject;
     let (model, text) = (code(&s.model.provenance.source), code(&s.text.source));
     write!(out, "\n### {model} on {text}, context {}\n\n", s.context)?;
-    write!(out, "Protocol {}", code(&s.protocol))?;
+    write!(out, "Protocol {}", code(&s.protocol.to_string()))?;
     if let Some(revision) = &s.model.provenance.revision {
         write!(out, ", model at {}", code(short(revision)))?;
     }

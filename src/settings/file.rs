@@ -21,7 +21,7 @@ pub(super) const EXAMPLES: &str =
     "configs/ holds commented examples; keys are the long flags with underscores";
 
 /// Every key of a file, for the hint beside an unknown one.
-pub(super) const KEYS: [&str; 17] = [
+pub(super) const KEYS: [&str; 19] = [
     "model",
     "text",
     "context",
@@ -30,6 +30,8 @@ pub(super) const KEYS: [&str; 17] = [
     "codec",
     "grid",
     "protocol",
+    "residual",
+    "chunk",
     "bos",
     "dtype",
     "device",
@@ -92,6 +94,8 @@ impl RawSettings {
                 "codec" => codecs = entry.list()?,
                 "grid" => of_grid = grid::codecs(&entry)?,
                 "protocol" => raw.protocol = Some(entry.one()?),
+                "residual" => raw.residual = Some(entry.one()?),
+                "chunk" => raw.chunk = Some(entry.one()?),
                 "bos" => raw.bos = Some(entry.one()?),
                 "dtype" => raw.dtype = Some(entry.one()?),
                 "device" => raw.device = Some(entry.one()?),
@@ -318,9 +322,8 @@ mod tests {
                 "line 1, column 9: dtype: expected `f32`, `bf16` or `f16`, found the string \"f64\"",
             ),
             (
-                "protocol = \"decode\"",
-                "line 1, column 12: protocol: `decode` is a known name, but kvgauge 0.1.0 does not \
-                 build it yet",
+                "protocol = \"suffix\"",
+                "line 1, column 12: protocol: expected `prefix` or `decode`, found \"suffix\"",
             ),
             ("grid = 1", "line 1, column 8: grid: expected a table, found 1"),
             ("[[grid]]\ngroup = 32", "line 1, column 1: grid: expected a table, found a list"),

@@ -228,37 +228,27 @@ mod tests {
                 "line 2, column 9: grid.group: expected a whole number, 0 or more, found -1",
             ),
             (
-                "group = [32, 64]\nbits = [4, 8]",
-                "line 3, column 12: grid.bits: codec `int8-g32`: `int8-g32` NOT BUILT",
-            ),
-            (
                 "bits = 9",
                 "line 2, column 8: grid.bits: codec `int9`: expected 2 to 8 bits a code, found 9",
             ),
             (
-                "group = 32\nhad = [false, true]",
-                "line 3, column 15: grid.had: codec `int4-g32-had`: `had` NOT BUILT",
-            ),
-            (
-                "levels = [\"sym\", \"asym\"]",
-                "line 2, column 18: grid.levels: codec `int4-asym`: `asym` NOT BUILT",
+                "bits = 6\nlevels = [\"mid\", \"lm\"]",
+                "line 2, column 8: grid.bits: codec `int6-lm`: expected at most 5 bits with lm, \
+                 found 6",
             ),
             (
                 "levels = \"low\"",
-                "line 2, column 10: grid.levels: expected `sym`, `asym` or `mid`, found the string \"low\"",
+                "line 2, column 10: grid.levels: expected `sym`, `asym`, `mid`, `ext` or `lm`, found the string \"low\"",
             ),
             (
                 "levels = 3",
-                "line 2, column 10: grid.levels: expected `sym`, `asym` or `mid`, found 3",
-            ),
-            (
-                "sink = [0, 4]",
-                "line 2, column 12: grid.sink: codec `int4-sink4`: `sink4` NOT BUILT",
+                "line 2, column 10: grid.levels: expected `sym`, `asym`, `mid`, `ext` or `lm`, found 3",
             ),
             ("ch = 1", "line 2, column 6: grid.ch: expected a boolean, true or false, found 1"),
             (
-                "value.s8 = true\nkey.group = 32",
-                "line 2, column 12: grid.value.s8: codec `k:int4-g32/v:int4-s8`: `s8` NOT BUILT",
+                "value.prerope = true\nkey.group = 32",
+                "line 2, column 17: grid.value.prerope: codec `k:int4-g32/v:int4-prerope`: expected \
+                 values without `prerope`: they have no position",
             ),
         ] {
             refused(grid, message);

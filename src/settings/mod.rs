@@ -13,11 +13,12 @@ mod values;
 
 pub use file::ConfigFile;
 pub use place::{Place, Said};
-pub use values::{Bos, DeviceKind, FloatType, Protocol, WindowCount};
+pub use values::{Bos, DeviceKind, FloatType, WindowCount};
 
 use crate::codec::Codec;
 use crate::corpus::TEXT_TAKES;
 use crate::error::{Error, Result};
+use crate::eval::protocol::{DEFAULT_CHUNK, Protocol, ProtocolName};
 use crate::model::source::ModelSource;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -52,7 +53,9 @@ pub struct RawSettings {
     pub first_window: Option<Said<usize>>,
     /// Those of a file's grid included.
     pub codec: Vec<Said<Codec>>,
-    pub protocol: Option<Said<Protocol>>,
+    pub protocol: Option<Said<ProtocolName>>,
+    pub residual: Option<Said<usize>>,
+    pub chunk: Option<Said<usize>>,
     pub bos: Option<Said<Bos>>,
     pub dtype: Option<Said<FloatType>>,
     pub device: Option<Said<DeviceKind>>,
@@ -79,6 +82,7 @@ pub struct Settings {
     pub first_window: usize,
     #[serde(serialize_with = "names")]
     pub codec: Vec<Said<Codec>>,
+    #[serde(flatten)]
     pub protocol: Protocol,
     pub bos: Bos,
     pub dtype: FloatType,
@@ -108,6 +112,8 @@ impl RawSettings {
             first_window: self.first_window.or(other.first_window),
             codec: first(self.codec, other.codec),
             protocol: self.protocol.or(other.protocol),
+            residual: self.residual.or(other.residual),
+            chunk: self.chunk.or(other.chunk),
             bos: self.bos.or(other.bos),
             dtype: self.dtype.or(other.dtype),
             device: self.device.or(other.device),
@@ -135,6 +141,9 @@ impl RawSettings {
         if let Some(Said { value: WindowCount::AtMost(count), place }) = &self.windows {
             at_least(1, *count, place)?;
         }
+        if let Some(Said { value, place }) = &self.chunk {
+            at_least(1, *value, place)?;
+        }
         check_threads(self.threads.as_ref())?;
         match &self.max_ppl_increase {
             Some(Said { value, place }) if !value.is_finite() || *value <= -100.0 => {
@@ -143,6 +152,26 @@ impl RawSettings {
                 Err(place.refuse(error.hint("1 accepts a perplexity that is 1 % higher")))
             }
             _ => Ok(()),
+        }
+    }
+}
+
+impl RawSettings {
+    fn protocol(&self) -> Result<Protocol> {
+        match value(&self.protocol, ProtocolName::Prefix) {
+            ProtocolName::Decode => Ok(Protocol::Decode {
+                residual: value(&self.residual, 0),
+                chunk: value(&self.chunk, DEFAULT_CHUNK),
+            }),
+            ProtocolName::Prefix => {
+                match [&self.residual, &self.chunk].into_iter().flatten().next() {
+                    Some(said) => Err(said.place.refuse(
+                        Error::input("means nothing to the prefix protocol")
+                            .hint("it belongs to --protocol decode"),
+                    )),
+                    None => Ok(Protocol::Prefix),
+                }
+            }
         }
     }
 }
@@ -167,6 +196,7 @@ impl Settings {
     /// For each model each text, and for each of these each context; all with all codecs.
     pub fn resolve_all(raw: RawSettings) -> Result<Vec<Self>> {
         raw.check_numbers()?;
+        let protocol = raw.protocol()?;
         let default = |flag, value: &str| vec![Said::flag(flag, value.to_string())];
         let models = match raw.model.is_empty() {
             true => default("--model", DEFAULT_MODEL),
@@ -202,7 +232,7 @@ impl Settings {
                         windows: value(&raw.windows, WindowCount::AtMost(DEFAULT_WINDOWS)),
                         first_window: value(&raw.first_window, 0),
                         codec: codec.clone(),
-                        protocol: value(&raw.protocol, Protocol::Prefix),
+                        protocol,
                         bos: value(&raw.bos, Bos::Auto),
                         dtype: value(&raw.dtype, FloatType::F32),
                         device: value(&raw.device, DeviceKind::Cpu),

@@ -1,9 +1,10 @@
 //! One TOML value as the type that a setting has.
 
 use super::file::EXAMPLES;
-use super::values::{Bos, DeviceKind, FloatType, Protocol, WindowCount};
+use super::values::{Bos, DeviceKind, FloatType, WindowCount};
 use crate::codec::Codec;
 use crate::error::{Error, Result};
+use crate::eval::protocol::ProtocolName;
 use toml::de::{DeInteger, DeValue};
 
 /// What can be the value of a key.
@@ -73,7 +74,7 @@ impl Value for Codec {
     }
 }
 
-impl Value for Protocol {
+impl Value for ProtocolName {
     fn read(value: &DeValue) -> Result<Self> {
         String::read(value)?.parse()
     }

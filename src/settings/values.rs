@@ -6,14 +6,6 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-/// How a codec's damage is measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Protocol {
-    /// The first half's cache is compressed, the second half runs over it.
-    Prefix,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Bos {
@@ -63,23 +55,6 @@ impl fmt::Display for DeviceKind {
             DeviceKind::Cuda => "cuda",
             DeviceKind::Metal => "metal",
         })
-    }
-}
-
-impl FromStr for Protocol {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        match name {
-            "prefix" => Ok(Protocol::Prefix),
-            "decode" => Err(Error::input(format!(
-                "`decode` is a known name, but kvgauge {} does not build it yet",
-                env!("CARGO_PKG_VERSION")
-            ))
-            .hint("built today: prefix")),
-            _ => Err(Error::input(format!("expected `prefix`, found {name:?}"))
-                .hint("prefix is the default")),
-        }
     }
 }
 
@@ -166,14 +141,5 @@ mod tests {
         for text in ["", "ALL", "-1", "1.5", "7 "] {
             assert!(text.parse::<WindowCount>().is_err(), "{text:?}");
         }
-    }
-
-    #[test]
-    fn a_protocol_that_is_not_built_says_so() {
-        assert_eq!("prefix".parse::<Protocol>().unwrap(), Protocol::Prefix);
-        let error = "decode".parse::<Protocol>().unwrap_err().to_string();
-        assert!(error.contains("does not build it yet"), "{error}");
-        let error = "suffix".parse::<Protocol>().unwrap_err().to_string();
-        assert_eq!(error, "expected `prefix`, found \"suffix\"");
     }
 }

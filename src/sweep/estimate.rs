@@ -8,7 +8,8 @@
 use super::{Opened, Request, open};
 use crate::codec::Codec;
 use crate::error::Result;
-use crate::eval::{StageTimings, prefix};
+use crate::eval::protocol::{prefix_len, scored_len};
+use crate::eval::{ARMS_AT_ONCE, Arm, Evaluator, Protocol, SCORED_AT_ONCE, StageTimings};
 use crate::hub::Hub;
 use crate::model::{Llama, ModelConfig, RandomWeights};
 use crate::platform;
@@ -73,9 +74,11 @@ fn estimate(settings: &Settings, subject: &Subject, codecs: &[Codec]) -> Result<
     let model = Llama::load(&one_layer, &RandomWeights, settings.dtype.dtype(), &device)?;
     let window = &subject.windows[0];
     // Once to warm up: the first pass pays for memory the later ones have.
-    prefix::evaluate_window(&model, window, &codecs[..1], &mut (), &mut StageTimings::default())?;
+    let evaluator = Evaluator::new(&model, settings.protocol, subject.context, settings.seed);
+    let arms: Vec<Arm> = codecs.iter().copied().map(Arm::of).collect();
+    evaluator.evaluate_window(window, &arms[..1], &mut (), &mut StageTimings::default())?;
     let mut stages = StageTimings::default();
-    let outcome = prefix::evaluate_window(&model, window, codecs, &mut (), &mut stages)?;
+    let outcome = evaluator.evaluate_window(window, &arms, &mut (), &mut stages)?;
 
     let (windows, layers) = (subject.windows.len() as f64, config.layers as f64);
     let arms = codecs.len() as f64;
@@ -100,30 +103,40 @@ fn estimate(settings: &Settings, subject: &Subject, codecs: &[Codec]) -> Result<
         context: subject.context,
         windows: subject.windows.len(),
         shared_seconds: windows * (layers * stages.prefill.as_secs_f64() + pass + scoring),
-        memory_bytes: memory(&model, config, subject, codecs.len()),
+        memory_bytes: memory(&model, config, subject, settings.protocol, codecs.len()),
         cells,
     })
 }
 
 /// Weights, caches, and the largest activations and logits that are there at one time, bytes.
 /// Pages of mapped files come on top, which the system takes back when it needs them.
-fn memory(model: &Llama, config: &ModelConfig, subject: &Subject, codecs: usize) -> u64 {
+fn memory(
+    model: &Llama,
+    config: &ModelConfig,
+    subject: &Subject,
+    protocol: Protocol,
+    codecs: usize,
+) -> u64 {
     let ModelConfig { hidden_size, intermediate_size, vocab_size, layers, .. } = *config;
     let (queries, keys) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
     let layer = hidden_size * (2 * queries + 2 * keys + 3 * intermediate_size);
     let tables = if config.tie_word_embeddings { 1 } else { 2 };
     let weights = layers * layer + tables * vocab_size * hidden_size;
 
-    let (prefix, context) = (prefix::prefix_len(subject.context), subject.context);
-    let arms = (1 + codecs).min(prefix::ARMS_AT_ONCE);
-    let pass = (1 + codecs).min(model.caches_at_once(context - prefix));
+    let (prefix, context) = (prefix_len(subject.context), subject.context);
+    let arms = (1 + codecs).min(ARMS_AT_ONCE);
+    let computed = match protocol {
+        Protocol::Prefix => context - prefix,
+        Protocol::Decode { .. } => context,
+    };
+    let pass = (1 + codecs).min(model.caches_at_once(computed));
     // The prefix's own; each arm's as it was restored, and as the continuation extends it.
     let caches = 2 * layers * keys * (prefix + pass * (prefix + context));
-    let rows = pass * (context - prefix);
+    let rows = pass * computed;
     let activations = rows * (4 * hidden_size + 3 * intermediate_size + 2 * queries + 2 * keys);
-    let hidden = (1 + arms) * (context - prefix) * hidden_size;
-    let logits = 2 * prefix::SCORED_AT_ONCE * vocab_size;
-    let scores = codecs * subject.windows.len() * prefix::scored_len(context);
+    let hidden = (1 + arms) * computed * hidden_size;
+    let logits = 2 * SCORED_AT_ONCE * vocab_size;
+    let scores = codecs * subject.windows.len() * scored_len(context);
 
     let size = model.dtype().size_in_bytes();
     // Logits and scores are f32 and four f64 whatever the model's type.

@@ -20,7 +20,7 @@ pub use shard::Shard;
 
 use crate::codec::Codec;
 use crate::error::{Error, Kind, Result};
-use crate::eval::{Observer, StageTimings, prefix};
+use crate::eval::{Arm as EvaluatedArm, Evaluator, Observer, StageTimings};
 use crate::hub::Hub;
 use crate::model::Llama;
 use crate::model::source::ModelWeights;
@@ -198,7 +198,7 @@ fn open<'a>(request: &'a Request, hub: &Hub, stages: &mut dyn Stages) -> Result<
         }
         let codecs = &settings.codec[cells.start - all.start..cells.end - all.start];
         let subject = Subject::open(settings, hub, &mut shelf, stages, |config, context| {
-            check_codecs(config, context, codecs)
+            check_codecs(config, settings.protocol, context, codecs)
         });
         let subject = match subject {
             Err(error) if error.kind() == Kind::Input => return Err(error),
@@ -340,14 +340,16 @@ impl Sweep<'_> {
 
         let codecs = run.arms.len();
         let mut stages = StageTimings::default();
+        let Settings { protocol, seed, .. } = *run.settings;
+        let evaluator = Evaluator::new(model, protocol, run.info.context, seed);
         for window in 0..run.info.windows {
-            let waiting: Vec<Codec> = run.waiting(window).map(|arm| arm.codec).collect();
+            let waiting: Vec<EvaluatedArm> =
+                run.waiting(window).map(|arm| EvaluatedArm::of(arm.codec)).collect();
             if waiting.is_empty() {
                 continue;
             }
             let tokens = &run.subject.windows[window];
-            let outcome =
-                prefix::evaluate_window(model, tokens, &waiting, self.progress, &mut stages);
+            let outcome = evaluator.evaluate_window(tokens, &waiting, self.progress, &mut stages);
             match outcome {
                 Ok(outcome) => {
                     let (record, failed) = run.add(window, outcome);

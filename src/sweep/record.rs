@@ -1,7 +1,8 @@
 //! What a sweep's folder holds: the plan, finished cells, and windows of cells still running.
 
 use crate::error::{Error, Result};
-use crate::eval::{CodecWindow, prefix};
+use crate::eval::CodecWindow;
+use crate::eval::protocol::scored_len;
 use crate::hash;
 use crate::report::figures::{Baseline, CodecFigures, SubjectInfo};
 use crate::report::sweep::SweepSource;
@@ -158,7 +159,7 @@ impl WindowRecord {
 
     /// Of this version, and of the shape that `subject` has.
     pub fn is_sound(&self, subject: &SubjectInfo) -> bool {
-        let targets = prefix::scored_len(subject.context);
+        let targets = scored_len(subject.context);
         self.schema == WINDOW
             && self.window < subject.windows
             && self.baseline.len() == targets
@@ -191,6 +192,7 @@ pub fn subject_id(subject: &SubjectInfo) -> Result<String> {
         "bos_id": subject.bos_id,
         "dtype": subject.dtype,
         "device": subject.device,
+        "seed": subject.seed,
     });
     let bytes = serde_json::to_vec(&identity).map_err(|e| Error::system(format!("JSON: {e}")))?;
     Ok(short(&bytes))

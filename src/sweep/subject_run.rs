@@ -3,7 +3,7 @@
 use super::record::{ArmRecord, CellName, CellRecord, CellResult, PlannedCell, WindowRecord};
 use crate::codec::Codec;
 use crate::error::{Error, Result};
-use crate::eval::{CodecOutcome, CodecWindow, WindowOutcome, prefix};
+use crate::eval::{CodecOutcome, CodecWindow, WindowOutcome};
 use crate::model::Llama;
 use crate::model::oracle::WeightsRef;
 use crate::report::figures::{Baseline, CodecFigures, CodecResult, SubjectInfo};
@@ -44,7 +44,7 @@ impl SubjectRun<'_> {
     pub fn tokens_left(&self) -> usize {
         let tokens = |window| match self.waiting(window).count() {
             0 => 0,
-            arms => prefix::model_tokens(self.info.context, arms),
+            arms => self.info.protocol.model_tokens(self.info.context, arms),
         };
         (0..self.info.windows).map(tokens).sum()
     }

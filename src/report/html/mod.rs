@@ -193,7 +193,7 @@ fn setting(subject: &SubjectReport) -> String {
         "Protocol {} · {} of the text’s {}, from number {} on, {} tokens each: the first {} \
          compressed, {} targets scored in each · {bos} · {} · baseline perplexity {:.4} · {}, {} layers, \
          {} heads on {} KV heads of {}",
-        s.protocol,
+        s.protocol.name(),
         windows(s.windows),
         s.text.windows_available,
         s.first_window,
@@ -220,7 +220,7 @@ fn table(out: &mut String, index: usize, subject: &SubjectReport) -> std::fmt::R
          <div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"All cells\">\n\
          <table data-subject=\"{index}\">\n<caption>Protocol {}, context {}, {}, {}, {}\
          </caption>\n<thead><tr>",
-        escape(&s.protocol),
+        s.protocol.name(),
         s.context,
         windows(s.windows),
         bos(s),

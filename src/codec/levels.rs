@@ -1,0 +1,228 @@
+//! What codes stand for: a level times the group's scale, plus the group's minimum if it has one.
+
+use std::sync::LazyLock;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Levels {
+    /// −(2^(b−1) − 1) … 2^(b−1) − 1; the scale is absmax / (2^(b−1) − 1). `sym`
+    Symmetric,
+    /// 0 … 2^b − 1 above the group's minimum, the scale is range / (2^b − 1). `asym`
+    Asymmetric,
+    /// ±½, ±1½ … : all 2^b levels and no zero; the scale is absmax / 2^(b−1). `mid`
+    MidRise,
+    /// −2^(b−1) … 2^(b−1) − 1; the scale, which may be negative, puts the value of largest
+    /// magnitude at −2^(b−1). ggml's q4_0 and q5_0. `ext`
+    SignedExtreme,
+    /// The 2^b levels that code a Gaussian with the least squared error (Lloyd 1982, Max 1960);
+    /// the scale is the group's root mean square. `lm`
+    Gaussian,
+    /// [`Levels::Symmetric`] with ggml's rounding: q8_0.
+    GgmlSymmetric,
+    /// [`Levels::Asymmetric`] with ggml's rounding: q4_1 and q5_1.
+    GgmlAsymmetric,
+    /// ggml's table of 16 levels.
+    Iq4Nl,
+    /// Floating point with 4 bits of exponent and 3 of mantissa, no infinities (Micikevicius et
+    /// al. 2022, OCP FP8); the scale is absmax / 448.
+    E4m3,
+    /// Floating point with 5 bits of exponent and 2 of mantissa; the scale is absmax / 57344.
+    E5m2,
+}
+
+impl Levels {
+    /// Those that a name can be composed with, by their words.
+    pub(super) const WORDS: [(&str, Self); 5] = [
+        ("sym", Self::Symmetric),
+        ("asym", Self::Asymmetric),
+        ("mid", Self::MidRise),
+        ("ext", Self::SignedExtreme),
+        ("lm", Self::Gaussian),
+    ];
+
+    /// Most bits a code can have.
+    pub(super) fn max_bits(self) -> u8 {
+        if self == Self::Gaussian { 5 } else { 8 }
+    }
+
+    pub(super) fn has_minimum(self) -> bool {
+        matches!(self, Self::Asymmetric | Self::GgmlAsymmetric)
+    }
+
+    /// What code 0 stands for, where levels are one scale apart.
+    pub(super) fn lowest(self, bits: u8) -> Option<f32> {
+        let half = f32::from(1u8 << (bits - 1));
+        match self {
+            Self::Symmetric | Self::SignedExtreme | Self::GgmlSymmetric => Some(-half),
+            Self::Asymmetric | Self::GgmlAsymmetric => Some(0.0),
+            Self::MidRise => Some(0.5 - half),
+            Self::Gaussian | Self::Iq4Nl | Self::E4m3 | Self::E5m2 => None,
+        }
+    }
+
+    /// What each code stands for, where that is not [`Levels::lowest`] and so on.
+    pub(super) fn table(self, bits: u8) -> &'static [f32] {
+        match self {
+            Self::Gaussian => &GAUSSIAN[usize::from(bits)],
+            Self::Iq4Nl => &IQ4_NL,
+            Self::E4m3 => &E4M3,
+            Self::E5m2 => &E5M2,
+            _ => &[],
+        }
+    }
+
+    /// The largest level of the 8-bit floats.
+    pub(super) const E4M3_MAX: f32 = 448.0;
+    pub(super) const E5M2_MAX: f32 = 57344.0;
+}
+
+pub(super) const IQ4_NL: [f32; 16] = [
+    -127.0, -104.0, -83.0, -65.0, -49.0, -35.0, -22.0, -10.0, 1.0, 13.0, 25.0, 38.0, 53.0, 69.0,
+    89.0, 113.0,
+];
+
+/// By bits; the positive half is a fixed point of Lloyd's iteration in f64.
+static GAUSSIAN: LazyLock<[Vec<f32>; 6]> = LazyLock::new(|| {
+    let both = |half: &[f32]| half.iter().rev().map(|x| -x).chain(half.iter().copied()).collect();
+    [
+        Vec::new(),
+        Vec::new(),
+        both(&[0.452_780_03, 1.510_417_6]),
+        both(&[0.245_094_18, 0.756_005_3, 1.343_909_3, 2.151_945_7]),
+        both(&[
+            0.128_395_03,
+            0.388_048_3,
+            0.656_759_1,
+            0.942_340_46,
+            1.256_231_2,
+            1.618_046_4,
+            2.069_017_2,
+            2.732_589_6,
+        ]),
+        both(&[
+            0.065_889_66,
+            0.198_051_83,
+            0.331_378_3,
+            0.466_699_5,
+            0.604_933_6,
+            0.747_135_7,
+            0.894_565_1,
+            1.048_783_3,
+            1.211_804_4,
+            1.386_340_3,
+            1.576_228_1,
+            1.787_233_2,
+            2.028_728_4,
+            2.317_739_4,
+            2.691_119_6,
+            3.260_732_5,
+        ]),
+    ]
+});
+
+static E4M3: LazyLock<Vec<f32>> = LazyLock::new(|| (0..=255).map(|code| float8(code, 3)).collect());
+static E5M2: LazyLock<Vec<f32>> = LazyLock::new(|| (0..=255).map(|code| float8(code, 2)).collect());
+
+/// Of a sign, 7 − `mantissa` bits of exponent and a mantissa. What the formats take for infinities
+/// and NaN is the number that it would be without them, or 0: no writer writes it.
+fn float8(code: u8, mantissa: i32) -> f32 {
+    let bias = (1 << (6 - mantissa)) - 1;
+    let (exponent, fraction) =
+        (i32::from(code & 0x7f) >> mantissa, i32::from(code) & ((1 << mantissa) - 1));
+    let whole = if exponent > 0 { fraction + (1 << mantissa) } else { fraction };
+    let magnitude = whole as f32 * 2f32.powi(exponent.max(1) - bias - mantissa);
+    let largest = if mantissa == 3 { Levels::E4M3_MAX } else { Levels::E5M2_MAX };
+    let magnitude = if magnitude > largest { 0.0 } else { magnitude };
+    if code >= 0x80 { -magnitude } else { magnitude }
+}
+
+/// The code of the nearest 8-bit float, ties to even; what is too large becomes the largest.
+#[inline(always)]
+pub(super) fn nearest_float8(value: f32, mantissa: u32) -> u8 {
+    let bias = (1i32 << (6 - mantissa)) - 1;
+    let largest = if mantissa == 3 { Levels::E4M3_MAX } else { Levels::E5M2_MAX };
+    let magnitude = value.abs().min(largest);
+    // f32 has 23 bits of mantissa: adding half of the last kept bit rounds, and the carry is right.
+    let dropped = 23 - mantissa;
+    let bits = magnitude.to_bits();
+    let rounded = bits + ((1 << (dropped - 1)) - 1) + (bits >> dropped & 1);
+    let normal = (rounded >> dropped).wrapping_sub(((127 - bias) << mantissa) as u32);
+    // Below the smallest normal number the steps are even.
+    let step = f32::from_bits(((127 + bias - 1 + mantissa as i32) as u32) << 23);
+    let subnormal = (magnitude * step).round_ties_even() as u32;
+    let smallest = f32::from_bits(((127 + 1 - bias) as u32) << 23);
+    let code = if magnitude < smallest { subnormal } else { normal };
+    (code | (value.to_bits() >> 31) << 7) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each level is the mean of the Gaussian between the midpoints around it, and no one else's
+    /// numbers are needed to say so.
+    #[test]
+    fn gaussian_levels_are_centroids_of_their_cells() {
+        // Simpson's rule in f64 over fine steps.
+        let density = |x: f64| (-x * x / 2.0).exp();
+        let integral = |from: f64, to: f64, f: &dyn Fn(f64) -> f64| {
+            let steps = 4000;
+            let h = (to - from) / f64::from(steps);
+            let inner: f64 = (1..steps)
+                .map(|i| f(from + f64::from(i) * h) * if i % 2 == 1 { 4.0 } else { 2.0 })
+                .sum();
+            (f(from) + f(to) + inner) * h / 3.0
+        };
+        for bits in 2..=5 {
+            let levels: Vec<f64> =
+                Levels::Gaussian.table(bits).iter().map(|x| f64::from(*x)).collect();
+            assert_eq!(levels.len(), 1 << bits);
+            let edge = |i: usize| (levels[i - 1] + levels[i]) / 2.0;
+            for (index, level) in levels.iter().enumerate() {
+                let from = if index == 0 { -12.0 } else { edge(index) };
+                let to = if index + 1 == levels.len() { 12.0 } else { edge(index + 1) };
+                let mean = integral(from, to, &|x| x * density(x)) / integral(from, to, &density);
+                assert!((mean - level).abs() < 1e-6, "{bits} bits: {level} in place of {mean}");
+            }
+        }
+    }
+
+    #[test]
+    fn eight_bit_floats_are_those_of_the_formats() {
+        // OCP 8-bit floating point specification, table of values.
+        for (code, e4m3, e5m2) in [
+            (0x00, 0.0, 0.0),
+            (0x01, 2f32.powi(-9), 2f32.powi(-16)),
+            (0x07, 7.0 * 2f32.powi(-9), 1.75 * 2f32.powi(-14)),
+            (0x08, 2f32.powi(-6), 2f32.powi(-13)),
+            (0x38, 1.0, 0.5),
+            (0x7b, 352.0, 57344.0),
+            (0x7e, 448.0, 0.0),
+            (0xc0, -2.0, -2.0),
+        ] {
+            assert_eq!(Levels::E4m3.table(8)[code], e4m3, "{code:#x}");
+            assert_eq!(Levels::E5m2.table(8)[code], e5m2, "{code:#x}");
+        }
+    }
+
+    /// Every float between two neighbours goes to the nearer one, and a tie to the even code.
+    #[test]
+    fn values_become_the_nearest_eight_bit_float() {
+        for (levels, mantissa, finite) in [(Levels::E4m3, 3, 0x7e), (Levels::E5m2, 2, 0x7b)] {
+            let table = levels.table(8);
+            for code in 0..=finite {
+                let value = table[usize::from(code)];
+                assert_eq!(nearest_float8(value, mantissa), code);
+                assert_eq!(nearest_float8(-value, mantissa), code | 0x80);
+                if code < finite {
+                    let middle = (value + table[usize::from(code) + 1]) / 2.0;
+                    let even = code + code % 2;
+                    assert_eq!(nearest_float8(middle, mantissa), even, "{middle}");
+                    assert_eq!(nearest_float8(middle.next_down(), mantissa), code);
+                    assert_eq!(nearest_float8(middle.next_up(), mantissa), code + 1);
+                }
+            }
+            assert_eq!(nearest_float8(1e9, mantissa), finite);
+            assert_eq!(nearest_float8(f32::MIN_POSITIVE / 8.0, mantissa), 0);
+        }
+    }
+}

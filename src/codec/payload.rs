@@ -1,0 +1,601 @@
+//! A tensor packed by any [`Scheme`]: the way there and back.
+//!
+//! Work goes in *units* of whole rows (head vectors), whose groups and bytes belong to no other
+//! unit: a few rows of one head where groups do not leave a row, a whole head where groups run
+//! along channels, and everything at once where groups cross rows. Rows are widened to f32 and
+//! mapped, groups are quantised, codes are packed, while all of it is in a core's cache. Which
+//! units does not change a bit.
+
+use super::bits::{pack, packed_len, unpack};
+use super::element::{Element, Kind};
+use super::groups::{self, Side};
+use super::scalar::PowerOfTwo;
+use super::scheme::{Geometry, Part, PartSizes, Rotation, Scheme, steps};
+use super::transform::{flip_signs, hadamard, hadamard_block};
+use half::{bf16, f16};
+use pulp::{Arch, Simd, WithSimd};
+use rayon::prelude::*;
+
+/// Values of a unit that need not be larger: 16 KiB of f32.
+const UNIT: usize = 1 << 12;
+
+/// The parts of a packed tensor, as they are stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SchemePayload {
+    scheme: Scheme,
+    values: usize,
+    sizes: PartSizes,
+    /// All numbers are stored divided by two to this power.
+    pub exponent: i32,
+    /// In the 16-bit type of the source, f16 for one of f32; [heads, sinks, head_dim].
+    sinks: Vec<u16>,
+    /// Whether that type is bf16.
+    brain: bool,
+    /// [heads, head_dim]
+    means: Vec<f16>,
+    /// Of f16 or of a byte each, little-endian; [groups].
+    scales: Vec<u8>,
+    /// [groups]
+    minima: Vec<f16>,
+    codes: Vec<u8>,
+}
+
+impl SchemePayload {
+    /// With room for its parts, which are zero.
+    pub fn empty<T: Element>(scheme: Scheme, values: usize, geometry: &Geometry) -> Self {
+        let sizes = PartSizes::new(&scheme, values, geometry);
+        let count = |part| sizes.count(part).unwrap_or(0);
+        Self {
+            scheme,
+            values,
+            sizes,
+            exponent: 0,
+            sinks: vec![0; count(Part::Sinks)],
+            brain: T::KIND == Kind::Bf16,
+            means: vec![f16::ZERO; count(Part::Means)],
+            scales: vec![0; scheme.scale_bytes() * count(Part::Scales)],
+            minima: vec![f16::ZERO; count(Part::Minima)],
+            codes: vec![0; count(Part::Codes)],
+        }
+    }
+
+    /// `None` where a value is not finite.
+    pub fn compress<T: Element>(values: &[T], scheme: Scheme, geometry: &Geometry) -> Option<Self> {
+        let absmax = values.par_chunks(1 << 15).map(T::absmax);
+        let larger = |a: f32, b: f32| if b > a || b.is_nan() { b } else { a };
+        let absmax = absmax.reduce(|| 0.0, larger);
+        if !absmax.is_finite() {
+            return None;
+        }
+        let mut packed = Self::empty::<T>(scheme, values.len(), geometry);
+        // One optimistic pass; the rare tensor out of range is done again.
+        if !packed.fill(values, geometry) {
+            packed.exponent = exponent_for(absmax);
+            packed.fill(values, geometry);
+        }
+        Some(packed)
+    }
+
+    /// Whether everything stored is in its type's range.
+    fn fill<T: Element>(&mut self, values: &[T], geometry: &Geometry) -> bool {
+        let fits = self.fill_sinks(values, geometry) & self.fill_means(values, geometry);
+        let units = Units::new(&self.scheme, &self.sizes, geometry);
+        let (scheme, exponent, means) = (&self.scheme, self.exponent, &self.means);
+        let has_minimum = scheme.levels.has_minimum();
+        let mut jobs = Vec::new();
+        {
+            let (mut scales, mut codes) = (&mut self.scales[..], &mut self.codes[..]);
+            let mut minima = &mut self.minima[..];
+            for unit in units.iter() {
+                let groups = unit.groups(scheme, geometry);
+                let own = scales.split_off_mut(..scheme.scale_bytes() * groups).unwrap_or_default();
+                let low = minima.split_off_mut(..if has_minimum { groups } else { 0 });
+                let bytes = packed_len(unit.values(geometry), scheme.bits);
+                let code = codes.split_off_mut(..bytes).unwrap_or_default();
+                jobs.push((unit, own, low.unwrap_or_default(), code));
+            }
+        }
+        let run = |buffers: &mut Buffers, (unit, scales, minima, codes): UnitParts| {
+            Arch::new().dispatch(Encode {
+                values,
+                geometry,
+                scheme,
+                exponent,
+                means,
+                unit,
+                sizes: &self.sizes,
+                buffers,
+                scales,
+                minima,
+                codes,
+            })
+        };
+        let all = jobs.into_par_iter().map_init(Buffers::default, run);
+        fits & all.reduce(|| true, |a, b| a & b)
+    }
+
+    fn fill_sinks<T: Element>(&mut self, values: &[T], geometry: &Geometry) -> bool {
+        let dim = geometry.head_dim;
+        let row = self.sizes.sinks * dim;
+        if row == 0 {
+            return true;
+        }
+        let down = PowerOfTwo::new(-self.exponent);
+        let mut wide = vec![0f32; row];
+        let mut finite = true;
+        let heads = values.chunks_exact(geometry.tokens * dim);
+        for (sinks, head) in self.sinks.chunks_exact_mut(row).zip(heads) {
+            T::widen(&head[..row], &mut wide);
+            wide.iter_mut().for_each(|x| *x = down.times(*x));
+            finite &= T::to_16_bits(&wide, sinks);
+        }
+        finite
+    }
+
+    fn fill_means<T: Element>(&mut self, values: &[T], geometry: &Geometry) -> bool {
+        let dim = geometry.head_dim;
+        if self.means.is_empty() || self.sizes.body == 0 {
+            return true;
+        }
+        let (scheme, exponent, sizes) = (&self.scheme, self.exponent, &self.sizes);
+        let heads = self.means.par_chunks_exact_mut(dim).enumerate();
+        heads
+            .map_init(Buffers::default, |buffers, (head, means)| {
+                let sum = ChannelSums { values, geometry, scheme, exponent, head, sizes, buffers };
+                let sums = Arch::new().dispatch(sum);
+                let mut finite = true;
+                for (mean, sum) in means.iter_mut().zip(sums) {
+                    *mean = f16::from_f32((sum / sizes.body as f64) as f32);
+                    finite &= mean.is_finite();
+                }
+                finite
+            })
+            .reduce(|| true, |a, b| a & b)
+    }
+
+    /// Writes the decoded values. `geometry` is that of compression.
+    pub fn decompress<T: Element>(&self, geometry: &Geometry, out: &mut [T]) {
+        assert_eq!(out.len(), self.values, "output of another length than the payload");
+        self.decode_sinks(geometry, out);
+        let (scheme, dim) = (&self.scheme, geometry.head_dim);
+        let units = Units::new(scheme, &self.sizes, geometry);
+        let has_minimum = scheme.levels.has_minimum();
+        let mut jobs = Vec::new();
+        {
+            let (mut scales, mut codes) = (&self.scales[..], &self.codes[..]);
+            let (mut minima, mut rest) = (&self.minima[..], &mut out[..]);
+            let sinks = self.sizes.sinks * dim;
+            for unit in units.iter() {
+                let groups = unit.groups(scheme, geometry);
+                let own = scales.split_off(..scheme.scale_bytes() * groups).unwrap_or_default();
+                let low = minima.split_off(..if has_minimum { groups } else { 0 });
+                let bytes = packed_len(unit.values(geometry), scheme.bits);
+                let code = codes.split_off(..bytes).unwrap_or_default();
+                // Rows of several heads in a unit come with their sinks.
+                let skip = if unit.first == 0 { sinks } else { 0 };
+                let len = unit.values(geometry) + (unit.heads - 1) * sinks;
+                let _ = rest.split_off_mut(..skip);
+                let rows = rest.split_off_mut(..len).unwrap_or_default();
+                jobs.push((unit, own, low.unwrap_or_default(), code, rows));
+            }
+        }
+        jobs.into_par_iter().for_each_init(
+            Buffers::default,
+            |buffers, (unit, scales, minima, codes, out)| {
+                Arch::new().dispatch(Decode {
+                    geometry,
+                    scheme,
+                    exponent: self.exponent,
+                    means: &self.means,
+                    sinks: self.sizes.sinks,
+                    unit,
+                    buffers,
+                    scales,
+                    minima,
+                    codes,
+                    out,
+                });
+            },
+        );
+    }
+
+    fn decode_sinks<T: Element>(&self, geometry: &Geometry, out: &mut [T]) {
+        let row = self.sizes.sinks * geometry.head_dim;
+        if row == 0 {
+            return;
+        }
+        let up = PowerOfTwo::new(self.exponent);
+        let mut wide = vec![0f32; row];
+        let heads = out.chunks_exact_mut(geometry.tokens * geometry.head_dim);
+        for (sinks, head) in self.sinks.chunks_exact(row).zip(heads) {
+            T::from_16_bits(sinks, &mut wide);
+            wide.iter_mut().for_each(|x| *x = up.times(*x));
+            T::narrow_saturating(&mut wide, &mut head[..row]);
+        }
+    }
+
+    /// Number of values.
+    pub fn len(&self) -> usize {
+        self.values
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.values == 0
+    }
+
+    /// All parts; an exponent of 0 is the default and takes no room.
+    pub fn stored_bytes(&self) -> usize {
+        let exponent = if self.exponent == 0 { 0 } else { 2 };
+        self.parts().iter().map(|part| part.len()).sum::<usize>() + exponent
+    }
+
+    /// The bytes of each part that the scheme has, in order.
+    pub fn parts(&self) -> Vec<&[u8]> {
+        let bytes: [&[u8]; 5] = [
+            bytemuck::cast_slice(&self.sinks),
+            bytemuck::cast_slice(&self.means),
+            &self.scales,
+            bytemuck::cast_slice(&self.minima),
+            &self.codes,
+        ];
+        let there = Part::ALL.into_iter().zip(bytes);
+        there.filter(|(part, _)| self.sizes.count(*part).is_some()).map(|(_, b)| b).collect()
+    }
+
+    /// The same, to be read into.
+    pub fn parts_mut(&mut self) -> Vec<&mut [u8]> {
+        let sizes = self.sizes;
+        let bytes: [&mut [u8]; 5] = [
+            bytemuck::cast_slice_mut(&mut self.sinks),
+            bytemuck::cast_slice_mut(&mut self.means),
+            &mut self.scales,
+            bytemuck::cast_slice_mut(&mut self.minima),
+            &mut self.codes,
+        ];
+        let there = Part::ALL.into_iter().zip(bytes);
+        there.filter(|(part, _)| sizes.count(*part).is_some()).map(|(_, b)| b).collect()
+    }
+
+    /// Whether all numbers but codes are finite, as every writer's are.
+    pub fn is_finite(&self) -> bool {
+        let finite = |bits: &[u16]| bits.iter().all(|bits| f16::from_bits(*bits).is_finite());
+        let scales = self.scales.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]]));
+        let sinks = if self.brain {
+            self.sinks.iter().all(|bits| bf16::from_bits(*bits).is_finite())
+        } else {
+            finite(&self.sinks)
+        };
+        sinks
+            && self.means.iter().chain(&self.minima).all(|half| half.is_finite())
+            && (self.scheme.small_scales || finite(&scales.collect::<Vec<_>>()))
+    }
+}
+
+/// Puts the largest magnitude between 2⁶ and 2⁷: rotations and means make numbers larger, which f16
+/// has room for, and scales are smaller.
+fn exponent_for(absmax: f32) -> i32 {
+    f64::from(absmax).log2().floor() as i32 - 6
+}
+
+type UnitParts<'a> = (Unit, &'a mut [u8], &'a mut [f16], &'a mut [u8]);
+
+/// Rows `first .. first + rows`, sinks not counted, of each of `heads` heads from `head` on.
+#[derive(Debug, Clone, Copy)]
+struct Unit {
+    head: usize,
+    heads: usize,
+    first: usize,
+    rows: usize,
+}
+
+impl Unit {
+    fn values(&self, geometry: &Geometry) -> usize {
+        self.heads * self.rows * geometry.head_dim
+    }
+
+    fn groups(&self, scheme: &Scheme, geometry: &Geometry) -> usize {
+        scheme.groups(self.heads, self.rows, geometry.head_dim)
+    }
+}
+
+struct Units {
+    heads: usize,
+    body: usize,
+    heads_at_once: usize,
+    rows_at_once: usize,
+}
+
+impl Units {
+    fn new(scheme: &Scheme, sizes: &PartSizes, geometry: &Geometry) -> Self {
+        let (heads, body, dim) = (sizes.heads, sizes.body, geometry.head_dim.max(1));
+        let whole_bytes = (dim * usize::from(scheme.bits)).is_multiple_of(8);
+        let head_bytes = (body * dim * usize::from(scheme.bits)).is_multiple_of(8);
+        let (heads_at_once, rows_at_once) = if scheme.channel && head_bytes {
+            (1, body)
+        } else if !scheme.channel && dim.is_multiple_of(scheme.group) && whole_bytes {
+            (1, UNIT.div_ceil(dim))
+        } else {
+            (heads, body)
+        };
+        Self { heads, body, heads_at_once, rows_at_once }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = Unit> {
+        steps(self.heads, self.heads_at_once).flat_map(move |heads| {
+            steps(self.body, self.rows_at_once).map(move |rows| Unit {
+                head: heads.start,
+                heads: heads.len(),
+                first: rows.start,
+                rows: rows.len(),
+            })
+        })
+    }
+}
+
+/// What a thread keeps from unit to unit.
+#[derive(Default)]
+struct Buffers {
+    rows: Vec<f32>,
+    turned: Vec<f32>,
+    codes: Vec<u8>,
+}
+
+/// The first `len` of a buffer that grows.
+fn at_least<T: Copy + Default>(buffer: &mut Vec<T>, len: usize) -> &mut [T] {
+    if buffer.len() < len {
+        buffer.resize(len, T::default());
+    }
+    &mut buffer[..len]
+}
+
+/// One unit: rows → codes. Gives whether all that is stored is in range.
+struct Encode<'a, T> {
+    values: &'a [T],
+    geometry: &'a Geometry<'a>,
+    scheme: &'a Scheme,
+    exponent: i32,
+    means: &'a [f16],
+    sizes: &'a PartSizes,
+    unit: Unit,
+    buffers: &'a mut Buffers,
+    scales: &'a mut [u8],
+    minima: &'a mut [f16],
+    codes: &'a mut [u8],
+}
+
+impl<T: Element> WithSimd for Encode<'_, T> {
+    type Output = bool;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> bool {
+        let Self { values, geometry, scheme, unit, .. } = self;
+        let (dim, len) = (geometry.head_dim, unit.values(geometry));
+        let Buffers { rows, turned, codes } = self.buffers;
+        let (rows, codes) = (at_least(rows, len), at_least(codes, len));
+        let map = RowMap::new(scheme, geometry, self.exponent);
+        for (index, out) in rows.chunks_exact_mut((unit.rows * dim).max(1)).enumerate() {
+            let head = unit.head + index;
+            let first = self.sizes.sinks + unit.first;
+            let start = (head * geometry.tokens + first) * dim;
+            T::widen(&values[start..start + out.len()], out);
+            map.forward(out, geometry.first + first, channel_means(self.means, head, dim));
+        }
+        let (line, _) = scheme.lines(unit.heads, unit.rows, dim);
+        let lines: &[f32] = if scheme.channel {
+            let turned = at_least(turned, len);
+            transpose(rows, unit.rows, dim, turned);
+            turned
+        } else {
+            rows
+        };
+        let mut in_range = true;
+        let mut minima = self.minima.iter_mut();
+        let mut scales = self.scales.chunks_exact_mut(scheme.scale_bytes());
+        let line = line.max(1);
+        for (line, codes) in lines.chunks(line).zip(codes.chunks_mut(line)) {
+            for (group, codes) in line.chunks(scheme.group).zip(codes.chunks_mut(scheme.group)) {
+                let side: Side = groups::encode(group, scheme, codes);
+                in_range &= side.in_range;
+                if let Some(scale) = scales.next() {
+                    scale.copy_from_slice(&side.scale_bits.to_le_bytes()[..scale.len()]);
+                }
+                if let Some(minimum) = minima.next() {
+                    *minimum = side.minimum;
+                }
+            }
+        }
+        pack(codes, scheme.bits, self.codes);
+        in_range
+    }
+}
+
+/// One unit: codes → rows.
+struct Decode<'a, T> {
+    geometry: &'a Geometry<'a>,
+    scheme: &'a Scheme,
+    exponent: i32,
+    means: &'a [f16],
+    sinks: usize,
+    unit: Unit,
+    buffers: &'a mut Buffers,
+    scales: &'a [u8],
+    minima: &'a [f16],
+    codes: &'a [u8],
+    /// From the first row of the unit to its last, sinks of heads between them included.
+    out: &'a mut [T],
+}
+
+impl<T: Element> WithSimd for Decode<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Self { geometry, scheme, unit, .. } = self;
+        let (dim, len) = (geometry.head_dim, unit.values(geometry));
+        let Buffers { rows, turned, codes } = self.buffers;
+        let (rows, codes) = (at_least(rows, len), at_least(codes, len));
+        unpack(self.codes, scheme.bits, codes);
+        let lines = if scheme.channel { at_least(turned, len) } else { &mut *rows };
+        let (line, _) = scheme.lines(unit.heads, unit.rows, dim);
+        let line = line.max(1);
+        let mut minima = self.minima.iter();
+        let mut scales = self.scales.chunks_exact(scheme.scale_bytes());
+        for (line, codes) in lines.chunks_mut(line).zip(codes.chunks(line)) {
+            for (group, codes) in line.chunks_mut(scheme.group).zip(codes.chunks(scheme.group)) {
+                let scale = stored_scale(scales.next().unwrap_or_default());
+                let minimum = minima.next().copied().unwrap_or_default();
+                groups::decode(codes, scheme, scale, minimum.to_f32(), group);
+            }
+        }
+        if scheme.channel {
+            transpose(&at_least(turned, len)[..len], dim, unit.rows, rows);
+        }
+        let map = RowMap::new(scheme, geometry, self.exponent);
+        let apart = (self.sinks + unit.rows) * dim;
+        let heads = self.out.chunks_mut(apart.max(1));
+        for (index, (rows, out)) in
+            rows.chunks_exact_mut((unit.rows * dim).max(1)).zip(heads).enumerate()
+        {
+            let means = channel_means(self.means, unit.head + index, dim);
+            map.back(rows, geometry.first + self.sinks + unit.first, means);
+            T::narrow_saturating(rows, &mut out[..rows.len()]);
+        }
+    }
+}
+
+fn stored_scale(bytes: &[u8]) -> f32 {
+    match *bytes {
+        [small] => groups::small_scale(small),
+        [low, high] => f16::from_le_bytes([low, high]).to_f32(),
+        _ => 0.0,
+    }
+}
+
+/// Those of one head; none where there are none.
+fn channel_means(means: &[f16], head: usize, dim: usize) -> &[f16] {
+    means.get(head * dim..(head + 1) * dim).unwrap_or_default()
+}
+
+/// [rows, columns] → [columns, rows], or with heads above each other [heads·rows, columns] where
+/// `rows` is that of one head.
+#[inline(always)]
+fn transpose(from: &[f32], rows: usize, columns: usize, to: &mut [f32]) {
+    let size = (rows * columns).max(1);
+    for (from, to) in from.chunks_exact(size).zip(to.chunks_exact_mut(size)) {
+        for (column, to) in to.chunks_exact_mut(rows).enumerate() {
+            for (row, to) in to.iter_mut().enumerate() {
+                *to = from[row * columns + column];
+            }
+        }
+    }
+}
+
+/// Sums over the tokens of one head that are not set apart, channel by channel, of what the mean
+/// is taken of.
+struct ChannelSums<'a, T> {
+    values: &'a [T],
+    geometry: &'a Geometry<'a>,
+    scheme: &'a Scheme,
+    exponent: i32,
+    head: usize,
+    sizes: &'a PartSizes,
+    buffers: &'a mut Buffers,
+}
+
+impl<T: Element> WithSimd for ChannelSums<'_, T> {
+    type Output = Vec<f64>;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> Vec<f64> {
+        let Self { values, geometry, sizes, .. } = self;
+        let dim = geometry.head_dim;
+        let map = RowMap::new(self.scheme, geometry, self.exponent);
+        let mut sums = vec![0f64; dim];
+        for range in steps(sizes.body, UNIT.div_ceil(dim)) {
+            let rows = at_least(&mut self.buffers.rows, range.len() * dim);
+            let first = sizes.sinks + range.start;
+            let start = (self.head * geometry.tokens + first) * dim;
+            T::widen(&values[start..start + rows.len()], rows);
+            map.unturned(rows, geometry.first + first);
+            for row in rows.chunks_exact(dim) {
+                for (sum, x) in sums.iter_mut().zip(row) {
+                    *sum += f64::from(*x);
+                }
+            }
+        }
+        sums
+    }
+}
+
+/// What happens to rows before quantisation, and after it.
+struct RowMap<'a> {
+    scheme: &'a Scheme,
+    geometry: &'a Geometry<'a>,
+    exponent: i32,
+    block: usize,
+}
+
+impl<'a> RowMap<'a> {
+    fn new(scheme: &'a Scheme, geometry: &'a Geometry, exponent: i32) -> Self {
+        Self { scheme, geometry, exponent, block: hadamard_block(geometry.head_dim.max(1)) }
+    }
+
+    /// Scaled by the exponent and turned back to position 0. The first row is at `position`.
+    #[inline(always)]
+    fn unturned(&self, rows: &mut [f32], position: usize) {
+        if self.exponent != 0 {
+            let down = PowerOfTwo::new(-self.exponent);
+            rows.iter_mut().for_each(|x| *x = down.times(*x));
+        }
+        if let (true, Some(rope)) = (self.scheme.prerope, self.geometry.rope) {
+            for (index, row) in rows.chunks_exact_mut(self.geometry.head_dim).enumerate() {
+                rope.turn(position + index, true, row);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn forward(&self, rows: &mut [f32], position: usize, means: &[f16]) {
+        self.unturned(rows, position);
+        self.centre(rows, means, |x, mean| *x -= mean);
+        if self.scheme.rotation == Rotation::SignedHadamard {
+            rows.chunks_exact_mut(self.geometry.head_dim).for_each(flip_signs);
+        }
+        if self.scheme.rotation != Rotation::None {
+            hadamard(rows, self.block);
+        }
+    }
+
+    #[inline(always)]
+    fn back(&self, rows: &mut [f32], position: usize, means: &[f16]) {
+        if self.scheme.rotation != Rotation::None {
+            hadamard(rows, self.block);
+        }
+        if self.scheme.rotation == Rotation::SignedHadamard {
+            rows.chunks_exact_mut(self.geometry.head_dim).for_each(flip_signs);
+        }
+        self.centre(rows, means, |x, mean| *x += mean);
+        if let (true, Some(rope)) = (self.scheme.prerope, self.geometry.rope) {
+            for (index, row) in rows.chunks_exact_mut(self.geometry.head_dim).enumerate() {
+                rope.turn(position + index, false, row);
+            }
+        }
+        if self.exponent != 0 {
+            let up = PowerOfTwo::new(self.exponent);
+            rows.iter_mut().for_each(|x| *x = up.times(*x));
+        }
+    }
+
+    #[inline(always)]
+    fn centre(&self, rows: &mut [f32], means: &[f16], step: impl Fn(&mut f32, f32)) {
+        if means.is_empty() {
+            return;
+        }
+        let means: Vec<f32> = means.iter().map(|mean| mean.to_f32()).collect();
+        for row in rows.chunks_exact_mut(self.geometry.head_dim) {
+            for (x, mean) in row.iter_mut().zip(&means) {
+                step(x, *mean);
+            }
+        }
+    }
+}

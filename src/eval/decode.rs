@@ -1,0 +1,235 @@
+//! The `decode` protocol: what a server does. Every token's keys and values go through the codec
+//! once, when the token leaves the `residual` most recent ones; later tokens attend to the stored
+//! form.
+//!
+//! With a residual of 0 and a codec that works token by token, a token attends to its own stored
+//! keys and values too (as in llama.cpp), and all of it is one pass over the window with keys and
+//! values round-tripped as they are written. Else the window runs in chunks: tokens of a chunk see
+//! each other exactly, and after each chunk what has left the residual is stored, in whole blocks
+//! of as many tokens as the codec's groups span.
+
+use super::protocol::{Evaluator, prefix_len};
+use super::round_trip::round_trip_tensor;
+use super::window::{ArmPass, Clock, RunArms, without_hidden};
+use super::{Arm, CodecWindow, LayerDistortion, Observer, Side, StageTimings};
+use crate::error::{Error, Result};
+use crate::model::{KvCache, LayerKv};
+use candle_core::Tensor;
+
+pub struct Passes<'a> {
+    pub evaluator: &'a Evaluator<'a>,
+    pub window: &'a [u32],
+    pub residual: usize,
+    pub chunk: usize,
+}
+
+impl RunArms for Passes<'_> {
+    fn run(
+        &mut self,
+        arms: &[Option<&Arm>],
+        clock: &mut Clock,
+        observer: &mut dyn Observer,
+        timings: &mut StageTimings,
+    ) -> Result<Vec<Result<ArmPass>>> {
+        let tokens = self.window.len() - 1;
+        let mut done: Vec<Option<Result<ArmPass>>> = arms.iter().map(|_| None).collect();
+        let (whole, chunked): (Vec<usize>, Vec<usize>) =
+            (0..arms.len()).partition(|index| self.is_one_pass(arms[*index]));
+        for some in whole.chunks(self.evaluator.model.caches_at_once(tokens)) {
+            let streams = some.iter().map(|index| Stream::new(self.evaluator, arms[*index]));
+            let passes = self.one_pass(streams.collect(), timings)?;
+            for (index, pass) in some.iter().zip(passes) {
+                done[*index] = Some(pass);
+            }
+            clock.lap(&mut timings.continuation);
+            observer.advanced(some.len() * tokens);
+        }
+        for index in chunked {
+            let stream = Stream::new(self.evaluator, arms[index]);
+            done[index] = Some(self.in_chunks(stream));
+            clock.lap(&mut timings.continuation);
+            observer.advanced(tokens);
+        }
+        done.into_iter().map(|pass| pass.ok_or_else(without_hidden)).collect()
+    }
+}
+
+impl Passes<'_> {
+    fn is_one_pass(&self, arm: Option<&Arm>) -> bool {
+        let head_dim = self.evaluator.model.config().head_dim;
+        let token_wise = |arm: &Arm| {
+            [arm.codec.key, arm.codec.value]
+                .iter()
+                .all(|side| matches!(side.block_tokens(head_dim), Ok(1)))
+        };
+        arm.is_none_or(|arm| self.residual == 0 && token_wise(arm))
+    }
+
+    /// Without the window's last token, which is only ever a target.
+    fn tokens(&self) -> &[u32] {
+        &self.window[..self.window.len() - 1]
+    }
+
+    /// [tokens, hidden] → the rows that predict scored targets
+    fn scored(&self, hidden: &Tensor) -> Result<Tensor> {
+        let prefix = prefix_len(self.window.len());
+        Ok(hidden.narrow(0, prefix, self.window.len() - 1 - prefix)?)
+    }
+
+    /// Keys and values are stored as they are written.
+    fn one_pass(
+        &self,
+        mut streams: Vec<Stream>,
+        timings: &mut StageTimings,
+    ) -> Result<Vec<Result<ArmPass>>> {
+        let model = self.evaluator.model;
+        let mut caches: Vec<KvCache> = streams.iter().map(|_| model.empty_cache()).collect();
+        let mut in_codecs = std::time::Duration::ZERO;
+        let mut write = |cache: usize, layer: usize, kv: LayerKv| {
+            let clock = std::time::Instant::now();
+            let stored = streams[cache].store_all(layer, kv);
+            in_codecs += clock.elapsed();
+            stored
+        };
+        let hidden = model.forward_written(self.tokens(), &mut caches, &mut write)?;
+        timings.codec += in_codecs;
+        timings.continuation = timings.continuation.saturating_sub(in_codecs);
+        let pass = |(stream, hidden): (Stream, Tensor)| {
+            let outcome = stream.finish(self.tokens().len())?;
+            Ok(ArmPass { hidden: self.scored(&hidden)?, outcome })
+        };
+        Ok(streams.into_iter().zip(hidden).map(pass).collect())
+    }
+
+    fn in_chunks(&self, mut stream: Stream) -> Result<ArmPass> {
+        let model = self.evaluator.model;
+        let mut cache = model.empty_cache();
+        let mut hidden = Vec::new();
+        for chunk in self.tokens().chunks(self.chunk) {
+            hidden.push(model.forward(chunk, &mut cache)?);
+            cache = stream.store_what_left(cache, self.residual)?;
+        }
+        Ok(ArmPass {
+            hidden: self.scored(&Tensor::cat(&hidden, 0)?)?,
+            outcome: stream.finish(self.tokens().len())?,
+        })
+    }
+}
+
+/// One arm's cache on its way through a window.
+struct Stream<'a> {
+    evaluator: &'a Evaluator<'a>,
+    /// `None`: nothing is compressed.
+    arm: Option<&'a Arm>,
+    outcome: CodecWindow,
+    /// Tokens of the keys and of the values that are stored.
+    stored: [usize; 2],
+    /// The first error of the codec, which ends this arm and no other.
+    failed: Option<Error>,
+}
+
+impl<'a> Stream<'a> {
+    fn new(evaluator: &'a Evaluator, arm: Option<&'a Arm>) -> Self {
+        let layers = match arm {
+            Some(_) => vec![LayerDistortion::default(); evaluator.model.config().layers],
+            None => Vec::new(),
+        };
+        let outcome = CodecWindow { layers, ..CodecWindow::default() };
+        Self { evaluator, arm, outcome, stored: [0; 2], failed: None }
+    }
+
+    /// All tokens of one layer, as they are written.
+    fn store_all(&mut self, layer: usize, kv: LayerKv) -> Result<LayerKv> {
+        let mut store = |side: Side, tensor: &Tensor| -> Result<Tensor> {
+            let tokens = tensor.dim(1)?;
+            self.stored[side as usize] = tokens;
+            self.store(layer, side, tensor, 0..tokens)
+        };
+        let stored = store(Side::Key, &kv.key)
+            .and_then(|key| Ok(LayerKv { key, value: store(Side::Value, &kv.value)? }));
+        match stored {
+            Ok(kv) => Ok(kv),
+            Err(error) => {
+                self.failed.get_or_insert(error);
+                Ok(kv)
+            }
+        }
+    }
+
+    /// Stores what has left the residual, in whole blocks.
+    fn store_what_left(&mut self, cache: KvCache, residual: usize) -> Result<KvCache> {
+        let left = cache.tokens().saturating_sub(residual);
+        let mut layers: Vec<LayerKv> = cache.layers().cloned().collect();
+        for side in [Side::Key, Side::Value] {
+            let stored = self.stored[side as usize];
+            let end = self.whole_blocks(side, left)?;
+            if end <= stored {
+                continue;
+            }
+            for (index, layer) in layers.iter_mut().enumerate() {
+                let tensor = match side {
+                    Side::Key => &mut layer.key,
+                    Side::Value => &mut layer.value,
+                };
+                *tensor = self.store(index, side, tensor, stored..end)?;
+            }
+            self.stored[side as usize] = end;
+        }
+        KvCache::from_layers(layers)
+    }
+
+    /// The largest number of tokens, `left` at most, that ends a block. Blocks begin behind the
+    /// tokens that stay exact.
+    fn whole_blocks(&self, side: Side, left: usize) -> Result<usize> {
+        let Some(arm) = self.arm else { return Ok(0) };
+        let codec = arm.codec.side(side);
+        let block = codec.block_tokens(self.evaluator.model.config().head_dim)?;
+        let sink = codec.scheme().map_or(0, |scheme| scheme.sink);
+        Ok(if left <= sink { left } else { sink + (left - sink) / block * block })
+    }
+
+    /// A tensor [kv_heads, tokens, head_dim] with a range of its tokens as the codec gives them
+    /// back.
+    fn store(
+        &mut self,
+        layer: usize,
+        side: Side,
+        tensor: &Tensor,
+        tokens: std::ops::Range<usize>,
+    ) -> Result<Tensor> {
+        let Some(arm) = self.arm else { return Ok(tensor.clone()) };
+        let slice = tensor.narrow(1, tokens.start, tokens.len())?.contiguous()?;
+        let codec = arm.codec.side(side);
+        let context = &self.evaluator.context;
+        let done =
+            round_trip_tensor(&slice, &codec, arm.scope.heads(layer, side), tokens.start, context)
+                .map_err(|e| e.within(format!("layer {layer} {side}")))?;
+        self.outcome.stored_bytes += done.stored_bytes as u64;
+        self.outcome.values += slice.elem_count() as u64;
+        self.outcome.layers[layer].add(side, done.distortion);
+        let all = tensor.dim(1)?;
+        if tokens == (0..all) {
+            return Ok(done.tensor);
+        }
+        let before = tensor.narrow(1, 0, tokens.start)?;
+        let after = tensor.narrow(1, tokens.end, all - tokens.end)?;
+        Ok(Tensor::cat(&[&before, &done.tensor, &after], 1)?)
+    }
+
+    /// `tokens`: that are in the cache at the end. What is not stored yet counts as a server keeps
+    /// it, in 16 bits.
+    fn finish(mut self, tokens: usize) -> Result<CodecWindow> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        if self.arm.is_some() {
+            let config = self.evaluator.model.config();
+            let row = (config.layers * config.kv_heads * config.head_dim) as u64;
+            let exact: u64 = self.stored.iter().map(|stored| (tokens - stored) as u64 * row).sum();
+            self.outcome.stored_bytes += 2 * exact;
+            self.outcome.values += exact;
+            self.outcome.cached_tokens = tokens as u64;
+        }
+        Ok(self.outcome)
+    }
+}

@@ -1,0 +1,108 @@
+//! One window: every arm through the model, and its logits held against the baseline's.
+//!
+//! All arms run in lock-step on a window: they share the baseline, and KL divergence needs no
+//! stored logits. Only hidden states are kept; logits exist for a few targets at a time.
+
+use super::protocol::{Evaluator, prefix_len};
+use super::scores::Logits;
+use super::{Arm, CodecWindow, Observer, StageTimings, WindowOutcome};
+use crate::error::{Error, Result};
+use candle_core::Tensor;
+use std::time::{Duration, Instant};
+
+/// Targets whose logits are in memory at once: 128 × 32000 f32 are 16 MB an arm.
+pub const SCORED_AT_ONCE: usize = 128;
+
+/// Codecs whose hidden states are in memory at once; each batch computes the baseline's logits
+/// again.
+pub const ARMS_AT_ONCE: usize = 8;
+
+/// An arm that has been through the model.
+pub struct ArmPass {
+    /// Of the positions that predict the scored targets. [targets, hidden]
+    pub hidden: Tensor,
+    /// Scores are still to come.
+    pub outcome: CodecWindow,
+}
+
+/// How a protocol takes arms through the model.
+pub trait RunArms {
+    /// Runs some arms; `None` is the untouched cache. One arm's failure is not the others'.
+    fn run(
+        &mut self,
+        arms: &[Option<&Arm>],
+        clock: &mut Clock,
+        observer: &mut dyn Observer,
+        timings: &mut StageTimings,
+    ) -> Result<Vec<Result<ArmPass>>>;
+}
+
+pub fn evaluate(
+    evaluator: &Evaluator,
+    window: &[u32],
+    arms: &[Arm],
+    passes: &mut dyn RunArms,
+    observer: &mut dyn Observer,
+    timings: &mut StageTimings,
+) -> Result<WindowOutcome> {
+    let model = evaluator.model;
+    let targets = &window[prefix_len(window.len()) + 1..];
+    let mut clock = Clock::start();
+    // The untouched cache goes through the model like the others, and first.
+    let all: Vec<Option<&Arm>> = [None].into_iter().chain(arms.iter().map(Some)).collect();
+    let mut base_hidden = None;
+    let (mut baseline, mut done) = (Vec::new(), Vec::with_capacity(arms.len()));
+    for batch in all.chunks(ARMS_AT_ONCE) {
+        let mut running = passes.run(batch, &mut clock, observer, timings)?;
+        let first = base_hidden.is_none();
+        let base_hidden = match &mut base_hidden {
+            Some(hidden) => hidden,
+            none => none.insert(running.remove(0)?.hidden),
+        };
+        for (index, targets) in targets.chunks(SCORED_AT_ONCE).enumerate() {
+            let logits = |hidden: &Tensor| -> Result<Logits> {
+                let rows = hidden.narrow(0, index * SCORED_AT_ONCE, targets.len())?;
+                Logits::new(&model.logits(&rows)?)
+            };
+            let base = logits(base_hidden)?;
+            let base_rows = base.base_rows(targets)?;
+            if first {
+                baseline.extend(base_rows.iter().map(|row| row.nll));
+            }
+            for arm in &mut running {
+                let scored = match arm {
+                    Ok(arm) => logits(&arm.hidden)
+                        .and_then(|logits| logits.score(&base, &base_rows, targets))
+                        .map(|scores| arm.outcome.scores.extend(scores)),
+                    Err(_) => continue,
+                };
+                if let Err(error) = scored {
+                    *arm = Err(error);
+                }
+            }
+        }
+        done.extend(running.into_iter().map(|arm| arm.map(|arm| arm.outcome)));
+        clock.lap(&mut timings.scoring);
+    }
+    Ok(WindowOutcome { baseline, arms: done })
+}
+
+/// The error of a pass that gave fewer results than it had arms.
+pub fn without_hidden() -> Error {
+    Error::system("an arm without hidden states")
+}
+
+pub struct Clock(Instant);
+
+impl Clock {
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Adds the time since the last lap to `stage`.
+    pub fn lap(&mut self, stage: &mut Duration) {
+        let now = Instant::now();
+        *stage += now - self.0;
+        self.0 = now;
+    }
+}
