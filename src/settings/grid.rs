@@ -247,7 +247,7 @@ mod tests {
             ("ch = 1", "line 2, column 6: grid.ch: expected a boolean, true or false, found 1"),
             (
                 "value.prerope = true\nkey.group = 32",
-                "line 2, column 17: grid.value.prerope: codec `k:int4-g32/v:int4-prerope`: expected \
+                "line 3, column 13: grid.key.group: codec `k:int4-g32/v:int4-prerope`: expected \
                  values without `prerope`: they have no position",
             ),
         ] {
