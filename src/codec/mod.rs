@@ -4,7 +4,7 @@
 //! one string users meet everywhere; it round-trips through [`FromStr`] and [`Display`].
 //!
 //! Symmetric INT4, the default, has kernels and a payload of its own ([`int4`]); every other
-//! [`Scheme`] goes through [`SchemePayload`].
+//! [`Packing`] goes through [`PackedTensor`].
 //!
 //! [`FromStr`]: std::str::FromStr
 //! [`Display`]: std::fmt::Display
@@ -18,11 +18,13 @@ pub mod int4;
 mod levels;
 mod name;
 mod noise;
+mod packing;
 mod payload;
 mod scalar;
 mod scheme;
 mod simd;
 mod transform;
+mod two_centre;
 
 pub use distortion::{Distortion, DistortionRun, DistortionSum};
 pub use element::Element;
@@ -30,9 +32,10 @@ pub use halves::{compress_halves, decompress_halves};
 pub use int4::Int4Payload;
 pub use levels::Levels;
 pub(crate) use name::{FIELDS, FieldKind, GROUP, Parts, compose, nearest};
-pub use payload::SchemePayload;
-pub use scheme::{Geometry, Part, PartSizes, Rotation, Scheme};
+pub use packing::{PackedTensor, Packing, PartType};
+pub use scheme::{Geometry, Part, Rotation, Scheme};
 pub use transform::Rope;
+pub use two_centre::{FittedLevels, TwoCentre};
 
 use crate::error::{Error, Result};
 use half::f16;
@@ -45,10 +48,10 @@ pub const MIN_GROUP: usize = 8;
 pub enum TensorCodec {
     /// Control: every value rounded to f16, as a cache served in f16 holds it. 16 bits/value.
     F16,
-    Packed(Scheme),
-    /// Control: Gaussian noise of the same root mean square as the error of this scheme, tensor by
+    Packed(Packing),
+    /// Control: Gaussian noise of the same root mean square as the error of this packing, tensor by
     /// tensor. Stores nothing smaller: 16 bits/value.
-    Noise(Scheme),
+    Noise(Packing),
 }
 
 /// How one layer's cache is stored: its keys and its values.
@@ -63,13 +66,13 @@ pub struct Codec {
 pub enum Payload {
     F16(Vec<f16>),
     Int4(Int4Payload),
-    Packed(SchemePayload),
+    Packed(PackedTensor),
 }
 
 impl TensorCodec {
     /// Symmetric INT4: codes −7…7 and one f16 scale for `group` consecutive values.
     pub const fn int4(group: usize) -> Self {
-        Self::Packed(Scheme::int4(group))
+        Self::Packed(Packing::Scheme(Scheme::int4(group)))
     }
 
     /// Compresses a flattened row-major tensor, and measures the distortion of what
@@ -88,19 +91,19 @@ impl TensorCodec {
                 let run = run.ok_or_else(|| not_finite(values))?;
                 Ok((Payload::F16(halves), run.finish()))
             }
-            Self::Packed(scheme) => {
-                if let Some(group) = scheme.as_int4() {
+            Self::Packed(packing) => {
+                if let Some(group) = packing.as_int4() {
                     let packed = Int4Payload::compress_measured(values, group, head_dim);
                     let (payload, sum) = packed.ok_or_else(|| not_finite(values))?;
                     return Ok((Payload::Int4(payload), sum));
                 }
-                scheme.check(geometry)?;
-                let packed = SchemePayload::compress(values, scheme, geometry);
+                packing.check(geometry)?;
+                let packed = PackedTensor::compress(values, packing, geometry);
                 let payload = Payload::Packed(packed.ok_or_else(|| not_finite(values))?);
                 Ok(measured(payload, values, geometry))
             }
-            Self::Noise(scheme) => {
-                let (_, sum) = Self::Packed(scheme).compress_measured(values, geometry)?;
+            Self::Noise(packing) => {
+                let (_, sum) = Self::Packed(packing).compress_measured(values, geometry)?;
                 let noisy = noise::with_noise(values, noise::size(sum), geometry.seed);
                 Ok(measured(Payload::F16(noisy), values, geometry))
             }
@@ -111,33 +114,33 @@ impl TensorCodec {
     pub fn for_values(self) -> Self {
         match self {
             Self::F16 => self,
-            Self::Packed(scheme) => Self::Packed(scheme.without_rope()),
-            Self::Noise(scheme) => Self::Noise(scheme.without_rope()),
+            Self::Packed(packing) => Self::Packed(packing.for_values()),
+            Self::Noise(packing) => Self::Noise(packing.for_values()),
         }
     }
 
     /// What packs, or says how large noise is.
-    pub fn scheme(&self) -> Option<&Scheme> {
+    pub fn packing(&self) -> Option<&Packing> {
         match self {
             Self::F16 => None,
-            Self::Packed(scheme) | Self::Noise(scheme) => Some(scheme),
+            Self::Packed(packing) | Self::Noise(packing) => Some(packing),
         }
     }
 
     /// The group size, for the codecs that have one.
     pub fn group(&self) -> Option<usize> {
-        self.scheme().map(|scheme| scheme.group).filter(|group| *group != Scheme::WHOLE)
+        self.packing().and_then(Packing::group)
     }
 
     /// Whether head vectors of this length can be stored; `rope` is that of the model.
     pub fn check_head(&self, head_dim: usize, rope: &Rope) -> Result<()> {
         let geometry = Geometry { rope: Some(rope), ..Geometry::rows(0, head_dim) };
-        self.scheme().map_or(Ok(()), |scheme| scheme.check(&geometry))
+        self.packing().map_or(Ok(()), |packing| packing.check(&geometry))
     }
 
-    /// See [`Scheme::block_tokens`].
+    /// See [`Packing::block_tokens`].
     pub fn block_tokens(&self, head_dim: usize) -> Result<usize> {
-        self.scheme().map_or(Ok(1), |scheme| scheme.block_tokens(head_dim))
+        self.packing().map_or(Ok(1), |packing| packing.block_tokens(head_dim))
     }
 }
 

@@ -6,7 +6,9 @@
 //! the keys. [`compose`] makes a name of fields said one by one.
 
 use super::levels::Levels;
+use super::packing::Packing;
 use super::scheme::{PRESETS, Rotation, Scheme};
+use super::two_centre::{FittedLevels, TwoCentre};
 use super::{Codec, MIN_GROUP, TensorCodec};
 use crate::error::{Error, Result};
 use std::fmt;
@@ -16,23 +18,25 @@ const DEFAULT_GROUP: usize = 64;
 const DEFAULT: Scheme = Scheme::int4(DEFAULT_GROUP);
 
 /// Presets that store keys and values differently.
-const PAIRS: [(&str, Codec); 2] = {
+const PAIRS: [(&str, Codec); 3] = {
     // KIVI (Liu et al. 2024) at four bits: keys by channel, values by token.
     const fn kivi4() -> Codec {
         let mut value = DEFAULT;
         value.levels = Levels::Asymmetric;
         let mut key = value;
         key.channel = true;
+        pair(Packing::Scheme(key), Packing::Scheme(value))
+    }
+    const fn kvgauge4(stream: bool) -> Codec {
+        use FittedLevels::{Nineteen, Sixteen};
+        let key = TwoCentre { levels: Nineteen, prerope: true, shaped: true, stream };
+        let value = TwoCentre { levels: Sixteen, prerope: false, shaped: false, stream };
+        pair(Packing::TwoCentre(key), Packing::TwoCentre(value))
+    }
+    const fn pair(key: Packing, value: Packing) -> Codec {
         Codec { key: TensorCodec::Packed(key), value: TensorCodec::Packed(value) }
     }
-    const fn kvgauge4() -> Codec {
-        let mut value = DEFAULT;
-        (value.levels, value.rotation, value.sink) = (Levels::MidRise, Rotation::Hadamard, 4);
-        let mut key = value;
-        (key.prerope, key.centred) = (true, true);
-        Codec { key: TensorCodec::Packed(key), value: TensorCodec::Packed(value) }
-    }
-    [("kivi4", kivi4()), ("kvgauge4", kvgauge4())]
+    [("kivi4", kivi4()), ("kvgauge4", kvgauge4(false)), ("kvgauge4-stream", kvgauge4(true))]
 };
 
 /// One field of a name, under the key by which settings files say it apart from a name.
@@ -82,6 +86,9 @@ pub type Parts<'a> = [&'a str; FIELDS.len()];
 const LEVELS: usize = 2;
 const SINK: usize = 9;
 
+/// Behind `tc16` or `tc19`, in this order.
+const TWO_CENTRE_FLAGS: [&str; 3] = ["prerope", "shape", "stream"];
+
 /// Shown by hints, and compared with when a name is unknown.
 const EXAMPLES: [&str; 7] = [
     "int4-g64",
@@ -102,10 +109,35 @@ impl fmt::Display for TensorCodec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             TensorCodec::F16 => f.write_str("f16"),
-            TensorCodec::Packed(scheme) => write!(f, "{scheme}"),
-            TensorCodec::Noise(scheme) if *scheme == DEFAULT => f.write_str("noise"),
-            TensorCodec::Noise(scheme) => write!(f, "noise-{scheme}"),
+            TensorCodec::Packed(packing) => write!(f, "{packing}"),
+            TensorCodec::Noise(packing) if *packing == Packing::Scheme(DEFAULT) => {
+                f.write_str("noise")
+            }
+            TensorCodec::Noise(packing) => write!(f, "noise-{packing}"),
         }
+    }
+}
+
+impl fmt::Display for Packing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Packing::Scheme(scheme) => write!(f, "{scheme}"),
+            Packing::TwoCentre(codec) => write!(f, "{codec}"),
+        }
+    }
+}
+
+impl fmt::Display for TwoCentre {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.levels {
+            FittedLevels::Sixteen => "tc16",
+            FittedLevels::Nineteen => "tc19",
+        })?;
+        let flags = [self.prerope, self.shaped, self.stream];
+        for (_, word) in flags.into_iter().zip(TWO_CENTRE_FLAGS).filter(|(said, _)| *said) {
+            write!(f, "-{word}")?;
+        }
+        Ok(())
     }
 }
 
@@ -203,7 +235,27 @@ fn parse_name(name: &str, whole: &str) -> Result<Codec> {
             _ => Err(unknown(whole)),
         };
     }
-    parse_scheme(name, whole).map(|scheme| both(TensorCodec::Packed(scheme)))
+    let packing = match parse_two_centre(name) {
+        Some(codec) => Packing::TwoCentre(codec),
+        None => Packing::Scheme(parse_scheme(name, whole)?),
+    };
+    Ok(both(TensorCodec::Packed(packing)))
+}
+
+fn parse_two_centre(name: &str) -> Option<TwoCentre> {
+    let (levels, rest) = match name.split_at_checked(4)? {
+        ("tc16", rest) => (FittedLevels::Sixteen, rest),
+        ("tc19", rest) => (FittedLevels::Nineteen, rest),
+        _ => return None,
+    };
+    let mut rest = rest;
+    let said = TWO_CENTRE_FLAGS.map(|flag| {
+        let after = rest.strip_prefix('-').and_then(|rest| rest.strip_prefix(flag));
+        rest = after.unwrap_or(rest);
+        after.is_some()
+    });
+    let [prerope, shaped, stream] = said;
+    rest.is_empty().then_some(TwoCentre { levels, prerope, shaped, stream })
 }
 
 /// The name of the codec with these fields for keys and values.

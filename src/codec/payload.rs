@@ -223,12 +223,6 @@ impl SchemePayload {
         self.values == 0
     }
 
-    /// All parts; an exponent of 0 is the default and takes no room.
-    pub fn stored_bytes(&self) -> usize {
-        let exponent = if self.exponent == 0 { 0 } else { 2 };
-        self.parts().iter().map(|part| part.len()).sum::<usize>() + exponent
-    }
-
     /// The bytes of each part that the scheme has, in order.
     pub fn parts(&self) -> Vec<&[u8]> {
         let bytes: [&[u8]; 5] = [
@@ -273,7 +267,7 @@ impl SchemePayload {
 
 /// Puts the largest magnitude between 2⁶ and 2⁷: rotations and means make numbers larger, which f16
 /// has room for, and scales are smaller.
-fn exponent_for(absmax: f32) -> i32 {
+pub(super) fn exponent_for(absmax: f32) -> i32 {
     f64::from(absmax).log2().floor() as i32 - 6
 }
 

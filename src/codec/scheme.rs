@@ -109,11 +109,6 @@ impl Scheme {
         if self.small_scales { 1 } else { 2 }
     }
 
-    /// What it is for values, which have no position: the same without `prerope`.
-    pub(super) fn without_rope(self) -> Self {
-        Self { prerope: false, ..self }
-    }
-
     /// Whether this scheme can store a tensor of this geometry.
     pub fn check(&self, geometry: &Geometry) -> Result<()> {
         let dim = geometry.head_dim;
@@ -121,23 +116,7 @@ impl Scheme {
             return Err(Error::input(format!("had: expected an even head vector, found {dim}"))
                 .hint("a Hadamard rotation works on blocks of a power of two"));
         }
-        if !self.prerope {
-            return Ok(());
-        }
-        match geometry.rope {
-            None => Err(Error::input(
-                "prerope: expected what the keys were rotated by, found none",
-            )
-            .hint("for kv-compress say --rope-theta; `kvgauge extract` writes it to its files")),
-            Some(rope) if rope.head_dim() != dim => Err(Error::input(format!(
-                "prerope: expected a rotation of {} values, found head vectors of {dim}",
-                rope.head_dim()
-            ))),
-            Some(rope) if rope.positions() < geometry.first + geometry.tokens => {
-                Err(Error::system("prerope: positions beyond those worked out"))
-            }
-            Some(_) => Ok(()),
-        }
+        if self.prerope { geometry.check_rope() } else { Ok(()) }
     }
 
     /// Tokens that have to be stored together, so that nothing stored changes when more follow:

@@ -8,7 +8,7 @@ use super::source::Source;
 use super::{Job, Report, Summary, Target, TensorSummary, geometry, jobs, per_dtype, rope};
 use crate::codec::int4::{BlockLayout, compress_block, exponent_for};
 use crate::codec::{
-    DistortionRun, DistortionSum, Element, Payload, Rope, TensorCodec, compress_halves,
+    DistortionRun, DistortionSum, Element, Packing, Payload, Rope, TensorCodec, compress_halves,
 };
 use crate::error::{Error, Result};
 use crc32fast::Hasher;
@@ -182,7 +182,7 @@ impl Compressor<'_> {
                 let result = match self.stored[job.tensor].codec {
                     None => self.copy(buffers, job),
                     Some(TensorCodec::F16) => per_dtype!(dtype, T => self.halve::<T>(buffers, job)),
-                    Some(codec) => match codec.scheme().and_then(|scheme| scheme.as_int4()) {
+                    Some(codec) => match codec.packing().and_then(Packing::as_int4) {
                         Some(group) => per_dtype!(dtype, T => {
                             self.quantise::<T>(buffers, job, group, exponent)
                         }),
@@ -271,7 +271,7 @@ impl Compressor<'_> {
         let Payload::Packed(payload) = payload else {
             return Err(Error::system(format!("{}: {codec} is no payload of parts", place())));
         };
-        let mut outcome = Outcome { sum, exponent: Some(payload.exponent), ..Outcome::nothing() };
+        let mut outcome = Outcome { sum, exponent: Some(payload.exponent()), ..Outcome::nothing() };
         for (part, bytes) in payload.parts().iter().enumerate() {
             self.write(job, part, bytes, 0)?;
             outcome.crc32.push(hash(bytes));

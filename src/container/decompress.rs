@@ -7,7 +7,7 @@ use super::source::Source;
 use super::{Job, Report, Summary, Target, TensorSummary, geometry, jobs, per_dtype, rope};
 use crate::codec::int4::decompress_block;
 use crate::codec::{
-    DistortionSum, Element, Rope, Scheme, SchemePayload, TensorCodec, decompress_halves,
+    DistortionSum, Element, PackedTensor, Packing, Rope, TensorCodec, decompress_halves,
 };
 use crate::error::{Error, Result};
 use crc32fast::Hasher;
@@ -74,8 +74,8 @@ impl Packed {
         let codecs = || stored.iter().map(|stored| stored.codec);
         let rope = rope(manifest.rope.as_deref(), &restored.tensors, codecs());
         for (tensor, codec) in restored.tensors.iter().zip(codecs()) {
-            if let Some(scheme) = codec.as_ref().and_then(TensorCodec::scheme) {
-                let fits = scheme.check(&geometry(tensor, rope.as_ref()));
+            if let Some(packing) = codec.as_ref().and_then(TensorCodec::packing) {
+                let fits = packing.check(&geometry(tensor, rope.as_ref()));
                 let place = || format!("{}: tensor {}", source.path().display(), tensor.name);
                 fits.map_err(|e| manifest::damaged(e).within(place()))?;
             }
@@ -116,13 +116,13 @@ impl Packed {
                     Some(TensorCodec::F16) => {
                         per_dtype!(dtype, T => self.widen::<T>(buffers, job, take))
                     }
-                    Some(TensorCodec::Packed(scheme) | TensorCodec::Noise(scheme)) => {
-                        match scheme.as_int4() {
+                    Some(TensorCodec::Packed(packing) | TensorCodec::Noise(packing)) => {
+                        match packing.as_int4() {
                             Some(group) => per_dtype!(dtype, T => {
                                 self.dequantise::<T>(buffers, job, group, take)
                             }),
                             None => per_dtype!(dtype, T => {
-                                self.unpack::<T>(buffers, job, scheme, take)
+                                self.unpack::<T>(buffers, job, packing, take)
                             }),
                         }
                     }
@@ -208,12 +208,12 @@ impl Packed {
         &self,
         buffers: &mut Buffers,
         job: &Job,
-        scheme: Scheme,
+        packing: Packing,
         take: impl Fn(&[u8]) -> Result<()>,
     ) -> Result<Vec<Hasher>> {
         let geometry = geometry(&self.restored.tensors[job.tensor], self.rope.as_ref());
-        let mut payload = SchemePayload::empty::<T>(scheme, job.values, &geometry);
-        payload.exponent = self.manifest.tensors[job.tensor].exponent.unwrap_or(0);
+        let mut payload = PackedTensor::empty::<T>(packing, job.values, &geometry);
+        payload.set_exponent(self.manifest.tensors[job.tensor].exponent.unwrap_or(0));
         let mut hashers = Vec::new();
         for (part, bytes) in payload.parts_mut().into_iter().enumerate() {
             hashers.push(self.read(job, part, bytes, 0)?);

@@ -2,9 +2,7 @@
 //! the parts of each tensor lie. `FORMAT.md` beside this file is the specification.
 
 use super::safetensors::{Header, LENGTH_BYTES, METADATA, TextMap};
-use crate::codec::{
-    Codec, Distortion, Geometry, Part as PayloadPart, PartSizes, Scheme, TensorCodec,
-};
+use crate::codec::{Codec, Distortion, Geometry, Packing, PartType, TensorCodec};
 use crate::error::{Error, Result};
 use safetensors::Dtype;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -101,32 +99,30 @@ pub const SCALES: usize = 0;
 pub const CODES: usize = 1;
 
 const VALUES_PART: &str = "values";
-/// In the order of [`PayloadPart::ALL`].
+/// In the order of [`crate::codec::Part::ALL`].
 const PAYLOAD_PARTS: [&str; 5] = ["sinks", "means", "scales", "minima", "codes"];
 
 /// The version of the format that files of this codec have: the first one that knows it.
 fn version_of(codec: &Codec) -> u32 {
-    let known_first = |codec: &TensorCodec| codec.scheme().is_none_or(|s| s.as_int4().is_some());
+    let known_first = |codec: &TensorCodec| codec.packing().is_none_or(|p| p.as_int4().is_some());
     VERSIONS[usize::from(![codec.key, codec.value].iter().all(known_first))]
 }
 
 /// The parts of a payload, each with its name, type and elements.
 fn payload_parts(
-    scheme: &Scheme,
+    packing: &Packing,
     dtype: Dtype,
     shape: &[usize],
 ) -> impl Iterator<Item = (&'static str, Dtype, usize)> {
     let values = shape.iter().fold(1usize, |n, d| n.saturating_mul(*d));
-    let sizes = PartSizes::new(scheme, values, &Geometry::of_shape(shape));
-    let small = scheme.small_scales;
-    PayloadPart::ALL.into_iter().zip(PAYLOAD_PARTS).filter_map(move |(part, name)| {
-        let dtype = match part {
-            PayloadPart::Sinks if dtype == Dtype::BF16 => Dtype::BF16,
-            PayloadPart::Scales if small => Dtype::U8,
-            PayloadPart::Codes => Dtype::U8,
-            _ => Dtype::F16,
+    let parts = packing.parts(values, &Geometry::of_shape(shape)).into_iter();
+    parts.map(move |(part, stored, count)| {
+        let dtype = match stored {
+            PartType::Byte => Dtype::U8,
+            PartType::SourceHalf if dtype == Dtype::BF16 => Dtype::BF16,
+            PartType::Half | PartType::SourceHalf => Dtype::F16,
         };
-        Some((name, dtype, sizes.count(part)?))
+        (PAYLOAD_PARTS[part as usize], dtype, count)
     })
 }
 

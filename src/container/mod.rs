@@ -22,7 +22,7 @@ pub use manifest::Quality;
 pub use safetensors::TextMap;
 pub use select::Plan;
 
-use crate::codec::{Distortion, DistortionSum, Geometry, Rope, TensorCodec, int4};
+use crate::codec::{Distortion, DistortionSum, Geometry, Packing, Rope, TensorCodec, int4};
 use crate::error::{Error, Result};
 use crate::platform;
 use crate::whole_file::{Existing, NewFile};
@@ -190,7 +190,7 @@ fn rope(
     tensors: &[Tensor],
     codecs: impl Iterator<Item = Option<TensorCodec>>,
 ) -> Option<Rope> {
-    let needs = |codec: Option<TensorCodec>| codec?.scheme().map(|scheme| scheme.prerope);
+    let needs = |codec: Option<TensorCodec>| codec?.packing().map(Packing::prerope);
     let needing = tensors.iter().zip(codecs).filter(|(_, codec)| needs(*codec) == Some(true));
     let tokens = needing.map(|(tensor, _)| Geometry::of_shape(&tensor.info.shape).tokens).max()?;
     frequencies.map(|frequencies| Rope::new(frequencies, tokens))
@@ -203,7 +203,7 @@ fn jobs(index: usize, tensor: &Tensor, codec: Option<TensorCodec>) -> impl Itera
     let values = if codec.is_some() { tensor.values() } else { tensor.bytes() };
     let all = Job { tensor: index, first: 0, values, offset: 0, bytes: tensor.bytes() as u64 };
     let (group, piece) = match codec {
-        Some(TensorCodec::Packed(scheme)) => match scheme.as_int4() {
+        Some(TensorCodec::Packed(packing)) => match packing.as_int4() {
             Some(group) => (group, PIECE),
             None => (1, usize::MAX / 4),
         },

@@ -2,7 +2,7 @@
 
 use super::manifest::is_float;
 use super::safetensors::{Header, Tensor};
-use crate::codec::{Codec, Geometry, Rope, TensorCodec};
+use crate::codec::{Codec, Geometry, Packing, Rope, TensorCodec};
 use crate::error::{Error, Result};
 use glob::Pattern;
 use serde::Deserialize;
@@ -31,7 +31,7 @@ impl Plan {
 
     /// What keys are taken back from, radians a position and pair of channels, if it is known.
     pub(super) fn rope(&self, header: &Header, codecs: &[Option<TensorCodec>]) -> Option<Vec<f32>> {
-        let needs = |codec: &TensorCodec| codec.scheme().is_some_and(|scheme| scheme.prerope);
+        let needs = |codec: &TensorCodec| codec.packing().is_some_and(Packing::prerope);
         let mut tensors = header.tensors.iter().zip(codecs);
         let (tensor, _) = tensors.find(|(_, codec)| codec.as_ref().is_some_and(needs))?;
         match self.rope_theta {
@@ -55,7 +55,7 @@ impl Plan {
                 .hint("noise is a control for `kvgauge validate` and `kvgauge sweep`"));
         }
         for (tensor, codec) in header.tensors.iter().zip(codecs) {
-            if let Some(scheme) = codec.as_ref().and_then(TensorCodec::scheme) {
+            if let Some(scheme) = codec.as_ref().and_then(TensorCodec::packing) {
                 let geometry = Geometry { rope, ..Geometry::of_shape(&tensor.info.shape) };
                 let fits = scheme.check(&geometry);
                 fits.map_err(|e| e.within(format!("tensor {}", tensor.name)))?;

@@ -12,6 +12,7 @@ use super::protocol::{Evaluator, prefix_len};
 use super::round_trip::round_trip_tensor;
 use super::window::{ArmPass, Clock, RunArms, without_hidden};
 use super::{Arm, CodecWindow, LayerDistortion, Observer, Side, StageTimings};
+use crate::codec::Packing;
 use crate::error::{Error, Result};
 use crate::model::{KvCache, LayerKv};
 use candle_core::Tensor;
@@ -184,7 +185,7 @@ impl<'a> Stream<'a> {
         let Some(arm) = self.arm else { return Ok(0) };
         let codec = arm.codec.side(side);
         let block = codec.block_tokens(self.evaluator.model.config().head_dim)?;
-        let sink = codec.scheme().map_or(0, |scheme| scheme.sink);
+        let sink = codec.packing().map_or(0, Packing::sink);
         Ok(if left <= sink { left } else { sink + (left - sink) / block * block })
     }
 
