@@ -18,7 +18,7 @@ const DEFAULT_GROUP: usize = 64;
 const DEFAULT: Scheme = Scheme::int4(DEFAULT_GROUP);
 
 /// Presets that store keys and values differently.
-const PAIRS: [(&str, Codec); 3] = {
+const PAIRS: [(&str, Codec); 2] = {
     // KIVI (Liu et al. 2024) at four bits: keys by channel, values by token.
     const fn kivi4() -> Codec {
         let mut value = DEFAULT;
@@ -27,16 +27,16 @@ const PAIRS: [(&str, Codec); 3] = {
         key.channel = true;
         pair(Packing::Scheme(key), Packing::Scheme(value))
     }
-    const fn kvgauge4(stream: bool) -> Codec {
+    const fn kvgauge4() -> Codec {
         use FittedLevels::{Nineteen, Sixteen};
-        let key = TwoCentre { levels: Nineteen, prerope: true, shaped: true, stream };
-        let value = TwoCentre { levels: Sixteen, prerope: false, shaped: false, stream };
+        let key = TwoCentre { levels: Nineteen, prerope: true, shaped: true };
+        let value = TwoCentre { levels: Sixteen, prerope: false, shaped: false };
         pair(Packing::TwoCentre(key), Packing::TwoCentre(value))
     }
     const fn pair(key: Packing, value: Packing) -> Codec {
         Codec { key: TensorCodec::Packed(key), value: TensorCodec::Packed(value) }
     }
-    [("kivi4", kivi4()), ("kvgauge4", kvgauge4(false)), ("kvgauge4-stream", kvgauge4(true))]
+    [("kivi4", kivi4()), ("kvgauge4", kvgauge4())]
 };
 
 /// One field of a name, under the key by which settings files say it apart from a name.
@@ -87,7 +87,7 @@ const LEVELS: usize = 2;
 const SINK: usize = 9;
 
 /// Behind `tc16` or `tc19`, in this order.
-const TWO_CENTRE_FLAGS: [&str; 3] = ["prerope", "shape", "stream"];
+const TWO_CENTRE_FLAGS: [&str; 2] = ["prerope", "shape"];
 
 /// Shown by hints, and compared with when a name is unknown.
 const EXAMPLES: [&str; 7] = [
@@ -133,7 +133,7 @@ impl fmt::Display for TwoCentre {
             FittedLevels::Sixteen => "tc16",
             FittedLevels::Nineteen => "tc19",
         })?;
-        let flags = [self.prerope, self.shaped, self.stream];
+        let flags = [self.prerope, self.shaped];
         for (_, word) in flags.into_iter().zip(TWO_CENTRE_FLAGS).filter(|(said, _)| *said) {
             write!(f, "-{word}")?;
         }
@@ -254,8 +254,8 @@ fn parse_two_centre(name: &str) -> Option<TwoCentre> {
         rest = after.unwrap_or(rest);
         after.is_some()
     });
-    let [prerope, shaped, stream] = said;
-    rest.is_empty().then_some(TwoCentre { levels, prerope, shaped, stream })
+    let [prerope, shaped] = said;
+    rest.is_empty().then_some(TwoCentre { levels, prerope, shaped })
 }
 
 /// The name of the codec with these fields for keys and values.

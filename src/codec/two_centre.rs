@@ -8,6 +8,8 @@
 //!   token, and a few later ones that models use in the same way, lie around the first token
 //!   (attention sinks, Xiao et al. 2024). A token is stored as its difference to the nearer of the
 //!   two, which one bit says. The first token is exact.
+//! - **The mean is that of the tokens decoded so far**, taken anew at tokens 2, 3, 4, 6, 8, 12, 16,
+//!   24 …: it takes no room, and a stream knows it.
 //! - **Hadamard** (QuaRot, Ashkboos et al. 2024) in blocks of 64 channels makes what is left
 //!   nearly Gaussian.
 //! - **Levels** that code such a block with the least squared error (Lloyd 1982), with a scale of
@@ -15,8 +17,6 @@
 //! - **Noise shaping** (`shape`), known to the encoder only: queries weigh the channels that RoPE
 //!   turns slowly most, so the error is moved to the others, each code taking up what earlier ones
 //!   left (LDLQ, Chee et al. 2023). Data-free: the weights are constants.
-//! - **Streams** (`stream`): the mean is that of the tokens decoded so far, taken anew at tokens
-//!   2, 3, 4, 6, 8, 12, 16, 24 …, so that nothing but the past is needed and nothing is stored.
 //!
 //! Numbers of one block, every step one rounding to f32: scale s = 2^(k/8), level
 //! l(n) = n·(a + n²·(b + n²·c)), value = rotated (l(n)·s) + centre.
@@ -25,7 +25,7 @@ use super::element::Element;
 use super::packing::PartType;
 use super::scalar::PowerOfTwo;
 use super::scheme::{Geometry, Part};
-use super::transform::{Rope, hadamard};
+use super::transform::Rope;
 use crate::error::{Error, Result};
 use half::f16;
 use pulp::{Arch, Simd, WithSimd};
@@ -43,8 +43,6 @@ pub struct TwoCentre {
     pub levels: FittedLevels,
     pub prerope: bool,
     pub shaped: bool,
-    /// The mean is that of the tokens so far.
-    pub stream: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -89,12 +87,17 @@ impl FittedLevels {
         }
     }
 
-    /// Bytes of the codes of a block.
+    /// Words of a block hold four codes each: their low 16 bits, and the highest one where codes
+    /// are of 19 levels.
     fn code_bytes(self, block: usize) -> usize {
+        let high = if self == Self::Nineteen { (block / 4).div_ceil(8) } else { 0 };
+        block / 2 + high
+    }
+
+    fn count(self) -> f32 {
         match self {
-            Self::Sixteen => block / 2,
-            // Four codes in 17 bits: 16 of each four, and the highest of all.
-            Self::Nineteen => block / 2 + (block / 4).div_ceil(8),
+            Self::Sixteen => 16.0,
+            Self::Nineteen => 19.0,
         }
     }
 }
@@ -109,14 +112,26 @@ impl LevelCurve {
     /// The code whose level is nearest to `t`, as a whole number, nearly always.
     #[inline(always)]
     fn code(&self, t: f32) -> f32 {
-        let t = t.clamp(-self.reach, self.reach);
+        let t = bounded(t, -self.reach, self.reach);
         let square = t * t;
         let [a, b, c, d] = self.position;
         let n = t * (a + square * (b + square * (c + square * d)));
-        // Adding 1.5·2²³ rounds to a whole number.
-        let code = ((n - self.lowest) + 12_582_912.0) - 12_582_912.0;
-        code.clamp(0.0, -2.0 * self.lowest)
+        bounded(whole(n - self.lowest), 0.0, -2.0 * self.lowest)
     }
+}
+
+/// Like clamp, but compiled to two instructions whatever the bounds.
+#[inline(always)]
+fn bounded(x: f32, low: f32, high: f32) -> f32 {
+    let x = if x > low { x } else { low };
+    if x < high { x } else { high }
+}
+
+/// Rounded to a whole number, of what is small.
+#[inline(always)]
+fn whole(x: f32) -> f32 {
+    const MAGIC: f32 = 12_582_912.0; // 1.5·2²³
+    (x + MAGIC) - MAGIC
 }
 
 /// 2^(j/8), rounded to f32.
@@ -206,31 +221,15 @@ impl TwoCentre {
         if self.prerope { geometry.check_rope() } else { Ok(()) }
     }
 
-    /// See [`super::Packing::block_tokens`].
-    pub(super) fn block_tokens(&self) -> Result<usize> {
-        match self.stream {
-            true => Ok(1),
-            false => Err(Error::input(
-                "the mean over all tokens: expected what can be known token by token",
-            )
-            .hint("-stream takes the mean of the tokens so far; or use the prefix protocol")),
-        }
-    }
-
     /// See [`super::Packing::parts`].
     pub(super) fn parts(&self, values: usize, geometry: &Geometry) -> Vec<(Part, PartType, usize)> {
         let shape = Shape::new(self, values, geometry);
         let blocks = shape.heads * shape.rows * shape.blocks();
-        let means = (Part::Means, PartType::Half, shape.heads * shape.dim);
-        [
-            Some((Part::Sinks, PartType::Half, shape.heads * shape.dim)),
-            (!self.stream).then_some(means),
-            Some((Part::Scales, PartType::Byte, blocks)),
-            Some((Part::Codes, PartType::Byte, blocks * shape.bytes)),
+        vec![
+            (Part::Sinks, PartType::Half, shape.heads * shape.dim),
+            (Part::Scales, PartType::Byte, blocks),
+            (Part::Codes, PartType::Byte, blocks * shape.bytes),
         ]
-        .into_iter()
-        .flatten()
-        .collect()
     }
 
     /// In the rotated block of a head vector of `head_dim`: how far apart the channels are that
@@ -286,8 +285,6 @@ pub struct TwoCentrePayload {
     pub exponent: i32,
     /// The first token, before RoPE if keys are. [heads, head_dim]
     first: Vec<f16>,
-    /// [heads, head_dim]; none in a stream.
-    means: Vec<f16>,
     /// Scale codes and choices of centre. [heads, tokens − 1, blocks]
     scales: Vec<u8>,
     /// [heads, tokens − 1, blocks, bytes]
@@ -297,15 +294,13 @@ pub struct TwoCentrePayload {
 impl TwoCentrePayload {
     pub fn empty(codec: TwoCentre, values: usize, geometry: &Geometry) -> Self {
         let shape = Shape::new(&codec, values, geometry);
-        let centre = vec![f16::ZERO; shape.heads * shape.dim];
         let blocks = shape.heads * shape.rows * shape.blocks();
         Self {
             codec,
             values,
             shape,
             exponent: 0,
-            means: if codec.stream { Vec::new() } else { centre.clone() },
-            first: centre,
+            first: vec![f16::ZERO; shape.heads * shape.dim],
             scales: vec![0; blocks],
             codes: vec![0; blocks * shape.bytes],
         }
@@ -338,17 +333,14 @@ impl TwoCentrePayload {
         }
         let row = shape.dim;
         let per_head = shape.rows * shape.blocks();
-        let mut no_means = vec![f16::ZERO; if codec.stream { shape.heads * row } else { 0 }];
-        let means = if codec.stream { &mut no_means } else { &mut self.means };
         let heads = values
             .par_chunks_exact(geometry.tokens * row)
             .zip(self.first.par_chunks_exact_mut(row))
-            .zip(means.par_chunks_exact_mut(row))
-            .zip(chunks(&mut self.scales, per_head))
-            .zip(chunks(&mut self.codes, per_head * shape.bytes));
-        let encode = |((((values, first), mean), scales), codes)| {
+            .zip(chunks(&mut self.scales, per_head, shape.heads))
+            .zip(chunks(&mut self.codes, per_head * shape.bytes, shape.heads));
+        let encode = |(((values, first), scales), codes)| {
             let head = Head { codec, shape, exponent, geometry };
-            Arch::new().dispatch(EncodeHead { head, values, first, mean, scales, codes })
+            Arch::new().dispatch(EncodeHead { head, values, first, scales, codes })
         };
         heads.map(encode).reduce(|| true, |a, b| a & b)
     }
@@ -367,7 +359,6 @@ impl TwoCentrePayload {
             Arch::new().dispatch(DecodeHead {
                 head: Head { codec, shape, exponent, geometry },
                 first: &self.first[index * row..][..row],
-                mean: self.means.get(index * row..(index + 1) * row).unwrap_or_default(),
                 scales: &self.scales[blocks.clone()],
                 codes: &self.codes[blocks.start * shape.bytes..blocks.end * shape.bytes],
                 out,
@@ -386,30 +377,25 @@ impl TwoCentrePayload {
 
     /// The bytes of each part, in order.
     pub fn parts(&self) -> Vec<&[u8]> {
-        let means = (!self.codec.stream).then(|| bytemuck::cast_slice(&self.means));
-        let first: &[u8] = bytemuck::cast_slice(&self.first);
-        [Some(first), means, Some(&self.scales), Some(&self.codes)].into_iter().flatten().collect()
+        vec![bytemuck::cast_slice(&self.first), &self.scales, &self.codes]
     }
 
     /// The same, to be read into.
     pub fn parts_mut(&mut self) -> Vec<&mut [u8]> {
-        let means = (!self.codec.stream).then(|| bytemuck::cast_slice_mut(&mut self.means));
-        let first: &mut [u8] = bytemuck::cast_slice_mut(&mut self.first);
-        let rest = [Some(&mut self.scales[..]), Some(&mut self.codes[..])];
-        [Some(first), means].into_iter().chain(rest).flatten().collect()
+        vec![bytemuck::cast_slice_mut(&mut self.first), &mut self.scales, &mut self.codes]
     }
 
     /// Whether all numbers but codes are finite, as every writer's are.
     pub fn is_finite(&self) -> bool {
-        self.first.iter().chain(&self.means).all(|half| half.is_finite())
+        self.first.iter().all(|half| half.is_finite())
     }
 }
 
-/// As many chunks as there are heads, of no bytes too.
-fn chunks(bytes: &mut [u8], size: usize) -> rayon::vec::IntoIter<&mut [u8]> {
-    let heads: Vec<&mut [u8]> =
-        if size == 0 { Vec::new() } else { bytes.chunks_exact_mut(size).collect() };
-    heads.into_par_iter()
+/// A chunk for each head, of no bytes too.
+fn chunks(bytes: &mut [u8], size: usize, heads: usize) -> rayon::vec::IntoIter<&mut [u8]> {
+    let mut rest = bytes;
+    let chunk = |_| rest.split_off_mut(..size).unwrap_or_default();
+    (0..heads).map(chunk).collect::<Vec<_>>().into_par_iter()
 }
 
 /// What the heads of a tensor have in common.
@@ -459,38 +445,11 @@ impl Head<'_> {
     /// Tokens from 1 on in runs that have one mean.
     fn segments(&self) -> Vec<std::ops::Range<usize>> {
         let end = self.shape.rows + 1;
-        if !self.codec.stream {
-            return Vec::from_iter((end > 1).then_some(1..end));
-        }
-        let mut starts = vec![1];
-        starts.extend((1..usize::BITS - 1).flat_map(|n| [1 << n, 3 << (n - 1)]));
-        starts.retain(|start| *start < end);
-        let ends = starts.iter().skip(1).copied().chain([end]).collect::<Vec<_>>();
-        starts.into_iter().zip(ends).filter(|(start, end)| start < end).map(|(a, b)| a..b).collect()
-    }
-
-    /// Decoded rows of a head before RoPE: blocks of codes → levels → rotated back → centre.
-    #[inline(always)]
-    fn decode_rows(&self, centres: [&[f32]; 2], scales: &[u8], codes: &[u8], rows: &mut [f32]) {
-        let Shape { block, bytes, .. } = self.shape;
-        let curve = self.codec.levels.curve();
-        let blocks = self.shape.blocks();
-        let mut digits = [0u8; BLOCK];
-        let cells = rows.chunks_exact_mut(block).zip(scales).zip(codes.chunks_exact(bytes));
-        for (index, ((out, scale_byte), codes)) in cells.enumerate() {
-            let centre = centres[usize::from(scale_byte >> 7)];
-            let centre = &centre[index % blocks * block..][..block];
-            let digits = &mut digits[..block];
-            unpack(self.codec.levels, codes, digits);
-            let scale = scale(i32::from(scale_byte & !FIRST));
-            for (value, digit) in out.iter_mut().zip(&*digits) {
-                *value = curve.level(f32::from(*digit) + curve.lowest) * scale;
-            }
-            hadamard(out, block);
-            for (value, centre) in out.iter_mut().zip(centre) {
-                *value += centre;
-            }
-        }
+        let starts = (1..usize::BITS - 1).flat_map(|n| [1 << n, 3 << (n - 1)]);
+        let starts: Vec<usize> =
+            [1].into_iter().chain(starts.take_while(|start| *start < end)).collect();
+        let ends = starts.iter().skip(1).copied().chain([end]);
+        starts.iter().zip(ends).map(|(start, end)| *start..end).filter(|s| !s.is_empty()).collect()
     }
 }
 
@@ -498,18 +457,18 @@ fn widened(halves: &[f16]) -> Vec<f32> {
     halves.iter().map(|half| half.to_f32()).collect()
 }
 
-/// The mean of what was decoded so far, channel by channel, as f16.
+/// The mean of what was decoded so far, channel by channel, as f16; 0 without any.
 struct RunningMean {
     sums: Vec<f64>,
     tokens: usize,
-    mean: Vec<f32>,
 }
 
 impl RunningMean {
     fn new(dim: usize) -> Self {
-        Self { sums: vec![0.0; dim], tokens: 0, mean: vec![0.0; dim] }
+        Self { sums: vec![0.0; dim], tokens: 0 }
     }
 
+    /// One row after the other.
     #[inline(always)]
     fn add(&mut self, rows: &[f32]) {
         for row in rows.chunks_exact(self.sums.len()) {
@@ -518,9 +477,11 @@ impl RunningMean {
             }
             self.tokens += 1;
         }
-        for (mean, sum) in self.mean.iter_mut().zip(&self.sums) {
-            *mean = f16::from_f32((sum / self.tokens.max(1) as f64) as f32).to_f32();
-        }
+    }
+
+    fn mean(&self) -> Vec<f32> {
+        let tokens = self.tokens.max(1) as f64;
+        self.sums.iter().map(|sum| f16::from_f32((sum / tokens) as f32).to_f32()).collect()
     }
 }
 
@@ -529,7 +490,6 @@ struct EncodeHead<'a, T> {
     /// [tokens, head_dim]
     values: &'a [T],
     first: &'a mut [f16],
-    mean: &'a mut [f16],
     scales: &'a mut [u8],
     codes: &'a mut [u8],
 }
@@ -539,7 +499,7 @@ impl<T: Element> WithSimd for EncodeHead<'_, T> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) -> bool {
-        let Self { head, values, first, mean, scales, codes } = self;
+        let Self { head, values, first, scales, codes } = self;
         let Shape { dim, block, bytes, .. } = head.shape;
         let blocks = head.shape.blocks();
         let mut rows = vec![0f32; LANES * dim];
@@ -547,153 +507,290 @@ impl<T: Element> WithSimd for EncodeHead<'_, T> {
         for (half, x) in first.iter_mut().zip(&rows) {
             *half = f16::from_f32(*x);
         }
-        let mut running = RunningMean::new(dim);
-        if !head.codec.stream {
-            for (index, values) in values[dim..].chunks(LANES * dim).enumerate() {
-                let rows = &mut rows[..values.len()];
-                head.widen(values, 1 + index * LANES, rows);
-                running.add(rows);
-            }
-            for (half, x) in mean.iter_mut().zip(&running.mean) {
-                *half = f16::from_f32(*x);
-            }
-        }
-        let mut in_range = first.iter().chain(&*mean).all(|half| half.is_finite());
+        let mut in_range = first.iter().all(|half| half.is_finite());
         let first = widened(first);
         let mut decoded = vec![0f32; LANES * dim];
+        let mut running = RunningMean::new(dim);
+        let (levels, eighths) = (head.codec.levels, head.codec.eighths(dim));
         for segment in head.segments() {
-            let centre = running.mean.clone();
+            let mean = running.mean();
             for start in segment.clone().step_by(LANES) {
                 let tokens = LANES.min(segment.end - start);
                 let rows = &mut rows[..tokens * dim];
                 head.widen(&values[start * dim..][..tokens * dim], start, rows);
-                let from = (start - 1) * blocks;
-                let scales = &mut scales[from..][..tokens * blocks];
-                let codes = &mut codes[from * bytes..][..tokens * blocks * bytes];
+                let decoded = &mut decoded[..tokens * dim];
                 for index in 0..blocks {
                     let channels = index * block..(index + 1) * block;
+                    let at = (start - 1) * blocks + index;
                     let tile = Tile {
-                        levels: head.codec.levels,
-                        eighths: head.codec.eighths(dim),
-                        rows,
+                        levels,
                         dim,
+                        blocks,
+                        bytes,
                         tokens,
-                        channels: channels.clone(),
-                        centre: [&centre[channels.clone()], &first[channels]],
+                        mean: &mean[channels.clone()],
+                        first: &first[channels.clone()],
+                        channels,
                     };
+                    let (scales, codes) = (&mut scales[at..], &mut codes[at * bytes..]);
                     in_range &= match block {
-                        64 => tile.encode::<64>(blocks, index, scales, codes, bytes),
-                        32 => tile.encode::<32>(blocks, index, scales, codes, bytes),
-                        16 => tile.encode::<16>(blocks, index, scales, codes, bytes),
-                        _ => tile.encode::<8>(blocks, index, scales, codes, bytes),
+                        64 => tile.encode::<64>(eighths, rows, scales, codes, decoded),
+                        32 => tile.encode::<32>(eighths, rows, scales, codes, decoded),
+                        16 => tile.encode::<16>(eighths, rows, scales, codes, decoded),
+                        _ => tile.encode::<8>(eighths, rows, scales, codes, decoded),
                     };
                 }
-                if head.codec.stream {
-                    let decoded = &mut decoded[..tokens * dim];
-                    head.decode_rows([&centre, &first], scales, codes, decoded);
-                    running.add(decoded);
-                }
+                running.add(decoded);
             }
         }
         in_range
     }
 }
 
-/// Up to [`LANES`] tokens of one block of channels.
+struct DecodeHead<'a, T> {
+    head: Head<'a>,
+    first: &'a [f16],
+    scales: &'a [u8],
+    codes: &'a [u8],
+    /// [tokens, head_dim]
+    out: &'a mut [T],
+}
+
+impl<T: Element> WithSimd for DecodeHead<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Self { head, first, scales, codes, out } = self;
+        let Shape { dim, block, bytes, .. } = head.shape;
+        let blocks = head.shape.blocks();
+        let first = widened(first);
+        head.narrow(&mut first.clone(), 0, &mut out[..dim]);
+        let mut running = RunningMean::new(dim);
+        let mut rows = vec![0f32; LANES * dim];
+        for segment in head.segments() {
+            let mean = running.mean();
+            for start in segment.clone().step_by(LANES) {
+                let tokens = LANES.min(segment.end - start);
+                let rows = &mut rows[..tokens * dim];
+                for index in 0..blocks {
+                    let channels = index * block..(index + 1) * block;
+                    let at = (start - 1) * blocks + index;
+                    let tile = Tile {
+                        levels: head.codec.levels,
+                        dim,
+                        blocks,
+                        bytes,
+                        tokens,
+                        mean: &mean[channels.clone()],
+                        first: &first[channels.clone()],
+                        channels,
+                    };
+                    let (scales, codes) = (&scales[at..], &codes[at * bytes..]);
+                    match block {
+                        64 => tile.decode::<64>(scales, codes, rows),
+                        32 => tile.decode::<32>(scales, codes, rows),
+                        16 => tile.decode::<16>(scales, codes, rows),
+                        _ => tile.decode::<8>(scales, codes, rows),
+                    }
+                }
+                running.add(rows);
+                head.narrow(rows, start, &mut out[start * dim..][..tokens * dim]);
+            }
+        }
+    }
+}
+
+/// Up to [`LANES`] tokens of one block of channels. Inside, a token has a lane of its own.
+///
+/// Stored parts begin at the block of the first token; the same block of the next is `blocks`
+/// further.
 struct Tile<'a> {
     levels: FittedLevels,
-    eighths: Option<usize>,
-    /// [tokens, head_dim]
-    rows: &'a [f32],
     dim: usize,
+    blocks: usize,
+    /// Of the codes of a block.
+    bytes: usize,
     tokens: usize,
     channels: std::ops::Range<usize>,
-    /// The mean, and the first token.
-    centre: [&'a [f32]; 2],
+    mean: &'a [f32],
+    first: &'a [f32],
 }
 
 impl Tile<'_> {
-    /// Scales and codes go to block `index` of `blocks` of each token.
+    /// `rows` and `decoded`: [tokens, head_dim], before RoPE. Gives whether all scales are there.
     #[inline(always)]
     fn encode<const N: usize>(
         &self,
-        blocks: usize,
-        index: usize,
+        eighths: Option<usize>,
+        rows: &[f32],
         scales: &mut [u8],
         codes: &mut [u8],
-        bytes: usize,
+        decoded: &mut [f32],
     ) -> bool {
         let curve = self.levels.curve();
         let mut y = [[0f32; LANES]; N];
-        for lane in 0..self.tokens {
-            let row = &self.rows[lane * self.dim..][self.channels.clone()];
-            for (y, x) in y.iter_mut().zip(row) {
+        for (lane, row) in rows.chunks_exact(self.dim).enumerate() {
+            for (y, x) in y.iter_mut().zip(&row[self.channels.clone()]) {
                 y[lane] = *x;
             }
         }
-        let nearer = self.subtract_nearer(&mut y);
+        let is_first = self.subtract_nearer(&mut y);
         rotate(&mut y);
 
         let mut largest = [0f32; LANES];
         for y in &y {
-            for (largest, y) in largest.iter_mut().zip(y) {
-                *largest = largest.max(y.abs());
+            for lane in 0..LANES {
+                let size = y[lane].abs();
+                largest[lane] = if size > largest[lane] { size } else { largest[lane] };
             }
         }
         let (chosen, in_range) = choose_scales(curve, &y, &largest);
         let unit = chosen.map(scale);
         let inverse = unit.map(|unit| if unit > 0.0 { 1.0 / unit } else { 0.0 });
+        // y becomes what it is decoded to.
         let mut digits = [[0f32; LANES]; N];
-        match self.eighths {
-            Some(apart) => shaped(curve, &y, &unit, &inverse, apart, &mut digits),
+        match eighths {
+            Some(apart) => shaped(curve, &mut y, &unit, &inverse, apart, &mut digits),
             None => {
-                for (digit, y) in digits.iter_mut().zip(&y) {
+                for (digit, y) in digits.iter_mut().zip(&mut y) {
                     for lane in 0..LANES {
                         digit[lane] = curve.code(y[lane] * inverse[lane]);
+                        y[lane] = curve.level(digit[lane] + curve.lowest) * unit[lane];
                     }
                 }
             }
         }
-        let mut row = [0u8; N];
+        self.pack(&digits, codes);
         for lane in 0..self.tokens {
-            for (byte, digit) in row.iter_mut().zip(&digits) {
-                *byte = digit[lane] as i32 as u8;
-            }
-            let at = lane * blocks + index;
-            scales[at] = chosen[lane].clamp(0, LARGEST_SCALE) as u8 | nearer[lane];
-            pack(self.levels, &row, &mut codes[at * bytes..][..bytes]);
+            let first = if is_first[lane] > 0.0 { FIRST } else { 0 };
+            scales[lane * self.blocks] = chosen[lane].clamp(0, LARGEST_SCALE) as u8 | first;
         }
+        self.back(&mut y, &is_first, decoded);
         in_range
     }
 
-    /// Which centre each token is nearer to; what is left without it.
+    /// `rows`: [tokens, head_dim], before RoPE.
     #[inline(always)]
-    fn subtract_nearer<const N: usize>(&self, y: &mut [Lane; N]) -> [u8; LANES] {
+    fn decode<const N: usize>(&self, scales: &[u8], codes: &[u8], rows: &mut [f32]) {
+        let curve = self.levels.curve();
+        let mut y = [[0f32; LANES]; N];
+        self.unpack(codes, &mut y);
+        let (mut unit, mut is_first) = ([0f32; LANES], [0f32; LANES]);
+        for lane in 0..self.tokens {
+            let byte = scales[lane * self.blocks];
+            unit[lane] = scale(i32::from(byte & !FIRST));
+            is_first[lane] = if byte & FIRST != 0 { 1.0 } else { 0.0 };
+        }
+        for y in &mut y {
+            for lane in 0..LANES {
+                y[lane] = curve.level(y[lane] + curve.lowest) * unit[lane];
+            }
+        }
+        self.back(&mut y, &is_first, rows);
+    }
+
+    /// Rotates back, adds the centre, and writes rows.
+    #[inline(always)]
+    fn back<const N: usize>(&self, y: &mut [Lane; N], is_first: &Lane, rows: &mut [f32]) {
+        rotate(y);
+        for ((y, mean), first) in y.iter_mut().zip(self.mean).zip(self.first) {
+            for lane in 0..LANES {
+                y[lane] += if is_first[lane] > 0.0 { *first } else { *mean };
+            }
+        }
+        for (lane, row) in rows.chunks_exact_mut(self.dim).enumerate() {
+            for (x, y) in row[self.channels.clone()].iter_mut().zip(&*y) {
+                *x = y[lane];
+            }
+        }
+    }
+
+    /// Leaves what is left without the nearer centre; 1 where that is the first token.
+    #[inline(always)]
+    fn subtract_nearer<const N: usize>(&self, y: &mut [Lane; N]) -> Lane {
         let (mut to_mean, mut to_first) = ([0f32; LANES], [0f32; LANES]);
-        for ((y, mean), first) in y.iter().zip(self.centre[0]).zip(self.centre[1]) {
+        for ((y, mean), first) in y.iter().zip(self.mean).zip(self.first) {
             for lane in 0..LANES {
                 let (a, b) = (y[lane] - mean, y[lane] - first);
                 to_mean[lane] += a * a;
                 to_first[lane] += b * b;
             }
         }
-        let mut nearer = [0u8; LANES];
-        let mut weight = [0f32; LANES];
+        let mut is_first = [0f32; LANES];
         for lane in 0..LANES {
-            let first = to_first[lane] < to_mean[lane];
-            nearer[lane] = if first { FIRST } else { 0 };
-            weight[lane] = if first { 1.0 } else { 0.0 };
+            is_first[lane] = if to_first[lane] < to_mean[lane] { 1.0 } else { 0.0 };
         }
-        for ((y, mean), first) in y.iter_mut().zip(self.centre[0]).zip(self.centre[1]) {
+        for ((y, mean), first) in y.iter_mut().zip(self.mean).zip(self.first) {
             for lane in 0..LANES {
-                y[lane] -= if weight[lane] > 0.0 { *first } else { *mean };
+                y[lane] -= if is_first[lane] > 0.0 { *first } else { *mean };
             }
         }
-        nearer
+        is_first
+    }
+
+    /// Four codes a word, of L levels: word w holds those of channels w, w + N/4, w + N/2 and
+    /// w + 3N/4, c₀ + L·(c₁ + L·(c₂ + L·c₃)). The low 16 bits of all words come first, two bytes
+    /// each; then, of 19 levels, the highest bits, eight a byte, the first lowest.
+    #[inline(always)]
+    fn pack<const N: usize>(&self, digits: &[Lane; N], codes: &mut [u8]) {
+        let count = self.levels.count();
+        let quarter = N / 4;
+        let mut words = [[0u32; LANES]; BLOCK / 4];
+        let mut high = [0u32; LANES];
+        for (index, word) in words[..quarter].iter_mut().enumerate() {
+            for lane in 0..LANES {
+                let four = [0, 1, 2, 3].map(|part| digits[index + part * quarter][lane]);
+                let sum = four[0] + count * (four[1] + count * (four[2] + count * four[3]));
+                // Whole numbers below 2²³ are the low bits of their sum with it.
+                word[lane] = (sum + 8_388_608.0).to_bits() & 0x7f_ffff;
+                high[lane] |= (word[lane] >> 16) << index;
+            }
+        }
+        for lane in 0..self.tokens {
+            let out = &mut codes[lane * self.blocks * self.bytes..][..self.bytes];
+            let (low, top) = out.split_at_mut(N / 2);
+            for (low, word) in low.as_chunks_mut::<2>().0.iter_mut().zip(&words) {
+                *low = (word[lane] as u16).to_le_bytes();
+            }
+            top.copy_from_slice(&high[lane].to_le_bytes()[..top.len()]);
+        }
+    }
+
+    /// Digits as f32. A word beyond the largest, which no writer writes, has a last code that is
+    /// too large: it counts as the largest.
+    #[inline(always)]
+    fn unpack<const N: usize>(&self, codes: &[u8], digits: &mut [Lane; N]) {
+        let count = self.levels.count();
+        let quarter = N / 4;
+        let mut words = [[0u32; LANES]; BLOCK / 4];
+        for lane in 0..self.tokens {
+            let own = &codes[lane * self.blocks * self.bytes..][..self.bytes];
+            let (low, top) = own.split_at(N / 2);
+            let mut high = [0u8; 4];
+            high[..top.len()].copy_from_slice(top);
+            let high = u32::from_le_bytes(high);
+            for (index, (low, word)) in low.as_chunks::<2>().0.iter().zip(&mut words).enumerate() {
+                word[lane] = u32::from(u16::from_le_bytes(*low)) | (high >> index & 1) << 16;
+            }
+        }
+        let share = 1.0 / count;
+        for (index, word) in words[..quarter].iter().enumerate() {
+            for lane in 0..LANES {
+                let mut left = word[lane] as f32;
+                for part in 0..3 {
+                    // Half a step off the border, hence exact.
+                    let more = ((left + 0.5) * share).floor();
+                    digits[index + part * quarter][lane] = left - count * more;
+                    left = more;
+                }
+                digits[index + 3 * quarter][lane] = if left < count { left } else { count - 1.0 };
+            }
+        }
     }
 }
 
-/// [`hadamard`], a token in each lane.
+/// [`super::transform::hadamard`], a token in each lane.
 #[inline(always)]
 fn rotate<const N: usize>(y: &mut [Lane; N]) {
     let mut distance = 1;
@@ -709,8 +806,8 @@ fn rotate<const N: usize>(y: &mut [Lane; N]) {
         distance *= 2;
     }
     let scale = (1.0 / (N as f64).sqrt()) as f32;
-    for y in y.iter_mut().flatten() {
-        *y *= scale;
+    for y in y {
+        y.iter_mut().for_each(|y| *y *= scale);
     }
 }
 
@@ -752,17 +849,14 @@ fn choose_scales<const N: usize>(
 #[inline(always)]
 fn shaped<const N: usize>(
     curve: &LevelCurve,
-    y: &[Lane; N],
+    y: &mut [Lane; N],
     unit: &Lane,
     inverse: &Lane,
     apart: usize,
     digits: &mut [Lane; N],
 ) {
-    for start in 0..N {
-        // The first channel of each eighth; the others are `apart` from it.
-        if start / apart % 8 != 0 {
-            continue;
-        }
+    // The first channel of each eighth; the others are `apart` from it.
+    for start in (0..N).filter(|start| start / apart % 8 == 0) {
         let mut errors = [[0f32; LANES]; 8];
         for eighth in 0..8 {
             let at = start + eighth * apart;
@@ -774,91 +868,10 @@ fn shaped<const N: usize>(
             }
             for lane in 0..LANES {
                 let code = curve.code(wanted[lane] * inverse[lane]);
+                let decoded = curve.level(code + curve.lowest) * unit[lane];
                 digits[at][lane] = code;
-                errors[eighth][lane] = curve.level(code + curve.lowest) * unit[lane] - y[at][lane];
-            }
-        }
-    }
-}
-
-/// Codes of one block: 16 levels two a byte, the even index low; of 19 four in 17 bits,
-/// c₀ + 19·(c₁ + 19·(c₂ + 19·c₃)), of which the low 16 come first, two bytes each, then the
-/// highest ones, eight a byte, the first lowest.
-#[inline(always)]
-fn pack(levels: FittedLevels, digits: &[u8], out: &mut [u8]) {
-    match levels {
-        FittedLevels::Sixteen => super::bits::pack(digits, 4, out),
-        FittedLevels::Nineteen => {
-            let (low, high) = out.split_at_mut(digits.len() / 2);
-            high.fill(0);
-            for (index, (low, four)) in
-                low.as_chunks_mut::<2>().0.iter_mut().zip(digits.as_chunks::<4>().0).enumerate()
-            {
-                let word =
-                    four.iter().rev().fold(0u32, |word, digit| 19 * word + u32::from(*digit));
-                *low = (word as u16).to_le_bytes();
-                high[index / 8] |= ((word >> 16) as u8) << (index % 8);
-            }
-        }
-    }
-}
-
-/// A word beyond 19⁴ − 1, which no writer writes, gives a last code that is too large: it counts
-/// as 18.
-#[inline(always)]
-fn unpack(levels: FittedLevels, bytes: &[u8], digits: &mut [u8]) {
-    match levels {
-        FittedLevels::Sixteen => super::bits::unpack(bytes, 4, digits),
-        FittedLevels::Nineteen => {
-            let (low, high) = bytes.split_at(digits.len() / 2);
-            for (index, (low, four)) in
-                low.as_chunks::<2>().0.iter().zip(digits.as_chunks_mut::<4>().0).enumerate()
-            {
-                let top = u32::from(high[index / 8] >> (index % 8) & 1);
-                let word = u32::from(u16::from_le_bytes(*low)) | top << 16;
-                let (a, b, c) = (word / 19, word / 361, word / 6859);
-                *four = [word - 19 * a, a - 19 * b, b - 19 * c, c.min(18)].map(|digit| digit as u8);
-            }
-        }
-    }
-}
-
-struct DecodeHead<'a, T> {
-    head: Head<'a>,
-    first: &'a [f16],
-    mean: &'a [f16],
-    scales: &'a [u8],
-    codes: &'a [u8],
-    /// [tokens, head_dim]
-    out: &'a mut [T],
-}
-
-impl<T: Element> WithSimd for DecodeHead<'_, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
-        let Self { head, first, mean, scales, codes, out } = self;
-        let Shape { dim, bytes, .. } = head.shape;
-        let blocks = head.shape.blocks();
-        let first = widened(first);
-        head.narrow(&mut first.clone(), 0, &mut out[..dim]);
-        let mut running = RunningMean::new(dim);
-        let mean = if head.codec.stream { vec![0.0; dim] } else { widened(mean) };
-        let mut rows = vec![0f32; LANES * dim];
-        for segment in head.segments() {
-            let centre = if head.codec.stream { running.mean.clone() } else { mean.clone() };
-            for start in segment.clone().step_by(LANES) {
-                let tokens = LANES.min(segment.end - start);
-                let rows = &mut rows[..tokens * dim];
-                let from = (start - 1) * blocks;
-                let scales = &scales[from..][..tokens * blocks];
-                let codes = &codes[from * bytes..][..tokens * blocks * bytes];
-                head.decode_rows([&centre, &first], scales, codes, rows);
-                if head.codec.stream {
-                    running.add(rows);
-                }
-                head.narrow(rows, start, &mut out[start * dim..][..tokens * dim]);
+                errors[eighth][lane] = decoded - y[at][lane];
+                y[at][lane] = decoded;
             }
         }
     }

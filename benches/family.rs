@@ -1,0 +1,112 @@
+//! The codec family beside a plain copy of the same values, on one thread.
+//!
+//! `cargo bench --bench family [NAME …]`: for keys and for values of [8 heads, 32768 tokens, 64 and 128],
+//! f16, each codec's quantising (to all parts of a payload, nothing measured) and dequantising.
+//! Ratios are bytes of input a second over those of `copy_from_slice` of the same input in the same
+//! round; medians of rounds.
+
+use half::f16;
+use kvgauge::codec::{Codec, Geometry, PackedTensor, Packing, Rope, TensorCodec};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rand_distr::{Distribution, StandardNormal};
+use std::time::Instant;
+
+const HEADS: usize = 8;
+const TOKENS: usize = 32768;
+const ROUNDS: usize = 7;
+const CODECS: [&str; 25] = [
+    "kvgauge4",
+    "kivi4",
+    "q4_0",
+    "q4_1",
+    "q5_0",
+    "q5_1",
+    "q8_0",
+    "iq4_nl",
+    "quanto4",
+    "turbo4",
+    "fp8-e4m3",
+    "fp8-e5m2",
+    "int2-g64",
+    "int3-g64",
+    "int5-g64-asym",
+    "int6-g64",
+    "int8-g64",
+    "int4-g64-mid-had",
+    "int5-g64-lm-had",
+    "int4-g64-had-mse",
+    "int4-g64-asym-mse",
+    "int4-g64-lm-mse",
+    "int4-g64-mid-prerope-ctr-had-mse-s8-sink4",
+    "int4-g64-asym-ch-mse",
+    "int4-g48-asym",
+];
+
+fn main() {
+    let asked: Vec<String> = std::env::args().skip(1).filter(|name| name != "--bench").collect();
+    let names: Vec<&str> = match asked.is_empty() {
+        true => CODECS.to_vec(),
+        false => asked.iter().map(String::as_str).collect(),
+    };
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a pool");
+    for head_dim in [64, 128] {
+        println!("head_dim {head_dim}; copy in GB/s, the others as its multiples");
+        println!("{:44} {:>6}  quantise  dequantise", "codec", "copy");
+        let values = values(head_dim);
+        for name in &names {
+            let codec: Codec = name.parse().expect("a codec");
+            for (side, codec) in [("keys", codec.key), ("values", codec.value)] {
+                if side == "keys" || codec != name.parse::<Codec>().expect("a codec").key {
+                    pool.install(|| measure(&format!("{name}, {side}"), codec, &values, head_dim));
+                }
+            }
+        }
+    }
+}
+
+/// Gaussian, around a mean of each channel.
+fn values(head_dim: usize) -> Vec<f16> {
+    let mut draw = StdRng::seed_from_u64(1);
+    let mean: Vec<f32> = (0..head_dim).map(|_| StandardNormal.sample(&mut draw)).collect();
+    let mut value = |index: usize| -> f32 {
+        let noise: f32 = StandardNormal.sample(&mut draw);
+        mean[index % head_dim] + noise
+    };
+    (0..HEADS * TOKENS * head_dim).map(|index| f16::from_f32(value(index))).collect()
+}
+
+fn measure(name: &str, codec: TensorCodec, values: &[f16], head_dim: usize) {
+    let Some(packing) = codec.packing().copied() else { return };
+    let rope = Rope::new(&Rope::frequencies_of(1e4, head_dim), TOKENS);
+    let geometry = Geometry { rope: Some(&rope), ..Geometry::rows(TOKENS, head_dim) };
+    let mut out = values.to_vec();
+    let [mut copies, mut quantising, mut dequantising] = [const { Vec::new() }; 3];
+    let mut packed = pack(values, packing, &geometry);
+    for _ in 0..ROUNDS {
+        let copy = seconds(|| out.copy_from_slice(values));
+        std::hint::black_box(&out);
+        let quantise = seconds(|| packed = pack(values, packing, &geometry));
+        let dequantise = seconds(|| packed.decompress(&geometry, &mut out));
+        copies.push(size_of_val(values) as f64 / copy / 1e9);
+        quantising.push(copy / quantise);
+        dequantising.push(copy / dequantise);
+    }
+    let [copy, quantise, dequantise] = [copies, quantising, dequantising].map(median);
+    println!("{name:44} {copy:6.1}  {quantise:8.3}  {dequantise:10.3}");
+}
+
+fn pack(values: &[f16], packing: Packing, geometry: &Geometry) -> PackedTensor {
+    PackedTensor::compress(values, packing, geometry).expect("finite values")
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn seconds(work: impl FnOnce()) -> f64 {
+    let clock = Instant::now();
+    work();
+    clock.elapsed().as_secs_f64()
+}
