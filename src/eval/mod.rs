@@ -13,6 +13,8 @@ pub use window::{ARMS_AT_ONCE, SCORED_AT_ONCE};
 
 use crate::codec::{Codec, DistortionSum, TensorCodec};
 use crate::error::Result;
+use crate::model::LayerKv;
+use candle_core::Tensor;
 use scores::TokenScore;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -54,6 +56,15 @@ impl Codec {
         match side {
             Side::Key => self.key,
             Side::Value => self.value,
+        }
+    }
+}
+
+impl LayerKv {
+    pub fn side(&self, side: Side) -> &Tensor {
+        match side {
+            Side::Key => &self.key,
+            Side::Value => &self.value,
         }
     }
 }
