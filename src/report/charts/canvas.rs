@@ -370,6 +370,18 @@ impl<'a> Canvas<'a> {
         );
     }
 
+    /// What a pointer over an area is told; nothing is seen of it.
+    pub fn area_title(&mut self, class: &str, [x0, y0, x1, y1]: [i32; 4], title: &str) {
+        let _ = writeln!(
+            self.extra,
+            "<rect class=\"{class}\" x=\"{x0}\" y=\"{y0}\" width=\"{}\" height=\"{}\" \
+             fill-opacity=\"0\"><title>{}</title></rect>",
+            x1 - x0,
+            y1 - y0,
+            escape(title)
+        );
+    }
+
     fn put<'b, E>(&self, element: &'b E) -> Result<()>
     where
         &'b E: PointCollection<'b, (i32, i32)>,
