@@ -9,7 +9,7 @@
 //! of as many tokens as the codec's groups span.
 
 use super::protocol::{Evaluator, prefix_len};
-use super::round_trip::round_trip_tensor;
+use super::round_trip::{round_trip_tensor, with_range};
 use super::window::{ArmPass, Clock, RunArms, without_hidden};
 use super::{Arm, CodecWindow, LayerDistortion, Observer, Side, StageTimings};
 use crate::error::{Error, Result};
@@ -207,13 +207,7 @@ impl<'a> Stream<'a> {
         self.outcome.stored_bytes += done.stored_bytes as u64;
         self.outcome.values += slice.elem_count() as u64;
         self.outcome.layers[layer].add(side, done.distortion);
-        let all = tensor.dim(1)?;
-        if tokens == (0..all) {
-            return Ok(done.tensor);
-        }
-        let before = tensor.narrow(1, 0, tokens.start)?;
-        let after = tensor.narrow(1, tokens.end, all - tokens.end)?;
-        Ok(Tensor::cat(&[&before, &done.tensor, &after], 1)?)
+        with_range(tensor, 1, tokens, &done.tensor)
     }
 
     /// `tokens`: that are in the cache at the end. What is not stored yet counts as a server keeps

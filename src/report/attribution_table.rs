@@ -48,7 +48,7 @@ pub fn render(whole: &CodecFigures, attribution: &Attribution) -> String {
     out.push_str(&align(&rows));
     let _ = writeln!(
         out,
-        "sum of the parts {} (keys {}, values {}), whole {}: {}",
+        "sum of the parts {} (keys {}, values {}), whole {}\n{}",
         small(sums.layers.kld_mean),
         small(sums.layer_keys.kld_mean),
         small(sums.layer_values.kld_mean),
@@ -81,7 +81,6 @@ fn worst<'p, 'f>(
 }
 
 fn difference(sum: &Sum) -> String {
-    let ratio = sum.kld_over_joint.map_or(String::new(), |ratio| format!("{ratio:.2} of it, "));
     let signed = |figure: f64| {
         let sign = if figure < 0.0 { '-' } else { '+' };
         format!("{sign}{}", small(figure.abs()))
@@ -90,7 +89,8 @@ fn difference(sum: &Sum) -> String {
         Some([low, high]) => format!("95 % interval {} … {}", signed(low), signed(high)),
         None => "one window".into(),
     };
-    format!("{ratio}difference {}, {interval}", signed(sum.kld_minus_joint))
+    let ratio = sum.kld_over_joint.map(|ratio| format!("; the sum is {ratio:.2} of the whole"));
+    format!("difference {}, {interval}{}", signed(sum.kld_minus_joint), ratio.unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -106,8 +106,8 @@ mod tests {
     #[test]
     fn the_worst_parts_are_named_in_order() {
         let lines = lines(30, 3, 5);
-        // Title, head, keys, values, five parts, three heads, the sum.
-        assert_eq!(lines.len(), 1 + 1 + 2 + 5 + 3 + 1, "{lines:#?}");
+        // Title, head, keys, values, five parts, three heads, the sum and its difference.
+        assert_eq!(lines.len(), 1 + 1 + 2 + 5 + 3 + 2, "{lines:#?}");
         assert!(lines[0].ends_with("; the 5 worst of 60 layer parts"), "{}", lines[0]);
         assert!(lines[2].starts_with("keys ") && lines[3].starts_with("values "));
         let klds: Vec<f64> = lines[4..9]
@@ -117,16 +117,17 @@ mod tests {
         assert!(klds.is_sorted_by(|a, b| a >= b), "{klds:?}");
         assert!(lines[9].starts_with("KV head 0 ") && lines[11].starts_with("KV head 2 "));
         assert!(lines[12].starts_with("sum of the parts 0."), "{}", lines[12]);
-        assert!(lines[12].contains(", whole 0.") && lines[12].contains("95 % interval"));
+        assert!(lines[12].contains(", whole 0."), "{}", lines[12]);
+        assert!(lines[13].contains("95 % interval") && lines[13].ends_with(" of the whole"));
         assert!(lines.iter().all(|line| line.chars().count() <= 110), "{lines:#?}");
     }
 
     #[test]
     fn one_of_everything_and_many_heads_fit_too() {
         let one = lines(1, 1, 1);
-        assert_eq!(one.len(), 1 + 1 + 2 + 2 + 1 + 1, "{one:#?}");
+        assert_eq!(one.len(), 1 + 1 + 2 + 2 + 1 + 2, "{one:#?}");
         assert!(!one[0].contains("worst"), "{}", one[0]);
-        assert!(one.last().unwrap().ends_with("one window"), "{one:#?}");
+        assert!(one.last().unwrap().contains(", one window; the sum is "), "{one:#?}");
         let many = lines(2, 32, 3);
         assert!(many[0].ends_with("; the 8 worst of 32 KV heads"), "{}", many[0]);
     }

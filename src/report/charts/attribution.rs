@@ -4,7 +4,6 @@ use super::axis::{Axis, minus};
 use super::canvas::{Anchor, Canvas, Chart, FONT, LINE, Marker, WIDTH, draw};
 use super::heat::x_axis;
 use super::key::Key;
-use super::scatter::error_bar;
 use super::{shorten, theme};
 use crate::error::Result;
 use crate::eval::attribution::{HeadParts, LayerParts};
@@ -112,6 +111,7 @@ pub fn picture(model: &str, codecs: &[(&CodecFigures, &Attribution)]) -> Result<
             panel.draw(canvas, heads)?;
             let (x, first) = (panel.middle(0, heads.len()), panel.edge(1, heads.len()));
             canvas.line(vec![(first, top), (first, panel.bottom)], theme::AXIS, 1)?;
+            canvas.line(vec![(x, panel.bottom), (x, panel.bottom + 3)], theme::AXIS, 1)?;
             if f64::from(first - LEFT) > width("all", FONT) {
                 canvas.text("all", (x, panel.bottom + 11), Anchor::Middle, theme::MUTED)?;
             }
@@ -232,11 +232,13 @@ impl Panel<'_> {
             for (i, mark) in marks.iter().enumerate() {
                 let off = i as f64 - 0.5 * (marks.len() - 1) as f64;
                 let x = (middle + off * apart).round() as i32;
-                let ends = mark.interval.map(|[low, high]| [(x, self.y(high)), (x, self.y(low))]);
-                match ends {
+                if let Some([low, high]) = mark.interval {
+                    let (low, high) = (self.y(low), self.y(high));
+                    canvas.whisker([(x, low), (x, high)], mark.side.color());
                     // Caps of neighbours would touch.
-                    Some(bar) if apart < 9.0 => canvas.line(bar.to_vec(), mark.side.color(), 1)?,
-                    bar => error_bar(canvas, bar, mark.side.color())?,
+                    for end in [low, high].into_iter().filter(|_| apart >= 9.0) {
+                        canvas.whisker([(x - 3, end), (x + 3, end)], mark.side.color());
+                    }
                 }
                 canvas.marker(
                     mark.side.marker(),

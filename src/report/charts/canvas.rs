@@ -337,6 +337,11 @@ impl<'a> Canvas<'a> {
         self.thin_line("level", line, color, "2 4");
     }
 
+    /// An interval, without the dashes that lines of its colour have.
+    pub fn whisker(&mut self, line: [(i32, i32); 2], color: RGBColor) {
+        self.thin_line("whisker", line, color, "none");
+    }
+
     fn thin_line(&mut self, class: &str, line: [(i32, i32); 2], color: RGBColor, dashes: &str) {
         let [(x1, y1), (x2, y2)] = line;
         let color = theme::hex(color);

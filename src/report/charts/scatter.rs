@@ -448,7 +448,7 @@ fn limit_line(canvas: &mut Canvas, frame: &Frame, limit: f64) -> Result<()> {
 }
 
 /// The interval, with caps; from top to bottom.
-pub(super) fn error_bar(canvas: &mut Canvas, bar: Option<Segment>, color: RGBColor) -> Result<()> {
+fn error_bar(canvas: &mut Canvas, bar: Option<Segment>, color: RGBColor) -> Result<()> {
     let Some([(x, top), (_, bottom)]) = bar else { return Ok(()) };
     for line in
         [[(x, top), (x, bottom)], [(x - 3, top), (x + 3, top)], [(x - 3, bottom), (x + 3, bottom)]]
