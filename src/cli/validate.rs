@@ -27,9 +27,7 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Also compress each part of the cache alone, the rest exact: keys, values, each layer's, each
-    /// KV head's. Says which carry the damage, for about half a forward pass a part and codec. Beside
-    /// NAME, codec noise-NAME (Gaussian noise of the same RMSE in each tensor) shows what an error of
-    /// that size costs; the rest of NAME's damage comes from how its error is shaped
+    /// KV head's; says which carry the damage
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     attribute: Option<bool>,
     /// Draw what --attribute found, as SVG

@@ -1,7 +1,7 @@
 //! KL divergence of each part of the cache compressed alone: layers above, KV heads below.
 
 use super::axis::{Axis, minus};
-use super::canvas::{Anchor, Canvas, Chart, FONT, LINE, Marker, WIDTH, draw};
+use super::canvas::{Anchor, Canvas, Chart, LINE, Marker, WIDTH, draw};
 use super::heat::x_axis;
 use super::key::Key;
 use super::{shorten, theme};
@@ -10,7 +10,7 @@ use crate::eval::attribution::{HeadParts, LayerParts};
 use crate::report::attribution::{Attribution, PartFigures};
 use crate::report::figures::CodecFigures;
 use crate::report::table::{signed, signed_ends, small, small_ends};
-use crate::report::text::{one_line, width};
+use crate::report::text::one_line;
 use plotters::coord::ranged1d::Ranged;
 
 const LEFT: i32 = 70;
@@ -23,6 +23,8 @@ const LAYERS_HEIGHT: i32 = 190;
 const HEADS_HEIGHT: i32 = 120;
 const X_AXIS: i32 = 48;
 const BLOCK: i32 = TITLE + LAYERS_HEIGHT + X_AXIS + HEADS_HEIGHT + X_AXIS;
+/// Of the column of all heads, at least.
+const ALL: i32 = 36;
 /// Of codec names.
 const NAME: usize = 50;
 
@@ -103,26 +105,33 @@ pub fn picture(model: &str, codecs: &[(&CodecFigures, &Attribution)]) -> Result<
 
             let top = top + TITLE;
             let panel = Panel { top, bottom: top + LAYERS_HEIGHT, y: &of_layers };
-            panel.draw(canvas, layers)?;
+            panel.axes(canvas)?;
+            panel.marks(canvas, layers, [LEFT, RIGHT])?;
             x_axis(canvas, [LEFT, panel.bottom, RIGHT], layers.len(), "Layer")?;
 
             let top = panel.bottom + X_AXIS;
             let panel = Panel { top, bottom: top + HEADS_HEIGHT, y: &of_heads };
-            panel.draw(canvas, heads)?;
-            let (x, first) = (panel.middle(0, heads.len()), panel.edge(1, heads.len()));
+            panel.axes(canvas)?;
+            let (all, each) = heads.split_at(1);
+            let first = LEFT + ALL.max((RIGHT - LEFT) / heads.len() as i32);
+            panel.marks(canvas, all, [LEFT, first])?;
+            panel.marks(canvas, each, [first, RIGHT])?;
+            let middle = (LEFT + first) / 2;
             canvas.line(vec![(first, top), (first, panel.bottom)], theme::AXIS, 1)?;
-            canvas.line(vec![(x, panel.bottom), (x, panel.bottom + 3)], theme::AXIS, 1)?;
-            if f64::from(first - LEFT) > width("all", FONT) {
-                canvas.text("all", (x, panel.bottom + 11), Anchor::Middle, theme::MUTED)?;
-            }
-            x_axis(canvas, [first, panel.bottom, RIGHT], heads.len() - 1, "KV head, all layers")?;
+            canvas.line(
+                vec![(middle, panel.bottom), (middle, panel.bottom + 3)],
+                theme::AXIS,
+                1,
+            )?;
+            canvas.text("all", (middle, panel.bottom + 11), Anchor::Middle, theme::MUTED)?;
+            x_axis(canvas, [first, panel.bottom, RIGHT], each.len(), "KV head, all layers")?;
         }
         key.draw(canvas, under, theme::INK, |canvas, i, at| {
             canvas.marker(Side::ALL[i].marker(), at, 4, Side::ALL[i].color())
         })?;
         let note = match one_window {
-            true => "Each compressed alone, the rest exact; one window: no intervals",
-            false => "Each compressed alone, the rest exact; bars: 95 % intervals",
+            true => "Compressed alone, the rest exact; one window: no intervals",
+            false => "Compressed alone, the rest exact; bars: 95 % intervals",
         };
         canvas.text(note, (8, under + key.height() + LINE / 2), Anchor::Left, theme::MUTED)
     })
@@ -203,32 +212,27 @@ struct Panel<'a> {
 }
 
 impl Panel<'_> {
-    /// Left end of a column, in pixels.
-    fn edge(&self, column: usize, columns: usize) -> i32 {
-        LEFT + (f64::from(RIGHT - LEFT) * column as f64 / columns.max(1) as f64).round() as i32
-    }
-
-    fn middle(&self, column: usize, columns: usize) -> i32 {
-        (self.edge(column, columns) + self.edge(column + 1, columns)) / 2
-    }
-
     fn y(&self, kld: f64) -> i32 {
         self.y.map(&self.y.place(kld), (self.bottom, self.top))
     }
 
-    fn draw(&self, canvas: &mut Canvas, columns: &Columns) -> Result<()> {
+    fn axes(&self, canvas: &mut Canvas) -> Result<()> {
         for (place, tick) in &self.y.ticks {
             let y = self.y.map(place, (self.bottom, self.top));
             canvas.line(vec![(LEFT, y), (RIGHT, y)], theme::GRID, 1)?;
             canvas.text(tick, (LEFT - 7, y), Anchor::Right, theme::MUTED)?;
         }
         let corner = vec![(LEFT, self.top), (LEFT, self.bottom), (RIGHT, self.bottom)];
-        canvas.line(corner, theme::AXIS, 1)?;
+        canvas.line(corner, theme::AXIS, 1)
+    }
+
+    /// In columns of one width from the left to the right.
+    fn marks(&self, canvas: &mut Canvas, columns: &[Vec<Mark>], ends: [i32; 2]) -> Result<()> {
+        let [left, right] = ends.map(f64::from);
+        let one = (right - left) / columns.len().max(1) as f64;
         for (index, marks) in columns.iter().enumerate() {
-            let [from, to] = [index, index + 1].map(|i| self.edge(i, columns.len()));
-            let middle = f64::from(from + to) / 2.0;
-            let apart = (f64::from(to - from) / (marks.len() as f64 + 0.4)).min(14.0);
-            let radius = if apart < 7.0 { 2 } else { 3 };
+            let middle = left + one * (index as f64 + 0.5);
+            let apart = (one / (marks.len() as f64 + 0.4)).min(14.0);
             for (i, mark) in marks.iter().enumerate() {
                 let off = i as f64 - 0.5 * (marks.len() - 1) as f64;
                 let x = (middle + off * apart).round() as i32;
@@ -240,12 +244,14 @@ impl Panel<'_> {
                         canvas.whisker([(x - 3, end), (x + 3, end)], mark.side.color());
                     }
                 }
-                canvas.marker(
-                    mark.side.marker(),
-                    (x, self.y(mark.kld)),
-                    radius,
-                    mark.side.color(),
-                )?;
+                let radius = match mark.side {
+                    _ if apart >= 7.0 => 3,
+                    // The smallest of its shape that is more than a dot.
+                    Side::Values => 3,
+                    _ => 2,
+                };
+                let at = (x, self.y(mark.kld));
+                canvas.marker(mark.side.marker(), at, radius, mark.side.color())?;
                 let half = (apart / 2.0).ceil() as i32;
                 let area = [x - half, self.top, x + half, self.bottom];
                 canvas.area_title("part", area, &mark.title);
