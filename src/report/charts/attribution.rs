@@ -267,8 +267,11 @@ mod tests {
     use crate::report::fixture;
     use roxmltree::Document;
 
+    /// Codec, layers, KV heads and windows.
+    type Shape = (&'static str, usize, usize, usize);
+
     /// Set `KVGAUGE_REPORT_DIR` to look at them.
-    fn svg(name: &str, shapes: &[(&str, usize, usize, usize)]) -> String {
+    fn svg(name: &str, shapes: &[Shape]) -> String {
         let made: Vec<_> = shapes
             .iter()
             .map(|(codec, layers, heads, windows)| {
@@ -285,7 +288,7 @@ mod tests {
 
     #[test]
     fn every_part_has_a_mark() {
-        let cases: [(&str, &[(&str, usize, usize, usize)]); 5] = [
+        let cases: [(&str, &[Shape]); 5] = [
             ("attribution.svg", &[("int4-g64", 30, 3, 5)]),
             ("attribution-noise.svg", &[("int4-g64", 30, 3, 5), ("noise-int4-g64", 30, 3, 5)]),
             ("attribution-one.svg", &[("f16", 1, 1, 1)]),
