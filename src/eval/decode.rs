@@ -9,7 +9,7 @@
 //! of as many tokens as the codec's groups span.
 
 use super::protocol::{Evaluator, prefix_len};
-use super::round_trip::round_trip_tensor;
+use super::round_trip::{round_trip_tensor, with_range};
 use super::window::{ArmPass, Clock, RunArms, without_hidden};
 use super::{Arm, CodecWindow, LayerDistortion, Observer, Side, StageTimings};
 use crate::codec::{DistortionSum, Packing, TensorCodec};
@@ -248,14 +248,8 @@ impl<'a> Stream<'a> {
         stored.bytes += done.stored_bytes as u64;
         stored.values += source.elem_count() as u64;
         stored.distortion = stored.distortion.plus(done.distortion);
-        let all = tensor.dim(1)?;
-        if tokens == (0..all) {
-            return Ok(done.tensor);
-        }
         let new = done.tensor.narrow(1, tokens.start - first, tokens.len())?;
-        let before = tensor.narrow(1, 0, tokens.start)?;
-        let after = tensor.narrow(1, tokens.end, all - tokens.end)?;
-        Ok(Tensor::cat(&[&before, &new, &after], 1)?)
+        with_range(tensor, 1, tokens, &new)
     }
 
     /// `tokens`: that are in the cache at the end. What is not stored yet counts as a server keeps

@@ -1,5 +1,6 @@
 //! Evaluation: windows of tokens in, scores of every codec out.
 
+pub mod attribution;
 mod decode;
 mod prefix;
 pub mod protocol;
