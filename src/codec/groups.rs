@@ -89,9 +89,20 @@ fn candidate(index: usize) -> f32 {
 /// Codes of one group. `codes` is as long as `x`.
 #[inline(always)]
 pub(super) fn encode(x: &[f32], scheme: &Scheme, codes: &mut [u8]) -> Side {
-    if !scheme.searched {
-        return encode_with(x, scheme, 1.0, codes);
+    let mut side = if scheme.searched {
+        encode_searched(x, scheme, codes)
+    } else {
+        encode_with(x, scheme, 1.0, codes)
+    };
+    // What is worked out of very small numbers, a square above all, may come to zero.
+    if side.scale == 0.0 && side.minimum == f16::ZERO {
+        side.in_range = absmax(x) == 0.0;
     }
+    side
+}
+
+#[inline(always)]
+fn encode_searched(x: &[f32], scheme: &Scheme, codes: &mut [u8]) -> Side {
     // From the full range down: of equals the first is kept.
     let (mut best, mut least, mut excess) = (CANDIDATES - 1, f32::INFINITY, 0f32);
     for index in (0..CANDIDATES).rev() {

@@ -187,8 +187,11 @@ def group_with(x, s, fraction):
 
 
 def one_group(x, s):
-    if not s["mse"]:
-        return group_with(x, s, f32(1))
+    y, fits, excess = searched_group(x, s) if s["mse"] else group_with(x, s, f32(1))
+    return y, fits and (bool(y.any()) or not x.any()), excess
+
+
+def searched_group(x, s):
     low = float(f32(0.55))
     step = float(f32(1) - f32(0.55)) / 23
     best = None
