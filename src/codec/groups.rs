@@ -19,29 +19,33 @@ pub struct Side {
     /// What is stored is finite, and the scale of a group that needs one is not below the smallest
     /// that is stored in full precision.
     pub in_range: bool,
+    /// The larger of scale and minimum as they should be, over the largest that can be stored.
+    pub excess: f32,
 }
 
 impl Side {
     /// `exact`: the scale wanted, which is 0 for groups that need none.
     #[inline(always)]
     fn new(exact: f32, small: bool) -> Self {
-        let (scale_bits, scale, fits) = if small {
+        let (scale_bits, scale, fits, largest) = if small {
             let code = nearest_small(exact);
             // Half a step more or less than what there is rounds to it.
             let fits = (0.97 * SMALLEST_SMALL..1.016 * LARGEST_SMALL).contains(&exact);
-            (u16::from(code), small_scale(code), fits)
+            (u16::from(code), small_scale(code), fits, LARGEST_SMALL)
         } else {
             let rounded = f16::from_f32(exact);
             let size = rounded.to_f32().abs();
             let fits = size >= f16::MIN_POSITIVE.to_f32_const() && size < f32::INFINITY;
-            (rounded.to_bits(), rounded.to_f32(), fits)
+            (rounded.to_bits(), rounded.to_f32(), fits, f16::MAX.to_f32_const())
         };
-        Self { scale, scale_bits, minimum: f16::ZERO, in_range: exact == 0.0 || fits }
+        let (in_range, excess) = (exact == 0.0 || fits, exact.abs() / largest);
+        Self { scale, scale_bits, minimum: f16::ZERO, in_range, excess }
     }
 
-    fn with_minimum(mut self, minimum: f16) -> Self {
-        self.in_range &= minimum.is_finite();
-        self.minimum = minimum;
+    fn with_minimum(mut self, exact: f32) -> Self {
+        self.minimum = f16::from_f32(exact);
+        self.in_range &= self.minimum.is_finite();
+        self.excess = self.excess.max(exact.abs() / f16::MAX.to_f32_const());
         self
     }
 }
@@ -85,19 +89,31 @@ fn candidate(index: usize) -> f32 {
 /// Codes of one group. `codes` is as long as `x`.
 #[inline(always)]
 pub(super) fn encode(x: &[f32], scheme: &Scheme, codes: &mut [u8]) -> Side {
-    if !scheme.searched {
-        return encode_with(x, scheme, 1.0, codes);
+    let mut side = if scheme.searched {
+        encode_searched(x, scheme, codes)
+    } else {
+        encode_with(x, scheme, 1.0, codes)
+    };
+    // What is worked out of very small numbers, a square above all, may come to zero.
+    if side.scale == 0.0 && side.minimum == f16::ZERO {
+        side.in_range = absmax(x) == 0.0;
     }
+    side
+}
+
+#[inline(always)]
+fn encode_searched(x: &[f32], scheme: &Scheme, codes: &mut [u8]) -> Side {
     // From the full range down: of equals the first is kept.
-    let (mut best, mut least) = (CANDIDATES - 1, f32::INFINITY);
+    let (mut best, mut least, mut excess) = (CANDIDATES - 1, f32::INFINITY, 0f32);
     for index in (0..CANDIDATES).rev() {
         let side = encode_with(x, scheme, candidate(index), codes);
         let error = squared_error(x, codes, scheme, side);
+        excess = excess.max(side.excess);
         if error < least && side.in_range {
             (best, least) = (index, error);
         }
     }
-    encode_with(x, scheme, candidate(best), codes)
+    Side { excess, ..encode_with(x, scheme, candidate(best), codes) }
 }
 
 #[inline(always)]
@@ -145,9 +161,9 @@ fn encode_with(x: &[f32], scheme: &Scheme, fraction: f32, codes: &mut [u8]) -> S
             } else {
                 (low, high)
             };
-            let minimum = f16::from_f32(low);
-            let low = minimum.to_f32();
-            let side = Side::new((high - low).max(0.0) / most, small).with_minimum(minimum);
+            let exact = low;
+            let low = f16::from_f32(exact).to_f32();
+            let side = Side::new((high - low).max(0.0) / most, small).with_minimum(exact);
             let inverse = inverse(side.scale);
             to_codes(x, codes, |x| ((x - low) * inverse).round_ties_even().clamp(0.0, most));
             side
@@ -169,7 +185,7 @@ fn encode_with(x: &[f32], scheme: &Scheme, fraction: f32, codes: &mut [u8]) -> S
             let exact = (high - low) / most;
             let inverse = inverse(exact);
             to_codes(x, codes, |x| ((x - low) * inverse + 0.5).min(most));
-            Side::new(exact, false).with_minimum(f16::from_f32(low))
+            Side::new(exact, false).with_minimum(low)
         }
         Levels::Gaussian => {
             let rms = (sum_of_squares(x) / x.len() as f32).sqrt();

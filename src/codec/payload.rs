@@ -44,6 +44,8 @@ impl SchemePayload {
     /// With room for its parts, which are zero.
     pub fn empty<T: Element>(scheme: Scheme, values: usize, geometry: &Geometry) -> Self {
         let sizes = PartSizes::new(&scheme, values, geometry);
+        let held = sizes.heads * (sizes.sinks + sizes.body) * geometry.head_dim;
+        assert_eq!(held, values, "a geometry of another number of values");
         let count = |part| sizes.count(part).unwrap_or(0);
         Self {
             scheme,
@@ -69,16 +71,23 @@ impl SchemePayload {
         }
         let mut packed = Self::empty::<T>(scheme, values.len(), geometry);
         // One optimistic pass; the rare tensor out of range is done again.
-        if !packed.fill(values, geometry) {
-            packed.exponent = exponent_for(absmax);
+        if packed.fill(values, geometry).in_range {
+            return Some(packed);
+        }
+        packed.exponent = exponent_for(absmax);
+        let excess = packed.fill(values, geometry).excess;
+        // Scales of 8 bits reach less far: the largest is put at the top of them. Those of f16 can
+        // be too large still where a rotation adds up some 2^15 values.
+        if excess > 1.0 || scheme.small_scales && excess > 0.0 {
+            packed.exponent += (f64::from(excess).log2().ceil() as i32).max(MOST_UP);
             packed.fill(values, geometry);
         }
         Some(packed)
     }
 
-    /// Whether everything stored is in its type's range.
-    fn fill<T: Element>(&mut self, values: &[T], geometry: &Geometry) -> bool {
-        let fits = self.fill_sinks(values, geometry) & self.fill_means(values, geometry);
+    /// Stores everything with the exponent that is set.
+    fn fill<T: Element>(&mut self, values: &[T], geometry: &Geometry) -> Fit {
+        let apart = self.fill_sinks(values, geometry) & self.fill_means(values, geometry);
         let units = Units::new(&self.scheme, &self.sizes, geometry);
         let (scheme, exponent, means) = (&self.scheme, self.exponent, &self.means);
         let has_minimum = scheme.levels.has_minimum();
@@ -111,7 +120,7 @@ impl SchemePayload {
             })
         };
         let all = jobs.into_par_iter().map_init(Buffers::default, run);
-        fits & all.reduce(|| true, |a, b| a & b)
+        all.reduce(|| Fit::NOTHING, Fit::and).and(Fit { in_range: apart, excess: 0.0 })
     }
 
     fn fill_sinks<T: Element>(&mut self, values: &[T], geometry: &Geometry) -> bool {
@@ -271,6 +280,24 @@ pub(super) fn exponent_for(absmax: f32) -> i32 {
     f64::from(absmax).log2().floor() as i32 - 6
 }
 
+/// Of the exponent after that: what is stored of sinks and means, below 2⁸, stays finite.
+const MOST_UP: i32 = -8;
+
+/// How what is stored fits its types; see [`Side`].
+#[derive(Debug, Clone, Copy)]
+struct Fit {
+    in_range: bool,
+    excess: f32,
+}
+
+impl Fit {
+    const NOTHING: Self = Self { in_range: true, excess: 0.0 };
+
+    fn and(self, other: Self) -> Self {
+        Self { in_range: self.in_range & other.in_range, excess: self.excess.max(other.excess) }
+    }
+}
+
 type UnitParts<'a> = (Unit, &'a mut [u8], &'a mut [f16], &'a mut [u8]);
 
 /// Rows `first .. first + rows`, sinks not counted, of each of `heads` heads from `head` on.
@@ -342,7 +369,7 @@ fn at_least<T: Copy + Default>(buffer: &mut Vec<T>, len: usize) -> &mut [T] {
     &mut buffer[..len]
 }
 
-/// One unit: rows → codes. Gives whether all that is stored is in range.
+/// One unit: rows → codes.
 struct Encode<'a, T> {
     values: &'a [T],
     geometry: &'a Geometry<'a>,
@@ -358,10 +385,10 @@ struct Encode<'a, T> {
 }
 
 impl<T: Element> WithSimd for Encode<'_, T> {
-    type Output = bool;
+    type Output = Fit;
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> bool {
+    fn with_simd<S: Simd>(self, _: S) -> Fit {
         let Self { values, geometry, scheme, unit, .. } = self;
         let (dim, len) = (geometry.head_dim, unit.values(geometry));
         let Buffers { rows, turned, codes } = self.buffers;
@@ -382,14 +409,14 @@ impl<T: Element> WithSimd for Encode<'_, T> {
         } else {
             rows
         };
-        let mut in_range = true;
+        let mut fit = Fit::NOTHING;
         let mut minima = self.minima.iter_mut();
         let mut scales = self.scales.chunks_exact_mut(scheme.scale_bytes());
         let line = line.max(1);
         for (line, codes) in lines.chunks(line).zip(codes.chunks_mut(line)) {
             for (group, codes) in line.chunks(scheme.group).zip(codes.chunks_mut(scheme.group)) {
                 let side: Side = groups::encode(group, scheme, codes);
-                in_range &= side.in_range;
+                fit = fit.and(Fit { in_range: side.in_range, excess: side.excess });
                 if let Some(scale) = scales.next() {
                     scale.copy_from_slice(&side.scale_bits.to_le_bytes()[..scale.len()]);
                 }
@@ -399,7 +426,7 @@ impl<T: Element> WithSimd for Encode<'_, T> {
             }
         }
         pack(codes, scheme.bits, self.codes);
-        in_range
+        fit
     }
 }
 
