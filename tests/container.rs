@@ -387,13 +387,14 @@ fn values_that_are_no_numbers_name_tensor_and_index() {
 }
 
 /// Golden files of version 2, which between them have every part and every kind of levels.
-const FAMILY: [(&str, &str); 6] = [
+const FAMILY: [(&str, &str); 7] = [
     ("v2-all-parts", "k:int3-g8-asym-ch-prerope-ctr-had-s8-sink2/v:int5-g24-lm-had-mse-sink1"),
     ("v2-kivi4", "kivi4"),
     ("v2-ggml", "k:q4_0/v:iq4_nl"),
     ("v2-floats", "k:fp8-e4m3/v:fp8-e5m2"),
     ("v2-turbo4", "k:turbo4/v:int6-g9-ext-ctr"),
     ("v2-prerope", "int7-g16-mid-prerope-mse"),
+    ("v2-kvgauge4", "kvgauge4"),
 ];
 
 /// Every later version must read the files of every earlier one.

@@ -8,7 +8,7 @@ use candle_core::quantized::k_quants::{GgmlType, QK4_0};
 use candle_core::{DType, Device, Tensor};
 use half::{bf16, f16};
 use kvgauge::codec::{
-    Codec, DistortionSum, Element, Geometry, Payload, Rope, SchemePayload, TensorCodec,
+    Codec, DistortionSum, Element, Geometry, PackedTensor, Payload, Rope, TensorCodec,
 };
 use serde_json::Value;
 use std::collections::HashMap;
@@ -17,14 +17,14 @@ fn key(name: &str) -> TensorCodec {
     name.parse::<Codec>().expect(name).key
 }
 
-fn packed<T: Element>(codec: TensorCodec, values: &[T], geometry: &Geometry) -> SchemePayload {
+fn packed<T: Element>(codec: TensorCodec, values: &[T], geometry: &Geometry) -> PackedTensor {
     match codec.compress_measured(values, geometry).unwrap().0 {
         Payload::Packed(payload) => payload,
         other => panic!("{codec}: {other:?}"),
     }
 }
 
-fn decoded<T: Element>(payload: &SchemePayload, geometry: &Geometry) -> Vec<T> {
+fn decoded<T: Element>(payload: &PackedTensor, geometry: &Geometry) -> Vec<T> {
     let mut out = vec![T::default(); payload.len()];
     payload.decompress(geometry, &mut out);
     out
@@ -66,7 +66,7 @@ fn golden_values_bit_for_bit() {
         let expected = floats(&case["decoded"]);
         // Symmetric INT4 alone is not of this kind.
         let payload = packed(key(name), values, &geometry);
-        assert_eq!(i64::from(payload.exponent), case["exponent"], "{name} of {input}");
+        assert_eq!(i64::from(payload.exponent()), case["exponent"], "{name} of {input}");
         let found: Vec<f32> = decoded(&payload, &geometry);
         assert_eq!(found.len(), expected.len());
         for (index, (found, expected)) in found.iter().zip(&expected).enumerate() {
@@ -110,7 +110,7 @@ fn assert_like_ggml<B: GgmlType>(name: &str) {
         B::to_float(&blocks, &mut expected);
         let geometry = Geometry::rows(values.len() / 64, 64);
         let payload = packed(key(name), &values, &geometry);
-        assert_eq!(payload.exponent, 0, "{name}, {what}");
+        assert_eq!(payload.exponent(), 0, "{name}, {what}");
         assert_eq!(payload.stored_bytes(), size_of_val(&blocks[..]), "{name}");
         let found: Vec<f32> = decoded(&payload, &geometry);
         for (index, (found, expected)) in found.iter().zip(&expected).enumerate() {

@@ -93,6 +93,12 @@ class Scheme(NamedTuple):
     mse: bool = False
 
 
+class TwoCentre(NamedTuple):
+    levels: int
+    prerope: bool
+    had: bool = False  # Its blocks are its own.
+
+
 class Part(NamedTuple):
     name: str
     dtype: str
@@ -185,7 +191,7 @@ PRESETS = {
 }
 PAIRS = {
     "kivi4": ("int4-g64-asym-ch", "int4-g64-asym"),
-    "kvgauge4": ("int4-g64-mid-prerope-ctr-had-sink4", "int4-g64-mid-had-sink4"),
+    "kvgauge4": ("tc19-prerope-shape", "tc16"),
 }
 # Composed names that go by a preset's: only the writer tells the others apart.
 RENAMED = {"int4-g32-ext", "int5-g32-ext"}
@@ -202,6 +208,9 @@ def scheme_of(codec):
         return None
     if codec in PRESETS:
         return PRESETS[codec]
+    centres = re.fullmatch("tc(16|19)(-prerope)?(-shape)?", codec)
+    if centres:
+        return TwoCentre(int(centres[1]), bool(centres[2]))
     match = COMPOSED.fullmatch(codec)
     if not match or codec in RENAMED:
         return None
@@ -215,7 +224,7 @@ def scheme_of(codec):
 def group_size(codec):
     """N of `int4-gN`, or None where the name is not of this form."""
     scheme = scheme_of(codec)
-    plain = scheme and scheme == Scheme(4, scheme.group, "sym")
+    plain = type(scheme) is Scheme and scheme == Scheme(4, scheme.group, "sym")
     return scheme.group if plain else None
 
 
@@ -229,7 +238,8 @@ def is_first(codec):
 
 
 def without_rope(codec):
-    return codec.replace("-prerope", "")
+    shapeless = codec.replace("-shape", "") if codec.startswith("tc") else codec
+    return shapeless.replace("-prerope", "")
 
 
 def by_role(codec):
@@ -317,6 +327,8 @@ def check_rope(manifest):
     needed = False
     for tensor in manifest["tensors"]:
         scheme, dim = scheme_of(tensor["codec"]), heads_of(tensor["shape"])[2]
+        if type(scheme) is TwoCentre:
+            need(dim % 8 == 0, "{!r}: a head vector of no multiple of 8", tensor["name"])
         if scheme and scheme.had:
             need(dim % 2 == 0, "{!r}: an odd head vector", tensor["name"])
         if scheme and scheme.prerope:
@@ -357,6 +369,14 @@ def heads_of(shape):
 def sizes_of(scheme, tensor):
     """dtype and number of values of each part, in order."""
     heads, tokens, dim = heads_of(tensor["shape"])
+    if type(scheme) is TwoCentre:
+        block, own = block_of(scheme, dim)
+        blocks = heads * max(tokens - 1, 0) * (dim // block)
+        return {
+            "sinks": ("F16", heads * dim),
+            "scales": ("U8", blocks),
+            "codes": ("U8", blocks * own),
+        }
     sinks = min(scheme.sink, tokens)
     body = tokens - sinks
     lines, line = (heads * dim, body) if scheme.ch else (1, heads * body * dim)
@@ -371,6 +391,12 @@ def sizes_of(scheme, tensor):
         sizes["minima"] = "F16", groups
     sizes["codes"] = "U8", -(-heads * body * dim * scheme.bits // 8)
     return sizes
+
+
+def block_of(scheme, dim):
+    """Channels of a block, and bytes of its codes."""
+    block = min(64, dim & -dim) if dim else 64
+    return block, block // 2 + (-(-block // 32) if scheme.levels == 19 else 0)
 
 
 def parts_of_all(tensors):
@@ -507,10 +533,10 @@ def small_scales(data):
     return np.where(code > 0, np.ldexp(1 + (code % 16) / 16, code // 16 - 12), 0).astype(np.float32)
 
 
-def hadamard(x):
-    """Of each head vector, [heads, tokens, dim]."""
+def hadamard(x, most=math.inf):
+    """Of each head vector, [heads, tokens, dim], in blocks of at most so many values."""
     dim = x.shape[-1]
-    block = dim & -dim
+    block = min(dim & -dim, most)
     distance = 1
     while distance < block:
         pairs = x.reshape(*x.shape[:-1], dim // (2 * distance), 2, distance)
@@ -539,8 +565,60 @@ def scaled(x, exponent):
     return np.clip(x, -np.float32(F32_MAX), np.float32(F32_MAX))
 
 
+CURVES = {
+    16: (0.1094451, 9.44103e-5, 9.761447e-6),
+    19: (0.093653875, 2.897904e-6, 4.539905e-6),
+}
+
+
+def decode_two_centres(stored, tensor, rope):
+    scheme, exponent = scheme_of(tensor["codec"]), tensor["exponent"]
+    heads, tokens, dim = heads_of(tensor["shape"])
+    if tokens == 0 or dim == 0:
+        return b""
+    block, own = block_of(scheme, dim)
+    first = finite_f16(stored[0], tensor["name"]).astype(np.float32).reshape(heads, 1, dim)
+    shape = (heads, tokens - 1, dim // block)
+    byte = np.frombuffer(stored[1], np.uint8).astype(np.int64).reshape(shape)
+    packed = np.frombuffer(stored[2], np.uint8).astype(np.int64).reshape(*shape, own)
+
+    low = packed[..., : block // 2 : 2] + 256 * packed[..., 1 : block // 2 : 2]
+    words = block // 4
+    if scheme.levels == 19:
+        index = np.arange(words)
+        top = packed[..., block // 2 :][..., index // 8] >> (index % 8) & 1
+        low = low + (top << 16)
+    parts = [low // scheme.levels**power % scheme.levels for power in range(3)]
+    parts.append(np.minimum(low // scheme.levels**3, scheme.levels - 1))
+    n = np.concatenate(parts, -1).astype(np.float32) - np.float32((scheme.levels - 1) / 2)
+    a, b, c = (np.float32(number) for number in CURVES[scheme.levels])
+    square = n * n
+    level = n * (a + square * (b + square * c))
+    k = (byte & 127) - 64
+    scale = (2.0 ** (k % 8 / 8)).astype(np.float32) * np.exp2(k // 8).astype(np.float32)
+    scale[byte & 127 == 0] = 0
+    left = hadamard((level * scale[..., None]).reshape(heads, tokens - 1, dim), block)
+
+    chosen = (byte >> 7).repeat(block, -1) == 1
+    x = np.concatenate([first, np.zeros((heads, tokens - 1, dim), np.float32)], 1)
+    starts = sorted({1, *(2**j for j in range(1, 63)), *(3 * 2 ** (j - 1) for j in range(1, 63))})
+    starts = [start for start in starts if start < tokens]
+    sums = np.zeros((heads, 1, dim))
+    for start, end in zip(starts, [*starts[1:], tokens]):
+        mean = (sums / max(start - 1, 1)).astype(np.float32).astype(np.float16).astype(np.float32)
+        centre = np.where(chosen[:, start - 1 : end - 1], first, mean)
+        x[:, start:end] = left[:, start - 1 : end - 1] + centre
+        for token in range(start, end):
+            sums += x[:, token : token + 1].astype(np.float64)
+    if scheme.prerope:
+        x = turned(x, 0, rope)
+    return narrow(scaled(x.reshape(-1), exponent), tensor["dtype"])
+
+
 def decode_scheme(stored, tensor, rope):
     scheme, exponent = scheme_of(tensor["codec"]), tensor["exponent"]
+    if type(scheme) is TwoCentre:
+        return decode_two_centres(stored, tensor, rope)
     heads, tokens, dim = heads_of(tensor["shape"])
     sizes = sizes_of(scheme, tensor)
     parts = dict(zip(sizes, stored))

@@ -583,6 +583,19 @@ class Binary(unittest.TestCase):
         tensors = {"key": floats("F16", self.values((1, 9000, 64), 1))}
         self.both(serialize(tensors), "--codec", codecs[1], "--rope-theta", "10000")
 
+    def test_two_centres(self):
+        for dim in (8, 16, 64, 80, 96, 128):
+            shapes = [(2, 37, dim), (1, 1, dim), (dim,), (3, 0, dim), (0, 2, dim)]
+            file = serialize(self.family(shapes))
+            for codec in ("kvgauge4", "tc16", "tc19-shape", "k:tc16-prerope/v:tc19"):
+                with self.subTest(codec, dim=dim):
+                    manifest = self.both(file, "--codec", codec, "--rope-theta", "10000")
+                    self.assertEqual(manifest["version"], 2)
+        # Means of many tokens, around the first one and not, and a block of one bit a word.
+        values = self.values((2, 1500, 64), 1) + self.values((2, 1, 64), 3)
+        values[:, ::7] = values[:, :1] + self.values((2, 215, 64), 0.1)
+        self.both(serialize({"key": floats("F16", values)}), "--codec", "tc19")
+
     def test_what_the_page_does_not_allow_in_version_2(self):
         """Files with right checksums that break the page: both refuse them."""
         shape = (2, 5, 8)

@@ -319,7 +319,7 @@ impl TwoCentrePayload {
         let mut payload = Self::empty(codec, values.len(), geometry);
         // One optimistic pass; the rare tensor out of range is done again.
         if !payload.fill(values, geometry) {
-            payload.exponent = super::payload::exponent_for(absmax);
+            payload.exponent = exponent_for(absmax);
             payload.fill(values, geometry);
         }
         Some(payload)
@@ -389,6 +389,12 @@ impl TwoCentrePayload {
     pub fn is_finite(&self) -> bool {
         self.first.iter().all(|half| half.is_finite())
     }
+}
+
+/// Puts the largest magnitude between 2² and 2³: less its centre and rotated, a block of 64 stays
+/// below the largest scale.
+fn exponent_for(absmax: f32) -> i32 {
+    f64::from(absmax).log2().floor() as i32 - 2
 }
 
 /// A chunk for each head, of no bytes too.
