@@ -104,15 +104,22 @@ impl SchemePayload {
                 jobs.push((unit, own, low.unwrap_or_default(), code));
             }
         }
+        let sizes = &self.sizes;
         let run = |buffers: &mut Buffers, (unit, scales, minima, codes): UnitParts| {
+            let rows = at_least(&mut buffers.rows, unit.values(geometry));
+            for (index, rows) in unit.heads_mut(rows, geometry).enumerate() {
+                let first = sizes.sinks + unit.first;
+                let start = ((unit.head + index) * geometry.tokens + first) * geometry.head_dim;
+                T::widen(&values[start..start + rows.len()], rows);
+            }
+            // What follows knows f32 only: it is compiled once, not for each type.
             Arch::new().dispatch(Encode {
-                values,
                 geometry,
                 scheme,
                 exponent,
                 means,
                 unit,
-                sizes: &self.sizes,
+                sinks: sizes.sinks,
                 buffers,
                 scales,
                 minima,
@@ -147,19 +154,25 @@ impl SchemePayload {
             return true;
         }
         let (scheme, exponent, sizes) = (&self.scheme, self.exponent, &self.sizes);
+        let mean = |rows: &mut Vec<f32>, (head, means): (usize, &mut [f16])| {
+            let mut sums = vec![0f64; dim];
+            for range in steps(sizes.body, UNIT.div_ceil(dim)) {
+                let rows = at_least(rows, range.len() * dim);
+                let first = sizes.sinks + range.start;
+                let start = (head * geometry.tokens + first) * dim;
+                T::widen(&values[start..start + rows.len()], rows);
+                let (first, sums) = (geometry.first + first, &mut sums);
+                Arch::new().dispatch(AddRows { geometry, scheme, exponent, rows, first, sums });
+            }
+            let mut finite = true;
+            for (mean, sum) in means.iter_mut().zip(sums) {
+                *mean = f16::from_f32((sum / sizes.body as f64) as f32);
+                finite &= mean.is_finite();
+            }
+            finite
+        };
         let heads = self.means.par_chunks_exact_mut(dim).enumerate();
-        heads
-            .map_init(Buffers::default, |buffers, (head, means)| {
-                let sum = ChannelSums { values, geometry, scheme, exponent, head, sizes, buffers };
-                let sums = Arch::new().dispatch(sum);
-                let mut finite = true;
-                for (mean, sum) in means.iter_mut().zip(sums) {
-                    *mean = f16::from_f32((sum / sizes.body as f64) as f32);
-                    finite &= mean.is_finite();
-                }
-                finite
-            })
-            .reduce(|| true, |a, b| a & b)
+        heads.map_init(Vec::new, mean).reduce(|| true, |a, b| a & b)
     }
 
     /// Writes the decoded values. `geometry` is that of compression.
@@ -202,8 +215,14 @@ impl SchemePayload {
                     scales,
                     minima,
                     codes,
-                    out,
                 });
+                // From the first row of the unit to its last, sinks of heads between them included.
+                let apart = (self.sizes.sinks + unit.rows) * dim;
+                let rows = at_least(&mut buffers.rows, unit.values(geometry));
+                let heads = unit.heads_mut(rows, geometry).zip(out.chunks_mut(apart.max(1)));
+                for (rows, out) in heads {
+                    T::narrow_saturating(rows, &mut out[..rows.len()]);
+                }
             },
         );
     }
@@ -314,6 +333,15 @@ impl Unit {
         self.heads * self.rows * geometry.head_dim
     }
 
+    /// The rows of each head, of all rows of the unit.
+    fn heads_mut<'r>(
+        &self,
+        rows: &'r mut [f32],
+        geometry: &Geometry,
+    ) -> std::slice::ChunksExactMut<'r, f32> {
+        rows.chunks_exact_mut((self.rows * geometry.head_dim).max(1))
+    }
+
     fn groups(&self, scheme: &Scheme, geometry: &Geometry) -> usize {
         scheme.groups(self.heads, self.rows, geometry.head_dim)
     }
@@ -370,36 +398,33 @@ fn at_least<T: Copy + Default>(buffer: &mut Vec<T>, len: usize) -> &mut [T] {
 }
 
 /// One unit: rows → codes.
-struct Encode<'a, T> {
-    values: &'a [T],
+struct Encode<'a> {
     geometry: &'a Geometry<'a>,
     scheme: &'a Scheme,
     exponent: i32,
     means: &'a [f16],
-    sizes: &'a PartSizes,
+    sinks: usize,
     unit: Unit,
+    /// With the unit's rows.
     buffers: &'a mut Buffers,
     scales: &'a mut [u8],
     minima: &'a mut [f16],
     codes: &'a mut [u8],
 }
 
-impl<T: Element> WithSimd for Encode<'_, T> {
+impl WithSimd for Encode<'_> {
     type Output = Fit;
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) -> Fit {
-        let Self { values, geometry, scheme, unit, .. } = self;
+        let Self { geometry, scheme, unit, .. } = self;
         let (dim, len) = (geometry.head_dim, unit.values(geometry));
         let Buffers { rows, turned, codes } = self.buffers;
         let (rows, codes) = (at_least(rows, len), at_least(codes, len));
         let map = RowMap::new(scheme, geometry, self.exponent);
-        for (index, out) in rows.chunks_exact_mut((unit.rows * dim).max(1)).enumerate() {
-            let head = unit.head + index;
-            let first = self.sizes.sinks + unit.first;
-            let start = (head * geometry.tokens + first) * dim;
-            T::widen(&values[start..start + out.len()], out);
-            map.forward(out, geometry.first + first, channel_means(self.means, head, dim));
+        for (index, rows) in unit.heads_mut(rows, geometry).enumerate() {
+            let first = geometry.first + self.sinks + unit.first;
+            map.forward(rows, first, channel_means(self.means, unit.head + index, dim));
         }
         let (line, _) = scheme.lines(unit.heads, unit.rows, dim);
         let lines: &[f32] = if scheme.channel {
@@ -430,8 +455,8 @@ impl<T: Element> WithSimd for Encode<'_, T> {
     }
 }
 
-/// One unit: codes → rows.
-struct Decode<'a, T> {
+/// One unit: codes → rows, which are left in the buffers.
+struct Decode<'a> {
     geometry: &'a Geometry<'a>,
     scheme: &'a Scheme,
     exponent: i32,
@@ -442,11 +467,9 @@ struct Decode<'a, T> {
     scales: &'a [u8],
     minima: &'a [f16],
     codes: &'a [u8],
-    /// From the first row of the unit to its last, sinks of heads between them included.
-    out: &'a mut [T],
 }
 
-impl<T: Element> WithSimd for Decode<'_, T> {
+impl WithSimd for Decode<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -472,14 +495,9 @@ impl<T: Element> WithSimd for Decode<'_, T> {
             transpose(&at_least(turned, len)[..len], dim, unit.rows, rows);
         }
         let map = RowMap::new(scheme, geometry, self.exponent);
-        let apart = (self.sinks + unit.rows) * dim;
-        let heads = self.out.chunks_mut(apart.max(1));
-        for (index, (rows, out)) in
-            rows.chunks_exact_mut((unit.rows * dim).max(1)).zip(heads).enumerate()
-        {
+        for (index, rows) in unit.heads_mut(rows, geometry).enumerate() {
             let means = channel_means(self.means, unit.head + index, dim);
             map.back(rows, geometry.first + self.sinks + unit.first, means);
-            T::narrow_saturating(rows, &mut out[..rows.len()]);
         }
     }
 }
@@ -511,40 +529,29 @@ fn transpose(from: &[f32], rows: usize, columns: usize, to: &mut [f32]) {
     }
 }
 
-/// Sums over the tokens of one head that are not set apart, channel by channel, of what the mean
-/// is taken of.
-struct ChannelSums<'a, T> {
-    values: &'a [T],
+/// Adds rows of one head, channel by channel, as the mean is taken of them.
+struct AddRows<'a> {
     geometry: &'a Geometry<'a>,
     scheme: &'a Scheme,
     exponent: i32,
-    head: usize,
-    sizes: &'a PartSizes,
-    buffers: &'a mut Buffers,
+    rows: &'a mut [f32],
+    /// Position of the first of them.
+    first: usize,
+    sums: &'a mut [f64],
 }
 
-impl<T: Element> WithSimd for ChannelSums<'_, T> {
-    type Output = Vec<f64>;
+impl WithSimd for AddRows<'_> {
+    type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> Vec<f64> {
-        let Self { values, geometry, sizes, .. } = self;
-        let dim = geometry.head_dim;
-        let map = RowMap::new(self.scheme, geometry, self.exponent);
-        let mut sums = vec![0f64; dim];
-        for range in steps(sizes.body, UNIT.div_ceil(dim)) {
-            let rows = at_least(&mut self.buffers.rows, range.len() * dim);
-            let first = sizes.sinks + range.start;
-            let start = (self.head * geometry.tokens + first) * dim;
-            T::widen(&values[start..start + rows.len()], rows);
-            map.unturned(rows, geometry.first + first);
-            for row in rows.chunks_exact(dim) {
-                for (sum, x) in sums.iter_mut().zip(row) {
-                    *sum += f64::from(*x);
-                }
+    fn with_simd<S: Simd>(self, _: S) {
+        let map = RowMap::new(self.scheme, self.geometry, self.exponent);
+        map.unturned(self.rows, self.first);
+        for row in self.rows.chunks_exact(self.geometry.head_dim) {
+            for (sum, x) in self.sums.iter_mut().zip(row) {
+                *sum += f64::from(*x);
             }
         }
-        sums
     }
 }
 
