@@ -123,9 +123,9 @@ fn a_residual_as_long_as_the_window_costs_nothing() {
     let protocol = Protocol::Decode { residual: 64, chunk: 16 };
     let codecs = ["int4-g64", "kivi4", "kvgauge4"];
     let found = evaluate(&model, &tokens, protocol, &codecs).unwrap();
-    for codec in 0..codecs.len() {
-        assert!(kld(&found, codec).abs() < 1e-9, "{}: {}", codecs[codec], kld(&found, codec));
-        assert_eq!(bits(&found, codec), 16.0, "{}", codecs[codec]);
+    for (index, name) in codecs.iter().enumerate() {
+        assert!(kld(&found, index).abs() < 1e-9, "{name}: {}", kld(&found, index));
+        assert_eq!(bits(&found, index), 16.0, "{name}");
     }
 }
 

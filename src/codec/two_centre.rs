@@ -74,7 +74,7 @@ const SIXTEEN: LevelCurve = LevelCurve {
 };
 const NINETEEN: LevelCurve = LevelCurve {
     lowest: -9.0,
-    level: [0.093_653_875, 2.897_904e-6, 4.539_905e-6],
+    level: [0.093_653_87, 2.897_904e-6, 4.539_905e-6],
     position: [10.748_083, -1.333_895_7, -2.668_33, 1.720_238_9],
     reach: 1.28,
 };
@@ -140,7 +140,7 @@ const EIGHTHS: [f32; 8] = [
     1.090_507_7,
     1.189_207_1,
     1.296_839_6,
-    1.414_213_5,
+    std::f32::consts::SQRT_2,
     1.542_210_8,
     1.681_792_9,
     1.834_008_1,
@@ -862,7 +862,7 @@ fn shaped<const N: usize>(
     digits: &mut [Lane; N],
 ) {
     // The first channel of each eighth; the others are `apart` from it.
-    for start in (0..N).filter(|start| start / apart % 8 == 0) {
+    for start in (0..N).filter(|start| (start / apart).is_multiple_of(8)) {
         let mut errors = [[0f32; LANES]; 8];
         for eighth in 0..8 {
             let at = start + eighth * apart;
