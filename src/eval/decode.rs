@@ -38,11 +38,10 @@ impl RunArms for Passes<'_> {
             (0..arms.len()).partition(|index| self.is_one_pass(arms[*index]));
         for some in whole.chunks(self.evaluator.model.caches_at_once(tokens)) {
             let streams = some.iter().map(|index| Stream::new(self.evaluator, arms[*index]));
-            let passes = self.one_pass(streams.collect(), timings)?;
+            let passes = self.one_pass(streams.collect(), clock, timings)?;
             for (index, pass) in some.iter().zip(passes) {
                 done[*index] = Some(pass);
             }
-            clock.lap(&mut timings.continuation);
             observer.advanced(some.len() * tokens);
         }
         for index in chunked {
@@ -81,6 +80,7 @@ impl Passes<'_> {
     fn one_pass(
         &self,
         mut streams: Vec<Stream>,
+        clock: &mut Clock,
         timings: &mut StageTimings,
     ) -> Result<Vec<Result<ArmPass>>> {
         let model = self.evaluator.model;
@@ -94,6 +94,7 @@ impl Passes<'_> {
         };
         let hidden = model.forward_written(self.tokens(), &mut caches, &mut write)?;
         timings.codec += in_codecs;
+        clock.lap(&mut timings.continuation);
         timings.continuation = timings.continuation.saturating_sub(in_codecs);
         let pass = |(stream, hidden): (Stream, Tensor)| {
             let outcome = stream.finish(self.tokens().len())?;

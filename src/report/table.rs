@@ -4,6 +4,7 @@ use super::attribution_table;
 use super::figures::{Baseline, CodecFigures, CodecResult, SubjectInfo};
 use super::text::one_line;
 use super::validation::Validation;
+use crate::eval::Protocol;
 use crate::eval::stats::Verdict;
 use std::fmt::Write;
 
@@ -77,13 +78,22 @@ pub(super) fn subject_lines(out: &mut String, subject: &SubjectInfo) -> std::fmt
     writeln!(out, "text      {} ({} tokens)", one_line(&subject.text.source), subject.text.tokens)?;
     writeln!(
         out,
-        "windows   {} of {} × {} tokens, {bos}: {} compressed, {} scored in each",
+        "windows   {} of {} × {} tokens, {bos}: {}, {} scored in each",
         subject.windows,
         subject.text.windows_available,
         subject.context,
-        subject.prefix,
+        compressed(subject),
         subject.scored_tokens / subject.windows.max(1),
     )
+}
+
+/// Which tokens of a window.
+pub(super) fn compressed(subject: &SubjectInfo) -> String {
+    match subject.protocol {
+        Protocol::Prefix => format!("{} compressed", subject.prefix),
+        Protocol::Decode { residual: 0, .. } => "all compressed".into(),
+        Protocol::Decode { residual, .. } => format!("all but the last {residual} compressed"),
+    }
 }
 
 pub(super) fn dtype_and_device(subject: &SubjectInfo) -> String {
