@@ -5,7 +5,9 @@ use super::pipeline::{Buffer, in_order};
 use super::safetensors::{Header, Tensor};
 use super::select::Plan;
 use super::source::Source;
-use super::{Job, Report, Summary, Target, TensorSummary, geometry, jobs, per_dtype, rope};
+use super::{
+    Checksums, Job, Report, Summary, Target, TensorSummary, geometry, jobs, per_dtype, rope,
+};
 use crate::codec::int4::{BlockLayout, compress_block, exponent_for};
 use crate::codec::{
     DistortionRun, DistortionSum, Element, Packing, Payload, Rope, TensorCodec, compress_halves,
@@ -113,8 +115,7 @@ struct Compressor<'a> {
 
 /// What a piece of a tensor came to, or all of its pieces so far.
 struct Outcome {
-    /// Of each part, in order.
-    crc32: Vec<Hasher>,
+    crc32: Checksums,
     run: Option<DistortionRun>,
     /// Of a tensor that is one piece.
     sum: DistortionSum,
@@ -126,7 +127,7 @@ struct Outcome {
 impl Outcome {
     fn nothing() -> Self {
         Self {
-            crc32: Vec::new(),
+            crc32: Checksums::default(),
             run: None,
             sum: DistortionSum::default(),
             in_range: true,
@@ -136,16 +137,11 @@ impl Outcome {
 
     /// One part, of numbers of which nothing else is to be known.
     fn of_part(bytes: &[u8], run: Option<DistortionRun>) -> Self {
-        Self { crc32: vec![hash(bytes)], run, ..Self::nothing() }
+        Self { crc32: Checksums(vec![hash(bytes)]), run, ..Self::nothing() }
     }
 
     fn then(&mut self, next: Self) {
-        for (index, own) in next.crc32.into_iter().enumerate() {
-            match self.crc32.get_mut(index) {
-                Some(all) => all.combine(&own),
-                None => self.crc32.push(own),
-            }
-        }
+        self.crc32.then(next.crc32);
         self.in_range &= next.in_range;
         self.exponent = self.exponent.or(next.exponent);
         self.sum = self.sum.plus(next.sum);
@@ -157,9 +153,7 @@ impl Outcome {
 
     /// The checksum of the parts one after the other, and the distortion.
     fn finish(self) -> (u32, DistortionSum) {
-        let mut all = Hasher::new();
-        self.crc32.iter().for_each(|part| all.combine(part));
-        (all.finalize(), self.run.map_or(self.sum, DistortionRun::finish))
+        (self.crc32.finish(), self.run.map_or(self.sum, DistortionRun::finish))
     }
 }
 
@@ -242,7 +236,7 @@ impl Compressor<'_> {
                 return Err(self.not_finite(&block, values));
             }
             outcome.then(Outcome {
-                crc32: vec![hash(bytemuck::cast_slice(scales)), hash(codes)],
+                crc32: Checksums(vec![hash(bytemuck::cast_slice(scales)), hash(codes)]),
                 run: Some(found.distortion),
                 in_range: found.in_range,
                 ..Outcome::nothing()

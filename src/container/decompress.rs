@@ -4,7 +4,9 @@ use super::manifest::{self, CODES, Manifest, SCALES, Stored};
 use super::pipeline::{Buffer, in_order};
 use super::safetensors::Header;
 use super::source::Source;
-use super::{Job, Report, Summary, Target, TensorSummary, geometry, jobs, per_dtype, rope};
+use super::{
+    Checksums, Job, Report, Summary, Target, TensorSummary, geometry, jobs, per_dtype, rope,
+};
 use crate::codec::int4::decompress_block;
 use crate::codec::{
     DistortionSum, Element, PackedTensor, Packing, Rope, TensorCodec, decompress_halves,
@@ -103,7 +105,7 @@ impl Packed {
         take: impl Fn(usize, u64, &[u8]) -> Result<()> + Sync,
     ) -> Result<()> {
         let (first, restored) = (range.start, &self.restored);
-        let mut crc32: Vec<Vec<Hasher>> = range.clone().map(|_| Vec::new()).collect();
+        let mut crc32: Vec<Checksums> = range.clone().map(|_| Checksums::default()).collect();
         in_order(
             range
                 .clone()
@@ -130,21 +132,13 @@ impl Packed {
                 report.advance(job.bytes);
                 result
             },
-            |job, own: Vec<Hasher>| {
-                let all = &mut crc32[job.tensor - first];
-                for (index, own) in own.into_iter().enumerate() {
-                    match all.get_mut(index) {
-                        Some(all) => all.combine(&own),
-                        None => all.push(own),
-                    }
-                }
+            |job, own: Checksums| {
+                crc32[job.tensor - first].then(own);
                 Ok(())
             },
         )?;
         for (record, parts) in self.manifest.tensors[range].iter().zip(crc32) {
-            let mut all = Hasher::new();
-            parts.iter().for_each(|part| all.combine(part));
-            let found = manifest::hex(all.finalize());
+            let found = manifest::hex(parts.finish());
             if found != record.crc32 {
                 return Err(self.damaged(
                     &record.name,
@@ -160,11 +154,11 @@ impl Packed {
         buffers: &mut Buffers,
         job: &Job,
         take: impl Fn(&[u8]) -> Result<()>,
-    ) -> Result<Vec<Hasher>> {
+    ) -> Result<Checksums> {
         let bytes = buffers.values.values::<u8>(job.values);
         let hasher = self.read(job, 0, bytes, job.offset)?;
         take(bytes)?;
-        Ok(vec![hasher])
+        Ok(Checksums(vec![hasher]))
     }
 
     fn widen<T: Element>(
@@ -172,7 +166,7 @@ impl Packed {
         buffers: &mut Buffers,
         job: &Job,
         take: impl Fn(&[u8]) -> Result<()>,
-    ) -> Result<Vec<Hasher>> {
+    ) -> Result<Checksums> {
         let halves = buffers.codes.values::<f16>(job.values);
         let bytes = bytemuck::cast_slice_mut(halves);
         let hasher = self.read(job, 0, bytes, 2 * job.first as u64)?;
@@ -180,7 +174,7 @@ impl Packed {
         let values = buffers.values.values::<T>(job.values);
         decompress_halves(halves, values);
         take(bytemuck::cast_slice(values))?;
-        Ok(vec![hasher])
+        Ok(Checksums(vec![hasher]))
     }
 
     fn dequantise<T: Element>(
@@ -189,7 +183,7 @@ impl Packed {
         job: &Job,
         group: usize,
         take: impl Fn(&[u8]) -> Result<()>,
-    ) -> Result<Vec<Hasher>> {
+    ) -> Result<Checksums> {
         let codes = buffers.codes.values::<u8>(job.values.div_ceil(2));
         let scales = buffers.scales.values::<f16>(job.values.div_ceil(group));
         let bytes = bytemuck::cast_slice_mut(scales);
@@ -200,7 +194,7 @@ impl Packed {
         let values = buffers.values.values::<T>(job.values);
         decompress_block(codes, scales, group, exponent, values);
         take(bytemuck::cast_slice(values))?;
-        Ok(vec![of_scales, of_codes])
+        Ok(Checksums(vec![of_scales, of_codes]))
     }
 
     /// A whole tensor.
@@ -210,13 +204,13 @@ impl Packed {
         job: &Job,
         packing: Packing,
         take: impl Fn(&[u8]) -> Result<()>,
-    ) -> Result<Vec<Hasher>> {
+    ) -> Result<Checksums> {
         let geometry = geometry(&self.restored.tensors[job.tensor], self.rope.as_ref());
         let mut payload = PackedTensor::empty::<T>(packing, job.values, &geometry);
         payload.set_exponent(self.manifest.tensors[job.tensor].exponent.unwrap_or(0));
-        let mut hashers = Vec::new();
+        let mut checksums = Checksums::default();
         for (part, bytes) in payload.parts_mut().into_iter().enumerate() {
-            hashers.push(self.read(job, part, bytes, 0)?);
+            checksums.push(self.read(job, part, bytes, 0)?);
         }
         if !payload.is_finite() {
             let name = &self.manifest.tensors[job.tensor].name;
@@ -225,7 +219,7 @@ impl Packed {
         let values = buffers.values.values::<T>(job.values);
         payload.decompress(&geometry, values);
         take(bytemuck::cast_slice(values))?;
-        Ok(hashers)
+        Ok(checksums)
     }
 
     fn read(&self, job: &Job, part: usize, bytes: &mut [u8], offset: u64) -> Result<Hasher> {

@@ -27,6 +27,7 @@ use crate::error::{Error, Result};
 use crate::platform;
 use crate::whole_file::{Existing, NewFile};
 use ::safetensors::Dtype;
+use crc32fast::Hasher;
 use manifest::Stored;
 use pipeline::{BLOCK, PIECE};
 use safetensors::Tensor;
@@ -141,6 +142,34 @@ impl Summary {
     /// Sizes of the two files, original over compressed.
     pub fn compression_ratio(&self) -> f64 {
         self.original_bytes as f64 / self.compressed_bytes as f64
+    }
+}
+
+/// Checksums of the parts of a tensor, in order.
+#[derive(Default)]
+struct Checksums(Vec<Hasher>);
+
+impl Checksums {
+    /// The next part.
+    fn push(&mut self, part: Hasher) {
+        self.0.push(part);
+    }
+
+    /// Those of the piece that follows, part by part.
+    fn then(&mut self, next: Self) {
+        for (index, own) in next.0.into_iter().enumerate() {
+            match self.0.get_mut(index) {
+                Some(all) => all.combine(&own),
+                None => self.0.push(own),
+            }
+        }
+    }
+
+    /// Of the parts one after the other.
+    fn finish(self) -> u32 {
+        let mut all = Hasher::new();
+        self.0.iter().for_each(|part| all.combine(part));
+        all.finalize()
     }
 }
 
