@@ -72,6 +72,26 @@ macro_rules! absmax_by_bits {
     };
 }
 
+/// What it is in 16 bits.
+macro_rules! stored_as {
+    ($half:ty) => {
+        fn to_16_bits(values: &[f32], out: &mut [u16]) -> bool {
+            let halves = out.iter_mut().zip(values);
+            halves.fold(true, |finite, (out, value)| {
+                let half = <$half>::from_f32(*value);
+                *out = half.to_bits();
+                finite & half.is_finite()
+            })
+        }
+
+        fn from_16_bits(bits: &[u16], out: &mut [f32]) {
+            for (out, bits) in out.iter_mut().zip(bits) {
+                *out = <$half>::from_bits(*bits).to_f32();
+            }
+        }
+    };
+}
+
 impl Element for f32 {
     #[inline(always)]
     fn is_finite(self) -> bool {
@@ -96,20 +116,7 @@ impl Element for f32 {
         out.copy_from_slice(values);
     }
 
-    fn to_16_bits(values: &[f32], out: &mut [u16]) -> bool {
-        let halves = out.iter_mut().zip(values);
-        halves.fold(true, |finite, (out, value)| {
-            let half = f16::from_f32(*value);
-            *out = half.to_bits();
-            finite & half.is_finite()
-        })
-    }
-
-    fn from_16_bits(bits: &[u16], out: &mut [f32]) {
-        for (out, bits) in out.iter_mut().zip(bits) {
-            *out = f16::from_bits(*bits).to_f32();
-        }
-    }
+    stored_as!(f16);
 }
 
 impl Element for f16 {
@@ -136,20 +143,7 @@ impl Element for f16 {
         out.convert_from_f32_slice(values);
     }
 
-    fn to_16_bits(values: &[f32], out: &mut [u16]) -> bool {
-        let halves = out.iter_mut().zip(values);
-        halves.fold(true, |finite, (out, value)| {
-            let half = f16::from_f32(*value);
-            *out = half.to_bits();
-            finite & half.is_finite()
-        })
-    }
-
-    fn from_16_bits(bits: &[u16], out: &mut [f32]) {
-        for (out, bits) in out.iter_mut().zip(bits) {
-            *out = f16::from_bits(*bits).to_f32();
-        }
-    }
+    stored_as!(f16);
 }
 
 /// By hand, since the crate's loops do not vectorise.
@@ -183,18 +177,5 @@ impl Element for bf16 {
         }
     }
 
-    fn to_16_bits(values: &[f32], out: &mut [u16]) -> bool {
-        let halves = out.iter_mut().zip(values);
-        halves.fold(true, |finite, (out, value)| {
-            let half = bf16::from_f32(*value);
-            *out = half.to_bits();
-            finite & half.is_finite()
-        })
-    }
-
-    fn from_16_bits(bits: &[u16], out: &mut [f32]) {
-        for (out, bits) in out.iter_mut().zip(bits) {
-            *out = bf16::from_bits(*bits).to_f32();
-        }
-    }
+    stored_as!(bf16);
 }

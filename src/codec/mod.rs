@@ -138,6 +138,11 @@ impl TensorCodec {
         self.packing().map_or(Ok(()), |packing| packing.check(&geometry))
     }
 
+    /// See [`Packing::has_memory`].
+    pub fn has_memory(&self) -> bool {
+        self.packing().is_some_and(Packing::has_memory)
+    }
+
     /// See [`Packing::block_tokens`].
     pub fn block_tokens(&self, head_dim: usize) -> Result<usize> {
         self.packing().map_or(Ok(1), |packing| packing.block_tokens(head_dim))

@@ -12,7 +12,7 @@ use super::protocol::{Evaluator, prefix_len};
 use super::round_trip::{round_trip_tensor, with_range};
 use super::window::{ArmPass, Clock, RunArms, without_hidden};
 use super::{Arm, CodecWindow, LayerDistortion, Observer, Side, StageTimings};
-use crate::codec::{DistortionSum, Packing, TensorCodec};
+use crate::codec::{DistortionSum, Packing};
 use crate::error::{Error, Result};
 use crate::model::{KvCache, LayerKv};
 use candle_core::Tensor;
@@ -192,9 +192,8 @@ impl<'a> Stream<'a> {
 
     /// Keeps the tokens that are new in a cache, if the codec has a memory.
     fn remember(&mut self, layers: &[LayerKv]) -> Result<()> {
-        let has_memory = |side: TensorCodec| side.packing().is_some_and(Packing::has_memory);
         let codec = self.arm.map(|arm| arm.codec);
-        if !codec.is_some_and(|codec| has_memory(codec.key) || has_memory(codec.value)) {
+        if !codec.is_some_and(|codec| codec.key.has_memory() || codec.value.has_memory()) {
             return Ok(());
         }
         if self.written.is_empty() {
@@ -231,11 +230,10 @@ impl<'a> Stream<'a> {
     ) -> Result<Tensor> {
         let Some(arm) = self.arm else { return Ok(tensor.clone()) };
         let codec = arm.codec.side(side);
-        let memory = codec.packing().is_some_and(Packing::has_memory);
         let written = self.written.get(layer).map(|layer| layer.side(side));
         // What a codec with a memory is given again counts anew.
         let (source, first) = match written {
-            Some(written) if memory => (written.narrow(1, 0, tokens.end)?, 0),
+            Some(written) if codec.has_memory() => (written.narrow(1, 0, tokens.end)?, 0),
             _ => (tensor.narrow(1, tokens.start, tokens.len())?, tokens.start),
         };
         let heads = arm.scope.heads(layer, side);
