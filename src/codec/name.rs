@@ -458,7 +458,8 @@ mod tests {
         let int4 = TensorCodec::int4(64);
         let presets = PRESETS.iter().map(|(_, preset)| *preset);
         for scheme in schemes().into_iter().chain(presets) {
-            for key in [TensorCodec::Packed(scheme), TensorCodec::Noise(scheme)] {
+            let packing = Packing::Scheme(scheme);
+            for key in [TensorCodec::Packed(packing), TensorCodec::Noise(packing)] {
                 let value = key.for_values();
                 survives(Codec { key, value });
                 survives(Codec { key, value: int4 });

@@ -61,6 +61,16 @@ impl SchemePayload {
 
     /// `None` where a value is not finite.
     pub fn compress<T: Element>(values: &[T], scheme: Scheme, geometry: &Geometry) -> Option<Self> {
+        Self::compress_on(Arch::new(), values, scheme, geometry)
+    }
+
+    /// The same with the instructions of `arch`, which do not change a bit.
+    pub(super) fn compress_on<T: Element>(
+        arch: Arch,
+        values: &[T],
+        scheme: Scheme,
+        geometry: &Geometry,
+    ) -> Option<Self> {
         let absmax = values.par_chunks(1 << 15).map(T::absmax);
         let larger = |a: f32, b: f32| if b > a || b.is_nan() { b } else { a };
         let absmax = absmax.reduce(|| 0.0, larger);
@@ -69,16 +79,16 @@ impl SchemePayload {
         }
         let mut packed = Self::empty::<T>(scheme, values.len(), geometry);
         // One optimistic pass; the rare tensor out of range is done again.
-        if !packed.fill(values, geometry) {
+        if !packed.fill(arch, values, geometry) {
             packed.exponent = exponent_for(absmax);
-            packed.fill(values, geometry);
+            packed.fill(arch, values, geometry);
         }
         Some(packed)
     }
 
     /// Whether everything stored is in its type's range.
-    fn fill<T: Element>(&mut self, values: &[T], geometry: &Geometry) -> bool {
-        let fits = self.fill_sinks(values, geometry) & self.fill_means(values, geometry);
+    fn fill<T: Element>(&mut self, arch: Arch, values: &[T], geometry: &Geometry) -> bool {
+        let fits = self.fill_sinks(values, geometry) & self.fill_means(arch, values, geometry);
         let units = Units::new(&self.scheme, &self.sizes, geometry);
         let (scheme, exponent, means) = (&self.scheme, self.exponent, &self.means);
         let has_minimum = scheme.levels.has_minimum();
@@ -96,7 +106,7 @@ impl SchemePayload {
             }
         }
         let run = |buffers: &mut Buffers, (unit, scales, minima, codes): UnitParts| {
-            Arch::new().dispatch(Encode {
+            arch.dispatch(Encode {
                 values,
                 geometry,
                 scheme,
@@ -132,7 +142,7 @@ impl SchemePayload {
         finite
     }
 
-    fn fill_means<T: Element>(&mut self, values: &[T], geometry: &Geometry) -> bool {
+    fn fill_means<T: Element>(&mut self, arch: Arch, values: &[T], geometry: &Geometry) -> bool {
         let dim = geometry.head_dim;
         if self.means.is_empty() || self.sizes.body == 0 {
             return true;
@@ -142,7 +152,7 @@ impl SchemePayload {
         heads
             .map_init(Buffers::default, |buffers, (head, means)| {
                 let sum = ChannelSums { values, geometry, scheme, exponent, head, sizes, buffers };
-                let sums = Arch::new().dispatch(sum);
+                let sums = arch.dispatch(sum);
                 let mut finite = true;
                 for (mean, sum) in means.iter_mut().zip(sums) {
                     *mean = f16::from_f32((sum / sizes.body as f64) as f32);
@@ -155,6 +165,10 @@ impl SchemePayload {
 
     /// Writes the decoded values. `geometry` is that of compression.
     pub fn decompress<T: Element>(&self, geometry: &Geometry, out: &mut [T]) {
+        self.decompress_on(Arch::new(), geometry, out);
+    }
+
+    pub(super) fn decompress_on<T: Element>(&self, arch: Arch, geometry: &Geometry, out: &mut [T]) {
         assert_eq!(out.len(), self.values, "output of another length than the payload");
         self.decode_sinks(geometry, out);
         let (scheme, dim) = (&self.scheme, geometry.head_dim);
@@ -182,7 +196,7 @@ impl SchemePayload {
         jobs.into_par_iter().for_each_init(
             Buffers::default,
             |buffers, (unit, scales, minima, codes, out)| {
-                Arch::new().dispatch(Decode {
+                arch.dispatch(Decode {
                     geometry,
                     scheme,
                     exponent: self.exponent,
@@ -361,7 +375,7 @@ impl<T: Element> WithSimd for Encode<'_, T> {
     type Output = bool;
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> bool {
+    fn with_simd<S: Simd>(self, simd: S) -> bool {
         let Self { values, geometry, scheme, unit, .. } = self;
         let (dim, len) = (geometry.head_dim, unit.values(geometry));
         let Buffers { rows, turned, codes } = self.buffers;
@@ -372,7 +386,7 @@ impl<T: Element> WithSimd for Encode<'_, T> {
             let first = self.sizes.sinks + unit.first;
             let start = (head * geometry.tokens + first) * dim;
             T::widen(&values[start..start + out.len()], out);
-            map.forward(out, geometry.first + first, channel_means(self.means, head, dim));
+            map.forward(simd, out, geometry.first + first, channel_means(self.means, head, dim));
         }
         let (line, _) = scheme.lines(unit.heads, unit.rows, dim);
         let lines: &[f32] = if scheme.channel {
@@ -388,7 +402,7 @@ impl<T: Element> WithSimd for Encode<'_, T> {
         let line = line.max(1);
         for (line, codes) in lines.chunks(line).zip(codes.chunks_mut(line)) {
             for (group, codes) in line.chunks(scheme.group).zip(codes.chunks_mut(scheme.group)) {
-                let side: Side = groups::encode(group, scheme, codes);
+                let side: Side = groups::encode(simd, group, scheme, codes);
                 in_range &= side.in_range;
                 if let Some(scale) = scales.next() {
                     scale.copy_from_slice(&side.scale_bits.to_le_bytes()[..scale.len()]);
@@ -423,7 +437,7 @@ impl<T: Element> WithSimd for Decode<'_, T> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
+    fn with_simd<S: Simd>(self, simd: S) {
         let Self { geometry, scheme, unit, .. } = self;
         let (dim, len) = (geometry.head_dim, unit.values(geometry));
         let Buffers { rows, turned, codes } = self.buffers;
@@ -451,7 +465,7 @@ impl<T: Element> WithSimd for Decode<'_, T> {
             rows.chunks_exact_mut((unit.rows * dim).max(1)).zip(heads).enumerate()
         {
             let means = channel_means(self.means, unit.head + index, dim);
-            map.back(rows, geometry.first + self.sinks + unit.first, means);
+            map.back(simd, rows, geometry.first + self.sinks + unit.first, means);
             T::narrow_saturating(rows, &mut out[..rows.len()]);
         }
     }
@@ -500,7 +514,7 @@ impl<T: Element> WithSimd for ChannelSums<'_, T> {
     type Output = Vec<f64>;
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> Vec<f64> {
+    fn with_simd<S: Simd>(self, simd: S) -> Vec<f64> {
         let Self { values, geometry, sizes, .. } = self;
         let dim = geometry.head_dim;
         let map = RowMap::new(self.scheme, geometry, self.exponent);
@@ -510,7 +524,7 @@ impl<T: Element> WithSimd for ChannelSums<'_, T> {
             let first = sizes.sinks + range.start;
             let start = (self.head * geometry.tokens + first) * dim;
             T::widen(&values[start..start + rows.len()], rows);
-            map.unturned(rows, geometry.first + first);
+            map.unturned(simd, rows, geometry.first + first);
             for row in rows.chunks_exact(dim) {
                 for (sum, x) in sums.iter_mut().zip(row) {
                     *sum += f64::from(*x);
@@ -536,47 +550,55 @@ impl<'a> RowMap<'a> {
 
     /// Scaled by the exponent and turned back to position 0. The first row is at `position`.
     #[inline(always)]
-    fn unturned(&self, rows: &mut [f32], position: usize) {
+    fn unturned<S: Simd>(&self, simd: S, rows: &mut [f32], position: usize) {
         if self.exponent != 0 {
             let down = PowerOfTwo::new(-self.exponent);
-            rows.iter_mut().for_each(|x| *x = down.times(*x));
+            for x in rows.iter_mut() {
+                *x = down.times(*x);
+            }
         }
         if let (true, Some(rope)) = (self.scheme.prerope, self.geometry.rope) {
             for (index, row) in rows.chunks_exact_mut(self.geometry.head_dim).enumerate() {
-                rope.turn(position + index, true, row);
+                rope.turn(simd, position + index, true, row);
             }
         }
     }
 
     #[inline(always)]
-    fn forward(&self, rows: &mut [f32], position: usize, means: &[f16]) {
-        self.unturned(rows, position);
+    fn forward<S: Simd>(&self, simd: S, rows: &mut [f32], position: usize, means: &[f16]) {
+        self.unturned(simd, rows, position);
         self.centre(rows, means, |x, mean| *x -= mean);
         if self.scheme.rotation == Rotation::SignedHadamard {
-            rows.chunks_exact_mut(self.geometry.head_dim).for_each(flip_signs);
+            for row in rows.chunks_exact_mut(self.geometry.head_dim) {
+                flip_signs(row);
+            }
         }
         if self.scheme.rotation != Rotation::None {
-            hadamard(rows, self.block);
+            hadamard(simd, rows, self.block);
         }
     }
 
     #[inline(always)]
-    fn back(&self, rows: &mut [f32], position: usize, means: &[f16]) {
+    fn back<S: Simd>(&self, simd: S, rows: &mut [f32], position: usize, means: &[f16]) {
         if self.scheme.rotation != Rotation::None {
-            hadamard(rows, self.block);
+            hadamard(simd, rows, self.block);
         }
         if self.scheme.rotation == Rotation::SignedHadamard {
-            rows.chunks_exact_mut(self.geometry.head_dim).for_each(flip_signs);
+            for row in rows.chunks_exact_mut(self.geometry.head_dim) {
+                flip_signs(row);
+            }
         }
         self.centre(rows, means, |x, mean| *x += mean);
         if let (true, Some(rope)) = (self.scheme.prerope, self.geometry.rope) {
             for (index, row) in rows.chunks_exact_mut(self.geometry.head_dim).enumerate() {
-                rope.turn(position + index, false, row);
+                rope.turn(simd, position + index, false, row);
             }
         }
         if self.exponent != 0 {
             let up = PowerOfTwo::new(self.exponent);
-            rows.iter_mut().for_each(|x| *x = up.times(*x));
+            for x in rows.iter_mut() {
+                *x = up.times(*x);
+            }
         }
     }
 
