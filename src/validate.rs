@@ -1,6 +1,7 @@
 //! The main job, from settings to result: text → tokens → windows → model → scores → report.
 
 use crate::error::{Error, Kind, Result};
+use crate::eval::attribution::Parts;
 use crate::eval::{Arm, Evaluator, Observer};
 use crate::hub::Hub;
 use crate::model::Llama;
@@ -49,7 +50,14 @@ pub fn run(settings: &Settings, hub: &Hub, progress: &mut dyn Progress) -> Resul
     let cross_checking = clock.elapsed();
 
     let Settings { protocol, seed, .. } = *settings;
-    let arms: Vec<Arm> = settings.codecs().into_iter().map(Arm::of).collect();
+    let parts = match settings.attribute {
+        true => Some(Parts::of(model.config().layers, model.config().kv_heads)),
+        false => None,
+    };
+    let codecs = settings.codecs();
+    // Behind the codecs' own arms, with which they share the baseline.
+    let alone = codecs.iter().flat_map(|codec| parts.iter().flat_map(|parts| parts.arms(*codec)));
+    let arms: Vec<Arm> = codecs.iter().copied().map(Arm::of).chain(alone).collect();
     progress.begin(protocol.model_tokens(subject.context, arms.len()) * subject.windows.len());
     let evaluator = Evaluator::new(&model, protocol, subject.context, seed);
     let evaluation =
@@ -59,6 +67,7 @@ pub fn run(settings: &Settings, hub: &Hub, progress: &mut dyn Progress) -> Resul
         settings,
         subject: SubjectInfo::new(settings, &subject, provenance),
         evaluation: &evaluation,
+        parts,
         threads: rayon::current_num_threads(),
         cross_check,
         prepare,

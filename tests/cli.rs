@@ -757,6 +757,7 @@ max_ppl_increase = 1000
 strict = true
 offline = true
 cross_check = true
+attribute = true
 "#;
 
 #[test]
@@ -771,6 +772,7 @@ fn a_settings_file_sets_everything_and_flags_override_it() {
     assert_eq!(result["first_window"], 5);
     assert_eq!(result["bos_id"], 0);
     assert!(result["cross_check"].is_object());
+    assert!(result["codecs"][1]["attribution"].is_object());
 
     let folder = TempDir::new().unwrap();
     let text = cli::short_text(folder.path());

@@ -7,7 +7,7 @@ mod zoo;
 
 use folder::names_in;
 use half::{bf16, f16};
-use kvgauge::codec::{Codec, Element, Geometry, TensorCodec};
+use kvgauge::codec::{Codec, Element, Geometry, Rope, TensorCodec};
 use kvgauge::container::{
     self, Plan, Report, Summary, Target, TensorData, compress, decompress, read_file, write_file,
 };
@@ -31,7 +31,9 @@ impl Folder {
         self.0.path().join(name)
     }
 
+    /// A new file: some systems wait for the disk where one is written over.
     fn write(&self, name: &str, bytes: &[u8]) -> PathBuf {
+        let _ = fs::remove_file(self.path(name));
         fs::write(self.path(name), bytes).unwrap();
         self.path(name)
     }
@@ -43,9 +45,42 @@ impl Folder {
         path
     }
 
+    /// A plain file of tensors that every codec can store.
+    fn even(&self) -> PathBuf {
+        let path = self.path("even.safetensors");
+        write_file(&path, &even_tensors(), Some(zoo::metadata())).unwrap();
+        path
+    }
+
     fn names(&self) -> Vec<String> {
         names_in(self.0.path())
     }
+}
+
+/// With even head vectors of one length: what every codec can store. Magnitudes that f16's scales
+/// do not hold are among them.
+fn even_tensors() -> Vec<TensorData<'static>> {
+    let tensor = |name, dtype, shape: &[usize], seed, by: f32| {
+        let values = zoo::numbers(shape.iter().product(), seed);
+        zoo::tensor(name, dtype, shape, &values.iter().map(|x| x * by).collect::<Vec<_>>())
+    };
+    let mask = TensorData {
+        name: "mask".into(),
+        dtype: Dtype::BOOL,
+        shape: vec![3],
+        data: vec![1, 0, 1].into(),
+    };
+    vec![
+        mask,
+        tensor("a.key", Dtype::F16, &[2, 5, 8], 1, 1.0),
+        tensor("a.value", Dtype::BF16, &[2, 5, 8], 2, 1.0),
+        tensor("b.key", Dtype::F32, &[3, 7, 8], 3, 1e30),
+        tensor("b.value", Dtype::F32, &[3, 7, 8], 4, 1e-30),
+        tensor("c.key", Dtype::BF16, &[2, 1, 2, 8], 5, 100.0),
+        tensor("c.value", Dtype::F16, &[8], 6, 1.0),
+        tensor("d.key", Dtype::F16, &[2, 0, 8], 7, 1.0),
+        tensor("d.value", Dtype::F16, &[2, 2, 8], 8, 0.0),
+    ]
 }
 
 fn target(path: &Path) -> Target<'_> {
@@ -53,7 +88,7 @@ fn target(path: &Path) -> Target<'_> {
 }
 
 fn plan(codec: &str) -> Plan {
-    Plan::all(codec.parse().unwrap())
+    Plan { rope_theta: Some(1e4), ..Plan::all(codec.parse().unwrap()) }
 }
 
 fn pack(from: &Path, to: &Path, codec: &str) -> Result<Summary> {
@@ -86,7 +121,9 @@ fn through(codec: TensorCodec, dtype: Dtype, shape: &[usize], bytes: &[u8]) -> V
         payload.decompress(geometry, &mut values);
         bytemuck::cast_slice(&values).to_vec()
     }
-    let geometry = &Geometry::of_shape(shape);
+    let geometry = Geometry::of_shape(shape);
+    let rope = Rope::new(&Rope::frequencies_of(1e4, geometry.head_dim), geometry.tokens);
+    let geometry = &Geometry { rope: Some(&rope), ..geometry };
     match dtype {
         Dtype::F16 => typed::<f16>(codec, geometry, bytes),
         Dtype::BF16 => typed::<bf16>(codec, geometry, bytes),
@@ -120,7 +157,17 @@ fn assert_restored(source: &[u8], restored: &[u8], codec: &str) {
 fn everything_comes_back() {
     let folder = Folder::new();
     let (source, packed, restored) = (folder.zoo(), folder.path("packed"), folder.path("restored"));
-    for codec in ["int4-g64", "int4-g8", "int4-g9", "int4-g100000", "f16", "k:int4-g32/v:f16"] {
+    let first = ["int4-g64", "int4-g8", "int4-g9", "int4-g100000", "f16", "k:int4-g32/v:f16"];
+    let second = [
+        "q4_0",
+        "kivi4",
+        "fp8-e4m3",
+        "k:int2-lm/v:f16",
+        "int5-g32-mid-mse",
+        "int3-g8-asym-ch-ctr-s8-sink2",
+        "int4-g4294967295-sink4294967295",
+    ];
+    for codec in first.into_iter().chain(second) {
         // No name of it says key or value.
         let plan = Plan { exclude: vec![glob::Pattern::new("mask").unwrap()], ..plan(codec) };
         let made = compress(&source, Some(target(&packed)), &plan, &()).unwrap();
@@ -138,6 +185,44 @@ fn everything_comes_back() {
         assert_eq!(fs::read(&again).unwrap(), fs::read(&packed).unwrap());
     }
     assert_eq!(folder.names(), ["again", "packed", "restored", "zoo.safetensors"]);
+}
+
+#[test]
+fn every_tensor_that_a_codec_can_rotate_comes_back() {
+    let folder = Folder::new();
+    let (source, packed, restored) =
+        (folder.even(), folder.path("packed"), folder.path("restored"));
+    for codec in FAMILY.iter().map(|(_, codec)| *codec).chain(["int4-g8-prerope", "turbo4"]) {
+        let plan = Plan { exclude: vec![glob::Pattern::new("mask").unwrap()], ..plan(codec) };
+        let made = compress(&source, Some(target(&packed)), &plan, &()).unwrap();
+        let read = unpack(&packed, &restored).unwrap();
+        assert_restored(&fs::read(&source).unwrap(), &fs::read(&restored).unwrap(), codec);
+        assert_eq!((made.quality, &made.codec), (read.quality, &read.codec));
+        assert_eq!(made.bits_per_value(), read.bits_per_value());
+    }
+}
+
+#[test]
+fn what_a_codec_cannot_store_is_named() {
+    let folder = Folder::new();
+    let (source, packed) = (folder.even(), folder.path("packed"));
+    let refused = |plan: Plan, words: &str| {
+        let error = compress(&source, Some(target(&packed)), &plan, &()).unwrap_err();
+        assert_eq!(error.kind(), Kind::Input);
+        assert!(error.to_string().contains(words), "{error}");
+    };
+    refused(Plan { rope_theta: None, ..plan("int4-g8-prerope") }, "what the keys were rotated by");
+    for noise in ["noise", "k:int4-g64/v:noise", "k:noise/v:f16"] {
+        refused(plan(noise), "stores nothing");
+    }
+    let odd = zoo::tensor("x.key", Dtype::F16, &[2, 3, 7], &zoo::numbers(42, 1));
+    write_file(&source, &[odd], None).unwrap();
+    refused(plan("int4-g8-had"), "tensor x.key: had: expected an even head vector, found 7");
+    refused(plan("int4-g8-prerope"), "tensor x.key: prerope");
+    let two = [("x.key", 8), ("y.key", 16)]
+        .map(|(name, dim)| zoo::tensor(name, Dtype::F16, &[1, 2, dim], &zoo::numbers(2 * dim, 1)));
+    write_file(&source, &two, None).unwrap();
+    refused(plan("int4-g8-prerope"), "tensor y.key: prerope: expected a rotation of 8 values");
 }
 
 /// The sums come from the codec in pieces; one call over the whole tensor is the witness.
@@ -247,6 +332,15 @@ fn files_without_values() {
         unpack(&packed, &restored).unwrap();
         assert_eq!(fs::read(&restored).unwrap(), fs::read(&source).unwrap());
     }
+    // As many tokens as a shape can name, and none of them there.
+    for shape in [[0, 1 << 40, 8], [1 << 40, 0, 8], [0, 0, 8]] {
+        write_file(&source, &[zoo::tensor("x.key", Dtype::F16, &shape, &[])], None).unwrap();
+        for codec in ["int4-g8-prerope-ctr-had-sink4", "int3-g8-asym-ch-s8", "fp8-e4m3"] {
+            pack(&source, &packed, codec).unwrap();
+            unpack(&packed, &restored).unwrap();
+            assert_eq!(fs::read(&restored).unwrap(), fs::read(&source).unwrap());
+        }
+    }
 }
 
 #[test]
@@ -292,17 +386,29 @@ fn values_that_are_no_numbers_name_tensor_and_index() {
     assert_eq!(folder.names(), ["a", "b"]);
 }
 
+/// Golden files of version 2, which between them have every part and every kind of levels.
+const FAMILY: [(&str, &str); 7] = [
+    ("v2-all-parts", "k:int3-g8-asym-ch-prerope-ctr-had-s8-sink2/v:int5-g24-lm-had-mse-sink1"),
+    ("v2-kivi4", "kivi4"),
+    ("v2-ggml", "k:q4_0/v:iq4_nl"),
+    ("v2-floats", "k:fp8-e4m3/v:fp8-e5m2"),
+    ("v2-turbo4", "k:turbo4/v:int6-g9-ext-ctr"),
+    ("v2-prerope", "int7-g16-mid-prerope-mse"),
+    ("v2-kvgauge4", "kvgauge4"),
+];
+
 /// Every later version must read the files of every earlier one.
 #[test]
 fn golden_files() {
     let data = Path::new("tests/data");
     let folder = Folder::new();
-    let (source, restored) = (folder.zoo(), folder.path("restored"));
-    for (name, codec) in [("v1-int4-g64", "int4-g64"), ("v1-mixed", "k:int4-g9/v:f16")] {
+    let (zoo, even, restored) = (folder.zoo(), folder.even(), folder.path("restored"));
+    let first = [("v1-int4-g64", "int4-g64"), ("v1-mixed", "k:int4-g9/v:f16")].map(|x| (&zoo, x));
+    for (source, (name, codec)) in first.into_iter().chain(FAMILY.map(|x| (&even, x))) {
         let packed = data.join(format!("{name}.kvc"));
         let expected = data.join(format!("{name}.safetensors"));
         let now = folder.path("now");
-        pack(&source, &now, codec).unwrap();
+        pack(source, &now, codec).unwrap();
         if !packed.exists() {
             fs::copy(&now, &packed).unwrap();
             unpack(&packed, &expected).unwrap();
@@ -313,7 +419,7 @@ fn golden_files() {
         }
         unpack(&packed, &restored).unwrap();
         assert_eq!(fs::read(&restored).unwrap(), fs::read(&expected).unwrap(), "{name}");
-        // As long as version 1 is what is written: the same bytes on every machine.
+        // As long as this version is what is written: the same bytes on every machine.
         assert_eq!(fs::read(&now).unwrap(), fs::read(&packed).unwrap(), "{name}");
     }
 }
@@ -349,6 +455,35 @@ fn small_packed(folder: &Folder) -> Vec<u8> {
     fs::read(packed).unwrap()
 }
 
+/// The same of version 2: every part is in it.
+fn small_family(folder: &Folder) -> Vec<u8> {
+    let (path, packed) = (folder.path("small"), folder.path("small.kvc"));
+    let keep = ["mask", "a.key", "a.value"];
+    let tensors: Vec<TensorData> =
+        even_tensors().into_iter().filter(|t| keep.contains(&t.name.as_str())).collect();
+    write_file(&path, &tensors, None).unwrap();
+    pack(&path, &packed, FAMILY[0].1).unwrap();
+    fs::read(packed).unwrap()
+}
+
+/// Both.
+fn small(folder: &Folder) -> [Vec<u8>; 2] {
+    [small_packed(folder), small_family(folder)]
+}
+
+/// With a header changed on purpose, its checksum put right.
+fn forged(whole: &[u8], from: &str, to: &str) -> Vec<u8> {
+    let end = 8 + u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
+    let header = std::str::from_utf8(&whole[8..end]).unwrap();
+    assert!(header.contains(from), "no {from} in {header}");
+    let mut header = header.trim_end().replace(from, to).into_bytes();
+    header.resize(header.len().next_multiple_of(8), b' ');
+    let length = (header.len() as u64).to_le_bytes();
+    let mut bytes = [&length, &header[..], &whole[end..]].concat();
+    zoo::repair(&mut bytes);
+    bytes
+}
+
 /// By all readers; the second, which takes one tensor at a time, only where `floats` says that
 /// one of those is damaged.
 #[track_caller]
@@ -376,23 +511,26 @@ fn mask_bytes(whole: &[u8]) -> std::ops::Range<usize> {
 #[test]
 fn a_cut_anywhere_is_an_error() {
     let folder = Folder::new();
-    let whole = small_packed(&folder);
-    for len in 0..whole.len() {
-        assert_refused(&folder, &whole[..len], true, || format!("cut to {len} bytes"));
+    for whole in small(&folder) {
+        for len in 0..whole.len() {
+            assert_refused(&folder, &whole[..len], true, || format!("cut to {len} bytes"));
+        }
+        assert_refused(&folder, &[&whole[..], &[0]].concat(), true, || "a byte more".into());
     }
-    assert_refused(&folder, &[&whole[..], &[0]].concat(), true, || "a byte more".into());
 }
 
 #[test]
 fn every_flipped_bit_is_an_error() {
     let folder = Folder::new();
-    let whole = small_packed(&folder);
-    let mask = mask_bytes(&whole);
-    for bit in 0..8 * whole.len() {
-        let mut bytes = whole.clone();
-        bytes[bit / 8] ^= 1 << (bit % 8);
-        let floats = !mask.contains(&(bit / 8));
-        assert_refused(&folder, &bytes, floats, || format!("bit {} of byte {}", bit % 8, bit / 8));
+    for whole in small(&folder) {
+        let mask = mask_bytes(&whole);
+        for bit in 0..8 * whole.len() {
+            let mut bytes = whole.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let floats = !mask.contains(&(bit / 8));
+            let what = || format!("bit {} of byte {}", bit % 8, bit / 8);
+            assert_refused(&folder, &bytes, floats, what);
+        }
     }
 }
 
@@ -448,11 +586,12 @@ impl Dice {
 #[test]
 fn ten_thousand_mutations_of_a_compressed_file() {
     let folder = Folder::new();
-    let whole = small_packed(&folder);
+    let wholes = small(&folder);
     let mut dice = Dice(20);
     for round in 0..10_000 {
-        let bytes = dice.damage(&whole);
-        if bytes != whole {
+        let whole = &wholes[round % 2];
+        let bytes = dice.damage(whole);
+        if bytes != *whole {
             // As far as it goes: the mask alone may be what was changed.
             assert_refused(&folder, &bytes, false, || format!("mutation {round}"));
         }
@@ -468,6 +607,9 @@ fn ten_thousand_mutations_of_a_plain_file() {
     for round in 0..10_000 {
         let bytes = dice.damage(&whole);
         let path = folder.write("mutated", &bytes);
+        for old in [&packed, &restored] {
+            let _ = fs::remove_file(old);
+        }
         match pack(&path, &packed, "int4-g32") {
             Err(error) => {
                 assert_eq!(error.kind(), Kind::Input, "mutation {round}: {error}");
@@ -567,12 +709,18 @@ fn the_wrong_kind_of_file() {
 #[test]
 fn forged_headers() {
     let folder = Folder::new();
-    let whole = small_packed(&folder);
+    let family = small_family(&folder);
+    for (whole, tensors) in [(small_packed(&folder), 6), (family, 3)] {
+        forged_digits(&folder, &whole, tensors);
+    }
+}
+
+fn forged_digits(folder: &Folder, whole: &[u8], tensors: usize) {
     let header = 8 + u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
     let digits: Vec<usize> = (60..header).filter(|i| whole[*i].is_ascii_digit()).collect();
     for digit in digits {
         for by in [1, 5, 9] {
-            let mut bytes = whole.clone();
+            let mut bytes = whole.to_vec();
             bytes[digit] = b'0' + (bytes[digit] - b'0' + by) % 10;
             zoo::repair(&mut bytes);
             let (path, restored) = (folder.write("forged", &bytes), folder.path("restored"));
@@ -580,10 +728,63 @@ fn forged_headers() {
             if unpack(&path, &restored).is_ok() {
                 let (a, b) =
                     (held(&fs::read(&restored).unwrap()).unwrap(), &whole[digit - 30..digit]);
-                assert!(a.0.len() == 6, "{}", String::from_utf8_lossy(b));
+                assert!(a.0.len() == tensors, "{}", String::from_utf8_lossy(b));
             }
         }
     }
+}
+
+/// Rotary frequencies are needed, fit the head vectors, and are numbers.
+#[test]
+fn forged_frequencies() {
+    let folder = Folder::new();
+    let whole = small_family(&folder);
+    let rope = r#"\"rope\":[1.0,0.1,0.01,0.001],"#;
+    unpack(&folder.write("whole", &forged(&whole, rope, rope)), &folder.path("output")).unwrap();
+    fs::remove_file(folder.path("output")).unwrap();
+    for to in [
+        "",
+        r#"\"rope\":null,"#,
+        r#"\"rope\":[],"#,
+        r#"\"rope\":[1.0,0.1,0.01],"#,
+        r#"\"rope\":[1.0,0.1,0.01,0.001,0.0001],"#,
+        r#"\"rope\":[1.0,0.1,0.01,null],"#,
+        r#"\"rope\":[1.0,0.1,0.01,1e39],"#,
+        r#"\"rope\":[1.0,0.1,0.01,-65537.0],"#,
+        r#"\"rope\":[1.0,0.1,0.01,0.001],\"rope\":[1.0,0.1,0.01,0.001],"#,
+    ] {
+        assert_refused(&folder, &forged(&whole, rope, to), true, || format!("rope {to}"));
+    }
+    // Where nobody asked for them: version 1, and a codec without them.
+    let first = small_packed(&folder);
+    fs::remove_file(folder.path("output")).unwrap_or_default();
+    let tensors = r#"\"tensors\":["#;
+    for whole in [first, without_rope(&folder)] {
+        let bytes = forged(&whole, tensors, &format!("{rope}{tensors}"));
+        assert_refused(&folder, &bytes, true, || "rope for nothing".into());
+    }
+    for (from, to) in [
+        // A table for as many positions would not fit memory.
+        (r#"\"shape\":[2,5,8]"#, r#"\"shape\":[0,1099511627776,8]"#),
+        (r#"\"shape\":[2,5,8]"#, r#"\"shape\":[18446744073709551615,5,8]"#),
+        (r#"\"version\":2"#, r#"\"version\":1"#),
+        ("-sink2", "-sink4294967296"),
+        ("-sink2", "-sink4294967295"),
+        ("-g24-", "-g4294967295-"),
+        ("-g8-", "-g08-"),
+        ("int3-", "int1-"),
+        ("int3-", "int9-"),
+        ("-prerope", ""),
+        ("k:int3", "k:noise-int3"),
+    ] {
+        assert_refused(&folder, &forged(&whole, from, to), true, || format!("{from} → {to}"));
+    }
+}
+
+fn without_rope(folder: &Folder) -> Vec<u8> {
+    let packed = folder.path("kivi4");
+    pack(&folder.path("small"), &packed, "q4_0").unwrap();
+    fs::read(packed).unwrap()
 }
 
 /// A name that would break the restored file.

@@ -76,7 +76,43 @@ fn tokens_cache_and_scores_equal_the_reference() {
     token_ids(&witness, &reference);
     keys_and_values(&witness);
     scores(&witness, &reference);
+    decode_scores(&witness, &reference["decode"]);
     reinjection(&witness);
+}
+
+/// Under `decode` a rounding that goes the other way changes all that follows. The same quantisers
+/// in PyTorch, with embeddings larger by 1e-6, move a window's NLL by up to 2.4 %: that is the bound
+/// for a window; for all five together it is 1 %.
+fn decode_scores(witness: &Witness, reference: &Value) {
+    let plan = WindowPlan { context: 512, first: 0, count: Some(5), bos: None };
+    let windows = plan.cut(&witness.tokens, "wikitext-2").unwrap();
+    let names = [
+        ("int4-g64", "int4_sym_g64"),
+        ("int4-g64-asym", "int4_asym_g64"),
+        ("int4-g64-had", "hadamard_int4_sym_g64"),
+        ("q4_0", "q4_0_g32"),
+    ];
+    let arms: Vec<Arm> = names.iter().map(|(ours, _)| Arm::of(ours.parse().unwrap())).collect();
+    let protocol = Protocol::Decode { residual: 0, chunk: 32 };
+    let evaluator = Evaluator::new(&witness.model, protocol, 512, 0);
+    let evaluation = evaluator.evaluate(&windows, &arms, &mut ()).unwrap();
+    let baseline = floats(&reference["baseline_nll_sum_per_window"]);
+    for (found, expected) in evaluation.baseline.iter().zip(&baseline) {
+        assert_within("decode baseline", found.iter().sum(), *expected, 1e-4 * expected);
+    }
+    for ((ours, theirs), outcome) in names.iter().zip(&evaluation.codecs) {
+        let expected = floats(&reference["results"][theirs]["nll_sum_per_window"]);
+        let found: Vec<f64> = (outcome.scores().iter())
+            .map(|window| window.iter().map(|score| score.nll).sum())
+            .collect();
+        let what = format!("{ours} under decode");
+        for (found, expected) in found.iter().zip(&expected) {
+            assert_within(&what, *found, *expected, 0.024 * expected);
+        }
+        let (found, expected) = (found.iter().sum::<f64>(), expected.iter().sum::<f64>());
+        assert_within(&what, found, expected, 0.01 * expected);
+        println!("{what}: NLL of five windows {found:.1} (reference {expected:.1})");
+    }
 }
 
 /// Thirty layers leave more rounding than the small models of the other tests.
@@ -136,7 +172,17 @@ fn keys_and_values(witness: &Witness) {
 fn scores(witness: &Witness, reference: &Value) {
     let plan = WindowPlan { context: 512, first: 0, count: Some(5), bos: None };
     let windows = plan.cut(&witness.tokens, "wikitext-2").unwrap();
-    let names = [("int4-g64", "int4_sym_g64"), ("int4-g32", "int4_sym_g32")];
+    let names = [
+        ("int4-g64", "int4_sym_g64"),
+        ("int4-g32", "int4_sym_g32"),
+        ("int4-g64-asym", "int4_asym_g64"),
+        ("kivi4", "kivi4_kchannel_vtoken_asym_g64"),
+        ("int4-g64-had", "hadamard_int4_sym_g64"),
+        ("int4-g64-asym-had", "hadamard_int4_asym_g64"),
+        ("q4_0", "q4_0_g32"),
+        ("int8-g64", "int8_sym_g64"),
+        ("quanto4", "hf_quanto_int4_default"),
+    ];
     let codecs: Vec<_> = names.iter().map(|(ours, _)| ours.parse().unwrap()).collect();
     let arms: Vec<Arm> = codecs.into_iter().map(Arm::of).collect();
     let evaluator = Evaluator::new(&witness.model, Protocol::Prefix, 512, 0);
@@ -167,7 +213,7 @@ fn scores(witness: &Witness, reference: &Value) {
         assert_within(ours, perplexity, expected_perplexity, 2e-4 * expected_perplexity);
         let number = |key: &str| expected[key].as_f64().unwrap();
         let kld = mean(&|score| score.kld);
-        assert_within(ours, kld, number("kld_mean"), 3e-3 * number("kld_mean"));
+        assert_within(ours, kld, number("kld_mean"), 4e-3 * number("kld_mean"));
         let top1 = mean(&|score| f64::from(u8::from(score.same_top)));
         assert_within(ours, top1, number("top1_agreement"), 0.002);
         let total =

@@ -77,7 +77,7 @@ def evaluate(
 
     result = Evaluation(baseline=[], codecs=[CodecOutcome(codec) for codec in codecs])
     with tempfile.TemporaryDirectory(prefix="kvgauge-", dir=folder) as temporary:
-        files = _Files(temporary, cache_dtype, threads)
+        files = _Files(temporary, cache_dtype, threads, _rope_theta(model))
         for window in windows:
             with torch.inference_mode():
                 _add_window(result, model, window, files, advanced)
@@ -109,6 +109,16 @@ def cut_windows(
     return windows
 
 
+def _rope_theta(model: Any) -> Optional[float]:
+    """Base of the model's rotary embedding; ``None`` where that is not all there is to it."""
+    config = model.config
+    parameters = getattr(config, "rope_parameters", None) or {}
+    kind = parameters.get("rope_type", "default")
+    theta = parameters.get("rope_theta", getattr(config, "rope_theta", None))
+    plain = kind == "default" and getattr(config, "rope_scaling", None) in (None, parameters)
+    return float(theta) if plain and theta is not None else None
+
+
 @dataclass
 class _Files:
     """The three files a cache passes through, and how."""
@@ -116,6 +126,7 @@ class _Files:
     folder: str
     dtype: str
     threads: Optional[int]
+    rope_theta: Optional[float]
 
     def path(self, name: str) -> str:
         return os.path.join(self.folder, name + ".safetensors")
@@ -130,6 +141,7 @@ class _Files:
             self.path("original"),
             packed,
             codec=codec,
+            rope_theta=self.rope_theta,
             threads=self.threads,
             force=True,
             sync=False,

@@ -106,6 +106,7 @@ def compress_kv_cache(
     group_size: int = DEFAULT_GROUP_SIZE,
     *,
     codec: Optional[str] = None,
+    rope_theta: Optional[float] = None,
     include: Patterns = (),
     exclude: Patterns = (),
     min_cosine: Optional[float] = None,
@@ -118,7 +119,9 @@ def compress_kv_cache(
 
     ``group_size``: values that share one scale, in the default codec. ``codec``: a codec by its
     name instead, such as ``"int4-g32"`` or ``"k:int4-g32/v:f16"``; it carries its own group size,
-    so the two exclude each other.
+    so the two exclude each other. ``rope_theta``: base of the rotary embedding that the keys went
+    through, for codecs that take them back, such as ``"kvgauge4"``; not needed for files that
+    ``kvgauge extract`` wrote.
     ``include``, ``exclude``: glob patterns of tensor names; what they leave out passes through
     unchanged, as do tensors that are not F16, BF16 or F32.
     ``min_cosine``, ``min_snr_db``: limits that ``quality_passed`` reports on, 0.991 and 16 dB
@@ -133,7 +136,7 @@ def compress_kv_cache(
     that was not there before.
     """
     arguments = ["-input", _path(input_path), "-output", _path(output_path)]
-    arguments += _codec_arguments(group_size, codec, include, exclude, threads)
+    arguments += _codec_arguments(group_size, codec, rope_theta, include, exclude, threads)
     arguments += _limit_arguments(min_cosine, min_snr_db)
     return _metrics(run_kv_compress(arguments + _writing_arguments(force, sync)))
 
@@ -162,6 +165,7 @@ def measure_kv_cache(
     group_size: int = DEFAULT_GROUP_SIZE,
     *,
     codec: Optional[str] = None,
+    rope_theta: Optional[float] = None,
     include: Patterns = (),
     exclude: Patterns = (),
     min_cosine: Optional[float] = None,
@@ -170,7 +174,7 @@ def measure_kv_cache(
 ) -> CompressionMetrics:
     """What :func:`compress_kv_cache` would report, with nothing written."""
     arguments = ["-input", _path(input_path), "-metrics-only"]
-    arguments += _codec_arguments(group_size, codec, include, exclude, threads)
+    arguments += _codec_arguments(group_size, codec, rope_theta, include, exclude, threads)
     return _metrics(run_kv_compress(arguments + _limit_arguments(min_cosine, min_snr_db)))
 
 
@@ -267,6 +271,7 @@ def _path(path: StrPath) -> str:
 def _codec_arguments(
     group_size: int,
     codec: Optional[str],
+    rope_theta: Optional[float],
     include: Patterns,
     exclude: Patterns,
     threads: Optional[int],
@@ -282,6 +287,8 @@ def _codec_arguments(
         )
     else:
         arguments.append(f"--codec={codec}")
+    if rope_theta is not None:
+        arguments.append(f"--rope-theta={float(rope_theta)!r}")
     for option, patterns in (("--include", include), ("--exclude", exclude)):
         for pattern in (patterns,) if isinstance(patterns, str) else patterns:
             arguments.append(f"{option}={pattern}")

@@ -213,6 +213,7 @@ def _config(
         "strict": options.strict,
         "offline": _offline(),
         "cross_check": False,
+        "attribute": False,
     }
 
 

@@ -1,4 +1,4 @@
-"""A strict decoder of compressed KV files, version 1, written from FORMAT.md alone.
+"""A strict decoder of compressed KV files, versions 1 and 2, written from FORMAT.md alone.
 
 Pure Python and numpy: it shares no code with the program that writes the files, so that the two
 agree only where the page says what it should. It is slow and holds the file in memory.
@@ -56,6 +56,7 @@ MANIFEST_FIELDS = (
     "source_bytes",
     "quality",
     "metadata",
+    "rope",
     "tensors",
 )
 TENSOR_FIELDS = ("name", "dtype", "shape", "crc32", "codec", "exponent")
@@ -74,6 +75,28 @@ class Tensor(NamedTuple):
     dtype: str
     shape: tuple
     data: bytes
+
+
+class Scheme(NamedTuple):
+    """The fields of a codec that packs."""
+
+    bits: int
+    group: float  # infinite: one group for all values
+    levels: str
+    ch: bool = False
+    prerope: bool = False
+    ctr: bool = False
+    had: bool = False
+    s8: bool = False
+    sink: int = 0
+    signs: bool = False
+    mse: bool = False
+
+
+class TwoCentre(NamedTuple):
+    levels: int
+    prerope: bool
+    had: bool = False  # Its blocks are its own.
 
 
 class Part(NamedTuple):
@@ -153,32 +176,104 @@ def size(part, what):
 
 # Codec names
 
+MOST = 2**32 - 1
+PRESETS = {
+    "q4_0": Scheme(4, 32, "ext"),
+    "q5_0": Scheme(5, 32, "ext"),
+    "q8_0": Scheme(8, 32, "sym"),
+    "q4_1": Scheme(4, 32, "asym"),
+    "q5_1": Scheme(5, 32, "asym"),
+    "quanto4": Scheme(4, 64, "asym"),
+    "iq4_nl": Scheme(4, 32, "iq4_nl"),
+    "fp8-e4m3": Scheme(8, math.inf, "e4m3"),
+    "fp8-e5m2": Scheme(8, math.inf, "e5m2"),
+    "turbo4": Scheme(4, 64, "lm", had=True, signs=True),
+}
+PAIRS = {
+    "kivi4": ("int4-g64-asym-ch", "int4-g64-asym"),
+    "kvgauge4": ("tc19-prerope-shape", "tc16"),
+}
+# Composed names that go by a preset's: only the writer tells the others apart.
+RENAMED = {"int4-g32-ext", "int5-g32-ext"}
+COMPOSED = re.compile(
+    "int(?P<bits>[2-8])-g(?P<group>[1-9][0-9]*)(-(?P<levels>asym|mid|ext|lm))?"
+    "(?P<ch>-ch)?(?P<prerope>-prerope)?(?P<ctr>-ctr)?(?P<had>-had)?(?P<mse>-mse)?(?P<s8>-s8)?"
+    "(-sink(?P<sink>[1-9][0-9]*))?"
+)
+
+
+def scheme_of(codec):
+    """The fields of one name; None where it is `f16`, a pair, or none at all."""
+    if type(codec) is not str:
+        return None
+    if codec in PRESETS:
+        return PRESETS[codec]
+    centres = re.fullmatch("tc(16|19)(-prerope)?(-shape)?", codec)
+    if centres:
+        return TwoCentre(int(centres[1]), bool(centres[2]))
+    match = COMPOSED.fullmatch(codec)
+    if not match or codec in RENAMED:
+        return None
+    bits, group, sink = int(match["bits"]), int(match["group"]), int(match["sink"] or 0)
+    flags = {flag: bool(match[flag]) for flag in ("ch", "prerope", "ctr", "had", "mse", "s8")}
+    scheme = Scheme(bits, group, match["levels"] or "sym", sink=sink, **flags)
+    allowed = bits <= 5 if scheme.levels == "lm" else not (scheme.levels == "ext" and scheme.s8)
+    return scheme if allowed and 8 <= group <= MOST and sink <= MOST else None
+
 
 def group_size(codec):
     """N of `int4-gN`, or None where the name is not of this form."""
-    match = re.fullmatch("int4-g([1-9][0-9]{0,18})", codec)
-    return int(match[1]) if match else None
+    scheme = scheme_of(codec)
+    plain = type(scheme) is Scheme and scheme == Scheme(4, scheme.group, "sym")
+    return scheme.group if plain else None
 
 
 def is_compressing(codec):
+    return codec == "f16" or scheme_of(codec) is not None
+
+
+def is_first(codec):
+    """Whether version 1 knows it."""
     return codec == "f16" or group_size(codec) is not None
 
 
-def is_file_codec(codec):
+def without_rope(codec):
+    shapeless = codec.replace("-shape", "") if codec.startswith("tc") else codec
+    return shapeless.replace("-prerope", "")
+
+
+def by_role(codec):
+    """The codecs of keys and of values in a file of this codec; None if it is not one."""
+    if type(codec) is not str:
+        return None
+    if codec in PAIRS:
+        return PAIRS[codec]
     match = re.fullmatch("k:([^/]*)/v:([^/]*)", codec)
-    return all(map(is_compressing, match.groups())) if match else is_compressing(codec)
+    if not match:
+        # int4-gN-ext-prerope without its last field may be a preset.
+        value = {"int4-g32-ext": "q4_0", "int5-g32-ext": "q5_0"}.get(without_rope(codec))
+        return (codec, value or without_rope(codec)) if is_compressing(codec) else None
+    pair = match.groups()
+    if not all(map(is_compressing, pair)) or "-prerope" in pair[1]:
+        return None
+    # What has a shorter name goes by it.
+    longer = pair in PAIRS.values() or by_role(pair[0]) == pair
+    return None if longer else pair
 
 
 # The manifest
 
 
 def check_manifest(manifest):
-    as_object(manifest, MANIFEST_FIELDS, ("metadata",), "manifest")
+    as_object(manifest, MANIFEST_FIELDS, ("metadata", "rope"), "manifest")
     need(manifest["format"] == "kvgauge-kv", "unknown format {!r}", manifest["format"])
     version = manifest["version"]
-    need(is_integer(version) and version == 1, "unknown version {!r}", version)
+    need(is_integer(version) and version in (1, 2), "unknown version {!r}", version)
     codec = manifest["codec"]
-    need(type(codec) is str and is_file_codec(codec), "unknown codec {!r}", codec)
+    roles = by_role(codec)
+    need(roles is not None, "unknown codec {!r}", codec)
+    first = all(map(is_first, roles))
+    need(version == (1 if first else 2), "codec {!r} in version {}", codec, version)
     source_bytes = manifest["source_bytes"]
     need(is_integer(source_bytes) and 0 <= source_bytes < 2**64, "bad source_bytes")
 
@@ -207,22 +302,44 @@ def check_manifest(manifest):
         as_crc(tensor["crc32"], name)
 
         stored = tensor.setdefault("codec", None)
-        need(stored is not None or is_compressing(codec), "{!r}: no codec", name)
-        need(stored != codec, "{!r}: names the file's own codec", name)
-        stored = tensor["codec"] = codec if stored is None else stored
-        known = type(stored) is str and (stored == "none" or is_compressing(stored))
-        need(known, "{!r}: unknown codec {!r}", name, stored)
+        own = stored is not None
+        if roles[0] == roles[1]:
+            need(stored in (None, "none"), "{!r}: codec {!r}", name, stored)
+        else:
+            need(own and stored in ("none", *roles), "{!r}: codec {!r}", name, stored)
+        stored = tensor["codec"] = stored if own else codec
         if stored != "none":
             good = tensor["dtype"] in COMPRESSIBLE
             need(good, "{!r}: {} of {}", name, stored, tensor["dtype"])
 
-        if group_size(stored) is None:
-            need("exponent" not in tensor, "{!r}: an exponent without int4", name)
+        if scheme_of(stored) is None:
+            need("exponent" not in tensor, "{!r}: an exponent without codes", name)
         else:
             need("exponent" in tensor, "{!r}: no exponent", name)
             exponent = tensor["exponent"]
             good = is_integer(exponent) and -200 <= exponent <= 200
             need(good, "{!r}: bad exponent {!r}", name, exponent)
+    check_rope(manifest)
+
+
+def check_rope(manifest):
+    """Require frequencies where they are needed, and that tensors can be turned and rotated."""
+    needed = False
+    for tensor in manifest["tensors"]:
+        scheme, dim = scheme_of(tensor["codec"]), heads_of(tensor["shape"])[2]
+        if type(scheme) is TwoCentre:
+            need(dim % 8 == 0, "{!r}: a head vector of no multiple of 8", tensor["name"])
+        if scheme and scheme.had:
+            need(dim % 2 == 0, "{!r}: an odd head vector", tensor["name"])
+        if scheme and scheme.prerope:
+            needed = True
+            rope = manifest.get("rope")
+            need(type(rope) is list, "no rope")
+            need(dim == 2 * len(rope), "{!r}: other head vectors than rope", tensor["name"])
+    need(needed == ("rope" in manifest), "rope for nothing")
+    for frequency in manifest.get("rope", ()):
+        good = type(frequency) in (int, float) and abs(frequency) <= 65536
+        need(good, "rope: bad number {!r}", frequency)
 
 
 # The parts
@@ -235,11 +352,51 @@ def parts_of(tensor, dots):
         return [Part(name, tensor["dtype"], shape)]
     if tensor["codec"] == "f16":
         return [Part(f"{name}{dots}values", "F16", shape)]
-    groups = -(-n // group_size(tensor["codec"]))
     return [
-        Part(f"{name}{dots}scales", "F16", (groups,)),
-        Part(f"{name}{dots}codes", "U8", (-(-n // 2),)),
+        Part(f"{name}{dots}{part}", dtype, (size,))
+        for part, (dtype, size) in sizes_of(scheme_of(tensor["codec"]), tensor).items()
     ]
+
+
+def heads_of(shape):
+    """Heads, tokens, values of a head vector."""
+    tokens, dim = (1, 1, *shape)[-2:]
+    if 0 in shape:
+        return 0, 0, dim
+    return count(shape) // (tokens * dim), tokens, dim
+
+
+def sizes_of(scheme, tensor):
+    """dtype and number of values of each part, in order."""
+    heads, tokens, dim = heads_of(tensor["shape"])
+    if type(scheme) is TwoCentre:
+        block, own = block_of(scheme, dim)
+        blocks = heads * max(tokens - 1, 0) * (dim // block)
+        return {
+            "sinks": ("F16", heads * dim),
+            "scales": ("U8", blocks),
+            "codes": ("U8", blocks * own),
+        }
+    sinks = min(scheme.sink, tokens)
+    body = tokens - sinks
+    lines, line = (heads * dim, body) if scheme.ch else (1, heads * body * dim)
+    groups = lines * (-(-line // scheme.group) if scheme.group != math.inf else min(line, 1))
+    sizes = {}
+    if scheme.sink:
+        sizes["sinks"] = "BF16" if tensor["dtype"] == "BF16" else "F16", heads * sinks * dim
+    if scheme.ctr:
+        sizes["means"] = "F16", heads * dim
+    sizes["scales"] = "U8" if scheme.s8 else "F16", groups
+    if scheme.levels == "asym":
+        sizes["minima"] = "F16", groups
+    sizes["codes"] = "U8", -(-heads * body * dim * scheme.bits // 8)
+    return sizes
+
+
+def block_of(scheme, dim):
+    """Channels of a block, and bytes of its codes."""
+    block = min(64, dim & -dim) if dim else 64
+    return block, block // 2 + (-(-block // 32) if scheme.levels == 19 else 0)
 
 
 def parts_of_all(tensors):
@@ -318,6 +475,196 @@ def decode_int4(scales, codes, tensor):
     return narrow(values, tensor["dtype"])
 
 
+# Values of version 2. Every operation is one of numpy on f32, hence rounded on its own.
+
+IQ4_NL = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
+SIGNS = 0xA6850592A197D809
+LM = {
+    2: (0.45278003, 1.5104176),
+    3: (0.24509418, 0.7560053, 1.3439093, 2.1519457),
+    4: (
+        *(0.12839503, 0.3880483, 0.65675914, 0.94234046),
+        *(1.2562312, 1.6180464, 2.0690172, 2.7325896),
+    ),
+    5: (
+        *(0.06588966, 0.19805183, 0.3313783, 0.4666995),
+        *(0.6049336, 0.7471357, 0.8945651, 1.0487833),
+        *(1.2118044, 1.3863404, 1.576228, 1.7872332),
+        *(2.0287284, 2.3177394, 2.6911196, 3.2607325),
+    ),
+}
+
+
+def float8(mantissa, largest):
+    """What the 256 codes of an 8-bit float stand for."""
+    code = np.arange(256)
+    bias = (1 << (6 - mantissa)) - 1
+    exponent, fraction = code >> mantissa & (127 >> mantissa), code & ((1 << mantissa) - 1)
+    whole = np.where(exponent > 0, fraction + (1 << mantissa), fraction).astype(np.float64)
+    size = np.ldexp(whole, np.maximum(exponent, 1) - bias - mantissa)
+    size[size > largest] = 0
+    return np.where(code < 128, size, -size)
+
+
+def levels_of(scheme):
+    """What each code stands for."""
+    half, codes = 1 << (scheme.bits - 1), np.arange(1 << scheme.bits)
+    table = {
+        "sym": lambda: codes - half,
+        "ext": lambda: codes - half,
+        "asym": lambda: codes,
+        "mid": lambda: codes + 0.5 - half,
+        "lm": lambda: np.concatenate([-np.array(LM[scheme.bits])[::-1], LM[scheme.bits]]),
+        "iq4_nl": lambda: np.array(IQ4_NL),
+        "e4m3": lambda: float8(3, 448),
+        "e5m2": lambda: float8(2, 57344),
+    }
+    return table[scheme.levels]().astype(np.float32)
+
+
+def unpack(data, bits, size):
+    every_bit = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
+    of_code = every_bit[: size * bits].reshape(size, bits).astype(np.int64)
+    return (of_code << np.arange(bits)).sum(-1)
+
+
+def small_scales(data):
+    code = np.frombuffer(data, np.uint8).astype(np.int64)
+    return np.where(code > 0, np.ldexp(1 + (code % 16) / 16, code // 16 - 12), 0).astype(np.float32)
+
+
+def hadamard(x, most=math.inf):
+    """Of each head vector, [heads, tokens, dim], in blocks of at most so many values."""
+    dim = x.shape[-1]
+    block = min(dim & -dim, most)
+    distance = 1
+    while distance < block:
+        pairs = x.reshape(*x.shape[:-1], dim // (2 * distance), 2, distance)
+        a, b = pairs[..., 0, :], pairs[..., 1, :]
+        x = np.stack([a + b, a - b], -2).reshape(x.shape)
+        distance *= 2
+    return x * np.float32(1 / math.sqrt(block))
+
+
+def turned(x, first, rope):
+    """By the angles of positions from `first` on."""
+    position = np.arange(first, first + x.shape[1]).astype(np.float32)
+    angle = (position[:, None] * np.array(rope, np.float32)).astype(np.float64)
+    cos, sin = np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
+    a, b = np.split(x, 2, axis=-1)
+    return np.concatenate([a * cos - b * sin, b * cos + a * sin], -1)
+
+
+def scaled(x, exponent):
+    if exponent == 0:
+        return x
+    first = int(exponent / 2)
+    with np.errstate(over="ignore", under="ignore"):
+        for step in (first, exponent - first):
+            x = x * np.float32(2.0**step)
+    return np.clip(x, -np.float32(F32_MAX), np.float32(F32_MAX))
+
+
+CURVES = {
+    16: (0.1094451, 9.44103e-5, 9.761447e-6),
+    19: (0.093653875, 2.897904e-6, 4.539905e-6),
+}
+
+
+def decode_two_centres(stored, tensor, rope):
+    scheme, exponent = scheme_of(tensor["codec"]), tensor["exponent"]
+    heads, tokens, dim = heads_of(tensor["shape"])
+    if tokens == 0 or dim == 0:
+        return b""
+    block, own = block_of(scheme, dim)
+    first = finite_f16(stored[0], tensor["name"]).astype(np.float32).reshape(heads, 1, dim)
+    shape = (heads, tokens - 1, dim // block)
+    byte = np.frombuffer(stored[1], np.uint8).astype(np.int64).reshape(shape)
+    packed = np.frombuffer(stored[2], np.uint8).astype(np.int64).reshape(*shape, own)
+
+    low = packed[..., : block // 2 : 2] + 256 * packed[..., 1 : block // 2 : 2]
+    words = block // 4
+    if scheme.levels == 19:
+        index = np.arange(words)
+        top = packed[..., block // 2 :][..., index // 8] >> (index % 8) & 1
+        low = low + (top << 16)
+    parts = [low // scheme.levels**power % scheme.levels for power in range(3)]
+    parts.append(np.minimum(low // scheme.levels**3, scheme.levels - 1))
+    n = np.concatenate(parts, -1).astype(np.float32) - np.float32((scheme.levels - 1) / 2)
+    a, b, c = (np.float32(number) for number in CURVES[scheme.levels])
+    square = n * n
+    level = n * (a + square * (b + square * c))
+    k = (byte & 127) - 64
+    scale = (2.0 ** (k % 8 / 8)).astype(np.float32) * np.exp2(k // 8).astype(np.float32)
+    scale[byte & 127 == 0] = 0
+    left = hadamard((level * scale[..., None]).reshape(heads, tokens - 1, dim), block)
+
+    chosen = (byte >> 7).repeat(block, -1) == 1
+    x = np.concatenate([first, np.zeros((heads, tokens - 1, dim), np.float32)], 1)
+    starts = sorted({1, *(2**j for j in range(1, 63)), *(3 * 2 ** (j - 1) for j in range(1, 63))})
+    starts = [start for start in starts if start < tokens]
+    sums = np.zeros((heads, 1, dim))
+    for start, end in zip(starts, [*starts[1:], tokens]):
+        mean = (sums / max(start - 1, 1)).astype(np.float32).astype(np.float16).astype(np.float32)
+        centre = np.where(chosen[:, start - 1 : end - 1], first, mean)
+        x[:, start:end] = left[:, start - 1 : end - 1] + centre
+        for token in range(start, end):
+            sums += x[:, token : token + 1].astype(np.float64)
+    if scheme.prerope:
+        x = turned(x, 0, rope)
+    return narrow(scaled(x.reshape(-1), exponent), tensor["dtype"])
+
+
+def decode_scheme(stored, tensor, rope):
+    scheme, exponent = scheme_of(tensor["codec"]), tensor["exponent"]
+    if type(scheme) is TwoCentre:
+        return decode_two_centres(stored, tensor, rope)
+    heads, tokens, dim = heads_of(tensor["shape"])
+    sizes = sizes_of(scheme, tensor)
+    parts = dict(zip(sizes, stored))
+    if tokens == 0:
+        return b""
+    sinks = min(scheme.sink, tokens)
+    body = tokens - sinks
+
+    def wide(part):
+        values = finite_f16(parts[part], f"{tensor['name']}: {part}")
+        return values.astype(np.float32)
+
+    codes = unpack(parts["codes"], scheme.bits, heads * body * dim)
+    scales = small_scales(parts["scales"]) if scheme.s8 else wide("scales")
+    # Where each line begins anew: its group's index is that within the line and those before.
+    line = body if scheme.ch else heads * body * dim
+    per_line = len(scales) // max(heads * dim if scheme.ch else 1, 1)
+    place = np.arange(len(codes))
+    within = place % max(line, 1)
+    group = place // max(line, 1) * per_line + (within // min(scheme.group, max(line, 1)))
+    x = levels_of(scheme)[codes] * scales[group]
+    if scheme.levels == "asym":
+        x = x + wide("minima")[group]
+    if scheme.ch:
+        x = x.reshape(heads, dim, body).transpose(0, 2, 1)
+    x = x.reshape(heads, body, dim)
+    if scheme.had:
+        x = hadamard(x)
+    if scheme.signs:
+        flips = [-1 if SIGNS >> (channel % 64) & 1 else 1 for channel in range(dim)]
+        x = x * np.array(flips, np.float32)
+    if scheme.ctr:
+        x = x + wide("means").reshape(heads, 1, dim)
+    if scheme.prerope:
+        x = turned(x, sinks, rope)
+    if scheme.sink:
+        kept = np.frombuffer(parts["sinks"], "<u2")
+        if tensor["dtype"] == "BF16":
+            kept = (kept.astype("<u4") << 16).view("<f4")
+            need(bool(np.isfinite(kept).all()), "{!r}: not finite", tensor["name"])
+        else:
+            kept = wide("sinks")
+        x = np.concatenate([kept.reshape(heads, sinks, dim), x], axis=1)
+    return narrow(scaled(x.reshape(-1), exponent), tensor["dtype"])
+
+
 # The file
 
 
@@ -358,8 +705,10 @@ def decode(file):
             (restored,) = stored
         elif tensor["codec"] == "f16":
             restored = decode_f16(*stored, tensor)
-        else:
+        elif group_size(tensor["codec"]) is not None:
             restored = decode_int4(*stored, tensor)
+        else:
+            restored = decode_scheme(stored, tensor, manifest.get("rope"))
         tensors[tensor["name"]] = Tensor(tensor["dtype"], tensor["shape"], restored)
     return tensors, manifest.get("metadata")
 

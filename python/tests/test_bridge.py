@@ -215,6 +215,9 @@ class Misbehaving(FolderTest):
         limits = "--min-cosine=0.5 --min-snr-db=-3.0"
         expected = f"-input i -output o -group-size 64 {limits} --force --no-sync"
         self.assertEqual(arguments(), expected)
+        compress_kv_cache("i", "o", codec="kvgauge4", rope_theta=10000)
+        expected = "-input i -output o --codec=kvgauge4 --rope-theta=10000.0"
+        self.assertEqual(arguments(), expected)
         measure_kv_cache("i", min_snr_db=10)
         expected = "-input i -metrics-only -group-size 64 --min-snr-db=10.0"
         self.assertEqual(arguments(), expected)

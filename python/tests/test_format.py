@@ -3,11 +3,16 @@
 The binary is the one that the other tests use (support.py).
 
 How tensors are compared: the decoder's bytes with those that -decompress wrote, bit for bit. The
-page lets a decoder give 0 or -0 for code 0 of `int4-gN`: of tensors stored so, and of no others,
--0 is read as 0 on both sides first.
+page lets a decoder give 0 or -0 where a packed value is zero: of tensors stored with codes, and of
+no others, -0 is read as 0 on both sides first.
+
+Cosines and sines of `prerope` are rounded to f32 from the f64 of two libraries. Where those differ,
+by 2 ** -52 or so, one f32 in some 2 ** 28 may round the other way, which is one unit in its last
+place. The inputs here are the same in every run, and none of them meets one.
 """
 
 import copy
+import itertools
 import json
 import os
 import struct
@@ -163,7 +168,8 @@ def make(tensors, codec="int4-g64", dots="."):
 def fix_checksums(manifest, header, data):
     for tensor in manifest["tensors"]:
         name, crc = tensor["name"], 0
-        for part in (name, f"{name}.values", f"{name}.scales", f"{name}.codes"):
+        endings = ("values", "sinks", "means", "scales", "minima", "codes")
+        for part in (name, *(f"{name}.{ending}" for ending in endings)):
             if part in header:
                 crc = zlib.crc32(data[slice(*header[part]["data_offsets"])], crc)
         tensor["crc32"] = f"{crc:08x}"
@@ -233,7 +239,7 @@ def compare(case, tensors, metadata, manifest, expected, expected_metadata):
         other = expected[name]
         case.assertEqual((name, *tensor[:2]), (name, *other[:2]))
         mine, theirs = tensor.data, other.data
-        if stored[name].startswith("int4"):
+        if stored[name] not in ("none", "f16"):
             mine, theirs = (positive_zeros(x, tensor.dtype) for x in (mine, theirs))
         case.assertTrue(mine == theirs, f"{name!r}: other bytes ({stored[name]}, {tensor.dtype})")
 
@@ -508,6 +514,182 @@ class Binary(unittest.TestCase):
             for codec, found in lengths.items():
                 found.add(len(self.compress(serialize(tensors), "--codec", codec)))
         self.assertEqual([len(found) for found in lengths.values()], [1, 1])
+
+    # Version 2
+
+    LEVELS = {"sym": range(2, 9), "asym": range(2, 9), "mid": range(2, 9), "ext": range(2, 9),
+              "lm": range(2, 6)}
+
+    def family_codecs(self):
+        """Every kind of levels with every number of bits, each beside several other fields."""
+        others = itertools.cycle(("", "ch", "mse", "s8", "sink3", "ctr", "ch-ctr-s8-sink2", "ch-mse"))
+        groups = itertools.cycle((32, 9, 64, 8, 100, 1000, 31))
+        for levels, all_bits in self.LEVELS.items():
+            for bits in all_bits:
+                for _ in range(3):
+                    other = next(others)
+                    if levels == "ext":
+                        other = other.replace("-s8", "").replace("s8", "")
+                    fields = (f"int{bits}", f"g{next(groups)}", levels, other)
+                    yield "-".join(field for field in fields if field not in ("", "sym"))
+        yield from format_decoder.PRESETS.keys() - {"turbo4"}
+        yield from ("kivi4", "k:q8_0/v:int3-g16-asym", "k:f16/v:int2-g32", "k:int4-g64/v:q4_1")
+
+    def family(self, shapes, scales=(1.0, 1e-6, 3e4)):
+        """Keys and values of every float type."""
+        tensors = {}
+        for number, shape in enumerate(shapes):
+            for dtype in FLOATS:
+                more = () if dtype == "F16" else (1e30, 1e-30, 1e-44)
+                for scale in (*scales, 0.0, *more):
+                    for role in ("key", "value"):
+                        values = self.values(shape, scale)
+                        if shape and shape[-1] > 4:
+                            # Some channels larger than others, as keys have them.
+                            values[..., 3] *= 20
+                        tensors[f"{number}.{dtype}.{scale}.{role}"] = floats(dtype, values)
+        return tensors
+
+    def test_codecs_of_the_family(self):
+        shapes = [(2, 9, 16), (1, 2, 5, 7), (3, 33), (70,), (1,), (), (0,), (2, 0, 8), (0, 5, 3)]
+        file = serialize(self.family(shapes))
+        for codec in self.family_codecs():
+            with self.subTest(codec):
+                manifest = self.both(file, "--codec", codec)
+                first = all(map(format_decoder.is_first, format_decoder.by_role(manifest["codec"])))
+                self.assertEqual(manifest["version"], 1 if first else 2)
+
+    def test_rotations(self):
+        codecs = ("int4-g32-had", "turbo4", "int3-g9-asym-ch-had-mse-sink1", "int5-g1000-lm-had-s8",
+                  "k:int2-g64-mid-ctr-had-sink4/v:int4-g64-had", "int8-g8-ext-ctr-had")
+        for dim in (2, 6, 64, 80, 96, 128):
+            file = serialize(self.family([(2, 7, dim), (dim,), (3, 0, dim)]))
+            for codec in codecs:
+                with self.subTest(codec, dim=dim):
+                    self.both(file, "--codec", codec)
+
+    def test_keys_before_rope(self):
+        codecs = ("int4-g32-prerope", "k:int4-g64-mid-prerope-ctr-had-sink5/v:q4_0",
+                  "k:int3-g8-asym-ch-prerope-s8/v:f16", "int4-g32-ext-prerope", "int4-g64-prerope-mse")
+        for dim in (2, 64, 80, 96, 128):
+            file = serialize(self.family([(2, 7, dim), (dim,), (0, 2, dim)]))
+            for theta in ("1", "10000", "500000"):
+                codec = codecs[(dim + int(theta)) % len(codecs)]
+                for codec in (codec, codecs[0]):
+                    with self.subTest(codec, dim=dim, theta=theta):
+                        manifest = self.both(file, "--codec", codec, "--rope-theta", theta)
+                        self.assertEqual(len(manifest["rope"]), dim // 2)
+        # Positions in the thousands.
+        tensors = {"key": floats("F16", self.values((1, 9000, 64), 1))}
+        self.both(serialize(tensors), "--codec", codecs[1], "--rope-theta", "10000")
+
+    def test_two_centres(self):
+        for dim in (8, 16, 64, 80, 96, 128):
+            shapes = [(2, 37, dim), (1, 1, dim), (dim,), (3, 0, dim), (0, 2, dim)]
+            file = serialize(self.family(shapes))
+            for codec in ("kvgauge4", "tc16", "tc19-shape", "k:tc16-prerope/v:tc19"):
+                with self.subTest(codec, dim=dim):
+                    manifest = self.both(file, "--codec", codec, "--rope-theta", "10000")
+                    self.assertEqual(manifest["version"], 2)
+        # Means of many tokens, around the first one and not, and a block of one bit a word.
+        values = self.values((2, 1500, 64), 1) + self.values((2, 1, 64), 3)
+        values[:, ::7] = values[:, :1] + self.values((2, 215, 64), 0.1)
+        self.both(serialize({"key": floats("F16", values)}), "--codec", "tc19")
+
+    def test_what_the_page_does_not_allow_in_version_2(self):
+        """Files with right checksums that break the page: both refuse them."""
+        shape = (2, 5, 8)
+        tensors = {
+            "key": floats("F16", self.values(shape, 1)),
+            "value": floats("BF16", self.values(shape, 1)),
+        }
+        codec = "k:int3-g8-asym-ch-prerope-ctr-s8-sink2/v:int5-g16-mid-had-sink1"
+        file = self.compress(serialize(tensors), "--codec", codec, "--rope-theta", "10000")
+        manifest, header, data = take_apart(file)
+        self.agree(put_together(manifest, header, data))
+        key, value = (t["codec"] for t in manifest["tensors"])
+
+        def case(what, change):
+            parts = copy.deepcopy((manifest, header, data))
+            change(*parts)
+            fix_checksums(*parts)
+            changed = put_together(*parts)
+            with self.subTest(what):
+                self.refused(changed, what)
+                self.assertIsNone(self.decompress(changed), f"the binary takes {what}")
+
+        def of_both(name):
+            def change(m, h, d):
+                m["codec"] = m["codec"].replace(*name)
+                for tensor in m["tensors"]:
+                    tensor["codec"] = tensor["codec"].replace(*name)
+            return change
+
+        for version in (1, 3, 2.0):
+            case(f"version {version}", lambda m, h, d, v=version: m.update(version=v))
+        for rope in (None, [], [1.0], [1.0] * 5, [1, 1, 1, None], [1, 1, 1, "1"], 1.0,
+                     [1, 1, 1, 65537], [1, 1, 1, 1e39], [True] * 4):
+            case(f"rope {rope}", lambda m, h, d, r=rope: m.update(rope=r))
+        case("no rope", lambda m, h, d: m.pop("rope"))
+        case("rope for nothing", of_both(("-prerope", "")))
+        for name in (("int3", "int1"), ("int3", "int9"), ("int3", "int03"), ("-g8", "-g7"),
+                     ("-g8", "-g4294967296"), ("-g8", "-g08"), ("-ch", "-ch-ch"), ("-ch", "-sym-ch"),
+                     ("-asym-ch", "-ch-asym"), ("-sink2", "-sink0"), ("-sink2", "-sink02"),
+                     ("-sink2", "-sink4294967296"), ("-sink2", "-sink1"), ("-sink2", ""),
+                     ("int5-g16-mid", "int6-g16-lm"), ("-mid", "-mid-prerope"), ("-ch", ""),
+                     ("-ctr", ""), ("-s8", ""), ("-asym", ""), ("int5", "int6"), ("k:", "k:noise-")):
+            case(f"{name[0]} as {name[1]}", of_both(name))
+        case("no codec of a tensor", lambda m, h, d: m["tensors"][0].pop("codec"))
+        case("another tensor's", lambda m, h, d: m["tensors"][0].update(codec=value))
+        case("a third codec", lambda m, h, d: m["tensors"][0].update(codec="q4_0"))
+        case("no exponent", lambda m, h, d: m["tensors"][0].pop("exponent"))
+        case("keys for both", lambda m, h, d: m.update(codec=f"k:{key}/v:{key}"))
+        for part, dtype in (("key.sinks", "BF16"), ("value.sinks", "F16"), ("key.means", "BF16"),
+                            ("key.scales", "I8"), ("key.minima", "U16"), ("value.scales", "I16")):
+            case(f"{part} as {dtype}", lambda m, h, d, p=part, t=dtype: h[p].update(dtype=t))
+        for part in ("key.sinks", "key.means", "key.scales", "key.minima", "key.codes"):
+            case(f"no {part}", lambda m, h, d, p=part: h.pop(p))
+            case(f"{part} in rows", lambda m, h, d, p=part: h[p].update(shape=[1, *h[p]["shape"]]))
+        infinite = {"F16": (b"\0\x7c", b"\0\xfc", b"\1\x7e"), "BF16": (b"\x80\x7f", b"\x81\xff")}
+        for part in ("key.sinks", "key.means", "key.minima", "value.sinks", "value.scales"):
+            at = header[part]["data_offsets"][1] - 2
+            for bits in infinite[header[part]["dtype"]]:
+                case(f"{bits.hex()} in {part}",
+                     lambda m, h, d, a=at, b=bits: d.__setitem__(slice(a, a + 2), b))
+        # An odd head vector under a rotation: as many values of each part, in other rows.
+        odd = {"value": floats("F16", self.values((1, 3, 5), 1))}
+        plain = take_apart(self.compress(serialize(odd), "--codec", "int5-g16-mid"))
+        plain[0]["codec"] = "int5-g16-mid-had"
+        self.refused(put_together(*plain), "an odd head vector")
+        self.assertIsNone(self.decompress(put_together(*plain)))
+        # By other names.
+        plain = take_apart(self.compress(serialize(odd), "--codec", "q4_0"))
+        for name in ("int4-g32-ext", "k:q4_0/v:q4_0", "q4_1", "q8_0"):
+            plain[0]["codec"] = name
+            self.refused(put_together(*plain), name)
+            self.assertIsNone(self.decompress(put_together(*plain)))
+
+    def test_any_bytes_decode_alike(self):
+        """What no writer writes, though the page allows it: any codes, finite numbers, exponents."""
+        tensors = self.family([(2, 9, 24)], scales=(1.0,))
+        codecs = ("fp8-e4m3", "fp8-e5m2", "int3-g8-asym-ch-ctr-s8-sink2", "turbo4", "int2-g16-ext-had",
+                  "k:int4-g32-prerope-had/v:iq4_nl")
+        for codec in codecs:
+            file = self.compress(serialize(tensors), "--codec", codec, "--rope-theta", "10000")
+            for exponent in (0, -200, -140, -3, 7, 100, 200):
+                manifest, header, data = take_apart(file)
+                for name, part in header.items():
+                    start, end = part["data_offsets"]
+                    noise = self.random.integers(0, 256, end - start).astype(np.uint8)
+                    if part["dtype"] != "U8":
+                        # Half of all magnitudes, both signs: far from infinite.
+                        noise[1::2] &= 0xBF
+                    data[start:end] = noise.tobytes()
+                for tensor in manifest["tensors"]:
+                    tensor["exponent"] = exponent
+                fix_checksums(manifest, header, data)
+                with self.subTest(codec, exponent=exponent):
+                    self.agree(put_together(manifest, header, data))
 
     # Damage
 

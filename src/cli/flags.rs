@@ -45,7 +45,8 @@ pub struct EvaluationFlags {
     /// Index of the first window, from 0
     #[arg(long, value_name = "N")]
     first_window: Option<usize>,
-    /// Codec to try; repeat for several [default: int4-g64]
+    /// Codec to try; repeat for several. noise-NAME is Gaussian noise of the same RMSE per tensor as
+    /// NAME's error: the difference comes from the shape of that error [default: int4-g64]
     #[arg(long, value_name = "NAME")]
     codec: Option<Vec<String>>,
     /// How damage is measured: `prefix` (half a window is compressed, the other half runs over

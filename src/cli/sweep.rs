@@ -64,6 +64,12 @@ impl SweepArguments {
         let file = ConfigFile::read(&self.config)
             .map_err(|e| e.hint("kvgauge sweep takes a TOML file; configs/ has examples"))?;
         let raw = self.subject.into_raw().or(self.evaluation.into_raw()?).or(file.raw);
+        if let Some(said) = raw.attribute.as_ref().filter(|said| said.value) {
+            return Err(said.place.refuse(
+                Error::input("expected false in a sweep, found true")
+                    .hint("`kvgauge validate` says which part of the cache carries the damage"),
+            ));
+        }
         let settings = Settings::resolve_all(raw)?;
         let Some(first) = settings.first() else { return Ok(Outcome::Done) };
         let (threads, offline, strict) = (first.threads, first.offline, first.strict);

@@ -1,11 +1,12 @@
 //! `kvgauge validate`.
 
-use super::flags::{EvaluationFlags, SubjectFlags};
+use super::flags::{EvaluationFlags, SubjectFlags, said};
 use super::progress::{DownloadBars, TerminalProgress};
 use super::{Outcome, output};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::hub::{Hub, HubOptions};
-use crate::report::{self, table};
+use crate::platform;
+use crate::report::{self, charts, table};
 use crate::settings::{ConfigFile, RawSettings, Settings};
 use crate::validate;
 use crate::whole_file::{self, Existing, NewFile};
@@ -25,6 +26,13 @@ pub struct Arguments {
     /// Also write the JSON object to a file
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Also compress each part of the cache alone, the rest exact: keys, values, each layer's, each
+    /// KV head's; says which carry the damage
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    attribute: Option<bool>,
+    /// Draw what --attribute found, as SVG
+    #[arg(long, value_name = "FILE")]
+    picture: Option<PathBuf>,
     /// Read settings from a TOML file; flags override it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -32,11 +40,26 @@ pub struct Arguments {
 
 impl Arguments {
     pub fn run(self) -> Result<Outcome> {
-        let (json, path) = (self.json, self.output.clone());
+        let (json, path, picture) = (self.json, self.output.clone(), self.picture.clone());
         let settings = Settings::resolve(self.into_raw()?)?;
-        if let Some(path) = &path {
-            let writable = NewFile::create(path, Existing::Replace);
-            writable.map_err(|e| e.within("--output"))?;
+        if picture.is_some() && !settings.attribute {
+            return Err(Error::input("--picture: expected --attribute beside it, found none")
+                .hint("the picture shows what --attribute finds"));
+        }
+        for (flag, path) in [("--output", &path), ("--picture", &picture)] {
+            if let Some(path) = path {
+                let writable = NewFile::create(path, Existing::Replace);
+                writable.map_err(|e| e.within(flag))?;
+            }
+        }
+        if let (Some(output), Some(picture)) = (&path, &picture)
+            && (output == picture || platform::same_file(output, picture))
+        {
+            return Err(Error::input(format!(
+                "--picture: expected a file other than --output's, found {}",
+                picture.display()
+            ))
+            .hint("give each a name of its own"));
         }
         super::use_threads(settings.threads)?;
         let hub = Hub::new(HubOptions::from_env(settings.offline), Arc::new(DownloadBars::new()))?;
@@ -49,6 +72,9 @@ impl Arguments {
         if let Some(path) = &path {
             whole_file::write(path, object.as_bytes())?;
         }
+        if let (Some(path), Some(chart)) = (&picture, charts::attribution(&result)?) {
+            whole_file::write(path, chart.standalone().as_bytes())?;
+        }
         output::print(&if json { object } else { table::render(&result) })?;
         Ok(if settings.strict && result.misses_limit() {
             Outcome::LimitMissed
@@ -59,7 +85,9 @@ impl Arguments {
 
     /// Flags over file.
     fn into_raw(self) -> Result<RawSettings> {
-        let flags = self.subject.into_raw().or(self.evaluation.into_raw()?);
+        let own =
+            RawSettings { attribute: said("--attribute", self.attribute), ..Default::default() };
+        let flags = own.or(self.subject.into_raw()).or(self.evaluation.into_raw()?);
         let Some(path) = &self.config else { return Ok(flags) };
         let file = ConfigFile::read(path)
             .map_err(|e| e.hint("--config takes a TOML file; see configs/"))?;

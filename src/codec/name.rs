@@ -457,8 +457,13 @@ mod tests {
         };
         let int4 = TensorCodec::int4(64);
         let presets = PRESETS.iter().map(|(_, preset)| *preset);
-        for scheme in schemes().into_iter().chain(presets) {
-            let packing = Packing::Scheme(scheme);
+        let flags = [(false, false), (false, true), (true, false), (true, true)];
+        let centres = flags.into_iter().flat_map(|(prerope, shaped)| {
+            [FittedLevels::Sixteen, FittedLevels::Nineteen]
+                .map(|levels| Packing::TwoCentre(TwoCentre { levels, prerope, shaped }))
+        });
+        let packings = schemes().into_iter().chain(presets).map(Packing::Scheme).chain(centres);
+        for packing in packings {
             for key in [TensorCodec::Packed(packing), TensorCodec::Noise(packing)] {
                 let value = key.for_values();
                 survives(Codec { key, value });
@@ -543,6 +548,10 @@ mod tests {
             "noise-noise",
             "noise-k:int4/v:int4",
             "q4_0-had",
+            "tc17",
+            "tc19-shape-prerope",
+            "tc19-",
+            "tc19-g64",
             "noiseint4",
         ] {
             assert!(message(name).contains("no codec of that name"), "{name}");

@@ -5,7 +5,7 @@ use super::payload::SchemePayload;
 use super::scheme::{Geometry, Part, PartSizes, Scheme};
 use super::transform::Rope;
 use super::two_centre::{TwoCentre, TwoCentrePayload};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Packing {
@@ -200,14 +200,13 @@ impl PackedTensor {
 impl Geometry<'_> {
     /// Whether what the keys were rotated by is known, and fits.
     pub(super) fn check_rope(&self) -> Result<()> {
-        use crate::error::Error;
         match self.rope.map(|rope: &Rope| (rope.head_dim(), rope.positions())) {
             None => Err(Error::input(
                 "prerope: expected what the keys were rotated by, found none",
             )
             .hint("for kv-compress say --rope-theta; `kvgauge extract` writes it to its files")),
-            Some((found, _)) if found != self.head_dim => Err(Error::input(format!(
-                "prerope: expected a rotation of {} values, found one of {found}",
+            Some((turned, _)) if turned != self.head_dim => Err(Error::input(format!(
+                "prerope: expected a rotation of {turned} values, found head vectors of {}",
                 self.head_dim
             ))),
             Some((_, positions)) if positions < self.first + self.tokens => {

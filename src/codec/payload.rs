@@ -44,6 +44,8 @@ impl SchemePayload {
     /// With room for its parts, which are zero.
     pub fn empty<T: Element>(scheme: Scheme, values: usize, geometry: &Geometry) -> Self {
         let sizes = PartSizes::new(&scheme, values, geometry);
+        let held = sizes.heads * (sizes.sinks + sizes.body) * geometry.head_dim;
+        assert_eq!(held, values, "a geometry of another number of values");
         let count = |part| sizes.count(part).unwrap_or(0);
         Self {
             scheme,
@@ -79,16 +81,23 @@ impl SchemePayload {
         }
         let mut packed = Self::empty::<T>(scheme, values.len(), geometry);
         // One optimistic pass; the rare tensor out of range is done again.
-        if !packed.fill(arch, values, geometry) {
-            packed.exponent = exponent_for(absmax);
+        if packed.fill(arch, values, geometry).in_range {
+            return Some(packed);
+        }
+        packed.exponent = exponent_for(absmax);
+        let excess = packed.fill(arch, values, geometry).excess;
+        // Scales of 8 bits reach less far: the largest is put at the top of them. Those of f16 can
+        // be too large still where a rotation adds up some 2^15 values.
+        if excess > 1.0 || scheme.small_scales && excess > 0.0 {
+            packed.exponent += (f64::from(excess).log2().ceil() as i32).max(MOST_UP);
             packed.fill(arch, values, geometry);
         }
         Some(packed)
     }
 
-    /// Whether everything stored is in its type's range.
-    fn fill<T: Element>(&mut self, arch: Arch, values: &[T], geometry: &Geometry) -> bool {
-        let fits = self.fill_sinks(values, geometry) & self.fill_means(arch, values, geometry);
+    /// Stores everything with the exponent that is set.
+    fn fill<T: Element>(&mut self, arch: Arch, values: &[T], geometry: &Geometry) -> Fit {
+        let apart = self.fill_sinks(values, geometry) & self.fill_means(arch, values, geometry);
         let units = Units::new(&self.scheme, &self.sizes, geometry);
         let (scheme, exponent, means) = (&self.scheme, self.exponent, &self.means);
         let has_minimum = scheme.levels.has_minimum();
@@ -105,15 +114,22 @@ impl SchemePayload {
                 jobs.push((unit, own, low.unwrap_or_default(), code));
             }
         }
+        let sizes = &self.sizes;
         let run = |buffers: &mut Buffers, (unit, scales, minima, codes): UnitParts| {
+            let rows = at_least(&mut buffers.rows, unit.values(geometry));
+            for (index, rows) in unit.heads_mut(rows, geometry).enumerate() {
+                let first = sizes.sinks + unit.first;
+                let start = ((unit.head + index) * geometry.tokens + first) * geometry.head_dim;
+                T::widen(&values[start..start + rows.len()], rows);
+            }
+            // What follows knows f32 only: it is compiled once, not for each type.
             arch.dispatch(Encode {
-                values,
                 geometry,
                 scheme,
                 exponent,
                 means,
                 unit,
-                sizes: &self.sizes,
+                sinks: sizes.sinks,
                 buffers,
                 scales,
                 minima,
@@ -121,7 +137,7 @@ impl SchemePayload {
             })
         };
         let all = jobs.into_par_iter().map_init(Buffers::default, run);
-        fits & all.reduce(|| true, |a, b| a & b)
+        all.reduce(|| Fit::NOTHING, Fit::and).and(Fit { in_range: apart, excess: 0.0 })
     }
 
     fn fill_sinks<T: Element>(&mut self, values: &[T], geometry: &Geometry) -> bool {
@@ -148,19 +164,25 @@ impl SchemePayload {
             return true;
         }
         let (scheme, exponent, sizes) = (&self.scheme, self.exponent, &self.sizes);
+        let mean = |rows: &mut Vec<f32>, (head, means): (usize, &mut [f16])| {
+            let mut sums = vec![0f64; dim];
+            for range in steps(sizes.body, UNIT.div_ceil(dim)) {
+                let rows = at_least(rows, range.len() * dim);
+                let first = sizes.sinks + range.start;
+                let start = (head * geometry.tokens + first) * dim;
+                T::widen(&values[start..start + rows.len()], rows);
+                let (first, sums) = (geometry.first + first, &mut sums);
+                arch.dispatch(AddRows { geometry, scheme, exponent, rows, first, sums });
+            }
+            let mut finite = true;
+            for (mean, sum) in means.iter_mut().zip(sums) {
+                *mean = f16::from_f32((sum / sizes.body as f64) as f32);
+                finite &= mean.is_finite();
+            }
+            finite
+        };
         let heads = self.means.par_chunks_exact_mut(dim).enumerate();
-        heads
-            .map_init(Buffers::default, |buffers, (head, means)| {
-                let sum = ChannelSums { values, geometry, scheme, exponent, head, sizes, buffers };
-                let sums = arch.dispatch(sum);
-                let mut finite = true;
-                for (mean, sum) in means.iter_mut().zip(sums) {
-                    *mean = f16::from_f32((sum / sizes.body as f64) as f32);
-                    finite &= mean.is_finite();
-                }
-                finite
-            })
-            .reduce(|| true, |a, b| a & b)
+        heads.map_init(Vec::new, mean).reduce(|| true, |a, b| a & b)
     }
 
     /// Writes the decoded values. `geometry` is that of compression.
@@ -207,8 +229,14 @@ impl SchemePayload {
                     scales,
                     minima,
                     codes,
-                    out,
                 });
+                // From the first row of the unit to its last, sinks of heads between them included.
+                let apart = (self.sizes.sinks + unit.rows) * dim;
+                let rows = at_least(&mut buffers.rows, unit.values(geometry));
+                let heads = unit.heads_mut(rows, geometry).zip(out.chunks_mut(apart.max(1)));
+                for (rows, out) in heads {
+                    T::narrow_saturating(rows, &mut out[..rows.len()]);
+                }
             },
         );
     }
@@ -285,6 +313,24 @@ pub(super) fn exponent_for(absmax: f32) -> i32 {
     f64::from(absmax).log2().floor() as i32 - 6
 }
 
+/// Of the exponent after that: what is stored of sinks and means, below 2⁸, stays finite.
+const MOST_UP: i32 = -8;
+
+/// How what is stored fits its types; see [`Side`].
+#[derive(Debug, Clone, Copy)]
+struct Fit {
+    in_range: bool,
+    excess: f32,
+}
+
+impl Fit {
+    const NOTHING: Self = Self { in_range: true, excess: 0.0 };
+
+    fn and(self, other: Self) -> Self {
+        Self { in_range: self.in_range & other.in_range, excess: self.excess.max(other.excess) }
+    }
+}
+
 type UnitParts<'a> = (Unit, &'a mut [u8], &'a mut [f16], &'a mut [u8]);
 
 /// Rows `first .. first + rows`, sinks not counted, of each of `heads` heads from `head` on.
@@ -299,6 +345,15 @@ struct Unit {
 impl Unit {
     fn values(&self, geometry: &Geometry) -> usize {
         self.heads * self.rows * geometry.head_dim
+    }
+
+    /// The rows of each head, of all rows of the unit.
+    fn heads_mut<'r>(
+        &self,
+        rows: &'r mut [f32],
+        geometry: &Geometry,
+    ) -> std::slice::ChunksExactMut<'r, f32> {
+        rows.chunks_exact_mut((self.rows * geometry.head_dim).max(1))
     }
 
     fn groups(&self, scheme: &Scheme, geometry: &Geometry) -> usize {
@@ -356,37 +411,34 @@ fn at_least<T: Copy + Default>(buffer: &mut Vec<T>, len: usize) -> &mut [T] {
     &mut buffer[..len]
 }
 
-/// One unit: rows → codes. Gives whether all that is stored is in range.
-struct Encode<'a, T> {
-    values: &'a [T],
+/// One unit: rows → codes.
+struct Encode<'a> {
     geometry: &'a Geometry<'a>,
     scheme: &'a Scheme,
     exponent: i32,
     means: &'a [f16],
-    sizes: &'a PartSizes,
+    sinks: usize,
     unit: Unit,
+    /// With the unit's rows.
     buffers: &'a mut Buffers,
     scales: &'a mut [u8],
     minima: &'a mut [f16],
     codes: &'a mut [u8],
 }
 
-impl<T: Element> WithSimd for Encode<'_, T> {
-    type Output = bool;
+impl WithSimd for Encode<'_> {
+    type Output = Fit;
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) -> bool {
-        let Self { values, geometry, scheme, unit, .. } = self;
+    fn with_simd<S: Simd>(self, simd: S) -> Fit {
+        let Self { geometry, scheme, unit, .. } = self;
         let (dim, len) = (geometry.head_dim, unit.values(geometry));
         let Buffers { rows, turned, codes } = self.buffers;
         let (rows, codes) = (at_least(rows, len), at_least(codes, len));
         let map = RowMap::new(scheme, geometry, self.exponent);
-        for (index, out) in rows.chunks_exact_mut((unit.rows * dim).max(1)).enumerate() {
-            let head = unit.head + index;
-            let first = self.sizes.sinks + unit.first;
-            let start = (head * geometry.tokens + first) * dim;
-            T::widen(&values[start..start + out.len()], out);
-            map.forward(simd, out, geometry.first + first, channel_means(self.means, head, dim));
+        for (index, rows) in unit.heads_mut(rows, geometry).enumerate() {
+            let first = geometry.first + self.sinks + unit.first;
+            map.forward(simd, rows, first, channel_means(self.means, unit.head + index, dim));
         }
         let (line, _) = scheme.lines(unit.heads, unit.rows, dim);
         let lines: &[f32] = if scheme.channel {
@@ -396,14 +448,14 @@ impl<T: Element> WithSimd for Encode<'_, T> {
         } else {
             rows
         };
-        let mut in_range = true;
+        let mut fit = Fit::NOTHING;
         let mut minima = self.minima.iter_mut();
         let mut scales = self.scales.chunks_exact_mut(scheme.scale_bytes());
         let line = line.max(1);
         for (line, codes) in lines.chunks(line).zip(codes.chunks_mut(line)) {
             for (group, codes) in line.chunks(scheme.group).zip(codes.chunks_mut(scheme.group)) {
                 let side: Side = groups::encode(simd, group, scheme, codes);
-                in_range &= side.in_range;
+                fit = fit.and(Fit { in_range: side.in_range, excess: side.excess });
                 if let Some(scale) = scales.next() {
                     scale.copy_from_slice(&side.scale_bits.to_le_bytes()[..scale.len()]);
                 }
@@ -413,12 +465,12 @@ impl<T: Element> WithSimd for Encode<'_, T> {
             }
         }
         pack(codes, scheme.bits, self.codes);
-        in_range
+        fit
     }
 }
 
-/// One unit: codes → rows.
-struct Decode<'a, T> {
+/// One unit: codes → rows, which are left in the buffers.
+struct Decode<'a> {
     geometry: &'a Geometry<'a>,
     scheme: &'a Scheme,
     exponent: i32,
@@ -429,11 +481,9 @@ struct Decode<'a, T> {
     scales: &'a [u8],
     minima: &'a [f16],
     codes: &'a [u8],
-    /// From the first row of the unit to its last, sinks of heads between them included.
-    out: &'a mut [T],
 }
 
-impl<T: Element> WithSimd for Decode<'_, T> {
+impl WithSimd for Decode<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -459,14 +509,9 @@ impl<T: Element> WithSimd for Decode<'_, T> {
             transpose(&at_least(turned, len)[..len], dim, unit.rows, rows);
         }
         let map = RowMap::new(scheme, geometry, self.exponent);
-        let apart = (self.sinks + unit.rows) * dim;
-        let heads = self.out.chunks_mut(apart.max(1));
-        for (index, (rows, out)) in
-            rows.chunks_exact_mut((unit.rows * dim).max(1)).zip(heads).enumerate()
-        {
+        for (index, rows) in unit.heads_mut(rows, geometry).enumerate() {
             let means = channel_means(self.means, unit.head + index, dim);
             map.back(simd, rows, geometry.first + self.sinks + unit.first, means);
-            T::narrow_saturating(rows, &mut out[..rows.len()]);
         }
     }
 }
@@ -498,40 +543,29 @@ fn transpose(from: &[f32], rows: usize, columns: usize, to: &mut [f32]) {
     }
 }
 
-/// Sums over the tokens of one head that are not set apart, channel by channel, of what the mean
-/// is taken of.
-struct ChannelSums<'a, T> {
-    values: &'a [T],
+/// Adds rows of one head, channel by channel, as the mean is taken of them.
+struct AddRows<'a> {
     geometry: &'a Geometry<'a>,
     scheme: &'a Scheme,
     exponent: i32,
-    head: usize,
-    sizes: &'a PartSizes,
-    buffers: &'a mut Buffers,
+    rows: &'a mut [f32],
+    /// Position of the first of them.
+    first: usize,
+    sums: &'a mut [f64],
 }
 
-impl<T: Element> WithSimd for ChannelSums<'_, T> {
-    type Output = Vec<f64>;
+impl WithSimd for AddRows<'_> {
+    type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) -> Vec<f64> {
-        let Self { values, geometry, sizes, .. } = self;
-        let dim = geometry.head_dim;
-        let map = RowMap::new(self.scheme, geometry, self.exponent);
-        let mut sums = vec![0f64; dim];
-        for range in steps(sizes.body, UNIT.div_ceil(dim)) {
-            let rows = at_least(&mut self.buffers.rows, range.len() * dim);
-            let first = sizes.sinks + range.start;
-            let start = (self.head * geometry.tokens + first) * dim;
-            T::widen(&values[start..start + rows.len()], rows);
-            map.unturned(simd, rows, geometry.first + first);
-            for row in rows.chunks_exact(dim) {
-                for (sum, x) in sums.iter_mut().zip(row) {
-                    *sum += f64::from(*x);
-                }
+    fn with_simd<S: Simd>(self, simd: S) {
+        let map = RowMap::new(self.scheme, self.geometry, self.exponent);
+        map.unturned(simd, self.rows, self.first);
+        for row in self.rows.chunks_exact(self.geometry.head_dim) {
+            for (sum, x) in self.sums.iter_mut().zip(row) {
+                *sum += f64::from(*x);
             }
         }
-        sums
     }
 }
 

@@ -64,10 +64,10 @@ impl Geometry<'_> {
     }
 
     /// Of a tensor of any shape: the last dimension is a head vector, the one before it the
-    /// tokens.
+    /// tokens. A tensor without values has no tokens, whatever its shape says.
     pub fn of_shape(shape: &[usize]) -> Self {
         let back = |n: usize| shape.len().checked_sub(n).map_or(1, |index| shape[index]);
-        Self::rows(back(2), back(1))
+        Self::rows(if shape.contains(&0) { 0 } else { back(2) }, back(1))
     }
 
     /// Heads of a tensor of so many values; 0 without values.

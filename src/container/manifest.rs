@@ -20,6 +20,8 @@ const OPENING: &str = r#"{"__metadata__":{"kvgauge":"{\"header_crc32\":\""#;
 const BLANK: &str = "00000000";
 /// How a tensor that is stored as it was names its codec.
 const UNCHANGED: &str = "none";
+/// Radians a position, at most: no angle of them is infinite.
+const MOST_FREQUENT: f32 = 65536.0;
 /// What an f32 tensor can need at most, with room.
 pub const EXPONENTS: std::ops::RangeInclusive<i32> = -200..=200;
 
@@ -77,7 +79,7 @@ pub struct Record {
     pub shape: Vec<usize>,
     /// Of its stored parts, one after the other; eight hexadecimal digits.
     pub crc32: String,
-    /// Left out where it is the file's.
+    /// Left out where it is the file's and that is one for keys and values.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "not_null")]
     codec: Option<String>,
     /// Of a tensor with codes: what is stored of it is divided by two to this power.
@@ -157,16 +159,16 @@ impl Manifest {
         rope: Option<Vec<f32>>,
     ) -> Self {
         let name = codec.to_string();
-        let tensors = source.tensors.iter().zip(codecs).map(|(tensor, codec)| Record {
+        let tensors = source.tensors.iter().zip(codecs).map(|(tensor, own)| Record {
             name: tensor.name.clone(),
             dtype: tensor.info.dtype,
             shape: tensor.info.shape.clone(),
             crc32: BLANK.into(),
-            codec: match codec {
+            codec: match own {
                 None => Some(UNCHANGED.into()),
-                Some(codec) => Some(codec.to_string()).filter(|own| *own != name),
+                Some(own) => (codec.key != codec.value).then(|| own.to_string()),
             },
-            exponent: matches!(codec, Some(TensorCodec::Packed(_))).then_some(0),
+            exponent: matches!(own, Some(TensorCodec::Packed(_))).then_some(0),
         });
         let tensors = tensors.collect();
         Self {
@@ -193,8 +195,9 @@ impl Manifest {
             let version = self.version;
             return Err(Error::input(format!("codec {of_file} in a file of version {version}")));
         }
-        if self.rope.is_some() && self.version == VERSIONS[0] {
-            return Err(Error::input("rope in a file of version 1"));
+        let stores_nothing = |codec| matches!(codec, TensorCodec::Noise(_));
+        if stores_nothing(of_file.key) || stores_nothing(of_file.value) {
+            return Err(Error::input(format!("codec {of_file}: stores nothing")));
         }
         let mut codecs = Vec::with_capacity(self.tensors.len());
         for record in &self.tensors {
@@ -203,6 +206,20 @@ impl Manifest {
             }
             let codec = record.codec(&of_file);
             codecs.push(codec.map_err(|e| e.within(format!("tensor {:?}", record.name)))?);
+        }
+        let needs = |codec: &TensorCodec| codec.packing().is_some_and(Packing::prerope);
+        let needed = codecs.iter().flatten().any(needs);
+        if self.rope.is_some() != needed {
+            let found = if needed { "none" } else { "one that no tensor needs" };
+            return Err(Error::input(format!(
+                "rope: expected where a tensor has prerope and nowhere else, found {found}"
+            )));
+        }
+        // One that is no number is not within the limit.
+        let angular = |frequency: &f32| frequency.abs() <= MOST_FREQUENT;
+        if !self.rope.iter().flatten().all(angular) {
+            let most = MOST_FREQUENT;
+            return Err(Error::input(format!("rope: expected at most {most} radians a position")));
         }
         let dots = ".".repeat(self.dots(&codecs));
         let mut parts: Vec<Part> = (self.tensors.iter().zip(&codecs).enumerate())

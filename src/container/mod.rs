@@ -190,10 +190,15 @@ fn rope(
     tensors: &[Tensor],
     codecs: impl Iterator<Item = Option<TensorCodec>>,
 ) -> Option<Rope> {
+    let frequencies = frequencies?;
     let needs = |codec: Option<TensorCodec>| codec?.packing().map(Packing::prerope);
     let needing = tensors.iter().zip(codecs).filter(|(_, codec)| needs(*codec) == Some(true));
-    let tokens = needing.map(|(tensor, _)| Geometry::of_shape(&tensor.info.shape).tokens).max()?;
-    frequencies.map(|frequencies| Rope::new(frequencies, tokens))
+    let needing: Vec<_> =
+        needing.map(|(tensor, _)| Geometry::of_shape(&tensor.info.shape)).collect();
+    // Head vectors of another length are refused later; no table is made of their shapes' size.
+    let fitting = needing.iter().filter(|geometry| geometry.head_dim == 2 * frequencies.len());
+    let tokens = fitting.map(|geometry| geometry.tokens).max().unwrap_or(0);
+    (!needing.is_empty()).then(|| Rope::new(frequencies, tokens))
 }
 
 /// The pieces of a tensor, which depend on its size and codec only: only symmetric INT4 and what

@@ -50,7 +50,8 @@ impl Plan {
         codecs: &[Option<TensorCodec>],
         rope: Option<&Rope>,
     ) -> Result<()> {
-        if matches!(self.codec.key, TensorCodec::Noise(_)) {
+        let noise = |codec| matches!(codec, TensorCodec::Noise(_));
+        if noise(self.codec.key) || noise(self.codec.value) {
             return Err(Error::input(format!("codec {}: stores nothing", self.codec))
                 .hint("noise is a control for `kvgauge validate` and `kvgauge sweep`"));
         }

@@ -9,10 +9,10 @@
 //! of as many tokens as the codec's groups span.
 
 use super::protocol::{Evaluator, prefix_len};
-use super::round_trip::round_trip_tensor;
+use super::round_trip::{round_trip_tensor, with_range};
 use super::window::{ArmPass, Clock, RunArms, without_hidden};
 use super::{Arm, CodecWindow, LayerDistortion, Observer, Side, StageTimings};
-use crate::codec::Packing;
+use crate::codec::{DistortionSum, Packing, TensorCodec};
 use crate::error::{Error, Result};
 use crate::model::{KvCache, LayerKv};
 use candle_core::Tensor;
@@ -38,11 +38,10 @@ impl RunArms for Passes<'_> {
             (0..arms.len()).partition(|index| self.is_one_pass(arms[*index]));
         for some in whole.chunks(self.evaluator.model.caches_at_once(tokens)) {
             let streams = some.iter().map(|index| Stream::new(self.evaluator, arms[*index]));
-            let passes = self.one_pass(streams.collect(), timings)?;
+            let passes = self.one_pass(streams.collect(), clock, timings)?;
             for (index, pass) in some.iter().zip(passes) {
                 done[*index] = Some(pass);
             }
-            clock.lap(&mut timings.continuation);
             observer.advanced(some.len() * tokens);
         }
         for index in chunked {
@@ -81,6 +80,7 @@ impl Passes<'_> {
     fn one_pass(
         &self,
         mut streams: Vec<Stream>,
+        clock: &mut Clock,
         timings: &mut StageTimings,
     ) -> Result<Vec<Result<ArmPass>>> {
         let model = self.evaluator.model;
@@ -94,6 +94,7 @@ impl Passes<'_> {
         };
         let hidden = model.forward_written(self.tokens(), &mut caches, &mut write)?;
         timings.codec += in_codecs;
+        clock.lap(&mut timings.continuation);
         timings.continuation = timings.continuation.saturating_sub(in_codecs);
         let pass = |(stream, hidden): (Stream, Tensor)| {
             let outcome = stream.finish(self.tokens().len())?;
@@ -117,26 +118,35 @@ impl Passes<'_> {
     }
 }
 
+/// What one layer's keys or values came to.
+#[derive(Clone, Copy, Default)]
+struct StoredSide {
+    bytes: u64,
+    values: u64,
+    distortion: DistortionSum,
+}
+
 /// One arm's cache on its way through a window.
 struct Stream<'a> {
     evaluator: &'a Evaluator<'a>,
     /// `None`: nothing is compressed.
     arm: Option<&'a Arm>,
-    outcome: CodecWindow,
+    /// Of keys and of values, by layer.
+    outcome_of: Vec<[StoredSide; 2]>,
     /// Tokens of the keys and of the values that are stored.
     stored: [usize; 2],
+    /// Every layer as it was written: a codec whose tokens depend on earlier ones starts anew from
+    /// here, and gives those the bits they had. Empty for other codecs.
+    written: Vec<LayerKv>,
     /// The first error of the codec, which ends this arm and no other.
     failed: Option<Error>,
 }
 
 impl<'a> Stream<'a> {
     fn new(evaluator: &'a Evaluator, arm: Option<&'a Arm>) -> Self {
-        let layers = match arm {
-            Some(_) => vec![LayerDistortion::default(); evaluator.model.config().layers],
-            None => Vec::new(),
-        };
-        let outcome = CodecWindow { layers, ..CodecWindow::default() };
-        Self { evaluator, arm, outcome, stored: [0; 2], failed: None }
+        let layers = if arm.is_some() { evaluator.model.config().layers } else { 0 };
+        let outcome_of = vec![Default::default(); layers];
+        Self { evaluator, arm, outcome_of, stored: [0; 2], written: Vec::new(), failed: None }
     }
 
     /// All tokens of one layer, as they are written.
@@ -161,6 +171,7 @@ impl<'a> Stream<'a> {
     fn store_what_left(&mut self, cache: KvCache, residual: usize) -> Result<KvCache> {
         let left = cache.tokens().saturating_sub(residual);
         let mut layers: Vec<LayerKv> = cache.layers().cloned().collect();
+        self.remember(&layers)?;
         for side in [Side::Key, Side::Value] {
             let stored = self.stored[side as usize];
             let end = self.whole_blocks(side, left)?;
@@ -177,6 +188,26 @@ impl<'a> Stream<'a> {
             self.stored[side as usize] = end;
         }
         KvCache::from_layers(layers)
+    }
+
+    /// Keeps the tokens that are new in a cache, if the codec has a memory.
+    fn remember(&mut self, layers: &[LayerKv]) -> Result<()> {
+        let has_memory = |side: TensorCodec| side.packing().is_some_and(Packing::has_memory);
+        let codec = self.arm.map(|arm| arm.codec);
+        if !codec.is_some_and(|codec| has_memory(codec.key) || has_memory(codec.value)) {
+            return Ok(());
+        }
+        if self.written.is_empty() {
+            self.written = layers.to_vec();
+            return Ok(());
+        }
+        for (written, layer) in self.written.iter_mut().zip(layers) {
+            let known = written.key.dim(1)?;
+            let new = |tensor: &Tensor| tensor.narrow(1, known, tensor.dim(1)? - known);
+            written.key = Tensor::cat(&[&written.key, &new(&layer.key)?], 1)?;
+            written.value = Tensor::cat(&[&written.value, &new(&layer.value)?], 1)?;
+        }
+        Ok(())
     }
 
     /// The largest number of tokens, `left` at most, that ends a block. Blocks begin behind the
@@ -199,38 +230,50 @@ impl<'a> Stream<'a> {
         tokens: std::ops::Range<usize>,
     ) -> Result<Tensor> {
         let Some(arm) = self.arm else { return Ok(tensor.clone()) };
-        let slice = tensor.narrow(1, tokens.start, tokens.len())?.contiguous()?;
         let codec = arm.codec.side(side);
+        let memory = codec.packing().is_some_and(Packing::has_memory);
+        let written = self.written.get(layer).map(|layer| layer.side(side));
+        // What a codec with a memory is given again counts anew.
+        let (source, first) = match written {
+            Some(written) if memory => (written.narrow(1, 0, tokens.end)?, 0),
+            _ => (tensor.narrow(1, tokens.start, tokens.len())?, tokens.start),
+        };
+        let heads = arm.scope.heads(layer, side);
         let context = &self.evaluator.context;
-        let done =
-            round_trip_tensor(&slice, &codec, arm.scope.heads(layer, side), tokens.start, context)
-                .map_err(|e| e.within(format!("layer {layer} {side}")))?;
-        self.outcome.stored_bytes += done.stored_bytes as u64;
-        self.outcome.values += slice.elem_count() as u64;
-        self.outcome.layers[layer].add(side, done.distortion);
-        let all = tensor.dim(1)?;
-        if tokens == (0..all) {
-            return Ok(done.tensor);
+        let done = round_trip_tensor(&source.contiguous()?, &codec, heads, first, context)
+            .map_err(|e| e.within(format!("layer {layer} {side}")))?;
+        let stored = &mut self.outcome_of[layer][side as usize];
+        if first == 0 {
+            *stored = StoredSide::default();
         }
-        let before = tensor.narrow(1, 0, tokens.start)?;
-        let after = tensor.narrow(1, tokens.end, all - tokens.end)?;
-        Ok(Tensor::cat(&[&before, &done.tensor, &after], 1)?)
+        stored.bytes += done.stored_bytes as u64;
+        stored.values += source.elem_count() as u64;
+        stored.distortion = stored.distortion.plus(done.distortion);
+        let new = done.tensor.narrow(1, tokens.start - first, tokens.len())?;
+        with_range(tensor, 1, tokens, &new)
     }
 
     /// `tokens`: that are in the cache at the end. What is not stored yet counts as a server keeps
     /// it, in 16 bits.
-    fn finish(mut self, tokens: usize) -> Result<CodecWindow> {
+    fn finish(self, tokens: usize) -> Result<CodecWindow> {
         if let Some(error) = self.failed {
             return Err(error);
+        }
+        let mut outcome = CodecWindow::default();
+        for [key, value] in &self.outcome_of {
+            outcome.stored_bytes += key.bytes + value.bytes;
+            outcome.values += key.values + value.values;
+            let distortion = LayerDistortion { key: key.distortion, value: value.distortion };
+            outcome.layers.push(distortion);
         }
         if self.arm.is_some() {
             let config = self.evaluator.model.config();
             let row = (config.layers * config.kv_heads * config.head_dim) as u64;
             let exact: u64 = self.stored.iter().map(|stored| (tokens - stored) as u64 * row).sum();
-            self.outcome.stored_bytes += 2 * exact;
-            self.outcome.values += exact;
-            self.outcome.cached_tokens = tokens as u64;
+            outcome.stored_bytes += 2 * exact;
+            outcome.values += exact;
+            outcome.cached_tokens = tokens as u64;
         }
-        Ok(self.outcome)
+        Ok(outcome)
     }
 }

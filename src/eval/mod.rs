@@ -1,5 +1,6 @@
 //! Evaluation: windows of tokens in, scores of every codec out.
 
+pub mod attribution;
 mod decode;
 mod prefix;
 pub mod protocol;
@@ -13,6 +14,8 @@ pub use window::{ARMS_AT_ONCE, SCORED_AT_ONCE};
 
 use crate::codec::{Codec, DistortionSum, TensorCodec};
 use crate::error::Result;
+use crate::model::LayerKv;
+use candle_core::Tensor;
 use scores::TokenScore;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -54,6 +57,15 @@ impl Codec {
         match side {
             Side::Key => self.key,
             Side::Value => self.value,
+        }
+    }
+}
+
+impl LayerKv {
+    pub fn side(&self, side: Side) -> &Tensor {
+        match side {
+            Side::Key => &self.key,
+            Side::Value => &self.value,
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::model::{KvCache, LayerKv};
 use candle_core::{DType, Tensor, WithDType};
 use half::{bf16, f16};
+use std::ops::Range;
 
 /// A cache as a codec gives it back, and what that cost; no target is scored yet.
 pub(super) struct CacheRoundTrip {
@@ -64,7 +65,7 @@ pub(super) fn round_trip_tensor(
     first: usize,
     context: &CodecContext,
 ) -> Result<RoundTrip> {
-    let (kv_heads, tokens, head_dim) = tensor.dims3()?;
+    let (_, tokens, head_dim) = tensor.dims3()?;
     match heads {
         HeadScope::All => {}
         HeadScope::None => {
@@ -73,13 +74,8 @@ pub(super) fn round_trip_tensor(
         }
         HeadScope::Only(head) => {
             let mut done = round_trip_tensor(tensor, codec, HeadScope::All, first, context)?;
-            let part = |tensor: &Tensor, start, end: usize| tensor.narrow(0, start, end - start);
-            let parts = [
-                part(tensor, 0, head)?,
-                part(&done.tensor, head, head + 1)?,
-                part(tensor, head + 1, kv_heads)?,
-            ];
-            done.tensor = Tensor::cat(&parts, 0)?;
+            let own = done.tensor.narrow(0, head, 1)?;
+            done.tensor = with_range(tensor, 0, head..head + 1, &own)?;
             return Ok(done);
         }
     }
@@ -91,6 +87,26 @@ pub(super) fn round_trip_tensor(
         DType::BF16 => round_trip_as::<bf16>(tensor, codec, &geometry),
         other => Err(Error::system(format!("cache: expected f32, f16 or bf16, found {other:?}"))),
     }
+}
+
+/// `tensor` with `part` in the place of a range along one dimension.
+pub(super) fn with_range(
+    tensor: &Tensor,
+    dim: usize,
+    range: Range<usize>,
+    part: &Tensor,
+) -> Result<Tensor> {
+    let all = tensor.dim(dim)?;
+    let mut parts = Vec::with_capacity(3);
+    // candle reads beyond its storage where it concatenates nothing from the end of a part of it.
+    if range.start > 0 {
+        parts.push(tensor.narrow(dim, 0, range.start)?);
+    }
+    parts.push(part.clone());
+    if range.end < all {
+        parts.push(tensor.narrow(dim, range.end, all - range.end)?);
+    }
+    Ok(Tensor::cat(&parts, dim)?)
 }
 
 fn round_trip_as<T: Element + WithDType>(

@@ -1,11 +1,13 @@
 //! Reports made up for tests and for looking at: figures that a sweep could have found, and
 //! figures that it hardly would.
 
+use super::attribution::Attribution;
 use super::figures::{
     Baseline, CodecFigures, Histogram, LayerResult, ModelInfo, PositionBin, SubjectInfo, TextInfo,
 };
 use super::sweep::{SCHEMA, SubjectReport, SweepReport, SweepSource, UnfinishedCell};
 use crate::codec::Distortion;
+use crate::eval::attribution::Parts;
 use crate::eval::stats::{Estimate, positive_ci95};
 use crate::model::source::Provenance;
 use crate::settings::{DeviceKind, FloatType};
@@ -95,6 +97,33 @@ pub fn subject(model: &str, windows: usize, layers: usize, shapes: &[Shape]) -> 
         })
         .collect();
     SubjectReport::new(info, baseline, cells, limit)
+}
+
+/// Of a codec on windows of a model with 4 layers.
+pub fn codec_figures(codec: &str, kld: f64, windows: usize) -> CodecFigures {
+    let info = subject_info("a/b", windows, 4);
+    let baseline = Baseline { perplexity: 20.0, nll_per_window: vec![3.0; windows] };
+    let seed = 1 + (kld * 1e9) as u64;
+    figures(&shape(codec, 4.25, [kld, 0.3 * kld], kld, [15.0, 18.0]), seed, &info, &baseline)
+}
+
+/// A codec on the whole cache and on its parts, of which some do hardly any damage.
+pub fn attribution(
+    codec: &str,
+    layers: usize,
+    kv_heads: usize,
+    windows: usize,
+) -> (CodecFigures, Attribution) {
+    let mut random = noise(layers as u64);
+    let mut part = |mean: f64| codec_figures(codec, mean * (3.0 * random()).exp(), windows);
+    let alone = Parts::of(layers, kv_heads).map(|scope| match (scope.layer, scope.head) {
+        (Some(_), _) => part(0.02 / layers as f64),
+        (None, Some(_)) => part(0.02 / kv_heads as f64),
+        (None, None) => part(0.01),
+    });
+    let whole = part(0.02);
+    let attribution = Attribution::new(&whole, &alone);
+    (whole, attribution)
 }
 
 fn figures(shape: &Shape, seed: u64, info: &SubjectInfo, baseline: &Baseline) -> CodecFigures {

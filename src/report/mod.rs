@@ -1,5 +1,7 @@
 //! Results in, bytes out: pure functions.
 
+pub mod attribution;
+mod attribution_table;
 pub mod charts;
 mod csv;
 pub mod dry_run_table;

@@ -1,8 +1,10 @@
 //! The result as text for a terminal: a head, one row a codec, the verdicts.
 
+use super::attribution_table;
 use super::figures::{Baseline, CodecFigures, CodecResult, SubjectInfo};
 use super::text::one_line;
 use super::validation::Validation;
+use crate::eval::Protocol;
 use crate::eval::stats::Verdict;
 use std::fmt::Write;
 
@@ -21,7 +23,13 @@ pub fn render(result: &Validation) -> String {
     out.push_str(LEGEND);
     out.push('\n');
     for codec in &result.codecs {
-        out.push_str(&verdict_line(codec, result));
+        out.push_str(&verdict_line(&codec.result, result));
+    }
+    for codec in &result.codecs {
+        if let Some(attribution) = &codec.attribution {
+            out.push('\n');
+            out.push_str(&attribution_table::render(&codec.result.figures, attribution));
+        }
     }
     out
 }
@@ -70,13 +78,22 @@ pub(super) fn subject_lines(out: &mut String, subject: &SubjectInfo) -> std::fmt
     writeln!(out, "text      {} ({} tokens)", one_line(&subject.text.source), subject.text.tokens)?;
     writeln!(
         out,
-        "windows   {} of {} × {} tokens, {bos}: {} compressed, {} scored in each",
+        "windows   {} of {} × {} tokens, {bos}: {}, {} scored in each",
         subject.windows,
         subject.text.windows_available,
         subject.context,
-        subject.prefix,
+        compressed(subject),
         subject.scored_tokens / subject.windows.max(1),
     )
+}
+
+/// Which tokens of a window.
+pub(super) fn compressed(subject: &SubjectInfo) -> String {
+    match subject.protocol {
+        Protocol::Prefix => format!("{} compressed", subject.prefix),
+        Protocol::Decode { residual: 0, .. } => "all compressed".into(),
+        Protocol::Decode { residual, .. } => format!("all but the last {residual} compressed"),
+    }
 }
 
 pub(super) fn dtype_and_device(subject: &SubjectInfo) -> String {
@@ -131,7 +148,7 @@ fn rows(r: &Validation) -> Vec<Vec<String>> {
         "V SNR",
     ];
     let mut rows = vec![title.map(String::from).to_vec()];
-    for c in &r.codecs {
+    for c in r.codecs.iter().map(|codec| &codec.result) {
         let snr = |snr: Option<f64>| snr.map_or("∞".into(), |db| format!("{db:.1}"));
         rows.push(vec![
             c.figures.codec.clone(),
@@ -152,12 +169,18 @@ fn rows(r: &Validation) -> Vec<Vec<String>> {
 }
 
 pub(super) fn change_interval(figures: &CodecFigures) -> String {
-    let ends = figures.perplexity_change_percent_ci95;
+    signed_ends(figures.perplexity_change_percent_ci95)
+}
+
+pub(super) fn signed_ends(ends: Option<[f64; 2]>) -> String {
     ends.map_or("one window".into(), |[low, high]| format!("{} … {}", signed(low), signed(high)))
 }
 
 pub(super) fn kld_interval(figures: &CodecFigures) -> String {
-    let ends = figures.kld_mean_ci95;
+    small_ends(figures.kld_mean_ci95)
+}
+
+pub(super) fn small_ends(ends: Option<[f64; 2]>) -> String {
     ends.map_or("one window".into(), |[low, high]| format!("{} … {}", small(low), small(high)))
 }
 

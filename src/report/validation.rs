@@ -3,9 +3,11 @@
 //! Field names are the contract of schema `kvgauge.validation/1`; README explains each.
 //! NaN and infinities cannot occur in the JSON: serde_json writes them as `null`.
 
+use super::attribution::Attribution;
 use super::figures::{Baseline, CodecFigures, CodecResult, SubjectInfo};
+use crate::eval::attribution::Parts;
 use crate::eval::stats::Verdict;
-use crate::eval::{Evaluation, StageTimings};
+use crate::eval::{Evaluation, Scope, StageTimings};
 use crate::settings::Settings;
 use serde::Serialize;
 use std::time::Duration;
@@ -19,12 +21,21 @@ pub struct Validation {
     #[serde(flatten)]
     pub subject: SubjectInfo,
     pub baseline: Baseline,
-    pub codecs: Vec<CodecResult>,
+    pub codecs: Vec<ValidatedCodec>,
     pub cross_check: Option<CrossCheck>,
     /// The settings as resolved, context and threads filled in.
     pub config: Settings,
     pub timings_s: Timings,
     pub peak_rss_bytes: Option<u64>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct ValidatedCodec {
+    #[serde(flatten)]
+    pub result: CodecResult,
+    /// Left out where it was not asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attribution: Option<Attribution>,
 }
 
 /// Our last-position logits beside candle-transformers'.
@@ -55,7 +66,9 @@ pub struct Timings {
 pub struct Run<'a> {
     pub settings: &'a Settings,
     pub subject: SubjectInfo,
+    /// One outcome a codec; with `parts`, behind them for each codec one a part.
     pub evaluation: &'a Evaluation,
+    pub parts: Option<Parts<Scope>>,
     pub threads: usize,
     pub cross_check: Option<CrossCheck>,
     pub prepare: Duration,
@@ -70,17 +83,22 @@ impl Validation {
         let Run { settings, subject, evaluation, .. } = run;
         let StageTimings { prefill, codec, continuation, scoring } = evaluation.timings;
         let baseline = Baseline::of(&evaluation.baseline);
-        let judged = |outcome| {
-            CodecFigures::new(outcome, &evaluation.baseline, subject.prefix).judge(
-                &subject,
-                &baseline,
-                settings.max_ppl_increase,
-            )
+        let figures = |outcome| CodecFigures::new(outcome, &evaluation.baseline, subject.prefix);
+        let (whole, alone) = evaluation.codecs.split_at(settings.codec.len());
+        let validated = |(index, outcome)| {
+            let whole = figures(outcome);
+            let attribution = run.parts.as_ref().map(|parts| {
+                let mut next = index * parts.count()..;
+                let found = parts.map(|_| figures(&alone[next.next().unwrap_or_default()]));
+                Attribution::new(&whole, &found)
+            });
+            let result = whole.judge(&subject, &baseline, settings.max_ppl_increase);
+            ValidatedCodec { result, attribution }
         };
         Self {
             schema: SCHEMA,
             kvgauge_version: env!("CARGO_PKG_VERSION"),
-            codecs: evaluation.codecs.iter().map(judged).collect(),
+            codecs: whole.iter().enumerate().map(validated).collect(),
             config: Settings {
                 context: Some(subject.context),
                 threads: Some(run.threads),
@@ -105,6 +123,6 @@ impl Validation {
 
     /// True when a codec's verdict is not `pass`, which `--strict` turns into exit status 1.
     pub fn misses_limit(&self) -> bool {
-        self.codecs.iter().any(|codec| codec.verdict != Verdict::Pass)
+        self.codecs.iter().any(|codec| codec.result.verdict != Verdict::Pass)
     }
 }

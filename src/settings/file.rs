@@ -21,7 +21,7 @@ pub(super) const EXAMPLES: &str =
     "configs/ holds commented examples; keys are the long flags with underscores";
 
 /// Every key of a file, for the hint beside an unknown one.
-pub(super) const KEYS: [&str; 19] = [
+pub(super) const KEYS: [&str; 20] = [
     "model",
     "text",
     "context",
@@ -41,6 +41,7 @@ pub(super) const KEYS: [&str; 19] = [
     "strict",
     "offline",
     "cross_check",
+    "attribute",
 ];
 
 /// A settings file that was read.
@@ -105,6 +106,7 @@ impl RawSettings {
                 "strict" => raw.strict = Some(entry.one()?),
                 "offline" => raw.offline = Some(entry.one()?),
                 "cross_check" => raw.cross_check = Some(entry.one()?),
+                "attribute" => raw.attribute = Some(entry.one()?),
                 _ => return Err(entry.unknown(&KEYS)),
             }
         }

@@ -66,6 +66,7 @@ pub struct RawSettings {
     pub strict: Option<Said<bool>>,
     pub offline: Option<Said<bool>>,
     pub cross_check: Option<Said<bool>>,
+    pub attribute: Option<Said<bool>>,
 }
 
 /// Settings with every question answered; echoed in the result.
@@ -94,6 +95,8 @@ pub struct Settings {
     pub strict: bool,
     pub offline: bool,
     pub cross_check: bool,
+    /// Whether each part of the cache is compressed alone, too.
+    pub attribute: bool,
     #[serde(skip)]
     pub source: ModelSource,
 }
@@ -123,6 +126,7 @@ impl RawSettings {
             strict: self.strict.or(other.strict),
             offline: self.offline.or(other.offline),
             cross_check: self.cross_check.or(other.cross_check),
+            attribute: self.attribute.or(other.attribute),
         }
     }
 
@@ -242,6 +246,7 @@ impl Settings {
                         strict: value(&raw.strict, false),
                         offline: value(&raw.offline, false),
                         cross_check: value(&raw.cross_check, false),
+                        attribute: value(&raw.attribute, false),
                         source: source.clone(),
                     });
                 }

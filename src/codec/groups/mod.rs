@@ -24,29 +24,33 @@ pub struct Side {
     /// What is stored is finite, and the scale of a group that needs one is not below the smallest
     /// that is stored in full precision.
     pub in_range: bool,
+    /// The larger of scale and minimum as they should be, over the largest that can be stored.
+    pub excess: f32,
 }
 
 impl Side {
     /// `exact`: the scale wanted, which is 0 for groups that need none.
     #[inline(always)]
     fn new(exact: f32, small: bool) -> Self {
-        let (scale_bits, scale, fits) = if small {
+        let (scale_bits, scale, fits, largest) = if small {
             let code = nearest_small(exact);
             // Half a step more or less than what there is rounds to it.
             let fits = (0.97 * SMALLEST_SMALL..1.016 * LARGEST_SMALL).contains(&exact);
-            (u16::from(code), small_scale(code), fits)
+            (u16::from(code), small_scale(code), fits, LARGEST_SMALL)
         } else {
             let rounded = f16::from_f32(exact);
             let size = rounded.to_f32().abs();
             let fits = size >= f16::MIN_POSITIVE.to_f32_const() && size < f32::INFINITY;
-            (rounded.to_bits(), rounded.to_f32(), fits)
+            (rounded.to_bits(), rounded.to_f32(), fits, f16::MAX.to_f32_const())
         };
-        Self { scale, scale_bits, minimum: f16::ZERO, in_range: exact == 0.0 || fits }
+        let (in_range, excess) = (exact == 0.0 || fits, exact.abs() / largest);
+        Self { scale, scale_bits, minimum: f16::ZERO, in_range, excess }
     }
 
-    fn with_minimum(mut self, minimum: f16) -> Self {
-        self.in_range &= minimum.is_finite();
-        self.minimum = minimum;
+    fn with_minimum(mut self, exact: f32) -> Self {
+        self.minimum = f16::from_f32(exact);
+        self.in_range &= self.minimum.is_finite();
+        self.excess = self.excess.max(exact.abs() / f16::MAX.to_f32_const());
         self
     }
 }
@@ -90,6 +94,16 @@ fn candidate(index: usize) -> f32 {
 /// Codes of one group. `codes` is as long as `x`.
 #[inline(always)]
 pub(super) fn encode<S: Simd>(simd: S, x: &[f32], scheme: &Scheme, codes: &mut [u8]) -> Side {
+    let mut side = encode_any(simd, x, scheme, codes);
+    // What is worked out of very small numbers, a square above all, may come to zero.
+    if side.scale == 0.0 && side.minimum == f16::ZERO {
+        side.in_range = absmax(simd, x) == 0.0;
+    }
+    side
+}
+
+#[inline(always)]
+fn encode_any<S: Simd>(simd: S, x: &[f32], scheme: &Scheme, codes: &mut [u8]) -> Side {
     match scheme.levels {
         Levels::Iq4Nl => return encode_iq4_nl(simd, x, codes),
         Levels::E4m3 => return encode_float8::<S, 3>(simd, x, Levels::E4M3_MAX, codes),
@@ -100,14 +114,16 @@ pub(super) fn encode<S: Simd>(simd: S, x: &[f32], scheme: &Scheme, codes: &mut [
     let mut fit = Fit::new(extent, scheme, 1.0);
     if scheme.searched {
         // From the full range down: of equals the first is kept.
-        let mut least = f32::INFINITY;
+        let (mut least, mut excess) = (f32::INFINITY, 0f32);
         for index in (0..CANDIDATES).rev() {
             let tried = Fit::new(extent, scheme, candidate(index));
             let error = tried.squared_error(simd, x, scheme);
+            excess = excess.max(tried.side.excess);
             if error < least && tried.side.in_range {
                 (fit, least) = (tried, error);
             }
         }
+        fit.side.excess = excess;
     }
     fit.codes(simd, x, scheme, codes);
     fit.side
@@ -158,15 +174,15 @@ impl Fit {
                 } else {
                     (low, high)
                 };
-                let minimum = f16::from_f32(low);
-                let low = minimum.to_f32();
-                let side = Side::new((high - low).max(0.0) / most, small).with_minimum(minimum);
+                let exact = low;
+                let low = f16::from_f32(exact).to_f32();
+                let side = Side::new((high - low).max(0.0) / most, small).with_minimum(exact);
                 Self { side, inverse: inverse(side.scale), low }
             }
             // ggml quantises with what it does not store.
             Extent::Range(low, high) => {
                 let exact = (high - low) / most;
-                let side = Side::new(exact, false).with_minimum(f16::from_f32(low));
+                let side = Side::new(exact, false).with_minimum(low);
                 Self { side, inverse: inverse(exact), low }
             }
             Extent::Size(size) => {

@@ -173,7 +173,7 @@ impl TwoCentrePayload {
             return None;
         }
         if !filled.in_range {
-            payload.exponent = super::payload::exponent_for(filled.absmax);
+            payload.exponent = exponent_for(filled.absmax);
             payload.fill(arch, values, geometry);
         }
         Some(payload)
@@ -253,4 +253,10 @@ fn chunks(bytes: &mut [u8], size: usize, heads: usize) -> rayon::vec::IntoIter<&
     let mut rest = bytes;
     let chunk = |_| rest.split_off_mut(..size).unwrap_or_default();
     (0..heads).map(chunk).collect::<Vec<_>>().into_par_iter()
+}
+
+/// Puts the largest magnitude between 2² and 2³: less its centre and rotated, a block of 64 stays
+/// below the largest scale.
+fn exponent_for(absmax: f32) -> i32 {
+    f64::from(absmax).log2().floor() as i32 - 2
 }

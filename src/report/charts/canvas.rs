@@ -337,6 +337,11 @@ impl<'a> Canvas<'a> {
         self.thin_line("level", line, color, "2 4");
     }
 
+    /// An interval, without the dashes that lines of its colour have.
+    pub fn whisker(&mut self, line: [(i32, i32); 2], color: RGBColor) {
+        self.thin_line("whisker", line, color, "none");
+    }
+
     fn thin_line(&mut self, class: &str, line: [(i32, i32); 2], color: RGBColor, dashes: &str) {
         let [(x1, y1), (x2, y2)] = line;
         let color = theme::hex(color);
@@ -366,6 +371,18 @@ impl<'a> Canvas<'a> {
             x1 - x0,
             y1 - y0,
             theme::hex(color),
+            escape(title)
+        );
+    }
+
+    /// What a pointer over an area is told; nothing is seen of it.
+    pub fn area_title(&mut self, class: &str, [x0, y0, x1, y1]: [i32; 4], title: &str) {
+        let _ = writeln!(
+            self.extra,
+            "<rect class=\"{class}\" x=\"{x0}\" y=\"{y0}\" width=\"{}\" height=\"{}\" \
+             fill-opacity=\"0\"><title>{}</title></rect>",
+            x1 - x0,
+            y1 - y0,
             escape(title)
         );
     }

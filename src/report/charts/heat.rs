@@ -79,7 +79,7 @@ pub fn snr(subject: &SubjectReport, side: Side) -> Result<(Chart, String)> {
             draw_row(canvas, row, steps.as_ref(), [left, top, right, top + height - 1], layers);
             top += height;
         }
-        x_axis(canvas, [left, bottom, right], layers)?;
+        x_axis(canvas, [left, bottom, right], layers, "Layer")?;
         legend(canvas, steps.as_ref(), &beyond, bottom + X_AXIS)
     })?;
     let merged = subject.cells.len() - rows.len();
@@ -169,19 +169,25 @@ fn draw_row(
     }
 }
 
-fn x_axis(canvas: &mut Canvas, [left, top, right]: [i32; 3], layers: usize) -> Result<()> {
-    if layers > 0 {
-        let widest = width(&format!("{}", layers - 1), FONT) + 10.0;
-        let one = f64::from(right - left) / layers as f64;
+/// Columns of one width, counted from 0.
+pub(super) fn x_axis(
+    canvas: &mut Canvas,
+    [left, top, right]: [i32; 3],
+    columns: usize,
+    name: &str,
+) -> Result<()> {
+    if columns > 0 {
+        let widest = width(&format!("{}", columns - 1), FONT) + 10.0;
+        let one = f64::from(right - left) / columns as f64;
         let step = [1, 2, 5, 10, 20, 50, 100, 200].into_iter().find(|s| *s as f64 * one >= widest);
-        for layer in (0..layers).step_by(step.unwrap_or(500)) {
-            let x = left + (one * (layer as f64 + 0.5)).round() as i32;
+        for column in (0..columns).step_by(step.unwrap_or(500)) {
+            let x = left + (one * (column as f64 + 0.5)).round() as i32;
             canvas.line(vec![(x, top), (x, top + 3)], theme::AXIS, 1)?;
-            canvas.text(&format!("{layer}"), (x, top + 11), Anchor::Middle, theme::MUTED)?;
+            canvas.text(&format!("{column}"), (x, top + 11), Anchor::Middle, theme::MUTED)?;
         }
     }
     let middle = (left + right) / 2;
-    canvas.text("Layer", (middle, top + 28), Anchor::Middle, theme::INK)
+    canvas.text(name, (middle, top + 28), Anchor::Middle, theme::INK)
 }
 
 /// What a picture has beside the scale.

@@ -1,8 +1,9 @@
-//! The pictures of a sweep, one SVG each.
+//! The pictures of a sweep and of an attribution, one SVG each.
 //!
 //! Figures that a scale cannot hold are drawn at its end, never left out: a KL divergence of zero
 //! has a line of its own under a logarithmic axis, an infinite SNR a colour of its own.
 
+mod attribution;
 mod axis;
 mod canvas;
 mod heat;
@@ -16,6 +17,7 @@ pub use canvas::Chart;
 
 use super::sweep::{CellReport, SubjectReport};
 use super::text::one_line;
+use super::validation::Validation;
 use crate::error::Result;
 
 /// Name within a subject's pictures, and the picture.
@@ -37,6 +39,17 @@ pub fn all(subject: &SubjectReport, limit: f64) -> Result<Vec<NamedChart>> {
         named("snr-key", heat::snr(subject, heat::Side::Key)?),
         named("snr-value", heat::snr(subject, heat::Side::Value)?),
     ])
+}
+
+/// The parts of the cache; `None` where nothing was attributed.
+pub fn attribution(result: &Validation) -> Result<Option<Chart>> {
+    let codecs = result.codecs.iter();
+    let attributed = codecs.filter_map(|c| Some((&c.result.figures, c.attribution.as_ref()?)));
+    let codecs: Vec<_> = attributed.collect();
+    if codecs.is_empty() {
+        return Ok(None);
+    }
+    attribution::picture(&result.subject.model.provenance.source, &codecs).map(Some)
 }
 
 /// The codec's name as it stands in labels: one line, or one each for keys and values.

@@ -169,7 +169,7 @@ pub const COLUMNS: [Column; 27] = [
             let s = &subject.subject;
             let bos = bos(s);
             let device = crate::report::table::dtype_and_device(s);
-            let text = escape(&format!("{}, {bos}, {device}", s.protocol.name()));
+            let text = escape(&format!("{}, {bos}, {device}", s.protocol));
             (text.clone(), text)
         },
     },

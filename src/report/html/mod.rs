@@ -8,7 +8,8 @@ mod columns;
 use super::charts::{self, NamedChart};
 use super::sweep::{CellReport, SubjectReport, SweepReport, UnfinishedCell};
 use super::table::{
-    bos, change_interval, dtype_and_device, kld_interval, signed, small, windows, windows_left,
+    bos, change_interval, compressed, dtype_and_device, kld_interval, signed, small, windows,
+    windows_left,
 };
 use super::text::escape;
 use crate::error::{Error, Result};
@@ -190,15 +191,14 @@ fn setting(subject: &SubjectReport) -> String {
         None => bos(s).into(),
     };
     format!(
-        "Protocol {} · {} of the text’s {}, from number {} on, {} tokens each: the first {} \
-         compressed, {} targets scored in each · {bos} · {} · baseline perplexity {:.4} · {}, {} layers, \
+        "Protocol {} · {} of the text’s {}, from number {} on, {} tokens each: {}, {} targets scored in each · {bos} · {} · baseline perplexity {:.4} · {}, {} layers, \
          {} heads on {} KV heads of {}",
-        s.protocol.name(),
+        s.protocol,
         windows(s.windows),
         s.text.windows_available,
         s.first_window,
         s.context,
-        s.prefix,
+        compressed(s),
         s.scored_tokens / s.windows.max(1),
         dtype_and_device(s),
         subject.baseline.perplexity,
@@ -220,7 +220,7 @@ fn table(out: &mut String, index: usize, subject: &SubjectReport) -> std::fmt::R
          <div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"All cells\">\n\
          <table data-subject=\"{index}\">\n<caption>Protocol {}, context {}, {}, {}, {}\
          </caption>\n<thead><tr>",
-        s.protocol.name(),
+        s.protocol,
         s.context,
         windows(s.windows),
         bos(s),

@@ -1,0 +1,346 @@
+"""Golden values for the codec family, worked out in numpy from the definitions.
+
+    pip install numpy        # 2.4 was used
+    python make_family_golden.py > family_golden.json
+
+A case is a codec's name, an input, and what the input is decoded to; values are f32, little-endian,
+in base64, and so are the rotary frequencies. The definitions are those of "Encoding" and "Decoding"
+in src/container/FORMAT.md. Sums over a group are taken in f64, once: that the program sums in f32,
+in another order, must not show in a single bit of these cases.
+"""
+
+import base64
+import json
+import math
+import re
+
+import numpy as np
+
+np.seterr(all="ignore")
+f32, f64 = np.float32, np.float64
+SIGNS = 0xA6850592A197D809
+IQ4_NL = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], f32)
+DEFAULTS = dict.fromkeys(("ch", "prerope", "ctr", "had", "mse", "s8", "ggml", "signs"), False)
+
+
+def block(bits, group, levels, **more):
+    return {**DEFAULTS, "bits": bits, "group": group, "levels": levels, "sink": 0, **more}
+
+
+PRESETS = {
+    "q4_0": block(4, 32, "ext"),
+    "q5_0": block(5, 32, "ext"),
+    "q8_0": block(8, 32, "sym", ggml=True),
+    "q4_1": block(4, 32, "asym", ggml=True),
+    "q5_1": block(5, 32, "asym", ggml=True),
+    "quanto4": block(4, 64, "asym", ggml=True),
+    "iq4_nl": block(4, 32, "iq4_nl"),
+    "fp8-e4m3": block(8, 10**9, "e4m3"),
+    "fp8-e5m2": block(8, 10**9, "e5m2"),
+    "turbo4": block(4, 64, "lm", had=True, signs=True),
+}
+
+
+def parse(name):
+    if name in PRESETS:
+        return PRESETS[name]
+    scheme = block(4, 64, "sym")
+    for field in name.split("-"):
+        number = re.fullmatch("(int|g|sink)([0-9]+)", field)
+        if number:
+            scheme[{"int": "bits", "g": "group"}.get(number[1], "sink")] = int(number[2])
+        elif field in ("asym", "mid", "ext", "lm"):
+            scheme["levels"] = field
+        else:
+            scheme[field] = True
+    return scheme
+
+
+def lloyd(bits):
+    """The levels that code a Gaussian with the least squared error, in f64."""
+    count = 1 << bits
+    levels = np.linspace(-2.5, 2.5, count)
+    density = lambda t: math.exp(-t * t / 2) / math.sqrt(2 * math.pi)
+    below = lambda t: 0.5 * (1 + math.erf(t / math.sqrt(2)))
+    for _ in range(20000):
+        edges = [-math.inf, *((levels[1:] + levels[:-1]) / 2), math.inf]
+        mass = lambda a, b: below(b) - below(a) if a < 0 else below(-a) - below(-b)
+        levels = np.array(
+            [(density(a) - density(b)) / mass(a, b) for a, b in zip(edges, edges[1:])]
+        )
+        levels = (levels - levels[::-1]) / 2
+    return levels.astype(f32)
+
+
+LM = {bits: lloyd(bits) for bits in (2, 3, 4, 5)}
+
+
+def float8_levels(mantissa, largest):
+    bias = (1 << (6 - mantissa)) - 1
+    steps = 1 << mantissa
+    sizes = {m * 2.0 ** (1 - bias - mantissa) for m in range(steps)}
+    for x in range(1, 2 ** (7 - mantissa)):
+        sizes |= {(steps + m) * 2.0 ** (x - bias - mantissa) for m in range(steps)}
+    return np.array(sorted(s for s in sizes if s <= largest))
+
+
+FLOAT8 = {"e4m3": (float8_levels(3, 448), 448), "e5m2": (float8_levels(2, 57344), 57344)}
+
+
+def nearest_float8(y, levels):
+    """Ties go to the even place: places are codes."""
+    size = np.minimum(np.abs(y.astype(f64)), levels[-1])
+    high = np.clip(np.searchsorted(levels, size), 1, len(levels) - 1)
+    low = high - 1
+    up, down = levels[high] - size, size - levels[low]
+    place = np.where(up < down, high, np.where(down < up, low, low + low % 2))
+    return np.copysign(levels[place], y).astype(f32)
+
+
+# Scales
+
+
+def small(scale):
+    """The nearest 8-bit scale in size, halves up, from the first one on."""
+    if not scale > 0:
+        return f32(0)
+    all_of_them = [(1 + code % 16 / 16) * 2.0 ** (code // 16 - 12) for code in range(1, 256)]
+    best = min(all_of_them, key=lambda s: (abs(s - float(scale)), -s))
+    return f32(best)
+
+
+def store(exact, s8):
+    """The scale that is stored, whether it fits, and its excess."""
+    if s8:
+        fits = 0.97 * 17 / 16 / 4096 <= exact < 1.016 * 15.5
+        return small(exact), exact == 0 or fits, abs(exact) / f32(15.5)
+    stored = f32(np.float16(exact))
+    fits = 2.0**-14 <= abs(stored) < math.inf
+    return stored, exact == 0 or fits, abs(exact) / f32(65504)
+
+
+def inverse(scale):
+    return f32(1) / scale if scale != 0 and np.isfinite(scale) else f32(0)
+
+
+def group_with(x, s, fraction):
+    """The decoded values of one group, whether all fits, and the excess."""
+    q, levels, s8 = f32(1 << (s["bits"] - 1)), s["levels"], s["s8"]
+    most = f32(2) * q - f32(1)
+    absmax, low, high = np.abs(x).max(), x.min(), x.max()
+    if levels == "sym" and s["ggml"]:
+        exact = absmax / (q - f32(1))
+        y = (x * inverse(exact)).astype(f64)
+        code = np.sign(y) * np.floor(np.abs(y) + 0.5)
+        scale, fits, excess = store(exact, False)
+        return code.astype(f32) * scale, fits, excess
+    if levels == "sym":
+        scale, fits, excess = store(absmax / (q - f32(1)) * fraction, s8)
+        code = np.clip(np.rint(x * inverse(scale)), f32(1) - q, q - f32(1))
+        return code * scale, fits, excess
+    if levels == "mid":
+        scale, fits, excess = store(absmax / q * fraction, s8)
+        code = np.clip(np.floor(x * inverse(scale)) + q, f32(0), most)
+        return (code + (f32(0.5) - q)) * scale, fits, excess
+    if levels == "ext":
+        extreme = x[np.abs(x).argmax()]
+        exact = extreme / -q * fraction
+        code = np.trunc(np.clip(x * inverse(exact) + (q + f32(0.5)), f32(0), most))
+        scale, fits, excess = store(exact, False)
+        return (code - q) * scale, fits, excess
+    if levels == "asym" and s["ggml"]:
+        exact = (high - low) / most
+        code = np.trunc(np.minimum((x - low) * inverse(exact) + f32(0.5), most))
+        scale, fits, excess = store(exact, False)
+        minimum = f32(np.float16(low))
+        return code * scale + minimum, fits, max(excess, abs(low) / f32(65504))
+    if levels == "asym":
+        if s["mse"]:
+            middle, reach = (low + high) / f32(2), (high - low) / f32(2) * fraction
+            low, high = middle - reach, middle + reach
+        minimum = f32(np.float16(low))
+        scale, fits, excess = store(max(high - minimum, f32(0)) / most, s8)
+        code = np.clip(np.rint((x - minimum) * inverse(scale)), f32(0), most)
+        fits = fits and np.isfinite(minimum)
+        return code * scale + minimum, fits, max(excess, abs(low) / f32(65504))
+    if levels == "lm":
+        rms = f32(math.sqrt(float((x.astype(f64) ** 2).sum()) / len(x)))
+        scale, fits, excess = store(rms * fraction, s8)
+        table = LM[s["bits"]]
+        edges = (table[1:] + table[:-1]) / f32(2)
+        code = np.searchsorted(edges, x * inverse(scale), side="left")
+        return table[code] * scale, fits, excess
+    if levels == "iq4_nl":
+        extreme = x[np.abs(x).argmax()]
+        if abs(extreme) < 1e-15:
+            return np.zeros_like(x), True, f32(0)
+        y = f32(1) / (extreme / IQ4_NL[0]) * x
+        below = np.clip(np.searchsorted(IQ4_NL, y, side="right") - 1, 0, 14)
+        level = np.where(y - IQ4_NL[below] < IQ4_NL[below + 1] - y, IQ4_NL[below], IQ4_NL[below + 1])
+        wide, weight = level.astype(f64), x.astype(f64) ** 2
+        exact = f32((weight * wide * x).sum() / (weight * wide**2).sum())
+        scale, fits, excess = store(exact, False)
+        return level * scale, fits, excess
+    table, largest = FLOAT8[levels]
+    scale, fits, excess = store(absmax / f32(largest), False)
+    return nearest_float8(x * inverse(scale), table) * scale, fits, excess
+
+
+def one_group(x, s):
+    y, fits, excess = searched_group(x, s) if s["mse"] else group_with(x, s, f32(1))
+    return y, fits and (bool(y.any()) or not x.any()), excess
+
+
+def searched_group(x, s):
+    low = float(f32(0.55))
+    step = float(f32(1) - f32(0.55)) / 23
+    best = None
+    for index in range(23, -1, -1):
+        y, fits, excess = group_with(x, s, f32(low + step * index))
+        error = ((x.astype(f64) - y) ** 2).sum()
+        if index == 23:
+            full = excess
+        if best is None or (fits and error < best[0]):
+            best = (error, y, fits)
+    return best[1], best[2], full
+
+
+# Tensors, [heads, tokens, dim]
+
+
+def hadamard(x):
+    dim = x.shape[-1]
+    size = dim & -dim
+    distance = 1
+    while distance < size:
+        first = [i for i in range(dim) if not i & distance]
+        second = [i + distance for i in first]
+        y = x.copy()
+        y[..., first], y[..., second] = x[..., first] + x[..., second], x[..., first] - x[..., second]
+        x, distance = y, 2 * distance
+    return x * f32(1 / math.sqrt(size))
+
+
+def turn(x, first, rope, back):
+    half = x.shape[-1] // 2
+    y = x.copy()
+    for row in range(x.shape[1]):
+        angles = (f32(first + row) * rope).astype(f64)
+        cos, sin = np.cos(angles).astype(f32), np.sin(angles).astype(f32)
+        sin = -sin if back else sin
+        a, b = x[:, row, :half], x[:, row, half:]
+        y[:, row, :half], y[:, row, half:] = a * cos - b * sin, b * cos + a * sin
+    return y
+
+
+def times(x, exponent):
+    """Exact for these inputs, but for numbers below f32's normal ones."""
+    return np.ldexp(x.astype(f64), exponent).astype(f32)
+
+
+def attempt(x, s, rope, exponent):
+    heads, tokens, dim = x.shape
+    sinks = min(s["sink"], tokens)
+    x = times(x, -exponent)
+    kept, body = x[:, :sinks].astype(np.float16).astype(f32), x[:, sinks:]
+    fits, excess = bool(np.isfinite(kept).all()), f32(0)
+    if s["prerope"]:
+        body = turn(body, sinks, rope, True)
+    if s["ctr"]:
+        means = body.astype(f64).mean(1, keepdims=True).astype(f32).astype(np.float16).astype(f32)
+        fits = fits and bool(np.isfinite(means).all())
+        body = body - means
+    flips = [-1 if s["signs"] and SIGNS >> (i % 64) & 1 else 1 for i in range(dim)]
+    if s["had"]:
+        body = hadamard(body * np.array(flips, f32))
+    if s["ch"]:
+        lines = body.transpose(0, 2, 1).reshape(heads * dim, -1)
+    else:
+        lines = body.reshape(1, -1)
+    out = np.zeros_like(lines)
+    for line, decoded in zip(lines, out):
+        for start in range(0, len(line), s["group"]):
+            part = slice(start, start + s["group"])
+            decoded[part], good, over = one_group(line[part], s)
+            fits, excess = fits and bool(good), max(excess, over)
+    if s["ch"]:
+        body = out.reshape(heads, dim, -1).transpose(0, 2, 1)
+    else:
+        body = out.reshape(body.shape)
+    if s["had"]:
+        body = hadamard(body) * np.array(flips, f32)
+    if s["ctr"]:
+        body = body + means
+    if s["prerope"]:
+        body = turn(body, sinks, rope, False)
+    largest = np.finfo(f32).max
+    both = np.concatenate([kept, body], 1).astype(f64)
+    return np.clip(np.ldexp(both, exponent), -largest, largest).astype(f32), fits, excess
+
+
+def decoded(x, name, rope):
+    s = parse(name)
+    out, fits, _ = attempt(x, s, rope, 0)
+    if fits:
+        return out, 0
+    exponent = math.floor(math.log2(float(np.abs(x).max()))) - 6
+    out, _, excess = attempt(x, s, rope, exponent)
+    if excess > 1 or (s["s8"] and excess > 0):
+        exponent += max(math.ceil(math.log2(float(excess))), -8)
+        out, _, _ = attempt(x, s, rope, exponent)
+    return out, exponent
+
+
+def main():
+    random = np.random.default_rng(11)
+    normal = lambda *shape: random.standard_normal(shape).astype(f32)
+    offsets = normal(2, 1, 32) * f32(4)
+    keys = (normal(2, 7, 32) + offsets).astype(np.float16).astype(f32)
+    loud = normal(1, 4, 32) ** 3
+    ties = f32(0.25) * random.integers(-15, 16, (1, 4, 32)).astype(f32)
+    ties[0, 0, 0] = 3.75
+    inputs = {
+        "keys": keys,
+        "loud": loud,
+        "ties": ties,
+        "odd": normal(3, 5, 24),
+        "row": normal(1, 1, 75),
+        "mixed": np.concatenate([normal(1, 2, 64), np.zeros((1, 1, 64), f32), normal(1, 1, 64)], 1),
+        "constant": np.full((1, 2, 32), -0.3, f32),
+        "huge": normal(1, 3, 32) * f32(1e30),
+        "tiny": normal(1, 3, 32) * f32(1e-30),
+        "wide range": normal(1, 4, 32) * f32(10.0) ** np.array([0, -3, 2, 4], f32)[:, None],
+    }
+    rope = (1 / 10000 ** (np.arange(0, 32, 2) / 32)).astype(f32)
+    cases = [("keys", f"int{bits}-g32{levels}") for bits in (2, 3, 5, 6, 7, 8)
+             for levels in ("", "-asym", "-mid")]
+    cases += [("keys", name) for name in (
+        "int2-g32-ext", "int8-g32-ext", "int2-g32-lm", "int3-g32-lm", "int4-g32-lm", "int5-g32-lm",
+        "int4-g32-asym", "int4-g32-mid", "int4-g32-ch", "int3-g8-asym-ch", "int4-g32-prerope",
+        "int4-g32-ctr", "int4-g32-had", "int4-g32-mse", "int3-g32-asym-mse", "int3-g32-lm-mse",
+        "int4-g32-ext-mse", "int4-g32-mid-mse", "int4-g32-s8", "int4-g32-asym-s8", "int4-g32-lm-s8",
+        "int2-g32-s8", "int4-g32-sink3", "int4-g32-sink99", "int4-g64-mid-prerope-ctr-had-sink4",
+        "int3-g8-asym-ch-prerope-ctr-had-mse-s8-sink2",
+    )]
+    cases += [(of, name) for of in ("loud", "mixed") for name in PRESETS]
+    cases += [("ties", name) for name in (*PRESETS, "int4-g32-asym", "int4-g32-mid", "int3-g32")]
+    cases += [("odd", f"int{bits}-g{group}{rest}") for bits, group, rest in (
+        (3, 9, ""), (5, 100, "-asym"), (7, 31, "-mid-sink1"), (3, 9, "-ch"), (4, 64, "-had"),
+        (2, 1000, "-lm-ctr-had-sink2"), (6, 8, "-asym-ch-s8"),
+    )]
+    cases += [("row", "int3-g32"), ("row", "int5-g8-asym-ch"), ("row", "int6-g1000-mid")]
+    cases += [(of, name) for of in ("constant", "huge", "tiny", "wide range") for name in (
+        "int4-g32-asym", "int3-g32-mid", "int4-g32-lm", "int3-g32-s8", "q8_0", "fp8-e4m3",
+        "int4-g32-asym-ctr-had-s8-sink1",
+    )]
+    bits = lambda xs: base64.b64encode(np.asarray(xs, "<f4").tobytes()).decode()
+    golden = []
+    for of, name in cases:
+        out, exponent = decoded(inputs[of], name, rope)
+        golden.append({"codec": name, "input": of, "exponent": exponent, "decoded": bits(out)})
+    listed = {name: {"shape": list(x.shape), "values": bits(x)} for name, x in inputs.items()}
+    print(json.dumps({"rope": bits(rope), "inputs": listed, "cases": golden}, indent=0))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,200 @@
+//! The `decode` protocol against tokens taken one by one, on a small random model and the embedded
+//! one.
+
+#[path = "common/shapes.rs"]
+mod shapes;
+
+use candle_core::{DType, Device, Tensor};
+use kvgauge::codec::{Codec, Geometry, Rope};
+use kvgauge::error::Result;
+use kvgauge::eval::scores::Logits;
+use kvgauge::eval::{Arm, Evaluation, Evaluator, Protocol};
+use kvgauge::model::{LayerKv, Llama, RandomWeights};
+use shapes::llama;
+
+fn model() -> Llama {
+    Llama::load(&llama(256, 512, 3, 4, 2), &RandomWeights, DType::F32, &Device::Cpu).unwrap()
+}
+
+fn window(tokens: usize) -> Vec<u32> {
+    (0..tokens).map(|i| (i * 7919 + i * i * 31) as u32 % 32_000).collect()
+}
+
+fn evaluate(
+    model: &Llama,
+    tokens: &[u32],
+    protocol: Protocol,
+    codecs: &[&str],
+) -> Result<Evaluation> {
+    let arms: Vec<Arm> = codecs.iter().map(|name| Arm::of(name.parse().unwrap())).collect();
+    let evaluator = Evaluator::new(model, protocol, tokens.len(), 0);
+    evaluator.evaluate(&[tokens.to_vec()], &arms, &mut ())
+}
+
+fn kld(evaluation: &Evaluation, codec: usize) -> f64 {
+    let scores = evaluation.codecs[codec].scores().concat();
+    scores.iter().map(|score| score.kld).sum::<f64>() / scores.len() as f64
+}
+
+fn bits(evaluation: &Evaluation, codec: usize) -> f64 {
+    let outcome = &evaluation.codecs[codec];
+    8.0 * outcome.stored_bytes() as f64 / outcome.values() as f64
+}
+
+/// Keys or values of one layer through a codec, as rows of the whole window so far: no code of the
+/// protocol has a part in it.
+fn through(tensor: &Tensor, side: kvgauge::codec::TensorCodec, rope: &Rope) -> Tensor {
+    let (_, tokens, head_dim) = tensor.dims3().unwrap();
+    let values = tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let geometry = Geometry { rope: Some(rope), ..Geometry::rows(tokens, head_dim) };
+    let (payload, _) = side.compress_measured(&values, &geometry).unwrap();
+    let mut decoded = vec![0f32; values.len()];
+    payload.decompress(&geometry, &mut decoded);
+    Tensor::from_vec(decoded, tensor.shape(), tensor.device()).unwrap()
+}
+
+/// A server's loop: one token at a time, its keys and values stored before it attends to them.
+/// Everything written is kept, and gone through the codec from the first token on at every step.
+fn token_by_token(model: &Llama, tokens: &[u32], codec: Codec) -> Tensor {
+    let rope = Rope::new(model.rope_frequencies(), tokens.len());
+    let mut written: Vec<Option<LayerKv>> = vec![None; model.config().layers];
+    let mut cache = model.empty_cache();
+    let mut hidden = Vec::new();
+    for token in tokens {
+        let mut write = |_: usize, layer: usize, new: LayerKv| {
+            let all = match &written[layer] {
+                None => new,
+                Some(past) => LayerKv {
+                    key: Tensor::cat(&[&past.key, &new.key], 1)?,
+                    value: Tensor::cat(&[&past.value, &new.value], 1)?,
+                },
+            };
+            let last = all.key.dim(1)? - 1;
+            let stored = LayerKv {
+                key: through(&all.key, codec.key, &rope).narrow(1, last, 1)?,
+                value: through(&all.value, codec.value, &rope).narrow(1, last, 1)?,
+            };
+            written[layer] = Some(all);
+            Ok(stored)
+        };
+        let caches = std::slice::from_mut(&mut cache);
+        hidden.extend(model.forward_written(&[*token], caches, &mut write).unwrap());
+    }
+    Tensor::cat(&hidden, 0).unwrap()
+}
+
+/// One pass over the window with keys and values stored as they are written is what a server does
+/// token by token: also for a codec whose tokens depend on earlier ones.
+#[test]
+fn one_pass_equals_a_servers_loop() {
+    let model = model();
+    let tokens = window(40);
+    for name in [
+        "int4-g64",
+        "int4-g64-had",
+        "q4_0",
+        "k:f16/v:int4-g32",
+        "int6-g64-asym-prerope",
+        "kvgauge4",
+    ] {
+        let protocol = Protocol::Decode { residual: 0, chunk: 7 };
+        let found = evaluate(&model, &tokens, protocol, &[name]).unwrap();
+        let hidden = token_by_token(&model, &tokens[..39], name.parse().unwrap());
+        let targets = &tokens[21..];
+        let scored = hidden.narrow(0, 20, 19).unwrap();
+        let rows = Logits::new(&model.logits(&scored).unwrap()).unwrap();
+        let rows = rows.base_rows(targets).unwrap();
+        for (row, score) in rows.iter().zip(&found.codecs[0].windows[0].scores) {
+            // One rounding of a code that goes the other way is all that is allowed for.
+            assert!((row.nll - score.nll).abs() < 2e-2, "{name}: {} {}", row.nll, score.nll);
+        }
+        let mean = |nll: &mut dyn Iterator<Item = f64>| nll.sum::<f64>() / 19.0;
+        let one_pass = mean(&mut found.codecs[0].windows[0].scores.iter().map(|s| s.nll));
+        let looped = mean(&mut rows.iter().map(|row| row.nll));
+        assert!((one_pass - looped).abs() < 2e-3, "{name}: {one_pass} {looped}");
+    }
+}
+
+/// What never leaves the residual is exact, and counts 16 bits a value.
+#[test]
+fn a_residual_as_long_as_the_window_costs_nothing() {
+    let model = model();
+    let tokens = window(64);
+    let protocol = Protocol::Decode { residual: 64, chunk: 16 };
+    let codecs = ["int4-g64", "kivi4", "kvgauge4"];
+    let found = evaluate(&model, &tokens, protocol, &codecs).unwrap();
+    for (index, name) in codecs.iter().enumerate() {
+        assert!(kld(&found, index).abs() < 1e-9, "{name}: {}", kld(&found, index));
+        assert_eq!(bits(&found, index), 16.0, "{name}");
+    }
+}
+
+/// Bits are those of what is stored at the end of the window, in whole blocks, and of the rest.
+#[test]
+fn bits_count_blocks_and_the_rest() {
+    let model = model();
+    let tokens = window(65);
+    let run = |residual, chunk, name: &str| {
+        let found =
+            evaluate(&model, &tokens, Protocol::Decode { residual, chunk }, &[name]).unwrap();
+        bits(&found, 0)
+    };
+    // 64 tokens, of which 54 have left: 10 stay at 16 bits.
+    let mixed = |stored: f64, bits: f64| (stored * bits + (64.0 - stored) * 16.0) / 64.0;
+    assert_eq!(run(10, 16, "int4-g64"), mixed(54.0, 4.25));
+    // Blocks of 32 tokens of a channel; values token by token.
+    let both = (mixed(32.0, 4.5 + 0.5) + mixed(54.0, 4.5)) / 2.0;
+    assert_eq!(run(10, 16, "k:int4-g32-asym-ch/v:int4-g64-asym"), both);
+    // Two sinks, then blocks.
+    let stored = |tokens: f64| tokens * 5.0 + 2.0 * 16.0 + (64.0 - tokens - 2.0) * 16.0;
+    assert_eq!(run(0, 8, "k:int4-g32-asym-ch-sink2/v:f16"), (stored(32.0) / 64.0 + 16.0) / 2.0);
+    // A codec with a memory: what is stored once is counted once, in any chunks.
+    assert_eq!(run(3, 5, "kvgauge4"), run(3, 64, "kvgauge4"));
+}
+
+/// Chunks of one token and no residual: a token sees itself exactly and all others stored. That is
+/// less than seeing itself stored, and more than a residual.
+#[test]
+fn damage_falls_with_the_residual() {
+    let model = model();
+    let tokens = window(96);
+    for name in ["int4-g64", "kvgauge4"] {
+        let run = |residual| {
+            let protocol = Protocol::Decode { residual, chunk: 8 };
+            kld(&evaluate(&model, &tokens, protocol, &[name]).unwrap(), 0)
+        };
+        let found = [0, 16, 48].map(run);
+        assert!(found[0] > found[1] && found[1] > found[2], "{name}: {found:?}");
+    }
+}
+
+/// Company changes no bit under `decode` either.
+#[test]
+fn company_changes_no_bit() {
+    let model = model();
+    let tokens = window(80);
+    for (residual, chunk) in [(0, 32), (8, 16)] {
+        let protocol = Protocol::Decode { residual, chunk };
+        let alone = evaluate(&model, &tokens, protocol, &["kvgauge4"]).unwrap();
+        let crowd = ["int4-g64", "k:int4-g16-asym-ch/v:int4-g64", "f16", "kvgauge4"];
+        let together = evaluate(&model, &tokens, protocol, &crowd).unwrap();
+        assert_eq!(alone.baseline, together.baseline);
+        assert_eq!(alone.codecs[0].windows, together.codecs[3].windows);
+    }
+}
+
+#[test]
+fn what_needs_the_whole_prefix_is_refused() {
+    let (model, tokens) = (model(), window(64));
+    let protocol = Protocol::Decode { residual: 0, chunk: 32 };
+    for (name, why) in [
+        ("int4-g64-ctr", "the mean over all tokens"),
+        ("fp8-e4m3", "one scale a tensor"),
+        ("int4-g48", "a divisor or multiple of the head vector"),
+        ("int4-g128-ch", "blocks of at most 64 tokens"),
+    ] {
+        let error = evaluate(&model, &tokens, protocol, &[name]).unwrap_err();
+        assert!(error.to_string().contains(why), "{error}");
+        assert!(error.to_string().contains(name), "{error}");
+    }
+}
