@@ -20,15 +20,28 @@ pub fn pack(codes: &[u8], bits: u8, out: &mut [u8]) {
                 *byte = *low;
             }
         }
-        // Eight codes fill whole bytes.
-        _ => {
-            for (out, codes) in out.chunks_mut(bits.into()).zip(codes.chunks(8)) {
-                let word =
-                    codes.iter().rev().fold(0u64, |word, code| word << bits | u64::from(*code));
-                out.copy_from_slice(&word.to_le_bytes()[..out.len()]);
-            }
-        }
+        2 => pack_eights::<2>(codes, out),
+        3 => pack_eights::<3>(codes, out),
+        5 => pack_eights::<5>(codes, out),
+        6 => pack_eights::<6>(codes, out),
+        _ => pack_eights::<7>(codes, out),
     }
+}
+
+/// Eight codes fill whole bytes.
+#[inline(always)]
+fn pack_eights<const BITS: usize>(codes: &[u8], out: &mut [u8]) {
+    let (eights, rest) = codes.as_chunks::<8>();
+    let (bytes, last) = out.split_at_mut(eights.len() * BITS);
+    for (out, codes) in bytes.as_chunks_mut::<BITS>().0.iter_mut().zip(eights) {
+        let mut word = 0u64;
+        for code in codes.iter().rev() {
+            word = (word << BITS) | u64::from(*code);
+        }
+        out.copy_from_slice(&word.to_le_bytes()[..BITS]);
+    }
+    let word = rest.iter().rev().fold(0u64, |word, code| (word << BITS) | u64::from(*code));
+    last.copy_from_slice(&word.to_le_bytes()[..last.len()]);
 }
 
 /// `bytes` holds [`packed_len`] bytes of `out.len()` codes.
@@ -45,18 +58,32 @@ pub fn unpack(bytes: &[u8], bits: u8, out: &mut [u8]) {
                 *low = byte & 0xf;
             }
         }
-        _ => {
-            let mask = (1u64 << bits) - 1;
-            for (bytes, codes) in bytes.chunks(bits.into()).zip(out.chunks_mut(8)) {
-                let mut word = [0; 8];
-                word[..bytes.len()].copy_from_slice(bytes);
-                let mut word = u64::from_le_bytes(word);
-                for code in codes {
-                    *code = (word & mask) as u8;
-                    word >>= bits;
-                }
-            }
-        }
+        2 => unpack_eights::<2>(bytes, out),
+        3 => unpack_eights::<3>(bytes, out),
+        5 => unpack_eights::<5>(bytes, out),
+        6 => unpack_eights::<6>(bytes, out),
+        _ => unpack_eights::<7>(bytes, out),
+    }
+}
+
+#[inline(always)]
+fn unpack_eights<const BITS: usize>(bytes: &[u8], out: &mut [u8]) {
+    let (eights, rest) = out.as_chunks_mut::<8>();
+    let (bytes, last) = bytes.split_at(eights.len() * BITS);
+    for (codes, bytes) in eights.iter_mut().zip(bytes.as_chunks::<BITS>().0) {
+        unpack_word(bytes, BITS, codes);
+    }
+    unpack_word(last, BITS, rest);
+}
+
+/// Up to eight codes.
+#[inline(always)]
+fn unpack_word(bytes: &[u8], bits: usize, codes: &mut [u8]) {
+    let mut word = [0; 8];
+    word[..bytes.len()].copy_from_slice(bytes);
+    let word = u64::from_le_bytes(word);
+    for (index, code) in codes.iter_mut().enumerate() {
+        *code = (word >> (bits * index)) as u8 & ((1u16 << bits) - 1) as u8;
     }
 }
 

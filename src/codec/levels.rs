@@ -148,7 +148,8 @@ pub(super) fn nearest_float8(value: f32, mantissa: u32) -> u8 {
     let normal = (rounded >> dropped).wrapping_sub(((127 - bias) << mantissa) as u32);
     // Below the smallest normal number the steps are even.
     let step = f32::from_bits(((127 + bias - 1 + mantissa as i32) as u32) << 23);
-    let subnormal = (magnitude * step).round_ties_even() as u32;
+    // 2^23 rounds, and leaves a whole number in the low bits.
+    let subnormal = (magnitude * step + 8_388_608.0).to_bits() & 0x7f_ffff;
     let smallest = f32::from_bits(((127 + 1 - bias) as u32) << 23);
     let code = if magnitude < smallest { subnormal } else { normal };
     (code | (value.to_bits() >> 31) << 7) as u8

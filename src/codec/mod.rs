@@ -9,6 +9,8 @@
 //! [`FromStr`]: std::str::FromStr
 //! [`Display`]: std::fmt::Display
 
+#[cfg(test)]
+mod archs;
 mod bits;
 mod distortion;
 mod element;

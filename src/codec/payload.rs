@@ -63,6 +63,16 @@ impl SchemePayload {
 
     /// `None` where a value is not finite.
     pub fn compress<T: Element>(values: &[T], scheme: Scheme, geometry: &Geometry) -> Option<Self> {
+        Self::compress_on(Arch::new(), values, scheme, geometry)
+    }
+
+    /// The same with the instructions of `arch`, which do not change a bit.
+    pub(super) fn compress_on<T: Element>(
+        arch: Arch,
+        values: &[T],
+        scheme: Scheme,
+        geometry: &Geometry,
+    ) -> Option<Self> {
         let absmax = values.par_chunks(1 << 15).map(T::absmax);
         let larger = |a: f32, b: f32| if b > a || b.is_nan() { b } else { a };
         let absmax = absmax.reduce(|| 0.0, larger);
@@ -71,23 +81,23 @@ impl SchemePayload {
         }
         let mut packed = Self::empty::<T>(scheme, values.len(), geometry);
         // One optimistic pass; the rare tensor out of range is done again.
-        if packed.fill(values, geometry).in_range {
+        if packed.fill(arch, values, geometry).in_range {
             return Some(packed);
         }
         packed.exponent = exponent_for(absmax);
-        let excess = packed.fill(values, geometry).excess;
+        let excess = packed.fill(arch, values, geometry).excess;
         // Scales of 8 bits reach less far: the largest is put at the top of them. Those of f16 can
         // be too large still where a rotation adds up some 2^15 values.
         if excess > 1.0 || scheme.small_scales && excess > 0.0 {
             packed.exponent += (f64::from(excess).log2().ceil() as i32).max(MOST_UP);
-            packed.fill(values, geometry);
+            packed.fill(arch, values, geometry);
         }
         Some(packed)
     }
 
     /// Stores everything with the exponent that is set.
-    fn fill<T: Element>(&mut self, values: &[T], geometry: &Geometry) -> Fit {
-        let apart = self.fill_sinks(values, geometry) & self.fill_means(values, geometry);
+    fn fill<T: Element>(&mut self, arch: Arch, values: &[T], geometry: &Geometry) -> Fit {
+        let apart = self.fill_sinks(values, geometry) & self.fill_means(arch, values, geometry);
         let units = Units::new(&self.scheme, &self.sizes, geometry);
         let (scheme, exponent, means) = (&self.scheme, self.exponent, &self.means);
         let has_minimum = scheme.levels.has_minimum();
@@ -113,7 +123,7 @@ impl SchemePayload {
                 T::widen(&values[start..start + rows.len()], rows);
             }
             // What follows knows f32 only: it is compiled once, not for each type.
-            Arch::new().dispatch(Encode {
+            arch.dispatch(Encode {
                 geometry,
                 scheme,
                 exponent,
@@ -148,7 +158,7 @@ impl SchemePayload {
         finite
     }
 
-    fn fill_means<T: Element>(&mut self, values: &[T], geometry: &Geometry) -> bool {
+    fn fill_means<T: Element>(&mut self, arch: Arch, values: &[T], geometry: &Geometry) -> bool {
         let dim = geometry.head_dim;
         if self.means.is_empty() || self.sizes.body == 0 {
             return true;
@@ -162,7 +172,7 @@ impl SchemePayload {
                 let start = (head * geometry.tokens + first) * dim;
                 T::widen(&values[start..start + rows.len()], rows);
                 let (first, sums) = (geometry.first + first, &mut sums);
-                Arch::new().dispatch(AddRows { geometry, scheme, exponent, rows, first, sums });
+                arch.dispatch(AddRows { geometry, scheme, exponent, rows, first, sums });
             }
             let mut finite = true;
             for (mean, sum) in means.iter_mut().zip(sums) {
@@ -177,6 +187,10 @@ impl SchemePayload {
 
     /// Writes the decoded values. `geometry` is that of compression.
     pub fn decompress<T: Element>(&self, geometry: &Geometry, out: &mut [T]) {
+        self.decompress_on(Arch::new(), geometry, out);
+    }
+
+    pub(super) fn decompress_on<T: Element>(&self, arch: Arch, geometry: &Geometry, out: &mut [T]) {
         assert_eq!(out.len(), self.values, "output of another length than the payload");
         self.decode_sinks(geometry, out);
         let (scheme, dim) = (&self.scheme, geometry.head_dim);
@@ -204,7 +218,7 @@ impl SchemePayload {
         jobs.into_par_iter().for_each_init(
             Buffers::default,
             |buffers, (unit, scales, minima, codes, out)| {
-                Arch::new().dispatch(Decode {
+                arch.dispatch(Decode {
                     geometry,
                     scheme,
                     exponent: self.exponent,
@@ -416,7 +430,7 @@ impl WithSimd for Encode<'_> {
     type Output = Fit;
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> Fit {
+    fn with_simd<S: Simd>(self, simd: S) -> Fit {
         let Self { geometry, scheme, unit, .. } = self;
         let (dim, len) = (geometry.head_dim, unit.values(geometry));
         let Buffers { rows, turned, codes } = self.buffers;
@@ -424,7 +438,7 @@ impl WithSimd for Encode<'_> {
         let map = RowMap::new(scheme, geometry, self.exponent);
         for (index, rows) in unit.heads_mut(rows, geometry).enumerate() {
             let first = geometry.first + self.sinks + unit.first;
-            map.forward(rows, first, channel_means(self.means, unit.head + index, dim));
+            map.forward(simd, rows, first, channel_means(self.means, unit.head + index, dim));
         }
         let (line, _) = scheme.lines(unit.heads, unit.rows, dim);
         let lines: &[f32] = if scheme.channel {
@@ -440,7 +454,7 @@ impl WithSimd for Encode<'_> {
         let line = line.max(1);
         for (line, codes) in lines.chunks(line).zip(codes.chunks_mut(line)) {
             for (group, codes) in line.chunks(scheme.group).zip(codes.chunks_mut(scheme.group)) {
-                let side: Side = groups::encode(group, scheme, codes);
+                let side: Side = groups::encode(simd, group, scheme, codes);
                 fit = fit.and(Fit { in_range: side.in_range, excess: side.excess });
                 if let Some(scale) = scales.next() {
                     scale.copy_from_slice(&side.scale_bits.to_le_bytes()[..scale.len()]);
@@ -473,7 +487,7 @@ impl WithSimd for Decode<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
+    fn with_simd<S: Simd>(self, simd: S) {
         let Self { geometry, scheme, unit, .. } = self;
         let (dim, len) = (geometry.head_dim, unit.values(geometry));
         let Buffers { rows, turned, codes } = self.buffers;
@@ -497,7 +511,7 @@ impl WithSimd for Decode<'_> {
         let map = RowMap::new(scheme, geometry, self.exponent);
         for (index, rows) in unit.heads_mut(rows, geometry).enumerate() {
             let means = channel_means(self.means, unit.head + index, dim);
-            map.back(rows, geometry.first + self.sinks + unit.first, means);
+            map.back(simd, rows, geometry.first + self.sinks + unit.first, means);
         }
     }
 }
@@ -544,9 +558,9 @@ impl WithSimd for AddRows<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
+    fn with_simd<S: Simd>(self, simd: S) {
         let map = RowMap::new(self.scheme, self.geometry, self.exponent);
-        map.unturned(self.rows, self.first);
+        map.unturned(simd, self.rows, self.first);
         for row in self.rows.chunks_exact(self.geometry.head_dim) {
             for (sum, x) in self.sums.iter_mut().zip(row) {
                 *sum += f64::from(*x);
@@ -570,47 +584,55 @@ impl<'a> RowMap<'a> {
 
     /// Scaled by the exponent and turned back to position 0. The first row is at `position`.
     #[inline(always)]
-    fn unturned(&self, rows: &mut [f32], position: usize) {
+    fn unturned<S: Simd>(&self, simd: S, rows: &mut [f32], position: usize) {
         if self.exponent != 0 {
             let down = PowerOfTwo::new(-self.exponent);
-            rows.iter_mut().for_each(|x| *x = down.times(*x));
+            for x in rows.iter_mut() {
+                *x = down.times(*x);
+            }
         }
         if let (true, Some(rope)) = (self.scheme.prerope, self.geometry.rope) {
             for (index, row) in rows.chunks_exact_mut(self.geometry.head_dim).enumerate() {
-                rope.turn(position + index, true, row);
+                rope.turn(simd, position + index, true, row);
             }
         }
     }
 
     #[inline(always)]
-    fn forward(&self, rows: &mut [f32], position: usize, means: &[f16]) {
-        self.unturned(rows, position);
+    fn forward<S: Simd>(&self, simd: S, rows: &mut [f32], position: usize, means: &[f16]) {
+        self.unturned(simd, rows, position);
         self.centre(rows, means, |x, mean| *x -= mean);
         if self.scheme.rotation == Rotation::SignedHadamard {
-            rows.chunks_exact_mut(self.geometry.head_dim).for_each(flip_signs);
+            for row in rows.chunks_exact_mut(self.geometry.head_dim) {
+                flip_signs(row);
+            }
         }
         if self.scheme.rotation != Rotation::None {
-            hadamard(rows, self.block);
+            hadamard(simd, rows, self.block);
         }
     }
 
     #[inline(always)]
-    fn back(&self, rows: &mut [f32], position: usize, means: &[f16]) {
+    fn back<S: Simd>(&self, simd: S, rows: &mut [f32], position: usize, means: &[f16]) {
         if self.scheme.rotation != Rotation::None {
-            hadamard(rows, self.block);
+            hadamard(simd, rows, self.block);
         }
         if self.scheme.rotation == Rotation::SignedHadamard {
-            rows.chunks_exact_mut(self.geometry.head_dim).for_each(flip_signs);
+            for row in rows.chunks_exact_mut(self.geometry.head_dim) {
+                flip_signs(row);
+            }
         }
         self.centre(rows, means, |x, mean| *x += mean);
         if let (true, Some(rope)) = (self.scheme.prerope, self.geometry.rope) {
             for (index, row) in rows.chunks_exact_mut(self.geometry.head_dim).enumerate() {
-                rope.turn(position + index, false, row);
+                rope.turn(simd, position + index, false, row);
             }
         }
         if self.exponent != 0 {
             let up = PowerOfTwo::new(self.exponent);
-            rows.iter_mut().for_each(|x| *x = up.times(*x));
+            for x in rows.iter_mut() {
+                *x = up.times(*x);
+            }
         }
     }
 

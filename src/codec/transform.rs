@@ -4,6 +4,9 @@
 //! Every step is one rounding to f32, in the order written here, so that a decoder in another
 //! language comes to the same bits.
 
+use crate::lanes::{LANES, Lanes};
+use pulp::Simd;
+
 /// What keys were rotated by: cosines and sines of the first positions (Su et al. 2021, half-split
 /// order as in Hugging Face).
 ///
@@ -53,20 +56,29 @@ impl Rope {
 
     /// Turns a head vector at `position` by the angles, or back.
     #[inline(always)]
-    pub(super) fn turn(&self, position: usize, back: bool, vector: &mut [f32]) {
+    pub(super) fn turn<S: Simd>(&self, simd: S, position: usize, back: bool, vector: &mut [f32]) {
         let half = self.frequencies.len();
-        let (cos, sin) =
-            (&self.cos[position * half..][..half], &self.sin[position * half..][..half]);
         let (first, second) = vector.split_at_mut(half);
-        let pairs = first.iter_mut().zip(&mut second[..half]).zip(cos.iter().zip(sin));
-        if back {
-            for ((a, b), (cos, sin)) in pairs {
-                (*a, *b) = (*a * cos + *b * sin, *b * cos - *a * sin);
-            }
-        } else {
-            for ((a, b), (cos, sin)) in pairs {
-                (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
-            }
+        let (a, a_rest) = S::as_mut_simd_f32s(first);
+        let (b, b_rest) = S::as_mut_simd_f32s(&mut second[..half]);
+        let (cos, cos_rest) = S::as_simd_f32s(&self.cos[position * half..][..half]);
+        let (sin, sin_rest) = S::as_simd_f32s(&self.sin[position * half..][..half]);
+        for ((a, b), (cos, sin)) in a.iter_mut().zip(b).zip(cos.iter().zip(sin)) {
+            let (a_cos, a_sin) = (simd.mul_f32s(*a, *cos), simd.mul_f32s(*a, *sin));
+            let (b_cos, b_sin) = (simd.mul_f32s(*b, *cos), simd.mul_f32s(*b, *sin));
+            (*a, *b) = if back {
+                (simd.add_f32s(a_cos, b_sin), simd.sub_f32s(b_cos, a_sin))
+            } else {
+                (simd.sub_f32s(a_cos, b_sin), simd.add_f32s(b_cos, a_sin))
+            };
+        }
+        for ((a, b), (cos, sin)) in a_rest.iter_mut().zip(b_rest).zip(cos_rest.iter().zip(sin_rest))
+        {
+            (*a, *b) = if back {
+                (*a * cos + *b * sin, *b * cos - *a * sin)
+            } else {
+                (*a * cos - *b * sin, *b * cos + *a * sin)
+            };
         }
     }
 }
@@ -80,23 +92,74 @@ pub(super) fn hadamard_block(dim: usize) -> usize {
 /// (a + b, a − b) over distances 1, 2, 4 … block / 2, then one product with f32(1 / √block). Its
 /// own inverse.
 #[inline(always)]
-pub(super) fn hadamard(values: &mut [f32], block: usize) {
-    match block {
-        64 => values.as_chunks_mut().0.iter_mut().for_each(hadamard_of::<64>),
-        128 => values.as_chunks_mut().0.iter_mut().for_each(hadamard_of::<128>),
-        32 => values.as_chunks_mut().0.iter_mut().for_each(hadamard_of::<32>),
-        _ => values.chunks_exact_mut(block).for_each(|values| butterflies(values, block)),
+pub(super) fn hadamard<S: Simd>(simd: S, values: &mut [f32], block: usize) {
+    let scale = (1.0 / (block as f64).sqrt()) as f32;
+    let lanes = S::F32_LANES;
+    if block < lanes || lanes == 1 {
+        for values in values.chunks_exact_mut(block) {
+            butterflies(values, block, scale);
+        }
+        return;
+    }
+    for values in values.chunks_exact_mut(block) {
+        let (values, _) = S::as_mut_simd_f32s(values);
+        for value in &mut *values {
+            let mut x = *value;
+            if lanes > 1 {
+                x = within::<S, 1>(simd, x);
+            }
+            if lanes > 2 {
+                x = within::<S, 2>(simd, x);
+            }
+            if lanes > 4 {
+                x = within::<S, 4>(simd, x);
+            }
+            if lanes > 8 {
+                x = within::<S, 8>(simd, x);
+            }
+            *value = x;
+        }
+        let mut distance = 1;
+        while distance < values.len() {
+            for pair in values.chunks_exact_mut(2 * distance) {
+                let (a, b) = pair.split_at_mut(distance);
+                for (a, b) in a.iter_mut().zip(b) {
+                    (*a, *b) = (simd.add_f32s(*a, *b), simd.sub_f32s(*a, *b));
+                }
+            }
+            distance *= 2;
+        }
+        let scale = simd.splat_f32s(scale);
+        for value in values {
+            *value = simd.mul_f32s(*value, scale);
+        }
     }
 }
 
-/// The length is known to the compiler: all of it stays in registers.
+/// Butterflies between the lanes of one vector, `D` apart: what is there once more, with its sign
+/// in the upper lane of each pair, and the other one. The product is exact: one rounding.
 #[inline(always)]
-fn hadamard_of<const N: usize>(values: &mut [f32; N]) {
-    butterflies(values, N);
+fn within<S: Simd, const D: usize>(simd: S, x: S::f32s) -> S::f32s {
+    let upper: [u32; LANES] = std::array::from_fn(|lane| (lane & D) as u32);
+    let sign: Lanes = upper.map(|upper| if upper == 0 { 1.0 } else { -1.0 });
+    let other = match D {
+        // As pairs of f32, and of f64.
+        1 => bytemuck::cast(simd.swap_re_im_c32s(bytemuck::cast(x))),
+        2 => bytemuck::cast(simd.swap_re_im_c64s(bytemuck::cast(x))),
+        _ if 2 * D == S::F32_LANES => simd.rotate_left_f32s(x, D),
+        _ => {
+            let is_upper = simd.less_than_u32s(simd.splat_u32s(0), S::as_simd_u32s(&upper).0[0]);
+            let (below, above) = (simd.rotate_right_f32s(x, D), simd.rotate_left_f32s(x, D));
+            simd.select_f32s(is_upper, below, above)
+        }
+    };
+    simd.mul_add_f32s(x, S::as_simd_f32s(&sign).0[0], other)
 }
 
-#[inline(always)]
-fn butterflies(values: &mut [f32], block: usize) {
+/// Of blocks narrower than a vector, and where there are no vectors: unrolled, as the others are,
+/// it would be most of what there is to compile.
+#[inline(never)]
+fn butterflies(values: &mut [f32], block: usize, scale: f32) {
     let mut distance = 1;
     while distance < block {
         for pair in values.chunks_exact_mut(2 * distance) {
@@ -107,8 +170,9 @@ fn butterflies(values: &mut [f32], block: usize) {
         }
         distance *= 2;
     }
-    let scale = (1.0 / (block as f64).sqrt()) as f32;
-    values.iter_mut().for_each(|value| *value *= scale);
+    for value in values {
+        *value *= scale;
+    }
 }
 
 /// Bit i: channel i of each 64 changes its sign. Drawn once, by torch's generator with seed 0.
