@@ -1,12 +1,12 @@
 //! The codec family beside a plain copy of the same values, on one thread.
 //!
 //! `cargo bench --bench family [NAME …]`: for keys and for values of [8 heads, 32768 tokens, 64 and 128],
-//! f16, each codec's quantising (to all parts of a payload, nothing measured) and dequantising.
+//! f16 and f32, each codec's quantising (to all parts of a payload, nothing measured) and dequantising.
 //! Ratios are bytes of input a second over those of `copy_from_slice` of the same input in the same
 //! round; medians of rounds.
 
 use half::f16;
-use kvgauge::codec::{Codec, Geometry, PackedTensor, Packing, Rope, TensorCodec};
+use kvgauge::codec::{Codec, Element, Geometry, PackedTensor, Packing, Rope, TensorCodec};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand_distr::{Distribution, StandardNormal};
@@ -52,13 +52,23 @@ fn main() {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a pool");
     for head_dim in [64, 128] {
         println!("head_dim {head_dim}; copy in GB/s, the others as its multiples");
-        println!("{:44} {:>6}  quantise  dequantise", "codec", "copy");
-        let values = values(head_dim);
+        let header = ["copy", "quantise", "dequantise"];
+        let [copy, quantise, dequantise] = header;
+        print!("{:44}", "codec");
+        for name in ["f16", "f32"] {
+            print!("  {name}: {copy:>5} {quantise:>9} {dequantise:>11}");
+        }
+        println!();
+        let halves = values(head_dim);
+        let floats: Vec<f32> = halves.iter().map(|half| half.to_f32()).collect();
         for name in &names {
             let codec: Codec = name.parse().expect("a codec");
             for (side, codec) in [("keys", codec.key), ("values", codec.value)] {
                 if side == "keys" || codec != name.parse::<Codec>().expect("a codec").key {
-                    pool.install(|| measure(&format!("{name}, {side}"), codec, &values, head_dim));
+                    print!("{:44}", format!("{name}, {side}"));
+                    pool.install(|| measure(codec, &halves, head_dim));
+                    pool.install(|| measure(codec, &floats, head_dim));
+                    println!();
                 }
             }
         }
@@ -76,7 +86,7 @@ fn values(head_dim: usize) -> Vec<f16> {
     (0..HEADS * TOKENS * head_dim).map(|index| f16::from_f32(value(index))).collect()
 }
 
-fn measure(name: &str, codec: TensorCodec, values: &[f16], head_dim: usize) {
+fn measure<T: Element>(codec: TensorCodec, values: &[T], head_dim: usize) {
     let Some(packing) = codec.packing().copied() else { return };
     let rope = Rope::new(&Rope::frequencies_of(1e4, head_dim), TOKENS);
     let geometry = Geometry { rope: Some(&rope), ..Geometry::rows(TOKENS, head_dim) };
@@ -93,10 +103,10 @@ fn measure(name: &str, codec: TensorCodec, values: &[f16], head_dim: usize) {
         dequantising.push(copy / dequantise);
     }
     let [copy, quantise, dequantise] = [copies, quantising, dequantising].map(median);
-    println!("{name:44} {copy:6.1}  {quantise:8.3}  {dequantise:10.3}");
+    print!("  {copy:10.1} {quantise:9.3} {dequantise:11.3}");
 }
 
-fn pack(values: &[f16], packing: Packing, geometry: &Geometry) -> PackedTensor {
+fn pack<T: Element>(values: &[T], packing: Packing, geometry: &Geometry) -> PackedTensor {
     PackedTensor::compress(values, packing, geometry).expect("finite values")
 }
 

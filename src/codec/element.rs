@@ -1,6 +1,6 @@
 //! The three float types a cache comes in.
 
-use half::slice::HalfFloatSliceExt;
+use super::simd;
 use half::{bf16, f16};
 
 /// Which of the three types: kernels are written for each.
@@ -134,13 +134,12 @@ impl Element for f16 {
 
     #[inline(always)]
     fn widen(values: &[Self], out: &mut [f32]) {
-        values.convert_to_f32_slice(out);
+        simd::widen_halves(values, out);
     }
 
     #[inline(always)]
     fn narrow_saturating(values: &mut [f32], out: &mut [Self]) {
-        saturate(values, f16::MAX.to_f32_const());
-        out.convert_from_f32_slice(values);
+        simd::narrow_halves(values, out);
     }
 
     stored_as!(f16);

@@ -4,7 +4,7 @@
 //! Every step is one rounding to f32, in the order written here, so that a decoder in another
 //! language comes to the same bits.
 
-use crate::lanes::{LANES, Lanes};
+use crate::lanes::{LANES, Lanes, get, set};
 use pulp::Simd;
 
 /// What keys were rotated by: cosines and sines of the first positions (Su et al. 2021, half-split
@@ -134,6 +134,58 @@ pub(super) fn hadamard<S: Simd>(simd: S, values: &mut [f32], block: usize) {
             *value = simd.mul_f32s(*value, scale);
         }
     }
+}
+
+/// The same of as many values as there are rows, a power of two of 2 or more, for each lane of one
+/// column of vectors.
+#[inline(always)]
+pub(super) fn hadamard_rows<S: Simd>(simd: S, rows: &mut [Lanes], column: usize) {
+    let scale = (1.0 / (rows.len() as f64).sqrt()) as f32;
+    let mut distance = 1;
+    while distance < rows.len() {
+        // As many steps as registers hold the rows of.
+        let left = rows.len() / distance;
+        let last = (left <= 8).then_some(scale);
+        distance *= match left {
+            2 => cross::<S, 2>(simd, rows, distance, last, column),
+            4 => cross::<S, 4>(simd, rows, distance, last, column),
+            _ => cross::<S, 8>(simd, rows, distance, last, column),
+        };
+    }
+}
+
+/// Butterflies over the distances `distance`, 2 · `distance` … `ROWS`/2 · `distance`. Gives `ROWS`.
+#[inline(always)]
+fn cross<S: Simd, const ROWS: usize>(
+    simd: S,
+    rows: &mut [Lanes],
+    distance: usize,
+    scale: Option<f32>,
+    column: usize,
+) -> usize {
+    for rows in rows.chunks_exact_mut(ROWS * distance) {
+        for first in 0..distance {
+            let mut x = [simd.splat_f32s(0.0); ROWS];
+            for (index, x) in x.iter_mut().enumerate() {
+                *x = get::<S>(&rows[first + index * distance], column);
+            }
+            let mut apart = 1;
+            while apart < ROWS {
+                for pair in x.chunks_exact_mut(2 * apart) {
+                    let (a, b) = pair.split_at_mut(apart);
+                    for (a, b) in a.iter_mut().zip(b) {
+                        (*a, *b) = (simd.add_f32s(*a, *b), simd.sub_f32s(*a, *b));
+                    }
+                }
+                apart *= 2;
+            }
+            for (index, x) in x.into_iter().enumerate() {
+                let x = scale.map_or(x, |scale| simd.mul_f32s(x, simd.splat_f32s(scale)));
+                set::<S>(&mut rows[first + index * distance], column, x);
+            }
+        }
+    }
+    ROWS
 }
 
 /// Butterflies between the lanes of one vector, `D` apart: what is there once more, with its sign

@@ -17,6 +17,7 @@ use super::element::Element;
 use super::int4::{BlockLayout, BlockOutcome};
 use super::scalar;
 use half::f16;
+use half::slice::HalfFloatSliceExt;
 
 /// An instruction set that the block functions are written for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,4 +120,32 @@ pub(super) fn decompress_block<T: Element>(
         };
     }
     scalar::decompress_block(codes, scales, group, exponent, out);
+}
+
+const LARGEST_HALF: f32 = f16::MAX.to_f32_const();
+
+/// As many as both slices have; the rest of the longer one is left alone.
+///
+/// `half` converts eight values a call, which takes six times as long.
+pub(super) fn widen_halves(values: &[f16], out: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if avx2::has_halves() {
+        // SAFETY: the instruction set is available.
+        return unsafe { avx2::widen_halves(values, out) };
+    }
+    let len = values.len().min(out.len());
+    values[..len].convert_to_f32_slice(&mut out[..len]);
+}
+
+/// Rounds to nearest even, what is too large to the largest finite value; as many as both slices
+/// have.
+pub(super) fn narrow_halves(values: &[f32], out: &mut [f16]) {
+    #[cfg(target_arch = "x86_64")]
+    if avx2::has_halves() {
+        // SAFETY: the instruction set is available.
+        return unsafe { avx2::narrow_halves(values, out) };
+    }
+    for (out, value) in out.iter_mut().zip(values) {
+        *out = f16::from_f32(value.clamp(-LARGEST_HALF, LARGEST_HALF));
+    }
 }

@@ -1,72 +1,81 @@
 //! One head: its tokens in order, which the running mean asks for.
 
-use super::tile::{TOKENS, Tile, TileBuffers, Writing};
+use super::tile::{Centres, TOKENS, Tile, TileBuffers};
 use super::{Shape, TwoCentre};
 use crate::codec::element::Element;
 use crate::codec::scalar::PowerOfTwo;
 use crate::codec::scheme::Geometry;
-use crate::codec::transform::Rope;
 use half::f16;
-use pulp::{Simd, WithSimd};
-use std::ops::Range;
+use pulp::{Arch, Simd, WithSimd};
 
 /// What the heads of a tensor have in common.
 #[derive(Clone, Copy)]
-pub(super) struct Head<'a> {
+pub(super) struct Common<'a> {
     pub codec: TwoCentre,
     pub shape: Shape,
     pub exponent: i32,
     pub geometry: &'a Geometry<'a>,
 }
 
-impl Head<'_> {
-    fn rope(&self) -> Option<&Rope> {
-        self.geometry.rope.filter(|_| self.codec.prerope)
-    }
-
-    /// Rows of one head, the first at token `token`: widened, scaled, before RoPE.
+impl Common<'_> {
+    /// Rows of one head, the first at token `token`: scaled, and as they are before RoPE.
     #[inline(always)]
-    fn widen<S: Simd, T: Element>(&self, simd: S, values: &[T], token: usize, rows: &mut [f32]) {
-        T::widen(values, rows);
-        if self.exponent != 0 {
-            let down = PowerOfTwo::new(-self.exponent);
-            for x in rows.iter_mut() {
-                *x = down.times(*x);
-            }
-        }
-        if let Some(rope) = self.rope() {
-            for (index, row) in rows.chunks_exact_mut(self.shape.dim).enumerate() {
-                rope.turn(simd, self.geometry.first + token + index, true, row);
-            }
-        }
+    fn turn_back<S: Simd>(&self, simd: S, token: usize, rows: &mut [f32]) {
+        self.scale(-self.exponent, rows);
+        self.turn(simd, token, true, rows);
     }
 
     /// The way back.
     #[inline(always)]
-    fn narrow<S: Simd, T: Element>(&self, simd: S, rows: &mut [f32], token: usize, out: &mut [T]) {
-        if let Some(rope) = self.rope() {
-            for (index, row) in rows.chunks_exact_mut(self.shape.dim).enumerate() {
-                rope.turn(simd, self.geometry.first + token + index, false, row);
-            }
-        }
-        if self.exponent != 0 {
-            let up = PowerOfTwo::new(self.exponent);
-            for x in rows.iter_mut() {
-                *x = up.times(*x);
-            }
-        }
-        T::narrow_saturating(rows, out);
+    fn turn_on<S: Simd>(&self, simd: S, token: usize, rows: &mut [f32]) {
+        self.turn(simd, token, false, rows);
+        self.scale(self.exponent, rows);
     }
 
-    /// Tokens from 1 on in runs that have one mean.
-    fn segments(&self) -> Vec<Range<usize>> {
-        let end = self.shape.rows + 1;
-        let starts = (1..usize::BITS - 1).flat_map(|n| [1 << n, 3 << (n - 1)]);
-        let starts: Vec<usize> =
-            [1].into_iter().chain(starts.take_while(|start| *start < end)).collect();
-        let ends = starts.iter().skip(1).copied().chain([end]);
-        starts.iter().zip(ends).map(|(start, end)| *start..end).filter(|s| !s.is_empty()).collect()
+    #[inline(always)]
+    fn turn<S: Simd>(&self, simd: S, token: usize, back: bool, rows: &mut [f32]) {
+        if let Some(rope) = self.geometry.rope.filter(|_| self.codec.prerope) {
+            for (index, row) in rows.chunks_exact_mut(self.shape.dim).enumerate() {
+                rope.turn(simd, self.geometry.first + token + index, back, row);
+            }
+        }
     }
+
+    #[inline(always)]
+    fn scale(&self, exponent: i32, rows: &mut [f32]) {
+        if exponent != 0 {
+            let factor = PowerOfTwo::new(exponent);
+            for x in rows {
+                *x = factor.times(*x);
+            }
+        }
+    }
+
+    /// Tokens from 1 on, a few at a time that have one mean.
+    fn steps(&self) -> impl Iterator<Item = Step> {
+        let end = self.shape.rows + 1;
+        let starts = [1].into_iter().chain((1..).flat_map(|n| [1 << n, 3 << (n - 1)]));
+        let ends = (1..).flat_map(|n| [1 << n, 3 << (n - 1)]);
+        let segments = starts.zip(ends).take_while(move |(start, _)| *start < end);
+        segments.flat_map(move |(start, next)| {
+            (start..next.min(end)).step_by(TOKENS).map(move |token| Step {
+                token,
+                tokens: TOKENS.min(next.min(end) - token),
+                takes_mean: token == start,
+                adds_to_mean: next < end,
+            })
+        })
+    }
+}
+
+/// Tokens that are worked on together.
+struct Step {
+    token: usize,
+    tokens: usize,
+    /// Whether the mean is taken anew before it.
+    takes_mean: bool,
+    /// Whether a later mean needs them.
+    adds_to_mean: bool,
 }
 
 /// What came of storing values.
@@ -87,10 +96,6 @@ impl Filled {
         let absmax = if b > a || b.is_nan() { b } else { a };
         Self { absmax, in_range: self.in_range & other.in_range }
     }
-}
-
-fn widened(halves: &[f16]) -> Vec<f32> {
-    halves.iter().map(|half| half.to_f32()).collect()
 }
 
 /// The mean of what was decoded so far, channel by channel, as f16; 0 without any.
@@ -121,8 +126,32 @@ impl RunningMean {
     }
 }
 
+/// What is known of one head on the way through its tokens.
+struct Way {
+    first: Vec<f32>,
+    running: RunningMean,
+    centres: Centres,
+}
+
+impl Way {
+    fn new(first: &[f16]) -> Self {
+        let first: Vec<f32> = first.iter().map(|half| half.to_f32()).collect();
+        let running = RunningMean::new(first.len());
+        let centres = Centres::new(running.mean(), &first);
+        Self { first, running, centres }
+    }
+
+    fn at(&mut self, step: &Step) -> (&Centres, Option<&mut RunningMean>) {
+        if step.takes_mean {
+            self.centres = Centres::new(self.running.mean(), &self.first);
+        }
+        (&self.centres, step.adds_to_mean.then_some(&mut self.running))
+    }
+}
+
+/// One head, from values to stored parts.
 pub(super) struct EncodeHead<'a, T> {
-    pub head: Head<'a>,
+    pub common: &'a Common<'a>,
     /// [tokens, head_dim]
     pub values: &'a [T],
     pub first: &'a mut [f16],
@@ -130,68 +159,44 @@ pub(super) struct EncodeHead<'a, T> {
     pub codes: &'a mut [u8],
 }
 
-impl<T: Element> WithSimd for EncodeHead<'_, T> {
-    type Output = Filled;
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) -> Filled {
-        match self.head.shape.block {
-            64 => self.run::<S, 64, 4>(simd),
-            32 => self.run::<S, 32, 2>(simd),
-            16 => self.run::<S, 16, 1>(simd),
-            _ => self.run::<S, 8, 1>(simd),
-        }
-    }
-}
-
 impl<T: Element> EncodeHead<'_, T> {
-    #[inline(always)]
-    fn run<S: Simd, const N: usize, const ROWS: usize>(self, simd: S) -> Filled {
-        let Self { head, values, first, scales, codes } = self;
-        let Shape { dim, bytes, .. } = head.shape;
-        let blocks = head.shape.blocks();
-        let (mut rows, mut decoded) = (Rows::new(dim), Rows::new(dim));
-        let row = rows.first(dim);
-        head.widen(simd, &values[..dim], 0, row);
+    pub fn run(self, arch: Arch) -> Filled {
+        let Self { common, values, first, scales, codes } = self;
+        let Shape { dim, bytes, .. } = common.shape;
+        let mut buffers = Buffers::new(dim);
+        let (rows, tiles) = buffers.both();
+        let row = &mut rows[..dim];
+        T::widen(&values[..dim], row);
+        let absmax = f32::absmax(row);
+        arch.dispatch(TurnFirst { common, back: true, row });
         for (half, x) in first.iter_mut().zip(row) {
             *half = f16::from_f32(*x);
         }
-        let mut filled = Filled {
-            absmax: T::absmax(&values[..dim]),
-            in_range: first.iter().all(|half| half.is_finite()),
-        };
-        let first = widened(first);
-        let mut running = RunningMean::new(dim);
-        let mut buffers = TileBuffers::new();
-        for segment in head.segments() {
-            let mean = running.mean();
-            for start in segment.clone().step_by(TOKENS) {
-                let tokens = TOKENS.min(segment.end - start);
-                let values = &values[start * dim..][..tokens * dim];
-                let rows = rows.first(tokens * dim);
-                head.widen(simd, values, start, rows);
-                let decoded = decoded.first(tokens * dim);
-                let mut in_range = true;
-                for index in 0..blocks {
-                    let at = (start - 1) * blocks + index;
-                    let tile = Tile::<N, ROWS>::new(&head, index, tokens, &mean, &first);
-                    let writing = Writing {
-                        scales: &mut scales[at..],
-                        codes: &mut codes[at * bytes..],
-                        decoded,
-                    };
-                    in_range &= tile.encode(simd, rows, writing, &mut buffers);
-                }
-                filled = filled.and(Filled { absmax: T::absmax(values), in_range });
-                running.add(decoded);
-            }
+        let in_range = first.iter().all(|half| half.is_finite());
+        let mut filled = Filled { absmax, in_range };
+        let mut way = Way::new(first);
+        for step in common.steps() {
+            let own = step.token * dim..(step.token + step.tokens) * dim;
+            T::widen(&values[own.clone()], &mut rows[..own.len()]);
+            let at = (step.token - 1) * common.shape.blocks();
+            let (centres, running) = way.at(&step);
+            filled = filled.and(arch.dispatch(EncodeTile {
+                tile: Tile { common, centres, tokens: step.tokens },
+                token: step.token,
+                rows,
+                scales: &mut scales[at..],
+                codes: &mut codes[at * bytes..],
+                running,
+                buffers: tiles,
+            }));
         }
         filled
     }
 }
 
+/// One head, from stored parts to values.
 pub(super) struct DecodeHead<'a, T> {
-    pub head: Head<'a>,
+    pub common: &'a Common<'a>,
     pub first: &'a [f16],
     pub scales: &'a [u8],
     pub codes: &'a [u8],
@@ -199,59 +204,127 @@ pub(super) struct DecodeHead<'a, T> {
     pub out: &'a mut [T],
 }
 
-impl<T: Element> WithSimd for DecodeHead<'_, T> {
+impl<T: Element> DecodeHead<'_, T> {
+    pub fn run(self, arch: Arch) {
+        let Self { common, first, scales, codes, out } = self;
+        let Shape { dim, bytes, .. } = common.shape;
+        let mut buffers = Buffers::new(dim);
+        let (rows, tiles) = buffers.both();
+        let mut way = Way::new(first);
+        let row = &mut rows[..dim];
+        row.copy_from_slice(&way.first);
+        arch.dispatch(TurnFirst { common, back: false, row });
+        T::narrow_saturating(row, &mut out[..dim]);
+        for step in common.steps() {
+            let at = (step.token - 1) * common.shape.blocks();
+            let (centres, running) = way.at(&step);
+            arch.dispatch(DecodeTile {
+                tile: Tile { common, centres, tokens: step.tokens },
+                token: step.token,
+                rows,
+                scales: &scales[at..],
+                codes: &codes[at * bytes..],
+                running,
+                buffers: tiles,
+            });
+            let own = step.token * dim..(step.token + step.tokens) * dim;
+            T::narrow_saturating(&mut rows[..own.len()], &mut out[own]);
+        }
+    }
+}
+
+// What follows knows f32 only: it is compiled once, not for each type.
+
+/// The first token's head vector.
+struct TurnFirst<'a> {
+    common: &'a Common<'a>,
+    back: bool,
+    row: &'a mut [f32],
+}
+
+impl WithSimd for TurnFirst<'_> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        match self.head.shape.block {
-            64 => self.run::<S, 64, 4>(simd),
-            32 => self.run::<S, 32, 2>(simd),
-            16 => self.run::<S, 16, 1>(simd),
-            _ => self.run::<S, 8, 1>(simd),
+        match self.back {
+            true => self.common.turn_back(simd, 0, self.row),
+            false => self.common.turn_on(simd, 0, self.row),
         }
     }
 }
 
-impl<T: Element> DecodeHead<'_, T> {
+struct EncodeTile<'a> {
+    tile: Tile<'a>,
+    /// The first of them.
+    token: usize,
+    rows: &'a mut [f32],
+    scales: &'a mut [u8],
+    codes: &'a mut [u8],
+    running: Option<&'a mut RunningMean>,
+    buffers: &'a mut TileBuffers,
+}
+
+impl WithSimd for EncodeTile<'_> {
+    type Output = Filled;
+
     #[inline(always)]
-    fn run<S: Simd, const N: usize, const ROWS: usize>(self, simd: S) {
-        let Self { head, first, scales, codes, out } = self;
-        let Shape { dim, bytes, .. } = head.shape;
-        let blocks = head.shape.blocks();
-        let first = widened(first);
-        head.narrow(simd, &mut first.clone(), 0, &mut out[..dim]);
-        let mut running = RunningMean::new(dim);
-        let mut rows = Rows::new(dim);
-        for segment in head.segments() {
-            let mean = running.mean();
-            for start in segment.clone().step_by(TOKENS) {
-                let tokens = TOKENS.min(segment.end - start);
-                let rows = rows.first(tokens * dim);
-                for index in 0..blocks {
-                    let at = (start - 1) * blocks + index;
-                    let tile = Tile::<N, ROWS>::new(&head, index, tokens, &mean, &first);
-                    tile.decode(simd, &scales[at..], &codes[at * bytes..], rows);
-                }
-                running.add(rows);
-                head.narrow(simd, rows, start, &mut out[start * dim..][..tokens * dim]);
-            }
+    fn with_simd<S: Simd>(self, simd: S) -> Filled {
+        let Self { tile, token, rows, scales, codes, running, buffers } = self;
+        let own = tile.tokens * tile.common.shape.dim;
+        let absmax = f32::absmax(&rows[..own]);
+        tile.common.turn_back(simd, token, &mut rows[..own]);
+        let in_range = tile.encode(simd, rows, scales, codes, buffers);
+        if let Some(running) = running {
+            running.add(&rows[..own]);
         }
+        Filled { absmax, in_range }
     }
 }
 
-/// Room for the rows of a tile, at the start of a cache line.
-struct Rows(Vec<f32>);
+struct DecodeTile<'a> {
+    tile: Tile<'a>,
+    token: usize,
+    rows: &'a mut [f32],
+    scales: &'a [u8],
+    codes: &'a [u8],
+    running: Option<&'a mut RunningMean>,
+    buffers: &'a mut TileBuffers,
+}
 
-impl Rows {
+impl WithSimd for DecodeTile<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { tile, token, rows, scales, codes, running, buffers } = self;
+        let own = tile.tokens * tile.common.shape.dim;
+        tile.decode(simd, scales, codes, rows, buffers);
+        if let Some(running) = running {
+            running.add(&rows[..own]);
+        }
+        tile.common.turn_on(simd, token, &mut rows[..own]);
+    }
+}
+
+/// For the tiles of one head.
+struct Buffers {
+    /// [16, head_dim], from the start of a cache line on.
+    rows: Vec<f32>,
+    tiles: Box<TileBuffers>,
+}
+
+impl Buffers {
     const LINE: usize = 64;
 
     fn new(dim: usize) -> Self {
-        Self(vec![0.0; TOKENS * dim + Self::LINE / size_of::<f32>()])
+        let rows = vec![0.0; TOKENS * dim + Self::LINE / size_of::<f32>()];
+        Self { rows, tiles: Box::new(TileBuffers::new()) }
     }
 
-    fn first(&mut self, len: usize) -> &mut [f32] {
-        let skip = self.0.as_ptr().align_offset(Self::LINE);
-        &mut self.0[skip..][..len]
+    fn both(&mut self) -> (&mut [f32], &mut TileBuffers) {
+        let skip = self.rows.as_ptr().align_offset(Self::LINE);
+        let len = self.rows.len() - Self::LINE / size_of::<f32>();
+        (&mut self.rows[skip..][..len], &mut self.tiles)
     }
 }

@@ -1,6 +1,6 @@
 //! Levels fitted to rotated blocks, and the scales they are multiplied with.
 
-use crate::lanes::{Lanes, whole};
+use crate::lanes::{LANES, Lanes, get, set, whole};
 use pulp::Simd;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -64,70 +64,142 @@ impl LevelCurve {
     /// l(n)·s as a decoder has it: every step rounded by itself.
     #[inline(always)]
     pub fn value<S: Simd>(&self, simd: S, n: S::f32s, scale: S::f32s) -> S::f32s {
-        let [a, b, c] = self.level.map(|c| simd.splat_f32s(c));
+        let [a, b, c] = self.level;
+        let (a, b, c) = (simd.splat_f32s(a), simd.splat_f32s(b), simd.splat_f32s(c));
         let square = simd.mul_f32s(n, n);
         let inner = simd.add_f32s(b, simd.mul_f32s(square, c));
         let outer = simd.add_f32s(a, simd.mul_f32s(square, inner));
         simd.mul_f32s(simd.mul_f32s(n, outer), scale)
     }
 
-    /// l(n), nearly: for an encoder to compare with.
+    /// For each token the scale of least squared error, the largest of equals. `rows` are channels
+    /// of up to 16 tokens.
     #[inline(always)]
-    fn near_level<S: Simd>(&self, simd: S, n: S::f32s) -> S::f32s {
-        let [a, b, c] = self.level.map(|c| simd.splat_f32s(c));
-        let square = simd.mul_f32s(n, n);
-        let inner = simd.mul_add_f32s(square, c, b);
-        simd.mul_f32s(n, simd.mul_add_f32s(square, inner, a))
+    pub fn choose_scales<S: Simd>(&self, simd: S, rows: &[Lanes]) -> Scales {
+        let mut largest = [0f32; LANES];
+        for column in 0..LANES / S::F32_LANES {
+            let mut max = simd.splat_f32s(0.0);
+            for row in rows {
+                max = simd.max_f32s(max, simd.abs_f32s(get::<S>(row, column)));
+            }
+            set::<S>(&mut largest, column, max);
+        }
+        let (mut nearest, mut inverses) = ([0; LANES], [0f32; LANES]);
+        for ((nearest, inverse), largest) in nearest.iter_mut().zip(&mut inverses).zip(largest) {
+            *nearest = scale_code(largest);
+            *inverse = 1.0 / power(*nearest);
+        }
+        let mut errors = [[0f32; LANES]; TRIED];
+        for column in 0..LANES / S::F32_LANES {
+            let found = self.errors(simd, rows, get::<S>(&inverses, column), column);
+            for (errors, found) in errors.iter_mut().zip(found) {
+                set::<S>(errors, column, found);
+            }
+        }
+        let mut scales = Scales { codes: nearest, fits: [true; LANES] };
+        for (token, code) in scales.codes.iter_mut().enumerate() {
+            let mut least = errors[0][token];
+            for (down, errors) in (1..).zip(&errors[1..]) {
+                if errors[token] < least {
+                    (*code, least) = (nearest[token] - down, errors[token]);
+                }
+            }
+            // The scale 0 is for what is nearer to it than to the smallest one.
+            let smallest = i32::from(nearest[token] > 0);
+            *code = (*code).clamp(smallest, LARGEST_SCALE);
+            scales.fits[token] =
+                largest[token] == 0.0 || (TRIED as i32..=LARGEST_SCALE).contains(&nearest[token]);
+        }
+        scales
     }
 
-    /// The code whose level is nearest to `t`, as a whole number, nearly always.
+    /// The squared errors, in one unit, of values coded with the scale whose inverse is given and
+    /// with those below it.
     #[inline(always)]
-    pub fn code<S: Simd>(&self, simd: S, t: S::f32s) -> S::f32s {
-        let [a, b, c, d] = self.position.map(|c| simd.splat_f32s(c));
-        let (low, high) = (simd.splat_f32s(-self.reach), simd.splat_f32s(self.reach));
+    fn errors<S: Simd>(
+        &self,
+        simd: S,
+        rows: &[Lanes],
+        inverse: S::f32s,
+        column: usize,
+    ) -> [S::f32s; TRIED] {
+        // Values t in units of the largest scale are t·r in units of one that is r times smaller.
+        let mut tried = [([inverse; 4], [inverse; 3]); TRIED];
+        for ((position, level), r) in tried.iter_mut().zip(EIGHTHS) {
+            let mut power = r;
+            for (to, c) in position.iter_mut().zip(self.position) {
+                *to = simd.splat_f32s(c * power);
+                power *= r * r;
+            }
+            for (to, c) in level.iter_mut().zip(self.level) {
+                *to = simd.splat_f32s(c / r);
+            }
+        }
+        // Magnitudes are n = 0, 1, 2 … or ½, 1½, 2½ …
+        let last = (-self.lowest).floor();
+        let first = simd.splat_f32s(-self.lowest - last);
+        let (last, minus_first) = (simd.splat_f32s(last), simd.neg_f32s(first));
+        let mut sums = [simd.splat_f32s(0.0); TRIED];
+        for row in rows {
+            let t = simd.mul_f32s(simd.abs_f32s(get::<S>(row, column)), inverse);
+            let square = simd.mul_f32s(t, t);
+            for (sum, ([c0, c1, c2, c3], [l0, l1, l2])) in sums.iter_mut().zip(tried) {
+                let slope = simd.mul_add_f32s(square, simd.mul_add_f32s(square, c3, c2), c1);
+                let slope = simd.mul_add_f32s(square, slope, c0);
+                let steps = whole(simd, simd.mul_add_f32s(t, slope, minus_first));
+                let n = simd.add_f32s(simd.min_f32s(steps, last), first);
+                let square = simd.mul_f32s(n, n);
+                let level = simd.mul_add_f32s(square, simd.mul_add_f32s(square, l2, l1), l0);
+                let left = simd.negate_mul_add_f32s(n, level, t);
+                *sum = simd.mul_add_f32s(left, left, *sum);
+            }
+        }
+        sums
+    }
+}
+
+/// What a column of tokens is coded with.
+pub(super) struct Quantiser<S: Simd> {
+    curve: &'static LevelCurve,
+    scale: S::f32s,
+    inverse: S::f32s,
+}
+
+impl<S: Simd> Quantiser<S> {
+    #[inline(always)]
+    pub fn new(curve: &'static LevelCurve, scales: &Lanes, column: usize) -> Self {
+        let mut inverses = [0f32; LANES];
+        for (inverse, scale) in inverses.iter_mut().zip(scales) {
+            *inverse = if *scale > 0.0 { 1.0 / scale } else { 0.0 };
+        }
+        Self { curve, scale: get::<S>(scales, column), inverse: get::<S>(&inverses, column) }
+    }
+
+    /// The code whose level is nearest to `y`, nearly always, as a whole number, and the value it
+    /// stands for.
+    #[inline(always)]
+    pub fn nearest(&self, simd: S, y: S::f32s) -> (S::f32s, S::f32s) {
+        let reach = self.curve.reach;
+        let [a, b, c, d] = self.curve.position;
+        let (a, b) = (simd.splat_f32s(a), simd.splat_f32s(b));
+        let (c, d) = (simd.splat_f32s(c), simd.splat_f32s(d));
+        let (low, high) = (simd.splat_f32s(-reach), simd.splat_f32s(reach));
+        let t = simd.mul_f32s(y, self.inverse);
         let t = simd.min_f32s(simd.max_f32s(t, low), high);
         let square = simd.mul_f32s(t, t);
         let slope = simd.mul_add_f32s(square, simd.mul_add_f32s(square, d, c), b);
         let slope = simd.mul_add_f32s(square, slope, a);
-        whole(simd, simd.mul_add_f32s(t, slope, simd.splat_f32s(-self.lowest)))
+        let lowest = simd.splat_f32s(self.curve.lowest);
+        let code = whole(simd, simd.mul_add_f32s(t, slope, simd.splat_f32s(-self.curve.lowest)));
+        (code, self.curve.value(simd, simd.add_f32s(code, lowest), self.scale))
     }
+}
 
-    /// The squared error of values coded with this scale.
-    #[inline(always)]
-    fn error<S: Simd>(&self, simd: S, y: &[S::f32s], unit: f32) -> f32 {
-        let (scale, inverse) = (simd.splat_f32s(unit), simd.splat_f32s(inverse(unit)));
-        let lowest = simd.splat_f32s(self.lowest);
-        crate::lanes::sum_of(
-            simd,
-            y,
-            #[inline(always)]
-            |sum, y| {
-                let n = simd.add_f32s(self.code(simd, simd.mul_f32s(y, inverse)), lowest);
-                let left = simd.negate_mul_add_f32s(self.near_level(simd, n), scale, y);
-                simd.mul_add_f32s(left, left, sum)
-            },
-        )
-    }
-
-    /// The scale code of least squared error, the largest of equals, and whether it and those tried
-    /// are there.
-    #[inline(always)]
-    pub fn choose_scale<S: Simd>(&self, simd: S, y: &[Lanes]) -> (i32, bool) {
-        let (y, _) = S::as_simd_f32s(y.as_flattened());
-        let largest = crate::lanes::absmax_of(simd, y);
-        let nearest = scale_code(largest);
-        let (mut chosen, mut least) = (nearest, f32::INFINITY);
-        for down in 0..SCALES_TRIED {
-            let code = (nearest - down).min(LARGEST_SCALE);
-            let error = self.error(simd, y, scale(code));
-            // Errors are not negative: ordered as their bits are, which needs no jump.
-            let better = error.to_bits() < least.to_bits();
-            least = if better { error } else { least };
-            chosen = if better { code } else { chosen };
-        }
-        let fits = largest == 0.0 || (SCALES_TRIED..=LARGEST_SCALE).contains(&nearest);
-        (chosen.clamp(0, LARGEST_SCALE), fits)
-    }
+/// Of 16 tokens.
+pub(super) struct Scales {
+    pub codes: [i32; LANES],
+    /// Whether it and those tried are there.
+    pub fits: [bool; LANES],
 }
 
 /// 2^(j/8), rounded to f32.
@@ -156,18 +228,18 @@ const BETWEEN: [f32; 8] = [
 const SCALE_BIAS: i32 = 64;
 const LARGEST_SCALE: i32 = 127;
 /// Scale codes tried, from the one nearest to the largest magnitude down.
-const SCALES_TRIED: i32 = 3;
+const TRIED: usize = 3;
 
 #[inline(always)]
 pub(super) fn scale(code: i32) -> f32 {
-    let k = code - SCALE_BIAS;
-    let power = f32::from_bits(((127 + (k >> 3)) as u32) << 23);
-    if code <= 0 { 0.0 } else { EIGHTHS[(k & 7) as usize] * power }
+    if code <= 0 { 0.0 } else { power(code) }
 }
 
+/// 2^((code − 64)/8)
 #[inline(always)]
-pub(super) fn inverse(unit: f32) -> f32 {
-    if unit > 0.0 { 1.0 / unit } else { 0.0 }
+fn power(code: i32) -> f32 {
+    let k = code - SCALE_BIAS;
+    EIGHTHS[(k & 7) as usize] * f32::from_bits(((127 + (k >> 3)) as u32) << 23)
 }
 
 /// 64 + 8·log₂ of a magnitude, rounded; below 0 for what is too small, 0 included.
@@ -176,6 +248,9 @@ fn scale_code(magnitude: f32) -> i32 {
     let bits = magnitude.to_bits();
     let exponent = (bits >> 23) as i32 - 127;
     let mantissa = f32::from_bits(bits & 0x7f_ffff | 127 << 23);
-    let eighths: i32 = BETWEEN.iter().map(|edge| i32::from(mantissa >= *edge)).sum();
+    let mut eighths = 0;
+    for edge in BETWEEN {
+        eighths += i32::from(mantissa >= edge);
+    }
     (8 * exponent + eighths + SCALE_BIAS).clamp(-1, 256)
 }

@@ -33,7 +33,7 @@ use super::packing::PartType;
 use super::scheme::{Geometry, Part};
 use crate::error::{Error, Result};
 use half::f16;
-use head::{DecodeHead, EncodeHead, Filled, Head};
+use head::{Common, DecodeHead, EncodeHead, Filled};
 use pulp::Arch;
 use rayon::prelude::*;
 
@@ -180,22 +180,26 @@ impl TwoCentrePayload {
     }
 
     fn fill<T: Element>(&mut self, arch: Arch, values: &[T], geometry: &Geometry) -> Filled {
-        let (codec, shape, exponent) = (self.codec, self.shape, self.exponent);
         if self.values == 0 {
             return Filled::NOTHING;
         }
-        let row = shape.dim;
+        let (common, shape) = (self.common(geometry), self.shape);
         let per_head = shape.rows * shape.blocks();
-        let heads = values
-            .par_chunks_exact(geometry.tokens * row)
-            .zip(self.first.par_chunks_exact_mut(row))
-            .zip(chunks(&mut self.scales, per_head, shape.heads))
-            .zip(chunks(&mut self.codes, per_head * shape.bytes, shape.heads));
-        let encode = |(((values, first), scales), codes)| {
-            let head = Head { codec, shape, exponent, geometry };
-            arch.dispatch(EncodeHead { head, values, first, scales, codes })
-        };
-        heads.map(encode).reduce(|| Filled::NOTHING, Filled::and)
+        let (mut scales, mut codes) = (&mut self.scales[..], &mut self.codes[..]);
+        let heads = values.chunks_exact(geometry.tokens * shape.dim);
+        let heads = heads.zip(self.first.chunks_exact_mut(shape.dim)).map(|(values, first)| {
+            // Of no bytes where there is but one token.
+            let scales = scales.split_off_mut(..per_head).unwrap_or_default();
+            let codes = codes.split_off_mut(..per_head * shape.bytes).unwrap_or_default();
+            EncodeHead { common: &common, values, first, scales, codes }
+        });
+        let heads: Vec<_> = heads.collect();
+        let filled = heads.into_par_iter().map(|head| head.run(arch));
+        filled.reduce(|| Filled::NOTHING, Filled::and)
+    }
+
+    fn common<'a>(&self, geometry: &'a Geometry) -> Common<'a> {
+        Common { codec: self.codec, shape: self.shape, exponent: self.exponent, geometry }
     }
 
     /// Writes the decoded values. `geometry` is that of compression.
@@ -208,19 +212,21 @@ impl TwoCentrePayload {
         if self.values == 0 {
             return;
         }
-        let (codec, shape, exponent) = (self.codec, self.shape, self.exponent);
-        let row = shape.dim;
+        let (common, shape) = (self.common(geometry), self.shape);
         let per_head = shape.rows * shape.blocks();
-        out.par_chunks_exact_mut(geometry.tokens * row).enumerate().for_each(|(index, out)| {
-            let blocks = index * per_head..(index + 1) * per_head;
-            arch.dispatch(DecodeHead {
-                head: Head { codec, shape, exponent, geometry },
-                first: &self.first[index * row..][..row],
-                scales: &self.scales[blocks.clone()],
-                codes: &self.codes[blocks.start * shape.bytes..blocks.end * shape.bytes],
-                out,
-            });
-        });
+        out.par_chunks_exact_mut(geometry.tokens * shape.dim).enumerate().for_each(
+            |(index, out)| {
+                let blocks = index * per_head..(index + 1) * per_head;
+                let head = DecodeHead {
+                    common: &common,
+                    first: &self.first[index * shape.dim..][..shape.dim],
+                    scales: &self.scales[blocks.clone()],
+                    codes: &self.codes[blocks.start * shape.bytes..blocks.end * shape.bytes],
+                    out,
+                };
+                head.run(arch);
+            },
+        );
     }
 
     /// Number of values.
@@ -246,13 +252,6 @@ impl TwoCentrePayload {
     pub fn is_finite(&self) -> bool {
         self.first.iter().all(|half| half.is_finite())
     }
-}
-
-/// A chunk for each head, of no bytes too.
-fn chunks(bytes: &mut [u8], size: usize, heads: usize) -> rayon::vec::IntoIter<&mut [u8]> {
-    let mut rest = bytes;
-    let chunk = |_| rest.split_off_mut(..size).unwrap_or_default();
-    (0..heads).map(chunk).collect::<Vec<_>>().into_par_iter()
 }
 
 /// Puts the largest magnitude between 2² and 2³: less its centre and rotated, a block of 64 stays

@@ -1,7 +1,9 @@
 //! Noise shaping: codes that take up errors of earlier ones.
 
-use super::levels::{LevelCurve, inverse};
-use super::tile::TOKENS;
+use super::BLOCK;
+use super::levels::Quantiser;
+use super::tile::Block;
+use crate::lanes::{get, set};
 use pulp::Simd;
 
 /// What a query's energy is taken to be in each eighth of the rotary frequencies, the fastest
@@ -27,73 +29,58 @@ const FEEDBACK: [[f32; 8]; 8] = [
     [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0],
 ];
 
-/// Values of a block in each eighth.
-const EACH: usize = 8;
-/// The values of one eighth, token after token.
-type Eighth = [f32; TOKENS * EACH];
-
-#[repr(align(64))]
-pub(super) struct Shaping {
-    y: [Eighth; 8],
-    codes: [Eighth; 8],
-    errors: [Eighth; 8],
-    scale: Eighth,
-    inverse: Eighth,
+/// Codes of `y`, and what they stand for in its place, of one column of 64 channels, whose eighths
+/// are in turn `APART` channels each. Every eighth waits for the one before.
+#[inline(always)]
+pub(super) fn shape<S: Simd, const APART: usize>(
+    simd: S,
+    quantiser: &Quantiser<S>,
+    y: &mut Block,
+    codes: &mut Block,
+    errors: &mut Block,
+    column: usize,
+) {
+    let mut eighths = Eighths::<S, APART> { simd, quantiser, column, y, codes, errors };
+    eighths.code::<0>();
+    eighths.code::<1>();
+    eighths.code::<2>();
+    eighths.code::<3>();
+    eighths.code::<4>();
+    eighths.code::<5>();
+    eighths.code::<6>();
+    eighths.code::<7>();
 }
 
-impl Shaping {
-    pub fn new() -> Self {
-        let eighth = [0.0; TOKENS * EACH];
-        let eighths = [eighth; 8];
-        Self { y: eighths, codes: eighths, errors: eighths, scale: eighth, inverse: eighth }
-    }
+struct Eighths<'a, S: Simd, const APART: usize> {
+    simd: S,
+    quantiser: &'a Quantiser<S>,
+    column: usize,
+    y: &'a mut Block,
+    codes: &'a mut Block,
+    errors: &'a mut Block,
+}
 
-    /// One token of a block of 64. Runs of `APART` channels belong to one eighth after the other.
+impl<S: Simd, const APART: usize> Eighths<'_, S, APART> {
     #[inline(always)]
-    pub fn put<const APART: usize>(&mut self, token: usize, y: &[f32], unit: f32) {
-        let own = token * EACH..(token + 1) * EACH;
-        self.scale[own.clone()].fill(unit);
-        self.inverse[own].fill(inverse(unit));
-        for (run, y) in y.as_chunks::<APART>().0.iter().enumerate() {
-            self.y[run % 8].as_chunks_mut::<APART>().0[token * EACH / APART + run / 8] = *y;
+    fn code<const EIGHTH: usize>(&mut self) {
+        let (simd, column) = (self.simd, self.column);
+        let mut weights = [simd.splat_f32s(0.0); EIGHTH];
+        for (to, weights) in weights.iter_mut().zip(&FEEDBACK) {
+            *to = simd.splat_f32s(weights[EIGHTH]);
         }
-    }
-
-    /// Its codes, and what they stand for.
-    #[inline(always)]
-    pub fn take<const APART: usize>(&self, token: usize, codes: &mut [f32], y: &mut [f32]) {
-        let runs = codes.as_chunks_mut::<APART>().0.iter_mut().zip(y.as_chunks_mut::<APART>().0);
-        for (run, (codes, y)) in runs.enumerate() {
-            let at = token * EACH / APART + run / 8;
-            *codes = self.codes[run % 8].as_chunks::<APART>().0[at];
-            *y = self.y[run % 8].as_chunks::<APART>().0[at];
-        }
-    }
-
-    /// All tokens at once: each eighth waits for the one before.
-    #[inline(always)]
-    pub fn run<S: Simd>(&mut self, simd: S, curve: &LevelCurve) {
-        let (scales, _) = S::as_simd_f32s(&self.scale);
-        let (inverses, _) = S::as_simd_f32s(&self.inverse);
-        let lowest = simd.splat_f32s(curve.lowest);
-        for eighth in 0..8 {
-            let (earlier, errors) = self.errors.split_at_mut(eighth);
-            let (errors, _) = S::as_mut_simd_f32s(&mut errors[0]);
-            let (codes, _) = S::as_mut_simd_f32s(&mut self.codes[eighth]);
-            let (ys, _) = S::as_mut_simd_f32s(&mut self.y[eighth]);
-            for (index, y) in ys.iter_mut().enumerate() {
-                let mut wanted = *y;
-                for (error, weights) in earlier.iter().zip(&FEEDBACK) {
-                    let error = S::as_simd_f32s(error).0[index];
-                    let weight = simd.splat_f32s(weights[eighth]);
-                    wanted = simd.negate_mul_add_f32s(weight, error, wanted);
-                }
-                let code = curve.code(simd, simd.mul_f32s(wanted, inverses[index]));
-                let decoded = curve.value(simd, simd.add_f32s(code, lowest), scales[index]);
-                codes[index] = code;
-                errors[index] = simd.sub_f32s(decoded, *y);
-                *y = decoded;
+        for member in 0..BLOCK / 8 {
+            let first = member / APART * 8 * APART + member % APART;
+            let own = first + EIGHTH * APART;
+            let y = get::<S>(&self.y[own], column);
+            let mut wanted = y;
+            for (earlier, weight) in weights.iter().enumerate() {
+                let error = get::<S>(&self.errors[first + earlier * APART], column);
+                wanted = simd.negate_mul_add_f32s(*weight, error, wanted);
             }
+            let (code, decoded) = self.quantiser.nearest(simd, wanted);
+            set::<S>(&mut self.codes[own], column, code);
+            set::<S>(&mut self.errors[own], column, simd.sub_f32s(decoded, y));
+            set::<S>(&mut self.y[own], column, decoded);
         }
     }
 }

@@ -1,299 +1,354 @@
-//! A tile: one block of channels of a few tokens.
+//! A tile: one block of channels of up to 16 tokens.
 //!
-//! A block is rows of 16 lanes, one channel in each. Work goes in stages over all tokens, since
-//! those do not wait for each other.
+//! Each channel is a row of lanes with a token in each, so that tokens have scales, centres and
+//! sums of their own without a step from lane to lane. Where vectors are narrower than a row, its
+//! *columns* are worked on one after the other.
 
-use super::head::Head;
-use super::levels::{FittedLevels, LevelCurve, inverse, scale};
-use super::shape::Shaping;
-use crate::codec::transform::hadamard;
-use crate::lanes::{LANES, Lanes, sum_of, whole};
+use super::head::Common;
+use super::levels::{FittedLevels, Quantiser, Scales, scale};
+use super::shape::shape;
+use super::{BLOCK, Shape};
+use crate::codec::transform::hadamard_rows;
+use crate::lanes::{LANES, Lanes, get, set, transpose, whole};
 use pulp::Simd;
 use std::ops::Range;
 
-/// Tokens of a tile at most.
-pub(super) const TOKENS: usize = 16;
+/// Tokens of a tile at most: one a lane.
+pub(super) const TOKENS: usize = LANES;
 /// In a scale's byte: the centre is the first token.
 const FIRST: u8 = 0x80;
 /// Whole numbers below this are the low bits of their sum with it.
 const TWO_23: f32 = 8_388_608.0;
 
-/// A block of one token; one of 8 channels is there twice.
-type Block<const ROWS: usize> = [Lanes; ROWS];
-
-/// Up to [`TOKENS`] tokens of one block of N channels.
-///
-/// Stored parts begin at the block of the first token; the same block of the next is `blocks`
-/// further.
-pub(super) struct Tile<const N: usize, const ROWS: usize> {
-    levels: FittedLevels,
-    eighths: Option<usize>,
-    dim: usize,
-    blocks: usize,
-    /// Of the codes of a block.
-    bytes: usize,
-    tokens: usize,
-    channels: Range<usize>,
-    /// The mean and the first token.
-    centres: Aligned<[Block<ROWS>; 2]>,
-}
-
-#[repr(align(64))]
-struct Aligned<T>(T);
+/// Channels of up to 16 tokens, of blocks narrower than 64 the first ones.
+pub(super) type Block = [Lanes; BLOCK];
 
 /// What is kept from tile to tile to have it once.
+///
+/// Blocks are a page each: rows between them keep a processor from taking a load from one for a
+/// load of what was just stored to another.
+#[repr(C, align(64))]
+pub(super) struct TileBuffers {
+    y: Block,
+    words: Words,
+    codes: Block,
+    apart: [Lanes; 5],
+    errors: Block,
+}
+
+/// Four codes a word, of L levels: word w holds those of channels w, w + N/4, w + N/2 and w + 3N/4
+/// of a block of N, c₀ + L·(c₁ + L·(c₂ + L·c₃)).
 #[repr(align(64))]
-pub(super) struct TileBuffers<const ROWS: usize> {
-    y: [Block<ROWS>; TOKENS],
-    codes: [Block<ROWS>; TOKENS],
-    shaping: Shaping,
+struct Words {
+    /// Bits of words of N/4 channels, tokens in lanes or the other way round.
+    low: [Lanes; LANES],
+    /// The highest bits of each token's words, those of the first lowest.
+    high: Lanes,
 }
 
-impl<const ROWS: usize> TileBuffers<ROWS> {
+impl TileBuffers {
     pub fn new() -> Self {
-        let blocks = [[[0.0; LANES]; ROWS]; TOKENS];
-        Self { y: blocks, codes: blocks, shaping: Shaping::new() }
+        let block = [[0.0; LANES]; BLOCK];
+        let words = Words { low: [[0.0; LANES]; LANES], high: [0.0; LANES] };
+        Self { y: block, words, codes: block, apart: [[0.0; LANES]; 5], errors: block }
     }
 }
 
-/// Where a tile is written to: stored parts, and [tokens, head_dim] as it is decoded, before RoPE.
-pub(super) struct Writing<'a> {
-    pub scales: &'a mut [u8],
-    pub codes: &'a mut [u8],
-    pub decoded: &'a mut [f32],
+/// What tokens of one head may lie around, as decoders know it. [head_dim] each
+pub(super) struct Centres {
+    mean: Vec<f32>,
+    first: Vec<f32>,
+    /// From the mean to the first token, and the middle of both.
+    line: Vec<f32>,
+    middle: Vec<f32>,
 }
 
-impl<const N: usize, const ROWS: usize> Tile<N, ROWS> {
-    #[inline(always)]
-    pub fn new(head: &Head, index: usize, tokens: usize, mean: &[f32], first: &[f32]) -> Self {
-        let channels = index * N..(index + 1) * N;
-        let mut centres = [[[0f32; LANES]; ROWS]; 2];
-        for (centre, from) in centres.iter_mut().zip([mean, first]) {
-            for lanes in centre.as_flattened_mut().chunks_exact_mut(N) {
-                lanes.copy_from_slice(&from[channels.clone()]);
-            }
-        }
-        Self {
-            levels: head.codec.levels,
-            eighths: head.codec.eighths(head.shape.dim),
-            dim: head.shape.dim,
-            blocks: head.shape.blocks(),
-            bytes: head.shape.bytes,
-            tokens,
-            channels,
-            centres: Aligned(centres),
-        }
+impl Centres {
+    pub fn new(mean: Vec<f32>, first: &[f32]) -> Self {
+        let both = || mean.iter().zip(first);
+        let line = both().map(|(mean, first)| first - mean).collect();
+        let middle = both().map(|(mean, first)| 0.5 * first + 0.5 * mean).collect();
+        Self { mean, first: first.to_vec(), line, middle }
     }
+}
 
-    /// `rows`: [tokens, head_dim], before RoPE. Gives whether all scales are there.
+/// Tokens that share a mean.
+pub(super) struct Tile<'a> {
+    pub common: &'a Common<'a>,
+    pub centres: &'a Centres,
+    pub tokens: usize,
+}
+
+impl Tile<'_> {
+    /// `rows`: [16, head_dim], before RoPE; becomes what is decoded. `scales` and `codes` are those
+    /// of `tokens`. Gives whether all scales are there.
     #[inline(always)]
     pub fn encode<S: Simd>(
         &self,
         simd: S,
-        rows: &[f32],
-        to: Writing,
-        buffers: &mut TileBuffers<ROWS>,
+        rows: &mut [f32],
+        scales: &mut [u8],
+        codes: &mut [u8],
+        buffers: &mut TileBuffers,
     ) -> bool {
-        let Writing { scales, codes, decoded } = to;
-        let TileBuffers { y: ys, codes: digits, shaping } = buffers;
-        let curve = self.levels.curve();
-        let (mut chosen, mut is_first) = ([0i32; TOKENS], [0u8; TOKENS]);
-        for ((y, row), is_first) in
-            ys.iter_mut().zip(rows.chunks_exact(self.dim)).zip(&mut is_first)
-        {
-            for lanes in y.as_flattened_mut().chunks_exact_mut(N) {
-                lanes.copy_from_slice(&row[self.channels.clone()]);
-            }
-            *is_first = self.subtract_nearer(simd, y);
-            hadamard(simd, y.as_flattened_mut(), N);
-        }
+        let Shape { block, dim, bytes, .. } = self.common.shape;
+        let (levels, blocks) = (self.common.codec.levels, self.common.shape.blocks());
+        let TileBuffers { y, codes: digits, errors, words, .. } = buffers;
         let mut in_range = true;
-        for (y, chosen) in ys[..self.tokens].iter().zip(&mut chosen) {
-            let (code, fits) = curve.choose_scale(simd, y);
-            *chosen = code;
-            in_range &= fits;
-        }
-        // y becomes what it is decoded to.
-        match self.eighths {
-            Some(4) => self.shape::<S, 4>(simd, ys, digits, &chosen, shaping),
-            Some(_) => self.shape::<S, 8>(simd, ys, digits, &chosen, shaping),
-            None => {
-                for ((y, digits), chosen) in ys.iter_mut().zip(digits.iter_mut()).zip(&chosen) {
-                    nearest(simd, curve, scale(*chosen), y, digits);
-                }
+        for index in 0..blocks {
+            let channels = index * block..(index + 1) * block;
+            gather(simd, rows, dim, channels.clone(), y);
+            let sides = self.sides(simd, channels.clone(), y);
+            for column in 0..LANES / S::F32_LANES {
+                self.move_by(simd, -1.0, channels.clone(), &sides, y, column);
+                hadamard_rows(simd, &mut y[..block], column);
             }
-        }
-        for token in 0..self.tokens {
-            let at = token * self.blocks;
-            scales[at] = chosen[token] as u8 | (is_first[token] * FIRST);
-            let codes = &mut codes[at * self.bytes..][..self.bytes];
-            self.pack(simd, &digits[token], codes);
-            let row = &mut decoded[token * self.dim..][self.channels.clone()];
-            self.back(simd, &mut ys[token], is_first[token], row);
+            let Scales { codes: chosen, fits } = levels.curve().choose_scales(simd, &y[..block]);
+            in_range &= fits[..self.tokens].iter().all(|fits| *fits);
+            let mut units = [0f32; LANES];
+            for (unit, code) in units.iter_mut().zip(chosen) {
+                *unit = scale(code);
+            }
+            for column in 0..LANES / S::F32_LANES {
+                // y becomes what it is decoded to.
+                let quantiser = Quantiser::new(levels.curve(), &units, column);
+                match self.common.codec.eighths(dim) {
+                    Some(4) => shape::<S, 4>(simd, &quantiser, y, digits, errors, column),
+                    Some(_) => shape::<S, 8>(simd, &quantiser, y, digits, errors, column),
+                    None => {
+                        for (y, digit) in y[..block].iter_mut().zip(digits.iter_mut()) {
+                            let (code, decoded) = quantiser.nearest(simd, get::<S>(y, column));
+                            set::<S>(digit, column, code);
+                            set::<S>(y, column, decoded);
+                        }
+                    }
+                }
+                words.join(simd, levels.count(), &digits[..block], column);
+            }
+            self.back(simd, channels.clone(), &sides, y);
+            scatter(simd, y, channels, dim, rows);
+            transpose(simd, &mut words.low);
+            for token in 0..self.tokens {
+                let at = token * blocks + index;
+                let is_first = if sides[token] > 0.0 { FIRST } else { 0 };
+                scales[at] = chosen[token] as u8 | is_first;
+                words.write(token, block, &mut codes[at * bytes..][..bytes]);
+            }
         }
         in_range
     }
 
-    /// `rows`: [tokens, head_dim], before RoPE.
+    /// `rows`: [16, head_dim], before RoPE.
     #[inline(always)]
-    pub fn decode<S: Simd>(&self, simd: S, scales: &[u8], codes: &[u8], rows: &mut [f32]) {
-        let curve = self.levels.curve();
-        for (token, row) in rows.chunks_exact_mut(self.dim).enumerate() {
-            let at = token * self.blocks;
-            let byte = scales[at];
-            let unit = simd.splat_f32s(scale(i32::from(byte & !FIRST)));
-            let mut y = Aligned([[0f32; LANES]; ROWS]);
-            self.unpack(simd, &codes[at * self.bytes..][..self.bytes], &mut y.0);
-            for y in S::as_mut_simd_f32s(y.0.as_flattened_mut()).0 {
-                *y = curve.value(simd, *y, unit);
-            }
-            self.back(simd, &mut y.0, byte / FIRST, &mut row[self.channels.clone()]);
-        }
-    }
-
-    /// Rotates back, adds the centre, and writes a row.
-    #[inline(always)]
-    fn back<S: Simd>(&self, simd: S, y: &mut Block<ROWS>, is_first: u8, row: &mut [f32]) {
-        hadamard(simd, y.as_flattened_mut(), N);
-        let (ys, _) = S::as_mut_simd_f32s(y.as_flattened_mut());
-        let (centre, _) = S::as_simd_f32s(self.centres.0[usize::from(is_first)].as_flattened());
-        for (y, centre) in ys.iter_mut().zip(centre) {
-            *y = simd.add_f32s(*y, *centre);
-        }
-        row.copy_from_slice(&y.as_flattened()[..N]);
-    }
-
-    /// Leaves what is left without the nearer centre; 1 where that is the first token.
-    #[inline(always)]
-    fn subtract_nearer<S: Simd>(&self, simd: S, y: &mut Block<ROWS>) -> u8 {
-        let mut left = Aligned([*y; 2]);
-        let mut distances = [0f32; 2];
-        for ((left, centre), distance) in left.0.iter_mut().zip(&self.centres.0).zip(&mut distances)
-        {
-            let (left, _) = S::as_mut_simd_f32s(left.as_flattened_mut());
-            let (centre, _) = S::as_simd_f32s(centre.as_flattened());
-            for (left, centre) in left.iter_mut().zip(centre) {
-                *left = simd.sub_f32s(*left, *centre);
-            }
-            *distance = sum_of(
-                simd,
-                left,
-                #[inline(always)]
-                |sum, x| simd.mul_add_f32s(x, x, sum),
-            );
-        }
-        let is_first = distances[1] < distances[0];
-        *y = left.0[usize::from(is_first)];
-        u8::from(is_first)
-    }
-
-    #[inline(always)]
-    fn shape<S: Simd, const APART: usize>(
+    pub fn decode<S: Simd>(
         &self,
         simd: S,
-        ys: &mut [Block<ROWS>; TOKENS],
-        digits: &mut [Block<ROWS>; TOKENS],
-        chosen: &[i32; TOKENS],
-        shaping: &mut Shaping,
+        scales: &[u8],
+        codes: &[u8],
+        rows: &mut [f32],
+        buffers: &mut TileBuffers,
     ) {
-        for (token, y) in ys.iter().enumerate() {
-            shaping.put::<APART>(token, y.as_flattened(), scale(chosen[token]));
-        }
-        shaping.run(simd, self.levels.curve());
-        for (token, (y, digits)) in ys.iter_mut().zip(digits).enumerate() {
-            shaping.take::<APART>(token, digits.as_flattened_mut(), y.as_flattened_mut());
-        }
-    }
-
-    /// Four codes a word, of L levels: word w holds those of channels w, w + N/4, w + N/2 and
-    /// w + 3N/4, c₀ + L·(c₁ + L·(c₂ + L·c₃)). The low 16 bits of all words come first, two bytes
-    /// each; then, of 19 levels, the highest bits, eight a byte, the first lowest.
-    #[inline(always)]
-    fn pack<S: Simd>(&self, simd: S, digits: &Block<ROWS>, out: &mut [u8]) {
-        let mut quarters = Aligned([[0f32; LANES]; 4]);
-        let digits = digits.as_flattened();
-        for (lanes, digits) in quarters.0.iter_mut().zip(digits[..N].chunks_exact(N / 4)) {
-            lanes[..N / 4].copy_from_slice(digits);
-        }
-        let [c0, c1, c2, c3] = quarters.0.each_ref().map(|lanes| S::as_simd_f32s(lanes).0);
-        let (count, magic) = (simd.splat_f32s(self.levels.count()), simd.splat_f32s(TWO_23));
-        let mask = simd.splat_u32s(0x7f_ffff);
-        let mut words = Aligned([0u32; LANES]);
-        for (index, word) in S::as_mut_simd_u32s(&mut words.0).0.iter_mut().enumerate() {
-            let sum = simd.mul_add_f32s(count, c3[index], c2[index]);
-            let sum = simd.mul_add_f32s(count, sum, c1[index]);
-            let sum = simd.mul_add_f32s(count, sum, c0[index]);
-            let sum = simd.add_f32s(sum, magic);
-            *word = simd.and_u32s(simd.transmute_u32s_f32s(sum), mask);
-        }
-        let (low, top) = out.split_at_mut(N / 2);
-        for (low, word) in low.as_chunks_mut::<2>().0.iter_mut().zip(&words.0) {
-            *low = (*word as u16).to_le_bytes();
-        }
-        let mut high = 0;
-        for (index, word) in words.0.iter().enumerate() {
-            high |= (word >> 16) << index;
-        }
-        top.copy_from_slice(&high.to_le_bytes()[..top.len()]);
-    }
-
-    /// What codes are the levels of: code + lowest. A word beyond the largest, which no writer
-    /// writes, has a last code that is too large: it counts as the largest.
-    #[inline(always)]
-    fn unpack<S: Simd>(&self, simd: S, from: &[u8], n: &mut Block<ROWS>) {
-        let (low, top) = from.split_at(N / 2);
-        let mut high = [0u8; 4];
-        high[..top.len()].copy_from_slice(top);
-        let high = u32::from_le_bytes(high);
-        let mut words = Aligned([0u32; LANES]);
-        for (word, low) in words.0.iter_mut().zip(low.as_chunks::<2>().0) {
-            *word = u32::from(u16::from_le_bytes(*low));
-        }
-        for (index, word) in words.0.iter_mut().enumerate() {
-            *word |= (high >> index & 1) << 16;
-        }
-
-        let count = self.levels.count();
-        let lowest = self.levels.curve().lowest;
-        let (last, share) = (simd.splat_f32s(count - 1.0), simd.splat_f32s(1.0 / count));
-        let (count, lowest) = (simd.splat_f32s(count), simd.splat_f32s(lowest));
-        let (magic, bits) = (simd.splat_f32s(TWO_23), simd.splat_u32s(TWO_23.to_bits()));
-        let mut quarters = Aligned([[0f32; LANES]; 4]);
-        let [c0, c1, c2, c3] =
-            quarters.0.each_mut().map(|lanes| S::as_mut_simd_f32s(&mut lanes[..]).0);
-        for (index, word) in S::as_simd_u32s(&words.0).0.iter().enumerate() {
-            let left = simd.transmute_f32s_u32s(simd.or_u32s(*word, bits));
-            let mut left = simd.sub_f32s(left, magic);
-            for c in [&mut *c0, &mut *c1, &mut *c2] {
-                // Levels lie around 0: the nearest multiple of L is what the others make up, and
-                // nothing lies near the border.
-                let centred = simd.add_f32s(left, lowest);
-                left = whole(simd, simd.mul_f32s(centred, share));
-                c[index] = simd.negate_mul_add_f32s(count, left, centred);
+        let Shape { block, dim, bytes, .. } = self.common.shape;
+        let (levels, blocks) = (self.common.codec.levels, self.common.shape.blocks());
+        let TileBuffers { y, words, .. } = buffers;
+        for index in 0..blocks {
+            let channels = index * block..(index + 1) * block;
+            let (mut units, mut sides) = ([0f32; LANES], [0f32; LANES]);
+            for token in 0..self.tokens {
+                let at = token * blocks + index;
+                let byte = scales[at];
+                units[token] = scale(i32::from(byte & !FIRST));
+                sides[token] = f32::from(byte / FIRST);
+                words.read(token, block, &codes[at * bytes..][..bytes]);
             }
-            c3[index] = simd.add_f32s(simd.min_f32s(left, last), lowest);
+            transpose(simd, &mut words.low);
+            for column in 0..LANES / S::F32_LANES {
+                words.split(simd, levels, &mut y[..block], column);
+                let unit = get::<S>(&units, column);
+                for y in &mut y[..block] {
+                    let value = levels.curve().value(simd, get::<S>(y, column), unit);
+                    set::<S>(y, column, value);
+                }
+            }
+            self.back(simd, channels.clone(), &sides, y);
+            scatter(simd, y, channels, dim, rows);
         }
-        for (n, lanes) in n.as_flattened_mut()[..N].chunks_exact_mut(N / 4).zip(&quarters.0) {
-            n.copy_from_slice(&lanes[..N / 4]);
+    }
+
+    /// Rotates back, and adds the centre.
+    #[inline(always)]
+    fn back<S: Simd>(&self, simd: S, channels: Range<usize>, sides: &Lanes, y: &mut Block) {
+        for column in 0..LANES / S::F32_LANES {
+            hadamard_rows(simd, &mut y[..channels.len()], column);
+            self.move_by(simd, 1.0, channels.clone(), sides, y, column);
+        }
+    }
+
+    /// Above 0 for tokens that are nearer to the first one than to the mean: how far they are
+    /// beyond the middle of both.
+    #[inline(always)]
+    fn sides<S: Simd>(&self, simd: S, channels: Range<usize>, y: &Block) -> Lanes {
+        let mut sides = [0f32; LANES];
+        let (lines, _) = self.centres.line[channels.clone()].as_chunks::<4>();
+        let (middles, _) = self.centres.middle[channels].as_chunks::<4>();
+        for column in 0..LANES / S::F32_LANES {
+            // Four sums, which do not wait for each other.
+            let mut sums = [simd.splat_f32s(0.0); 4];
+            for ((rows, lines), middles) in y.as_chunks::<4>().0.iter().zip(lines).zip(middles) {
+                for (((sum, row), line), middle) in
+                    sums.iter_mut().zip(rows).zip(lines).zip(middles)
+                {
+                    let beyond = simd.sub_f32s(get::<S>(row, column), simd.splat_f32s(*middle));
+                    *sum = simd.mul_add_f32s(simd.splat_f32s(*line), beyond, *sum);
+                }
+            }
+            let [a, b, c, d] = sums;
+            let sum = simd.add_f32s(simd.add_f32s(a, b), simd.add_f32s(c, d));
+            set::<S>(&mut sides, column, sum);
+        }
+        sides
+    }
+
+    /// Adds `sign` times each token's centre.
+    #[inline(always)]
+    fn move_by<S: Simd>(
+        &self,
+        simd: S,
+        sign: f32,
+        channels: Range<usize>,
+        sides: &Lanes,
+        y: &mut Block,
+        column: usize,
+    ) {
+        let is_first = simd.less_than_f32s(simd.splat_f32s(0.0), get::<S>(sides, column));
+        let (means, firsts) = (&self.centres.mean[channels.clone()], &self.centres.first[channels]);
+        for ((row, mean), first) in y.iter_mut().zip(means).zip(firsts) {
+            let (mean, first) = (simd.splat_f32s(sign * mean), simd.splat_f32s(sign * first));
+            let centre = simd.select_f32s(is_first, first, mean);
+            set::<S>(row, column, simd.add_f32s(get::<S>(row, column), centre));
         }
     }
 }
 
-/// Codes of y, and what they stand for in its place.
+/// Channels of rows of `dim`, turned.
 #[inline(always)]
-fn nearest<S: Simd, const ROWS: usize>(
-    simd: S,
-    curve: &LevelCurve,
-    unit: f32,
-    y: &mut Block<ROWS>,
-    codes: &mut Block<ROWS>,
-) {
-    let (scale, inverse) = (simd.splat_f32s(unit), simd.splat_f32s(inverse(unit)));
-    let lowest = simd.splat_f32s(curve.lowest);
-    let (ys, _) = S::as_mut_simd_f32s(y.as_flattened_mut());
-    let (codes, _) = S::as_mut_simd_f32s(codes.as_flattened_mut());
-    for (y, code) in ys.iter_mut().zip(codes) {
-        *code = curve.code(simd, simd.mul_f32s(*y, inverse));
-        *y = curve.value(simd, simd.add_f32s(*code, lowest), scale);
+fn gather<S: Simd>(simd: S, rows: &[f32], dim: usize, channels: Range<usize>, y: &mut Block) {
+    for (start, square) in channels.clone().step_by(LANES).zip(y.as_chunks_mut().0) {
+        let width = LANES.min(channels.end - start);
+        for (lanes, row) in square.iter_mut().zip(rows.chunks_exact(dim)) {
+            match row[start..].first_chunk() {
+                Some(row) if width == LANES => *lanes = *row,
+                _ => lanes[..width].copy_from_slice(&row[start..][..width]),
+            }
+        }
+        transpose(simd, square);
+    }
+}
+
+/// The way back. Turns `y` too.
+#[inline(always)]
+fn scatter<S: Simd>(simd: S, y: &mut Block, channels: Range<usize>, dim: usize, rows: &mut [f32]) {
+    for (start, square) in channels.clone().step_by(LANES).zip(y.as_chunks_mut().0) {
+        let width = LANES.min(channels.end - start);
+        transpose(simd, square);
+        for (lanes, row) in square.iter().zip(rows.chunks_exact_mut(dim)) {
+            match row[start..].first_chunk_mut() {
+                Some(row) if width == LANES => *row = *lanes,
+                _ => row[start..][..width].copy_from_slice(&lanes[..width]),
+            }
+        }
+    }
+}
+
+impl Words {
+    /// Of codes, channels in rows.
+    #[inline(always)]
+    fn join<S: Simd>(&mut self, simd: S, count: f32, codes: &[Lanes], column: usize) {
+        let (count, magic) = (simd.splat_f32s(count), simd.splat_f32s(TWO_23));
+        let (bits, highest) = (simd.splat_u32s(0x7f_ffff), simd.splat_u32s(16));
+        let quarter = codes.len() / 4;
+        let mut high = simd.splat_u32s(0);
+        for (index, word) in self.low[..quarter].iter_mut().enumerate() {
+            let mut sum = simd.splat_f32s(0.0);
+            for place in (0..4).rev() {
+                let code = get::<S>(&codes[index + place * quarter], column);
+                sum = simd.mul_add_f32s(count, sum, code);
+            }
+            let sum = simd.transmute_u32s_f32s(simd.add_f32s(sum, magic));
+            let sum = simd.and_u32s(sum, bits);
+            let top = simd.wrapping_dyn_shr_u32s(sum, highest);
+            let top = simd.wrapping_dyn_shl_u32s(top, simd.splat_u32s(index as u32));
+            high = simd.or_u32s(high, top);
+            set::<S>(word, column, simd.transmute_f32s_u32s(sum));
+        }
+        set::<S>(&mut self.high, column, simd.transmute_f32s_u32s(high));
+    }
+
+    /// The low 16 bits of a token's words, two bytes each, and then, of 19 levels, the highest
+    /// bits, eight a byte.
+    #[inline(always)]
+    fn write(&self, token: usize, block: usize, out: &mut [u8]) {
+        let (low, top) = out.split_at_mut(block / 2);
+        let mut words = [[0u8; 2]; LANES];
+        for (bytes, word) in words.iter_mut().zip(&self.low[token]) {
+            *bytes = (word.to_bits() as u16).to_le_bytes();
+        }
+        let (low, _) = low.as_chunks_mut::<2>();
+        match low.first_chunk_mut() {
+            Some(low) => *low = words,
+            None => low.copy_from_slice(&words[..low.len()]),
+        }
+        for (byte, high) in top.iter_mut().zip(self.high[token].to_bits().to_le_bytes()) {
+            *byte = high;
+        }
+    }
+
+    #[inline(always)]
+    fn read(&mut self, token: usize, block: usize, from: &[u8]) {
+        let (low, top) = from.split_at(block / 2);
+        let mut high = [0u8; 4];
+        for (high, byte) in high.iter_mut().zip(top) {
+            *high = *byte;
+        }
+        self.high[token] = f32::from_bits(u32::from_le_bytes(high));
+        let (low, _) = low.as_chunks::<2>();
+        let mut words = [[0u8; 2]; LANES];
+        match low.first_chunk() {
+            Some(low) => words = *low,
+            None => words[..low.len()].copy_from_slice(low),
+        }
+        for (word, bytes) in self.low[token].iter_mut().zip(words) {
+            *word = f32::from_bits(u32::from(u16::from_le_bytes(bytes)));
+        }
+    }
+
+    /// What codes are the levels of: code + lowest, channels in rows. A word beyond the largest,
+    /// which no writer writes, has a last code that is too large: it counts as the largest.
+    #[inline(always)]
+    fn split<S: Simd>(&self, simd: S, levels: FittedLevels, n: &mut [Lanes], column: usize) {
+        let (count, lowest) = (levels.count(), levels.curve().lowest);
+        let (last, share) = (simd.splat_f32s(count - 1.0), simd.splat_f32s(1.0 / count));
+        let (count, lowest) = (simd.splat_f32s(count), simd.splat_f32s(lowest));
+        let (magic, bits) = (simd.splat_f32s(TWO_23), simd.splat_u32s(TWO_23.to_bits()));
+        let (one, highest) = (simd.splat_u32s(1), simd.splat_u32s(16));
+        let high = simd.transmute_u32s_f32s(get::<S>(&self.high, column));
+        let quarter = n.len() / 4;
+        for (index, word) in self.low[..quarter].iter().enumerate() {
+            let top = simd.wrapping_dyn_shr_u32s(high, simd.splat_u32s(index as u32));
+            let top = simd.wrapping_dyn_shl_u32s(simd.and_u32s(top, one), highest);
+            let word = simd.transmute_u32s_f32s(get::<S>(word, column));
+            let word = simd.or_u32s(simd.or_u32s(word, top), bits);
+            let mut left = simd.sub_f32s(simd.transmute_f32s_u32s(word), magic);
+            for place in 0..3 {
+                // Levels lie around 0: the nearest multiple of L is what the others make up, and
+                // nothing lies near the border.
+                let centred = simd.add_f32s(left, lowest);
+                left = whole(simd, simd.mul_f32s(centred, share));
+                let n = &mut n[index + place * quarter];
+                set::<S>(n, column, simd.negate_mul_add_f32s(count, left, centred));
+            }
+            let last = simd.add_f32s(simd.min_f32s(left, last), lowest);
+            set::<S>(&mut n[index + 3 * quarter], column, last);
+        }
     }
 }
