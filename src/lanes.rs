@@ -31,52 +31,6 @@ pub fn reduce(values: &[f32], start: f32, f: impl Fn(f32, f32) -> f32) -> f32 {
     rest.iter().fold(all, |a, x| f(a, *x))
 }
 
-/// Folds vectors, of which there are those of whole [`Lanes`], into one row of lanes from 0 on, and
-/// sums that. The same on every machine.
-#[inline(always)]
-pub fn sum_of<S: Simd>(
-    simd: S,
-    vectors: &[S::f32s],
-    fold: impl Fn(S::f32s, S::f32s) -> S::f32s,
-) -> f32 {
-    let row = LANES / S::F32_LANES;
-    let mut lanes = [0f32; LANES];
-    let (sums, _) = S::as_mut_simd_f32s(&mut lanes);
-    for (index, sum) in sums.iter_mut().enumerate() {
-        let mut own = simd.splat_f32s(0.0);
-        for vectors in vectors.chunks_exact(row) {
-            own = fold(own, vectors[index]);
-        }
-        *sum = own;
-    }
-    sum(simd, &mut lanes)
-}
-
-/// Upper halves are added to lower ones, until one lane is left.
-#[inline(always)]
-fn sum<S: Simd>(simd: S, lanes: &mut Lanes) -> f32 {
-    let (vectors, _) = S::as_mut_simd_f32s(&mut lanes[..]);
-    let mut left = vectors.len();
-    while left > 1 {
-        left /= 2;
-        for index in 0..left {
-            vectors[index] = simd.add_f32s(vectors[index], vectors[index + left]);
-        }
-    }
-    // Halves too, in registers; narrower ones than these may have another order.
-    if S::F32_LANES >= 8 {
-        return simd.reduce_sum_f32s(vectors[0]);
-    }
-    let mut left = S::F32_LANES;
-    while left > 1 {
-        left /= 2;
-        for index in 0..left {
-            lanes[index] += lanes[index + left];
-        }
-    }
-    lanes[0]
-}
-
 /// The largest magnitude.
 #[inline(always)]
 pub fn absmax_of<S: Simd>(simd: S, vectors: &[S::f32s]) -> f32 {

@@ -41,11 +41,16 @@ impl Levels {
 
     /// Most bits a code can have.
     pub(super) fn max_bits(self) -> u8 {
-        if self == Self::Gaussian { 5 } else { 8 }
+        if self == Self::Gaussian { MOST_GAUSSIAN.ilog2() as u8 } else { 8 }
     }
 
     pub(super) fn has_minimum(self) -> bool {
         matches!(self, Self::Asymmetric | Self::GgmlAsymmetric)
+    }
+
+    /// ggml quantises with what it does not store.
+    pub(super) fn quantises_unrounded(self) -> bool {
+        matches!(self, Self::SignedExtreme | Self::GgmlSymmetric | Self::GgmlAsymmetric)
     }
 
     /// What code 0 stands for, where levels are one scale apart.
@@ -74,6 +79,9 @@ impl Levels {
     pub(super) const E4M3_MAX: f32 = 448.0;
     pub(super) const E5M2_MAX: f32 = 57344.0;
 }
+
+/// Levels of [`Levels::Gaussian`] at most.
+pub(super) const MOST_GAUSSIAN: usize = 32;
 
 pub(super) const IQ4_NL: [f32; 16] = [
     -127.0, -104.0, -83.0, -65.0, -49.0, -35.0, -22.0, -10.0, 1.0, 13.0, 25.0, 38.0, 53.0, 69.0,

@@ -457,10 +457,10 @@ impl WithSimd for Encode<'_> {
                 let side: Side = groups::encode(simd, group, scheme, codes);
                 fit = fit.and(Fit { in_range: side.in_range, excess: side.excess });
                 if let Some(scale) = scales.next() {
-                    scale.copy_from_slice(&side.scale_bits.to_le_bytes()[..scale.len()]);
+                    scale.copy_from_slice(&side.scale_bits().to_le_bytes()[..scale.len()]);
                 }
                 if let Some(minimum) = minima.next() {
-                    *minimum = side.minimum;
+                    *minimum = side.minimum();
                 }
             }
         }
@@ -502,7 +502,8 @@ impl WithSimd for Decode<'_> {
             for (group, codes) in line.chunks_mut(scheme.group).zip(codes.chunks(scheme.group)) {
                 let scale = stored_scale(scales.next().unwrap_or_default());
                 let minimum = minima.next().copied().unwrap_or_default();
-                groups::decode(codes, scheme, scale, minimum.to_f32(), group);
+                let minimum = groups::half_value(minimum.to_bits());
+                groups::decode(codes, scheme, scale, minimum, group);
             }
         }
         if scheme.channel {
@@ -516,10 +517,11 @@ impl WithSimd for Decode<'_> {
     }
 }
 
+#[inline(always)]
 fn stored_scale(bytes: &[u8]) -> f32 {
     match *bytes {
         [small] => groups::small_scale(small),
-        [low, high] => f16::from_le_bytes([low, high]).to_f32(),
+        [low, high] => groups::half_value(u16::from_le_bytes([low, high])),
         _ => 0.0,
     }
 }

@@ -6,21 +6,20 @@
 
 mod vectors;
 
-use super::levels::{IQ4_NL, Levels, nearest_float8};
+use super::levels::{IQ4_NL, Levels, MOST_GAUSSIAN, nearest_float8};
 use super::scheme::Scheme;
-use crate::lanes::whole;
+use crate::lanes::{LANES, whole};
 use half::f16;
 use pulp::Simd;
-use vectors::{Splat, absmax, bounded, extreme, floor, range, squared_distance, to_codes};
+use vectors::{Splat, absmax, bounded, extreme, floor, range, to_codes};
 
 /// What is stored of a group beside its codes.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Side {
-    /// As it is decoded.
+    /// As they are decoded: of an f16 or, of `small` scales, a byte.
     pub scale: f32,
-    /// As it is stored: of an f16, or of a byte.
-    pub scale_bits: u16,
-    pub minimum: f16,
+    small: bool,
+    minimum: f32,
     /// What is stored is finite, and the scale of a group that needs one is not below the smallest
     /// that is stored in full precision.
     pub in_range: bool,
@@ -32,27 +31,74 @@ impl Side {
     /// `exact`: the scale wanted, which is 0 for groups that need none.
     #[inline(always)]
     fn new(exact: f32, small: bool) -> Self {
-        let (scale_bits, scale, fits, largest) = if small {
-            let code = nearest_small(exact);
-            // Half a step more or less than what there is rounds to it.
-            let fits = (0.97 * SMALLEST_SMALL..1.016 * LARGEST_SMALL).contains(&exact);
-            (u16::from(code), small_scale(code), fits, LARGEST_SMALL)
-        } else {
-            let rounded = f16::from_f32(exact);
-            let size = rounded.to_f32().abs();
-            let fits = size >= f16::MIN_POSITIVE.to_f32_const() && size < f32::INFINITY;
-            (rounded.to_bits(), rounded.to_f32(), fits, f16::MAX.to_f32_const())
-        };
-        let (in_range, excess) = (exact == 0.0 || fits, exact.abs() / largest);
-        Self { scale, scale_bits, minimum: f16::ZERO, in_range, excess }
+        let (scale, in_range) = if small { stored_small(exact) } else { stored_half(exact) };
+        let largest = if small { LARGEST_SMALL } else { f16::MAX.to_f32_const() };
+        let excess = exact.abs() / largest;
+        Self { scale, small, minimum: 0.0, in_range, excess }
     }
 
+    #[inline(always)]
     fn with_minimum(mut self, exact: f32) -> Self {
-        self.minimum = f16::from_f32(exact);
+        self.minimum = rounded_to_half(exact);
         self.in_range &= self.minimum.is_finite();
         self.excess = self.excess.max(exact.abs() / f16::MAX.to_f32_const());
         self
     }
+
+    /// The scale as it is stored: of an f16, or of a byte.
+    #[inline(always)]
+    pub fn scale_bits(&self) -> u16 {
+        match self.small {
+            true => u16::from(nearest_small(self.scale)),
+            false => f16::from_f32(self.scale).to_bits(),
+        }
+    }
+
+    #[inline(always)]
+    pub fn minimum(&self) -> f16 {
+        f16::from_f32(self.minimum)
+    }
+}
+
+/// The scale as it is stored in an f16, and whether that is in range.
+#[inline(always)]
+fn stored_half(exact: f32) -> (f32, bool) {
+    let scale = rounded_to_half(exact);
+    let size = scale.abs();
+    let fits = (size >= f16::MIN_POSITIVE.to_f32_const()) & (size < f32::INFINITY);
+    (scale, (exact == 0.0) | fits)
+}
+
+/// The same in a byte.
+#[inline(always)]
+fn stored_small(exact: f32) -> (f32, bool) {
+    // Half a step more or less than what there is rounds to it.
+    let fits = (exact >= 0.97 * SMALLEST_SMALL) & (exact < 1.016 * LARGEST_SMALL);
+    (small_scale(nearest_small(exact)), (exact == 0.0) | fits)
+}
+
+/// The nearest value of an f16. The conversions of [`half`] are calls, which a search for scales
+/// spends most of its time with.
+#[inline(always)]
+fn rounded_to_half(x: f32) -> f32 {
+    let size = x.abs();
+    // Below 2^−14 an f16 is a multiple of 2^−24, as f32 around ¾ are.
+    let subnormal = (size + 0.75) - 0.75;
+    let bits = size.to_bits();
+    let normal = f32::from_bits((bits + 0xfff + (bits >> 13 & 1)) & !0x1fff);
+    // What is too large becomes infinite; NaN stays.
+    let rounded = if normal <= f16::MAX.to_f32_const() { normal } else { size * f32::INFINITY };
+    let rounded = if size < f16::MIN_POSITIVE.to_f32_const() { subnormal } else { rounded };
+    rounded.copysign(x)
+}
+
+/// What an f16 of these bits is, infinity and NaN included. No call either.
+#[inline(always)]
+pub(super) fn half_value(bits: u16) -> f32 {
+    // Its exponent, moved to where that of an f32 is, counts from 15 and not from 127.
+    let size = f32::from_bits(u32::from(bits & 0x7fff) << 13) * f32::from_bits((127 + 112) << 23);
+    let wide = f32::from_bits(size.to_bits() | u32::from(bits & 0x8000) << 16);
+    if size < 65536.0 { wide } else { f16::from_bits(bits).to_f32() }
 }
 
 /// 1 / scale; 0 where there is no usable scale, and values become the level nearest to 0.
@@ -82,21 +128,28 @@ fn nearest_small(scale: f32) -> u8 {
     if scale > 0.0 { code as u8 } else { 0 }
 }
 
-/// Candidates of a search, as fractions of the scale that leaves no value out.
+/// Candidates of a search.
 const CANDIDATES: usize = 24;
 const LEAST_CANDIDATE: f32 = 0.55;
-
-fn candidate(index: usize) -> f32 {
-    let step = f64::from(1.0 - LEAST_CANDIDATE) / (CANDIDATES - 1) as f64;
-    (f64::from(LEAST_CANDIDATE) + step * index as f64) as f32
-}
+/// The same in whole lanes.
+const TRIED: usize = CANDIDATES.next_multiple_of(LANES);
+/// Of the scale that leaves no value out, the last one; those beyond it are not tried.
+const FRACTIONS: [f32; TRIED] = {
+    let step = (1.0 - LEAST_CANDIDATE) as f64 / (CANDIDATES - 1) as f64;
+    let (mut fractions, mut index) = ([1.0; TRIED], 0);
+    while index < CANDIDATES {
+        fractions[index] = (LEAST_CANDIDATE as f64 + step * index as f64) as f32;
+        index += 1;
+    }
+    fractions
+};
 
 /// Codes of one group. `codes` is as long as `x`.
 #[inline(always)]
 pub(super) fn encode<S: Simd>(simd: S, x: &[f32], scheme: &Scheme, codes: &mut [u8]) -> Side {
     let mut side = encode_any(simd, x, scheme, codes);
     // What is worked out of very small numbers, a square above all, may come to zero.
-    if side.scale == 0.0 && side.minimum == f16::ZERO {
+    if side.scale == 0.0 && side.minimum == 0.0 {
         side.in_range = absmax(simd, x) == 0.0;
     }
     side
@@ -113,17 +166,7 @@ fn encode_any<S: Simd>(simd: S, x: &[f32], scheme: &Scheme, codes: &mut [u8]) ->
     let extent = Extent::of(simd, x, scheme.levels);
     let mut fit = Fit::new(extent, scheme, 1.0);
     if scheme.searched {
-        // From the full range down: of equals the first is kept.
-        let (mut least, mut excess) = (f32::INFINITY, 0f32);
-        for index in (0..CANDIDATES).rev() {
-            let tried = Fit::new(extent, scheme, candidate(index));
-            let error = tried.squared_error(simd, x, scheme);
-            excess = excess.max(tried.side.excess);
-            if error < least && tried.side.in_range {
-                (fit, least) = (tried, error);
-            }
-        }
-        fit.side.excess = excess;
+        fit = Fit::searched(simd, x, extent, scheme, fit);
     }
     fit.codes(simd, x, scheme, codes);
     fit.side
@@ -160,43 +203,54 @@ struct Fit {
     low: f32,
 }
 
+/// Scale and minimum as they should be, where levels start at the minimum.
+#[inline(always)]
+fn asymmetric(low: f32, high: f32, bits: u8) -> (f32, f32) {
+    let most = f32::from(u8::MAX >> (8 - bits));
+    ((high - rounded_to_half(low)).max(0.0) / most, low)
+}
+
+/// The middle part of a range.
+#[inline(always)]
+fn narrowed(low: f32, high: f32, fraction: f32) -> (f32, f32) {
+    let (middle, reach) = ((low + high) / 2.0, (high - low) / 2.0 * fraction);
+    (middle - reach, middle + reach)
+}
+
+/// What a size is divided by for the scale that leaves no value out.
+#[inline(always)]
+fn divisor(scheme: &Scheme) -> f32 {
+    let half = f32::from(1u8 << (scheme.bits - 1));
+    match scheme.levels {
+        Levels::MidRise => half,
+        Levels::SignedExtreme => -half,
+        Levels::Gaussian => 1.0,
+        _ => half - 1.0,
+    }
+}
+
 impl Fit {
     /// `fraction`: of the scale that leaves no value out; 1 without a search.
     #[inline(always)]
     fn new(extent: Extent, scheme: &Scheme, fraction: f32) -> Self {
-        let half = f32::from(1u8 << (scheme.bits - 1));
-        let (most, small) = (2.0 * half - 1.0, scheme.small_scales);
-        match extent {
+        let (exact, low) = match extent {
+            Extent::Size(size) => (size / divisor(scheme) * fraction, 0.0),
+            Extent::Range(low, high) if scheme.searched => {
+                let (low, high) = narrowed(low, high, fraction);
+                asymmetric(low, high, scheme.bits)
+            }
             Extent::Range(low, high) if scheme.levels == Levels::Asymmetric => {
-                let (low, high) = if scheme.searched {
-                    let (middle, reach) = ((low + high) / 2.0, (high - low) / 2.0 * fraction);
-                    (middle - reach, middle + reach)
-                } else {
-                    (low, high)
-                };
-                let exact = low;
-                let low = f16::from_f32(exact).to_f32();
-                let side = Side::new((high - low).max(0.0) / most, small).with_minimum(exact);
-                Self { side, inverse: inverse(side.scale), low }
+                asymmetric(low, high, scheme.bits)
             }
-            // ggml quantises with what it does not store.
             Extent::Range(low, high) => {
-                let exact = (high - low) / most;
-                let side = Side::new(exact, false).with_minimum(low);
-                Self { side, inverse: inverse(exact), low }
+                ((high - low) / f32::from(u8::MAX >> (8 - scheme.bits)), low)
             }
-            Extent::Size(size) => {
-                let (exact, rounded) = match scheme.levels {
-                    Levels::MidRise => (size / half * fraction, true),
-                    Levels::SignedExtreme => (size / -half * fraction, false),
-                    Levels::GgmlSymmetric => (size / (half - 1.0), false),
-                    Levels::Gaussian => (size * fraction, true),
-                    _ => (size / (half - 1.0) * fraction, true),
-                };
-                let side = Side::new(exact, small && rounded);
-                let used = if rounded { side.scale } else { exact };
-                Self { side, inverse: inverse(used), low: 0.0 }
-            }
+        };
+        let rounded = !scheme.levels.quantises_unrounded();
+        let side = Side::new(exact, scheme.small_scales && rounded).with_minimum(low);
+        match rounded {
+            true => Self { side, inverse: inverse(side.scale), low: side.minimum },
+            false => Self { side, inverse: inverse(exact), low },
         }
     }
 
@@ -299,62 +353,165 @@ impl Fit {
         }
     }
 
-    /// The same where levels are one apart, the first and last of them these.
+    /// That of least squared error; of equals the largest. `full` leaves no value out.
     #[inline(always)]
-    fn even_error<S: Simd>(&self, simd: S, x: &[f32], first: f32, last: f32) -> f32 {
-        let splat = Splat(simd);
-        let (first, last) = (splat.of(first), splat.of(last));
-        let (inverse, scale) = (splat.of(self.inverse), splat.of(self.side.scale));
-        let (low, shift) = (splat.of(self.low), splat.of(-self.low * self.inverse));
-        squared_distance(
-            simd,
-            x,
-            #[inline(always)]
-            |x| {
-                let t = bounded(simd, simd.mul_add_f32s(x, inverse, shift), first, last);
-                let n = simd.add_f32s(whole(simd, simd.sub_f32s(t, first)), first);
-                simd.mul_add_f32s(n, scale, low)
-            },
-        )
+    fn searched<S: Simd>(simd: S, x: &[f32], extent: Extent, scheme: &Scheme, full: Self) -> Self {
+        let tried = Tried::new(extent, scheme);
+        let mut errors = [0f32; TRIED];
+        for column in 0..CANDIDATES.div_ceil(S::F32_LANES) {
+            let error = tried.error(simd, x, scheme, column);
+            S::as_mut_simd_f32s(&mut errors).0[column] = error;
+        }
+        // Bits of errors, which are not negative, are ordered as they are.
+        let mut bits = [f32::INFINITY.to_bits(); CANDIDATES];
+        for (index, bits) in bits.iter_mut().enumerate() {
+            let scale = tried.scales[index];
+            let error = errors[index] * (scale * scale);
+            let error = if tried.in_range[index] { error } else { f32::INFINITY };
+            *bits = error.to_bits();
+        }
+        let least = bits.iter().fold(f32::INFINITY.to_bits(), |least, bits| least.min(*bits));
+        let mut chosen = 0;
+        for (index, bits) in (0..).zip(bits) {
+            chosen |= u32::from(bits == least) << index;
+        }
+        let at = |index| Self::new(extent, scheme, FRACTIONS[index]);
+        let mut fit = match least < f32::INFINITY.to_bits() {
+            true => at(chosen.ilog2() as usize),
+            false => full,
+        };
+        // Scales and minima are linear in the fraction: nothing between the ends exceeds both.
+        fit.side.excess = full.side.excess.max(at(0).side.excess);
+        fit
+    }
+}
+
+/// The candidates of a search, one a lane: what [`Fit::new`] makes of each fraction.
+struct Tried {
+    scales: [f32; TRIED],
+    inverses: [f32; TRIED],
+    lows: [f32; TRIED],
+    in_range: [bool; TRIED],
+}
+
+impl Tried {
+    #[inline(always)]
+    fn new(extent: Extent, scheme: &Scheme) -> Self {
+        // A loop for each step, without a jump inside: these become vectors.
+        let (mut wanted, mut lows) = ([0f32; TRIED], [0f32; TRIED]);
+        let own = wanted.iter_mut().zip(&mut lows).zip(FRACTIONS);
+        match extent {
+            Extent::Size(size) => {
+                let unit = size / divisor(scheme);
+                for ((wanted, _), fraction) in own {
+                    *wanted = unit * fraction;
+                }
+            }
+            Extent::Range(low, high) => {
+                for ((wanted, minimum), fraction) in own {
+                    let (low, high) = narrowed(low, high, fraction);
+                    (*wanted, *minimum) = asymmetric(low, high, scheme.bits);
+                }
+            }
+        }
+        let mut tried = Self { scales: wanted, inverses: wanted, lows, in_range: [false; TRIED] };
+        let scales = tried.scales.iter_mut().zip(&mut tried.in_range);
+        match scheme.small_scales && !scheme.levels.quantises_unrounded() {
+            true => {
+                for (scale, in_range) in scales {
+                    (*scale, *in_range) = stored_small(*scale);
+                }
+            }
+            false => {
+                for (scale, in_range) in scales {
+                    (*scale, *in_range) = stored_half(*scale);
+                }
+            }
+        }
+        for (low, in_range) in tried.lows.iter_mut().zip(&mut tried.in_range) {
+            *low = rounded_to_half(*low);
+            *in_range &= low.is_finite();
+        }
+        if !scheme.levels.quantises_unrounded() {
+            tried.inverses = tried.scales;
+        }
+        for scale in &mut tried.inverses {
+            *scale = inverse(*scale);
+        }
+        tried
     }
 
-    /// Of what is decoded; where a value lies between two levels, of either.
+    /// Of a group coded with each candidate of a column, in squares of its scale.
     #[inline(always)]
-    fn squared_error<S: Simd>(&self, simd: S, x: &[f32], scheme: &Scheme) -> f32 {
-        let splat = Splat(simd);
+    fn error<S: Simd>(&self, simd: S, x: &[f32], scheme: &Scheme, column: usize) -> S::f32s {
+        let inverse = S::as_simd_f32s(&self.inverses).0[column];
         let half = f32::from(1u8 << (scheme.bits - 1));
-        let (inverse, scale) = (splat.of(self.inverse), splat.of(self.side.scale));
-        match scheme.levels {
-            Levels::MidRise => self.even_error(simd, x, 0.5 - half, half - 0.5),
-            Levels::Asymmetric | Levels::GgmlAsymmetric => {
-                self.even_error(simd, x, 0.0, 2.0 * half - 1.0)
-            }
-            Levels::SignedExtreme => self.even_error(simd, x, -half, half - 1.0),
-            // As many below zero as above.
-            Levels::Gaussian => {
-                let levels = scheme.levels.table(scheme.bits);
-                let upper = &levels[levels.len() / 2..];
-                squared_distance(
-                    simd,
-                    x,
-                    #[inline(always)]
-                    |x| {
-                        let t = simd.mul_f32s(x, inverse);
-                        let (size, mut level) = (simd.abs_f32s(t), splat.of(upper[0]));
-                        for pair in upper.windows(2) {
-                            let middle = splat.of((pair[0] + pair[1]) / 2.0);
-                            let above = simd.less_than_f32s(middle, size);
-                            level = simd.select_f32s(above, splat.of(pair[1]), level);
-                        }
-                        let negative = simd.less_than_f32s(t, splat.of(0.0));
-                        let level = simd.select_f32s(negative, simd.neg_f32s(level), level);
-                        simd.mul_f32s(level, scale)
-                    },
-                )
-            }
-            _ => self.even_error(simd, x, 1.0 - half, half - 1.0),
-        }
+        let (first, last) = match scheme.levels {
+            Levels::Gaussian => return gaussian_error(simd, x, scheme, inverse),
+            Levels::MidRise => (0.5 - half, half - 0.5),
+            Levels::SignedExtreme => (-half, half - 1.0),
+            Levels::Symmetric => (1.0 - half, half - 1.0),
+            _ => (0.0, 2.0 * half - 1.0),
+        };
+        let low = S::as_simd_f32s(&self.lows).0[column];
+        even_error(simd, x, inverse, low, first, last)
     }
+}
+
+/// Levels are one apart.
+#[inline(always)]
+fn even_error<S: Simd>(
+    simd: S,
+    x: &[f32],
+    inverse: S::f32s,
+    low: S::f32s,
+    first: f32,
+    last: f32,
+) -> S::f32s {
+    let (zero, most) = (simd.splat_f32s(0.0), simd.splat_f32s(last - first));
+    let minus_first = simd.splat_f32s(-first);
+    // Two sums, which do not wait for each other.
+    let (mut even, mut odd) = (zero, zero);
+    let (pairs, rest) = x.as_chunks::<2>();
+    for [a, b] in pairs {
+        let (a, b) = (simd.splat_f32s(*a), simd.splat_f32s(*b));
+        let (a, b) = (simd.sub_f32s(a, low), simd.sub_f32s(b, low));
+        let a = simd.mul_add_f32s(a, inverse, minus_first);
+        let b = simd.mul_add_f32s(b, inverse, minus_first);
+        let a = simd.sub_f32s(a, bounded(simd, whole(simd, a), zero, most));
+        let b = simd.sub_f32s(b, bounded(simd, whole(simd, b), zero, most));
+        (even, odd) = (simd.mul_add_f32s(a, a, even), simd.mul_add_f32s(b, b, odd));
+    }
+    for x in rest {
+        let x = simd.sub_f32s(simd.splat_f32s(*x), low);
+        let x = simd.mul_add_f32s(x, inverse, minus_first);
+        let x = simd.sub_f32s(x, bounded(simd, whole(simd, x), zero, most));
+        even = simd.mul_add_f32s(x, x, even);
+    }
+    simd.add_f32s(even, odd)
+}
+
+#[inline(always)]
+fn gaussian_error<S: Simd>(simd: S, x: &[f32], scheme: &Scheme, inverse: S::f32s) -> S::f32s {
+    let levels = scheme.levels.table(scheme.bits);
+    // As many below zero as above.
+    let upper = &levels[levels.len() / 2..];
+    let mut middles = [0f32; MOST_GAUSSIAN / 2];
+    for (middle, pair) in middles.iter_mut().zip(upper.windows(2)) {
+        *middle = (pair[0] + pair[1]) / 2.0;
+    }
+    let mut sum = simd.splat_f32s(0.0);
+    for x in x {
+        let size = simd.abs_f32s(simd.mul_f32s(simd.splat_f32s(*x), inverse));
+        let mut level = simd.splat_f32s(upper[0]);
+        for (next, middle) in upper[1..].iter().zip(&middles) {
+            let above = simd.less_than_f32s(simd.splat_f32s(*middle), size);
+            level = simd.select_f32s(above, simd.splat_f32s(*next), level);
+        }
+        let left = simd.sub_f32s(size, level);
+        sum = simd.mul_add_f32s(left, left, sum);
+    }
+    sum
 }
 
 /// As ggml's quantize_row_iq4_nl_ref: codes by the extreme's scale, then the scale anew by least
@@ -434,4 +591,29 @@ fn sum_of_squares(x: &[f32]) -> f32 {
         *sum += x * x;
     }
     sums.iter().sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every f16 and what lies just beside it and just beside the middle to the next one, and what
+    /// is beyond them all.
+    #[test]
+    fn halves_are_those_of_the_library() {
+        let beside = |x: f32| [x.next_down(), x, x.next_up()];
+        let halves = (0..=f16::INFINITY.to_bits()).map(|bits| f16::from_bits(bits).to_f32());
+        let next = (1..=f16::INFINITY.to_bits()).map(|bits| f16::from_bits(bits).to_f32());
+        let middles = halves.clone().zip(next).map(|(a, b)| a + (b - a) / 2.0);
+        let beyond = [65519.0, 65520.0, 65536.0, 1e30, f32::MAX, 1e-30, f32::MIN_POSITIVE, 1e-45];
+        for x in halves.chain(middles).chain(beyond).flat_map(beside).flat_map(|x| [x, -x]) {
+            let (found, expected) = (rounded_to_half(x), f16::from_f32(x).to_f32());
+            assert!(found.to_bits() == expected.to_bits() || x.is_nan(), "{x:e}: {found:e}");
+        }
+        assert!(rounded_to_half(f32::NAN).is_nan());
+        for bits in 0..=u16::MAX {
+            let (found, expected) = (half_value(bits), f16::from_bits(bits).to_f32());
+            assert_eq!(found.to_bits(), expected.to_bits(), "{bits:x}");
+        }
+    }
 }

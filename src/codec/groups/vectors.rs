@@ -1,6 +1,6 @@
 //! What groups are worked on with, in vectors.
 
-use crate::lanes::{LANES, Lanes, absmax_of, sum_of, whole};
+use crate::lanes::{LANES, Lanes, absmax_of, whole};
 use pulp::Simd;
 
 pub(super) struct Splat<S>(pub S);
@@ -72,32 +72,6 @@ pub(super) fn to_codes<S: Simd>(
             *code = sum.to_bits() as u8;
         }
     }
-}
-
-/// From values to what `decoded` makes of them.
-#[inline(always)]
-pub(super) fn squared_distance<S: Simd>(
-    simd: S,
-    x: &[f32],
-    decoded: impl Fn(S::f32s) -> S::f32s,
-) -> f32 {
-    let (chunks, rest) = x.as_chunks::<LANES>();
-    let mut sum = sum_of(
-        simd,
-        S::as_simd_f32s(chunks.as_flattened()).0,
-        #[inline(always)]
-        |sum, x| {
-            let left = simd.sub_f32s(x, decoded(x));
-            simd.mul_add_f32s(left, left, sum)
-        },
-    );
-    if !rest.is_empty() {
-        let padded = map_lanes::<S>(&padded(rest), decoded);
-        for (x, y) in rest.iter().zip(padded) {
-            sum += (x - y) * (x - y);
-        }
-    }
-    sum
 }
 
 #[inline(always)]
