@@ -45,6 +45,17 @@ pub struct Field {
     pub kind: FieldKind,
 }
 
+impl Field {
+    /// Those it can be, but for numbers.
+    fn words(&self) -> &[&'static str] {
+        match &self.kind {
+            FieldKind::Number(_) => &[],
+            FieldKind::Word(words) => words,
+            FieldKind::Flag => std::slice::from_ref(&self.key),
+        }
+    }
+}
+
 /// What a field looks like in a name.
 pub enum FieldKind {
     /// A number behind these letters.
@@ -365,13 +376,32 @@ fn is_number(text: &str) -> bool {
 fn unknown(name: &str) -> Error {
     let lower = name.to_ascii_lowercase();
     let dashed = lower.replace('_', "-");
-    let known = || EXAMPLES.into_iter().chain(presets());
-    let near = || nearest(&dashed, known()).map(str::to_string);
-    let hint = match respelled(&lower).or_else(near) {
+    let two_centres = two_centre_names();
+    let mut known: Vec<&str> = EXAMPLES.into_iter().chain(presets()).collect();
+    known.extend(two_centres.iter().map(String::as_str));
+    let near = || nearest(&dashed, known.into_iter()).map(str::to_string);
+    let hint = match respelled(&lower).or_else(|| reordered(&dashed)).or_else(near) {
         Some(known) => format!("did you mean {known}?"),
         None => "for example int4-g64, int4-g32, f16 or k:int4-g32/v:int4-g64".into(),
     };
     Error::input(format!("codec `{name}`: no codec of that name")).hint(hint)
+}
+
+fn two_centre_names() -> Vec<String> {
+    let [prerope, shape] = TWO_CENTRE_FLAGS;
+    let tails = [vec![], vec![prerope], vec![shape], vec![prerope, shape]];
+    let name = |levels, tail: &[&str]| [&[levels], tail].concat().join("-");
+    tails.iter().flat_map(|tail| ["tc16", "tc19"].map(|levels| name(levels, tail))).collect()
+}
+
+/// The name with two centres that has the same fields.
+fn reordered(dashed: &str) -> Option<String> {
+    let sorted = |name: &str| {
+        let mut fields: Vec<String> = name.split('-').map(str::to_string).collect();
+        fields.sort_unstable();
+        fields
+    };
+    two_centre_names().into_iter().find(|name| sorted(name) == sorted(dashed))
 }
 
 /// The known word that `typed` was probably meant to be: at most half of its letters differ.
@@ -396,6 +426,8 @@ fn respelled(lower: &str) -> Option<String> {
         } else if is_size(size) {
             group = Some(size);
         } else {
+            let known = || FIELDS.iter().flat_map(Field::words).copied();
+            let word = if place(word).is_some() { word } else { nearest(word, known())? };
             flags.push((place(word).filter(|place| *place > GROUP)?, word));
         }
     }
@@ -589,6 +621,12 @@ mod tests {
             ("kivi", "did you mean kivi4?"),
             ("q4", "did you mean q4_0?"),
             ("q4-0", "did you mean q4_0?"),
+            ("int4-g64-hadd", "did you mean int4-g64-had?"),
+            ("int4-g64-assym-mse", "did you mean int4-g64-asym-mse?"),
+            ("tc17", "did you mean tc16?"),
+            ("tc19-shap", "did you mean tc19-shape?"),
+            ("tc16_prerope", "did you mean tc16-prerope?"),
+            ("tc19-shape-prerope", "did you mean tc19-prerope-shape?"),
             ("something-else", "for example int4-g64"),
         ] {
             assert!(hint(typed).starts_with(meant), "{typed}: {}", hint(typed));
