@@ -123,8 +123,8 @@ impl Extraction {
 /// Values as the bytes of one float type.
 type Pack = fn(Vec<f32>) -> Vec<u8>;
 
-fn bytes_of<T: Element>(mut values: Vec<f32>) -> Vec<u8> {
+fn bytes_of<T: Element>(values: Vec<f32>) -> Vec<u8> {
     let mut out = vec![T::default(); values.len()];
-    T::narrow_saturating(&mut values, &mut out);
+    T::narrow_saturating(&values, &mut out);
     bytemuck::cast_slice(&out).to_vec()
 }

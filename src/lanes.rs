@@ -76,9 +76,10 @@ pub fn transpose<S: Simd>(simd: S, square: &mut [Lanes; LANES]) {
         }
     }
     let _ = simd;
-    for row in 1..LANES {
-        for column in 0..row {
-            (square[row][column], square[column][row]) = (square[column][row], square[row][column]);
+    let rows = *square;
+    for (column, lanes) in square.iter_mut().enumerate() {
+        for (to, row) in lanes.iter_mut().zip(&rows) {
+            *to = row[column];
         }
     }
 }

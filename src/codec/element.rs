@@ -41,9 +41,9 @@ pub trait Element: Sealed + bytemuck::Pod + Default + Send + Sync {
     /// `out` is as long as `values`.
     fn widen(values: &[Self], out: &mut [f32]);
 
-    /// Rounds to nearest even; what is too large becomes the largest finite value. Overwrites
-    /// `values` on the way. `out` is as long as `values`.
-    fn narrow_saturating(values: &mut [f32], out: &mut [Self]);
+    /// Rounds to nearest even; what is too large becomes the largest finite value. `out` is as long
+    /// as `values`.
+    fn narrow_saturating(values: &[f32], out: &mut [Self]);
 
     /// In the 16-bit type that holds this one best: itself, or f16 for f32. Whether all of them
     /// are finite there. `out` is as long as `values`.
@@ -51,13 +51,6 @@ pub trait Element: Sealed + bytemuck::Pod + Default + Send + Sync {
 
     /// `out` is as long as `bits`.
     fn from_16_bits(bits: &[u16], out: &mut [f32]);
-}
-
-#[inline(always)]
-fn saturate(values: &mut [f32], max: f32) {
-    for value in values {
-        *value = value.clamp(-max, max);
-    }
 }
 
 /// Magnitudes are ordered as their bits are, with infinity and NaN on top.
@@ -111,9 +104,10 @@ impl Element for f32 {
     }
 
     #[inline(always)]
-    fn narrow_saturating(values: &mut [f32], out: &mut [Self]) {
-        saturate(values, f32::MAX);
-        out.copy_from_slice(values);
+    fn narrow_saturating(values: &[f32], out: &mut [Self]) {
+        for (out, value) in out.iter_mut().zip(values) {
+            *out = value.clamp(-f32::MAX, f32::MAX);
+        }
     }
 
     stored_as!(f16);
@@ -138,7 +132,7 @@ impl Element for f16 {
     }
 
     #[inline(always)]
-    fn narrow_saturating(values: &mut [f32], out: &mut [Self]) {
+    fn narrow_saturating(values: &[f32], out: &mut [Self]) {
         simd::narrow_halves(values, out);
     }
 
@@ -167,10 +161,10 @@ impl Element for bf16 {
     }
 
     #[inline(always)]
-    fn narrow_saturating(values: &mut [f32], out: &mut [Self]) {
-        saturate(values, bf16::MAX.to_f32_const());
+    fn narrow_saturating(values: &[f32], out: &mut [Self]) {
+        const LARGEST: f32 = bf16::MAX.to_f32_const();
         for (out, value) in out.iter_mut().zip(values) {
-            let bits = value.to_bits();
+            let bits = value.clamp(-LARGEST, LARGEST).to_bits();
             let nearest = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
             *out = bf16::from_bits(if value.is_nan() { 0x7fc0 } else { nearest as u16 });
         }

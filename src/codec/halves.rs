@@ -26,7 +26,7 @@ pub fn compress_halves<T: Element>(
         let (values, halves) = (&values[done..done + len], &mut halves[done..done + len]);
         T::widen(values, &mut wide[..len]);
         // A served f16 cache holds the largest finite value, not infinity.
-        f16::narrow_saturating(&mut wide[..len], halves);
+        f16::narrow_saturating(&wide[..len], halves);
         decompress_halves(halves, &mut decoded[..len]);
         run.add(exact_cell_sums(values, &decoded[..len], 0), len);
         done += len;

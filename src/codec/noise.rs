@@ -21,10 +21,10 @@ pub(super) fn with_noise<T: Element>(values: &[T], rmse: f64, seed: u64) -> Vec<
     let noise: Vec<f32> = (0..values.len()).map(|_| StandardNormal.sample(&mut draw)).collect();
     let power: f64 = noise.iter().map(|n| f64::from(*n).powi(2)).sum();
     let unit = (rmse / (power / values.len().max(1) as f64).sqrt()) as f32;
-    let mut noisy: Vec<f32> =
+    let noisy: Vec<f32> =
         values.iter().zip(noise).map(|(value, noise)| value.to_f32() + noise * unit).collect();
     let mut halves = vec![f16::ZERO; values.len()];
-    f16::narrow_saturating(&mut noisy, &mut halves);
+    f16::narrow_saturating(&noisy, &mut halves);
     halves
 }
 

@@ -73,7 +73,7 @@ fn stored_half(exact: f32) -> (f32, bool) {
 #[inline(always)]
 fn stored_small(exact: f32) -> (f32, bool) {
     // Half a step more or less than what there is rounds to it.
-    let fits = (exact >= 0.97 * SMALLEST_SMALL) & (exact < 1.016 * LARGEST_SMALL);
+    let fits = (0.97 * SMALLEST_SMALL..1.016 * LARGEST_SMALL).contains(&exact);
     (small_scale(nearest_small(exact)), (exact == 0.0) | fits)
 }
 

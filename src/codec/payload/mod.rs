@@ -252,7 +252,7 @@ impl SchemePayload {
         for (sinks, head) in self.sinks.chunks_exact(row).zip(heads) {
             T::from_16_bits(sinks, &mut wide);
             wide.iter_mut().for_each(|x| *x = up.times(*x));
-            T::narrow_saturating(&mut wide, &mut head[..row]);
+            T::narrow_saturating(&wide, &mut head[..row]);
         }
     }
 

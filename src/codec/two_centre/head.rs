@@ -228,7 +228,7 @@ impl<T: Element> DecodeHead<'_, T> {
                 buffers: tiles,
             });
             let own = step.token * dim..(step.token + step.tokens) * dim;
-            T::narrow_saturating(&mut rows[..own.len()], &mut out[own]);
+            T::narrow_saturating(&rows[..own.len()], &mut out[own]);
         }
     }
 }
