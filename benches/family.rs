@@ -52,8 +52,7 @@ fn main() {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a pool");
     for head_dim in [64, 128] {
         println!("head_dim {head_dim}; copy in GB/s, the others as its multiples");
-        let header = ["copy", "quantise", "dequantise"];
-        let [copy, quantise, dequantise] = header;
+        let [copy, quantise, dequantise] = ["copy", "quantise", "dequantise"];
         print!("{:44}", "codec");
         for name in ["f16", "f32"] {
             print!("  {name}: {copy:>5} {quantise:>9} {dequantise:>11}");

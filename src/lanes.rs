@@ -41,9 +41,6 @@ pub fn absmax_of<S: Simd>(simd: S, vectors: &[S::f32s]) -> f32 {
     simd.reduce_max_f32s(max)
 }
 
-/// Its sum with what is small rounds to a whole number: 1.5·2²³.
-const MAGIC: f32 = 12_582_912.0;
-
 /// A row of lanes in vectors: that of `index`.
 #[inline(always)]
 pub fn get<S: Simd>(row: &Lanes, index: usize) -> S::f32s {
@@ -54,6 +51,11 @@ pub fn get<S: Simd>(row: &Lanes, index: usize) -> S::f32s {
 pub fn set<S: Simd>(row: &mut Lanes, index: usize, x: S::f32s) {
     S::as_mut_simd_f32s(row).0[index] = x;
 }
+
+/// Whole numbers below this are the low bits of their sum with it.
+pub const TWO_23: f32 = 8_388_608.0;
+/// Its sum with what is small, of either sign, rounds to a whole number.
+const MAGIC: f32 = 1.5 * TWO_23;
 
 /// Rounded to whole numbers, of what is small.
 #[inline(always)]

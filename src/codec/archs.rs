@@ -1,33 +1,88 @@
 //! Every instruction set beside the scalar one, bit for bit: what is stored and what is decoded.
 
-use super::packing::{PackedTensor, Packing};
+use super::element::Element;
+use super::packing::Packing;
 use super::payload::SchemePayload;
 use super::two_centre::TwoCentrePayload;
 use super::{Codec, Geometry, Rope};
 use half::f16;
 use pulp::Arch;
 
-fn stored_and_decoded(
+/// All of it as bytes, to tell zeros from each other: parts, exponent, and what is decoded.
+fn stored_and_decoded<T: Element>(
     arch: Arch,
     packing: Packing,
     geometry: &Geometry,
-    values: &[f16],
-) -> (PackedTensor, Vec<f16>) {
-    let mut out = vec![f16::ZERO; values.len()];
-    let packed = match packing {
+    values: &[T],
+) -> (Vec<u8>, i32, Vec<T>) {
+    let mut out = vec![T::default(); values.len()];
+    let (parts, exponent) = match packing {
         Packing::Scheme(scheme) => {
             let packed = SchemePayload::compress_on(arch, values, scheme, geometry).unwrap();
             packed.decompress_on(arch, geometry, &mut out);
-            PackedTensor::Scheme(packed)
+            (packed.parts().concat(), packed.exponent)
         }
         Packing::TwoCentre(codec) => {
             let packed = TwoCentrePayload::compress_on(arch, values, codec, geometry).unwrap();
             packed.decompress_on(arch, geometry, &mut out);
-            PackedTensor::TwoCentre(packed)
+            (packed.parts().concat(), packed.exponent)
         }
     };
-    (packed, out)
+    (parts, exponent, out)
 }
+
+fn bytes_of<T: Element>(values: &[T]) -> &[u8] {
+    bytemuck::cast_slice(values)
+}
+
+fn archs() -> Vec<Arch> {
+    let mut archs = vec![Arch::new()];
+    #[cfg(target_arch = "x86_64")]
+    archs.extend(pulp::x86::V3::try_new().map(Arch::V3));
+    archs
+}
+
+/// With every codec of `names`; gives what was decoded.
+fn agree<T: Element>(names: &[&str], values: &[T], tokens: usize, dim: usize) -> Vec<Vec<T>> {
+    let rope = Rope::new(&Rope::frequencies_of(1e4, dim), tokens);
+    let geometry = Geometry { rope: Some(&rope), ..Geometry::rows(tokens, dim) };
+    let mut all = Vec::new();
+    for name in names {
+        let codec: Codec = name.parse().unwrap();
+        for codec in [codec.key, codec.value] {
+            let packing = *codec.packing().unwrap();
+            let scalar = stored_and_decoded(Arch::Scalar, packing, &geometry, values);
+            for arch in archs() {
+                let other = stored_and_decoded(arch, packing, &geometry, values);
+                let [found, expected] = [&other.2, &scalar.2].map(|out| bytes_of(out));
+                let same = (&other.0, other.1, found) == (&scalar.0, scalar.1, expected);
+                assert!(same, "{name}, {tokens} head vectors of {dim}, {arch:?}");
+            }
+            all.push(scalar.2);
+        }
+    }
+    all
+}
+
+const NAMES: [&str; 17] = [
+    "kvgauge4",
+    "kivi4",
+    "q4_0",
+    "q4_1",
+    "q8_0",
+    "iq4_nl",
+    "turbo4",
+    "fp8-e4m3",
+    "fp8-e5m2",
+    "int3-g64-had-mse",
+    "int5-g48-asym-mse",
+    "int4-g24-ext-mse",
+    "int4-g64-lm-mse",
+    "int4-g64-had",
+    "int4-g64-asym-had",
+    "tc16",
+    "int4-g64-mid-prerope-ctr-had-mse-s8-sink4",
+];
 
 /// Roughly normal; now and then a row of zeros, and values far from the others.
 fn values(count: usize, dim: usize) -> Vec<f16> {
@@ -47,39 +102,45 @@ fn values(count: usize, dim: usize) -> Vec<f16> {
 
 #[test]
 fn instruction_sets_agree() {
-    let names = [
-        "kvgauge4",
-        "kivi4",
-        "q4_0",
-        "q4_1",
-        "q8_0",
-        "iq4_nl",
-        "turbo4",
-        "fp8-e4m3",
-        "fp8-e5m2",
-        "int3-g64-had-mse",
-        "int5-g48-asym-mse",
-        "int4-g24-ext-mse",
-        "int4-g64-lm-mse",
-        "int4-g64-mid-prerope-ctr-had-mse-s8-sink4",
-    ];
-    let mut archs = vec![Arch::new()];
-    #[cfg(target_arch = "x86_64")]
-    archs.extend(pulp::x86::V3::try_new().map(Arch::V3));
-    for dim in [64, 128, 96, 80, 72] {
-        let tokens = 53;
-        let rope = Rope::new(&Rope::frequencies_of(1e4, dim), tokens);
-        let geometry = Geometry { rope: Some(&rope), ..Geometry::rows(tokens, dim) };
-        let values = values(2 * tokens * dim, dim);
-        for name in names {
-            let codec: Codec = name.parse().unwrap();
-            for codec in [codec.key, codec.value] {
-                let packing = *codec.packing().unwrap();
-                let scalar = stored_and_decoded(Arch::Scalar, packing, &geometry, &values);
-                for arch in &archs {
-                    let other = stored_and_decoded(*arch, packing, &geometry, &values);
-                    assert!(other == scalar, "{name}, head vectors of {dim}, {arch:?}");
-                }
+    for dim in [64, 128, 96, 80, 72, 24, 16, 8] {
+        for tokens in [53, 2, 1] {
+            let values = values(2 * tokens * dim, dim);
+            agree(&NAMES, &values, tokens, dim);
+            let wide: Vec<f32> = values.iter().map(|half| half.to_f32() * 1e-3).collect();
+            agree(&NAMES, &wide, tokens, dim);
+        }
+    }
+}
+
+/// Groups whose smallest and largest value is a zero, of either sign.
+#[test]
+fn zeros_agree() {
+    for place in 0..64 {
+        for rest in [1.0, -1.0, 0.0, -0.0] {
+            let mut values = vec![rest; 128];
+            values[64 + place] = -0.0f32;
+            values[64 + (place + 8) % 64] = 0.0;
+            agree(&NAMES, &values, 2, 64);
+        }
+    }
+}
+
+/// Butterflies of these overflow to infinities, and those to what is not a number.
+#[test]
+fn what_overflows_on_the_way_is_kept() {
+    let large = 3e38f32;
+    let mut apart = vec![0f32; 128];
+    (0..4).for_each(|index| apart[64 + 16 * index] = large);
+    let mut together = vec![0f32; 128];
+    for (index, x) in together[64..80].iter_mut().enumerate() {
+        let sign = if (index % 4 == 3) == (index < 12) { -1.0 } else { 1.0 };
+        *x = sign * large;
+    }
+    let names = ["tc16", "tc19", "int4-g64-had", "int4-g64-asym-had", "int4-g64-had-mse"];
+    for values in [apart, together] {
+        for decoded in agree(&names, &values, 2, 64) {
+            for (x, y) in values.iter().zip(&decoded) {
+                assert!((x / large - y / large).abs() < 0.25, "{x:e} became {y:e}");
             }
         }
     }

@@ -1,5 +1,6 @@
 //! What codes stand for: a level times the group's scale, plus the group's minimum if it has one.
 
+use crate::lanes::TWO_23;
 use std::sync::LazyLock;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -157,7 +158,7 @@ pub(super) fn nearest_float8(value: f32, mantissa: u32) -> u8 {
     // Below the smallest normal number the steps are even.
     let step = f32::from_bits(((127 + bias - 1 + mantissa as i32) as u32) << 23);
     // 2^23 rounds, and leaves a whole number in the low bits.
-    let subnormal = (magnitude * step + 8_388_608.0).to_bits() & 0x7f_ffff;
+    let subnormal = (magnitude * step + TWO_23).to_bits() & 0x7f_ffff;
     let smallest = f32::from_bits(((127 + 1 - bias) as u32) << 23);
     let code = if magnitude < smallest { subnormal } else { normal };
     (code | (value.to_bits() >> 31) << 7) as u8

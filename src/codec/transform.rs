@@ -105,9 +105,7 @@ pub(super) fn hadamard<S: Simd>(simd: S, values: &mut [f32], block: usize) {
         let (values, _) = S::as_mut_simd_f32s(values);
         for value in &mut *values {
             let mut x = *value;
-            if lanes > 1 {
-                x = within::<S, 1>(simd, x);
-            }
+            x = within::<S, 1>(simd, x);
             if lanes > 2 {
                 x = within::<S, 2>(simd, x);
             }
@@ -143,7 +141,7 @@ pub(super) fn hadamard_rows<S: Simd>(simd: S, rows: &mut [Lanes], column: usize)
     let scale = (1.0 / (rows.len() as f64).sqrt()) as f32;
     let mut distance = 1;
     while distance < rows.len() {
-        // As many steps as registers hold the rows of.
+        // Eight rows fit the registers: three distances a pass.
         let left = rows.len() / distance;
         let last = (left <= 8).then_some(scale);
         distance *= match left {
@@ -188,8 +186,8 @@ fn cross<S: Simd, const ROWS: usize>(
     ROWS
 }
 
-/// Butterflies between the lanes of one vector, `D` apart: what is there once more, with its sign
-/// in the upper lane of each pair, and the other one. The product is exact: one rounding.
+/// Butterflies between the lanes of one vector, `D` apart: lanes without bit `D` of their index become
+/// x + other, the others other − x; the product with 1 or −1 is exact, so it is one rounding.
 #[inline(always)]
 fn within<S: Simd, const D: usize>(simd: S, x: S::f32s) -> S::f32s {
     let upper: [u32; LANES] = std::array::from_fn(|lane| (lane & D) as u32);

@@ -7,12 +7,14 @@ use serde::Serialize;
 use serde_json::Value;
 
 /// Where columns come from: JSON pointers into a subject …
-const SUBJECT: [&str; 15] = [
+const SUBJECT: [&str; 17] = [
     "/model/source",
     "/model/revision",
     "/text/source",
     "/text/sha256",
     "/protocol",
+    "/residual",
+    "/chunk",
     "/context",
     "/prefix",
     "/first_window",
@@ -203,8 +205,12 @@ mod tests {
     #[test]
     fn every_column_is_a_key() {
         let (_, report) = &fixture::all()[0];
-        let subject = value(&report.subjects[0]).unwrap();
+        let mut subject = value(&report.subjects[0]).unwrap();
         let cell = value(&report.subjects[0].cells[0]).unwrap();
+        // What `decode` alone has.
+        let decode = crate::eval::Protocol::Decode { residual: 32, chunk: 16 };
+        let Value::Object(of_decode) = value(&decode).unwrap() else { panic!("{decode:?}") };
+        subject.as_object_mut().unwrap().extend(of_decode);
         assert!(SUBJECT.iter().all(|pointer| subject.pointer(pointer).is_some()));
         let unfinished = ["/error", "/hint"];
         let found = |p: &&&str| cell.pointer(p).is_none() && !unfinished.contains(*p);

@@ -11,7 +11,7 @@ use super::scheme::Scheme;
 use crate::lanes::{LANES, whole};
 use half::f16;
 use pulp::Simd;
-use vectors::{Splat, absmax, bounded, extreme, floor, range, to_codes};
+use vectors::{absmax, bounded, extreme, floor, range, to_codes};
 
 /// What is stored of a group beside its codes.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -203,11 +203,12 @@ struct Fit {
     low: f32,
 }
 
-/// Scale and minimum as they should be, where levels start at the minimum.
+/// Scale and minimum as they should be, where levels start at the minimum. A scale of zero has no
+/// sign.
 #[inline(always)]
 fn asymmetric(low: f32, high: f32, bits: u8) -> (f32, f32) {
     let most = f32::from(u8::MAX >> (8 - bits));
-    ((high - rounded_to_half(low)).max(0.0) / most, low)
+    ((high - rounded_to_half(low)).max(0.0) / most + 0.0, low)
 }
 
 /// The middle part of a range.
@@ -243,7 +244,7 @@ impl Fit {
                 asymmetric(low, high, scheme.bits)
             }
             Extent::Range(low, high) => {
-                ((high - low) / f32::from(u8::MAX >> (8 - scheme.bits)), low)
+                ((high - low) / f32::from(u8::MAX >> (8 - scheme.bits)) + 0.0, low)
             }
         };
         let rounded = !scheme.levels.quantises_unrounded();
@@ -256,11 +257,11 @@ impl Fit {
 
     #[inline(always)]
     fn codes<S: Simd>(&self, simd: S, x: &[f32], scheme: &Scheme, codes: &mut [u8]) {
-        let splat = Splat(simd);
         let half = f32::from(1u8 << (scheme.bits - 1));
-        let (zero, half, most) = (splat.of(0.0), splat.of(half), splat.of(2.0 * half - 1.0));
-        let (inverse, low) = (splat.of(self.inverse), splat.of(self.low));
-        let (one, halfway) = (splat.of(1.0), splat.of(0.5));
+        let (zero, half, most) =
+            (simd.splat_f32s(0.0), simd.splat_f32s(half), simd.splat_f32s(2.0 * half - 1.0));
+        let (inverse, low) = (simd.splat_f32s(self.inverse), simd.splat_f32s(self.low));
+        let (one, halfway) = (simd.splat_f32s(1.0), simd.splat_f32s(0.5));
         match scheme.levels {
             Levels::MidRise => to_codes(
                 simd,
@@ -331,7 +332,7 @@ impl Fit {
                         // How many midpoints between neighbours lie below.
                         let (t, mut count) = (simd.mul_f32s(x, inverse), zero);
                         for pair in levels.windows(2) {
-                            let middle = splat.of((pair[0] + pair[1]) / 2.0);
+                            let middle = simd.splat_f32s((pair[0] + pair[1]) / 2.0);
                             let more = simd.add_f32s(count, one);
                             count = simd.select_f32s(simd.less_than_f32s(middle, t), more, count);
                         }
@@ -380,7 +381,7 @@ impl Fit {
             true => at(chosen.ilog2() as usize),
             false => full,
         };
-        // Scales and minima are linear in the fraction: nothing between the ends exceeds both.
+        // Scales rise with the fraction, and minima are linear in it: the ends exceed all between.
         fit.side.excess = full.side.excess.max(at(0).side.excess);
         fit
     }
@@ -441,7 +442,8 @@ impl Tried {
         tried
     }
 
-    /// Of a group coded with each candidate of a column, in squares of its scale.
+    /// Of a group coded with each candidate of a column, in squares of its scale: of the one that
+    /// quantises, from which ggml's stored one differs by its rounding.
     #[inline(always)]
     fn error<S: Simd>(&self, simd: S, x: &[f32], scheme: &Scheme, column: usize) -> S::f32s {
         let inverse = S::as_simd_f32s(&self.inverses).0[column];

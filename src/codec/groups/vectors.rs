@@ -1,16 +1,7 @@
 //! What groups are worked on with, in vectors.
 
-use crate::lanes::{LANES, Lanes, absmax_of, whole};
+use crate::lanes::{LANES, Lanes, TWO_23, absmax_of, whole};
 use pulp::Simd;
-
-pub(super) struct Splat<S>(pub S);
-
-impl<S: Simd> Splat<S> {
-    #[inline(always)]
-    pub fn of(&self, x: f32) -> S::f32s {
-        self.0.splat_f32s(x)
-    }
-}
 
 #[inline(always)]
 pub(super) fn bounded<S: Simd>(simd: S, x: S::f32s, low: S::f32s, high: S::f32s) -> S::f32s {
@@ -54,7 +45,7 @@ pub(super) fn to_codes<S: Simd>(
     code: impl Fn(S::f32s) -> S::f32s + Copy,
 ) {
     const CHUNK: usize = 8 * LANES;
-    let magic = simd.splat_f32s(8_388_608.0);
+    let magic = simd.splat_f32s(TWO_23);
     let mut sums = [0f32; CHUNK];
     for (codes, x) in codes.chunks_mut(CHUNK).zip(x.chunks(CHUNK)) {
         let (chunks, rest) = x.as_chunks::<LANES>();
@@ -65,7 +56,7 @@ pub(super) fn to_codes<S: Simd>(
         if !rest.is_empty() {
             let last = map_lanes::<S>(&padded(rest), code);
             for (sum, code) in sums[x.len() - rest.len()..].iter_mut().zip(last) {
-                *sum = code + 8_388_608.0;
+                *sum = code + TWO_23;
             }
         }
         for (code, sum) in codes.iter_mut().zip(&sums) {
@@ -88,7 +79,12 @@ pub(super) fn range<S: Simd>(simd: S, x: &[f32]) -> (f32, f32) {
         (low, high) = (simd.min_f32s(low, *x), simd.max_f32s(high, *x));
     }
     let ends = (simd.reduce_min_f32s(low), simd.reduce_max_f32s(high));
-    rest.iter().fold(ends, |(low, high), x| (low.min(*x), high.max(*x)))
+    let (low, high) = rest.iter().fold(ends, |(low, high), x| (low.min(*x), high.max(*x)));
+    // Which zero is the smaller depends on the instructions: here the negative one is, for a
+    // minimum. A maximum of zero has no sign.
+    let negative = || x.iter().any(|x| *x == 0.0 && x.is_sign_negative());
+    let low = if low == 0.0 { 0f32.copysign(if negative() { -1.0 } else { 1.0 }) } else { low };
+    (low, high + 0.0)
 }
 
 /// The value of largest magnitude, the first of several.

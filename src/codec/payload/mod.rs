@@ -74,8 +74,7 @@ impl SchemePayload {
         geometry: &Geometry,
     ) -> Option<Self> {
         let absmax = values.par_chunks(1 << 15).map(T::absmax);
-        let larger = |a: f32, b: f32| if b > a || b.is_nan() { b } else { a };
-        let absmax = absmax.reduce(|| 0.0, larger);
+        let absmax = absmax.reduce(|| 0.0, |a, b| f32::absmax(&[a, b]));
         if !absmax.is_finite() {
             return None;
         }

@@ -3,6 +3,7 @@
 
 use super::units::Unit;
 use crate::codec::bits::{pack, unpack};
+use crate::codec::element::Element;
 use crate::codec::groups::{self, Side};
 use crate::codec::scalar::PowerOfTwo;
 use crate::codec::scheme::{Geometry, Rotation, Scheme};
@@ -79,7 +80,8 @@ impl WithSimd for Encode<'_> {
         } else {
             rows
         };
-        let mut fit = Fit::NOTHING;
+        // What overflowed on the way here may be lost on a group: infinities less each other.
+        let mut fit = Fit { in_range: f32::absmax(lines).is_finite(), excess: 0.0 };
         let mut minima = self.minima.iter_mut();
         let mut scales = self.scales.chunks_exact_mut(scheme.scale_bytes());
         let line = line.max(1);
@@ -138,7 +140,7 @@ impl WithSimd for Decode<'_> {
             }
         }
         if scheme.channel {
-            transpose(simd, &at_least(turned, len)[..len], dim, unit.rows, rows);
+            transpose(simd, at_least(turned, len), dim, unit.rows, rows);
         }
         let map = RowMap::new(scheme, geometry, self.exponent);
         for (index, rows) in unit.heads_mut(rows, geometry).enumerate() {

@@ -407,12 +407,11 @@ pub fn has_halves() -> bool {
     is_x86_feature_detected!("avx") && is_x86_feature_detected!("f16c")
 }
 
-/// As many as both slices have.
+/// See [`super::widen_halves`].
 #[target_feature(enable = "avx,f16c")]
 pub fn widen_halves(values: &[f16], out: &mut [f32]) {
-    let len = values.len().min(out.len());
-    let (eights, rest) = values[..len].as_chunks::<8>();
-    let (out, out_rest) = out[..len].as_chunks_mut::<8>();
+    let (eights, rest) = values.as_chunks::<8>();
+    let (out, out_rest) = out.as_chunks_mut::<8>();
     for (out, eight) in out.iter_mut().zip(eights) {
         *out = bytemuck::cast(_mm256_cvtph_ps(bytemuck::cast(*eight)));
     }
@@ -421,12 +420,11 @@ pub fn widen_halves(values: &[f16], out: &mut [f32]) {
     }
 }
 
-/// As many as both slices have; what is too large becomes the largest finite value.
+/// See [`super::narrow_halves`].
 #[target_feature(enable = "avx,f16c")]
 pub fn narrow_halves(values: &[f32], out: &mut [f16]) {
-    let len = values.len().min(out.len());
-    let (eights, rest) = values[..len].as_chunks::<8>();
-    let (out, out_rest) = out[..len].as_chunks_mut::<8>();
+    let (eights, rest) = values.as_chunks::<8>();
+    let (out, out_rest) = out.as_chunks_mut::<8>();
     let (low, high) = (_mm256_set1_ps(-LARGEST_HALF), _mm256_set1_ps(LARGEST_HALF));
     for (out, eight) in out.iter_mut().zip(eights) {
         // Of a NaN and a number these give the second one: NaN stays.

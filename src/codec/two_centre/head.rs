@@ -21,7 +21,7 @@ impl Common<'_> {
     /// Rows of one head, the first at token `token`: scaled, and as they are before RoPE.
     #[inline(always)]
     fn turn_back<S: Simd>(&self, simd: S, token: usize, rows: &mut [f32]) {
-        self.scale(-self.exponent, rows);
+        self.times_power(-self.exponent, rows);
         self.turn(simd, token, true, rows);
     }
 
@@ -29,7 +29,7 @@ impl Common<'_> {
     #[inline(always)]
     fn turn_on<S: Simd>(&self, simd: S, token: usize, rows: &mut [f32]) {
         self.turn(simd, token, false, rows);
-        self.scale(self.exponent, rows);
+        self.times_power(self.exponent, rows);
     }
 
     #[inline(always)]
@@ -42,7 +42,7 @@ impl Common<'_> {
     }
 
     #[inline(always)]
-    fn scale(&self, exponent: i32, rows: &mut [f32]) {
+    fn times_power(&self, exponent: i32, rows: &mut [f32]) {
         if exponent != 0 {
             let factor = PowerOfTwo::new(exponent);
             for x in rows {
@@ -80,7 +80,7 @@ struct Step {
 
 /// What came of storing values.
 #[derive(Clone, Copy)]
-pub(in crate::codec) struct Filled {
+pub(super) struct Filled {
     /// Their largest magnitude; infinite or NaN when one of them is.
     pub absmax: f32,
     /// Whether everything stored is in its type's range.
@@ -92,8 +92,7 @@ impl Filled {
 
     #[inline(always)]
     pub fn and(self, other: Self) -> Self {
-        let (a, b) = (self.absmax, other.absmax);
-        let absmax = if b > a || b.is_nan() { b } else { a };
+        let absmax = f32::absmax(&[self.absmax, other.absmax]);
         Self { absmax, in_range: self.in_range & other.in_range }
     }
 }

@@ -76,13 +76,21 @@ impl LevelCurve {
     /// of up to 16 tokens.
     #[inline(always)]
     pub fn choose_scales<S: Simd>(&self, simd: S, rows: &[Lanes]) -> Scales {
-        let mut largest = [0f32; LANES];
+        let (mut largest, mut nothing) = ([0f32; LANES], [0f32; LANES]);
         for column in 0..LANES / S::F32_LANES {
-            let mut max = simd.splat_f32s(0.0);
+            let zero = simd.splat_f32s(0.0);
+            let (mut max, mut sum) = (zero, zero);
             for row in rows {
-                max = simd.max_f32s(max, simd.abs_f32s(get::<S>(row, column)));
+                let x = get::<S>(row, column);
+                max = simd.max_f32s(max, simd.abs_f32s(x));
+                sum = simd.mul_add_f32s(x, zero, sum);
             }
             set::<S>(&mut largest, column, max);
+            set::<S>(&mut nothing, column, sum);
+        }
+        // What overflowed on the way here may not be the maximum, but zero times it is not zero.
+        for (largest, nothing) in largest.iter_mut().zip(nothing) {
+            *largest = if nothing == 0.0 { *largest } else { f32::INFINITY };
         }
         let (mut nearest, mut inverses) = ([0; LANES], [0f32; LANES]);
         for ((nearest, inverse), largest) in nearest.iter_mut().zip(&mut inverses).zip(largest) {
@@ -198,7 +206,8 @@ impl<S: Simd> Quantiser<S> {
 /// Of 16 tokens.
 pub(super) struct Scales {
     pub codes: [i32; LANES],
-    /// Whether it and those tried are there.
+    /// Whether the scale nearest to the largest magnitude, and those tried below it, have a code; or
+    /// all values are 0.
     pub fits: [bool; LANES],
 }
 

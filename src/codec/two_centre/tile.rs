@@ -9,7 +9,7 @@ use super::levels::{FittedLevels, Quantiser, Scales, scale};
 use super::shape::shape;
 use super::{BLOCK, Shape};
 use crate::codec::transform::hadamard_rows;
-use crate::lanes::{LANES, Lanes, get, set, transpose, whole};
+use crate::lanes::{LANES, Lanes, TWO_23, get, set, transpose, whole};
 use pulp::Simd;
 use std::ops::Range;
 
@@ -17,16 +17,14 @@ use std::ops::Range;
 pub(super) const TOKENS: usize = LANES;
 /// In a scale's byte: the centre is the first token.
 const FIRST: u8 = 0x80;
-/// Whole numbers below this are the low bits of their sum with it.
-const TWO_23: f32 = 8_388_608.0;
 
 /// Channels of up to 16 tokens, of blocks narrower than 64 the first ones.
 pub(super) type Block = [Lanes; BLOCK];
 
 /// What is kept from tile to tile to have it once.
 ///
-/// Blocks are a page each: rows between them keep a processor from taking a load from one for a
-/// load of what was just stored to another.
+/// Blocks are a page each: `words` and `apart` between them keep a processor from taking a load
+/// from one for a load of what was just stored to another.
 #[repr(C, align(64))]
 pub(super) struct TileBuffers {
     y: Block,
