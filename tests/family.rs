@@ -317,3 +317,43 @@ fn the_magnitude_of_a_tensor_does_not_matter() {
         assert!(worst < 5.0, "{name}: {worst}");
     }
 }
+
+/// A search has the full range among what it tries: it never loses by more than rounding, however
+/// small a range is beside its minimum.
+#[test]
+fn a_search_does_not_lose() {
+    for (seed, center) in [0.0f32, 0.3, 4.0, -4.0, 60.0, 1000.0].into_iter().enumerate() {
+        for width in [1e-3f32, 1.3e-3, 2e-3, 5e-3, 0.02, 0.3] {
+            let offsets = noise(64 * 64, 7 + seed as u64);
+            let width = width * center.abs().max(1.0);
+            // A center of its own for each group, so that minima are rounded up and down.
+            let values: Vec<f32> = offsets
+                .iter()
+                .enumerate()
+                .map(|(index, x)| center + width * (index / 64) as f32 / 7.0 + width * 0.2 * x)
+                .collect();
+            let geometry = Geometry::rows(64, 64);
+            for levels in ["sym", "asym", "mid", "lm"] {
+                let field = if levels == "sym" { String::new() } else { format!("-{levels}") };
+                let error = |name: String| {
+                    let (payload, _) = key(&name).compress_measured(&values, &geometry).unwrap();
+                    let mut decoded = vec![0f32; values.len()];
+                    payload.decompress(&geometry, &mut decoded);
+                    let groups = values.chunks(64).zip(decoded.chunks(64));
+                    let error = groups.map(|(x, y)| {
+                        x.iter().zip(y).map(|(x, y)| f64::from(x - y).powi(2)).sum::<f64>()
+                    });
+                    error.collect::<Vec<_>>()
+                };
+                let plain = error(format!("int4-g64{field}"));
+                let searched = error(format!("int4-g64{field}-mse"));
+                for (group, (plain, searched)) in plain.iter().zip(searched).enumerate() {
+                    assert!(
+                        searched <= plain * 1.001,
+                        "{levels}, {center} ± {width}, group {group}: {searched:e}, {plain:e}"
+                    );
+                }
+            }
+        }
+    }
+}

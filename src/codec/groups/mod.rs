@@ -433,6 +433,10 @@ impl Tried {
             *low = rounded_to_half(*low);
             *in_range &= low.is_finite();
         }
+        // Without a scale there is no error in squares of it: such a group has the full range.
+        for (scale, in_range) in tried.scales.iter().zip(&mut tried.in_range) {
+            *in_range &= *scale != 0.0;
+        }
         if !scheme.levels.quantises_unrounded() {
             tried.inverses = tried.scales;
         }
