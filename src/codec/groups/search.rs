@@ -1,0 +1,196 @@
+//! The scale of least squared error.
+
+use super::side::{rounded_to_half, stored_half, stored_small};
+use super::vectors::bounded;
+use super::{Extent, Fit, asymmetric, divisor, inverse, narrowed};
+use crate::codec::levels::{Levels, MOST_GAUSSIAN};
+use crate::codec::scheme::Scheme;
+use crate::lanes::{LANES, whole};
+use pulp::Simd;
+
+/// Candidates of a search.
+const CANDIDATES: usize = 24;
+const LEAST_CANDIDATE: f32 = 0.55;
+/// The same in whole lanes.
+const TRIED: usize = CANDIDATES.next_multiple_of(LANES);
+/// Of the scale that leaves no value out, the last one; those beyond it are not tried.
+const FRACTIONS: [f32; TRIED] = {
+    let step = (1.0 - LEAST_CANDIDATE) as f64 / (CANDIDATES - 1) as f64;
+    let (mut fractions, mut index) = ([1.0; TRIED], 0);
+    while index < CANDIDATES {
+        fractions[index] = (LEAST_CANDIDATE as f64 + step * index as f64) as f32;
+        index += 1;
+    }
+    fractions
+};
+
+/// That of least squared error; of equals the largest. `full` leaves no value out.
+#[inline(always)]
+pub(super) fn search<S: Simd>(
+    simd: S,
+    x: &[f32],
+    extent: Extent,
+    scheme: &Scheme,
+    full: Fit,
+) -> Fit {
+    let tried = Tried::new(extent, scheme);
+    let mut errors = [0f32; TRIED];
+    for column in 0..CANDIDATES.div_ceil(S::F32_LANES) {
+        let error = tried.error(simd, x, scheme, column);
+        S::as_mut_simd_f32s(&mut errors).0[column] = error;
+    }
+    // Bits of errors, which are not negative, are ordered as they are.
+    let mut bits = [f32::INFINITY.to_bits(); CANDIDATES];
+    for (index, bits) in bits.iter_mut().enumerate() {
+        let scale = tried.scales[index];
+        let error = errors[index] * (scale * scale);
+        let error = if tried.in_range[index] { error } else { f32::INFINITY };
+        *bits = error.to_bits();
+    }
+    let least = bits.iter().fold(f32::INFINITY.to_bits(), |least, bits| least.min(*bits));
+    let mut chosen = 0;
+    for (index, bits) in (0..).zip(bits) {
+        chosen |= u32::from(bits == least) << index;
+    }
+    let at = |index| Fit::new(extent, scheme, FRACTIONS[index]);
+    let mut fit = match least < f32::INFINITY.to_bits() {
+        true => at(chosen.ilog2() as usize),
+        false => full,
+    };
+    // Scales rise with the fraction, and minima are linear in it: the ends exceed all between.
+    fit.side.excess = full.side.excess.max(at(0).side.excess);
+    fit
+}
+
+/// The candidates of a search, one a lane: what [`Fit::new`] makes of each fraction.
+struct Tried {
+    scales: [f32; TRIED],
+    inverses: [f32; TRIED],
+    lows: [f32; TRIED],
+    in_range: [bool; TRIED],
+}
+
+impl Tried {
+    #[inline(always)]
+    fn new(extent: Extent, scheme: &Scheme) -> Self {
+        // A loop for each step, without a jump inside: these become vectors.
+        let (mut wanted, mut lows) = ([0f32; TRIED], [0f32; TRIED]);
+        let own = wanted.iter_mut().zip(&mut lows).zip(FRACTIONS);
+        match extent {
+            Extent::Size(size) => {
+                let unit = size / divisor(scheme);
+                for ((wanted, _), fraction) in own {
+                    *wanted = unit * fraction;
+                }
+            }
+            Extent::Range(low, high) => {
+                for ((wanted, minimum), fraction) in own {
+                    let (low, high) = narrowed(low, high, fraction);
+                    (*wanted, *minimum) = asymmetric(low, high, scheme.bits);
+                }
+            }
+        }
+        let mut tried = Self { scales: wanted, inverses: wanted, lows, in_range: [false; TRIED] };
+        let scales = tried.scales.iter_mut().zip(&mut tried.in_range);
+        match scheme.small_scales {
+            true => {
+                for (scale, in_range) in scales {
+                    (*scale, *in_range) = stored_small(*scale);
+                }
+            }
+            false => {
+                for (scale, in_range) in scales {
+                    (*scale, *in_range) = stored_half(*scale);
+                }
+            }
+        }
+        for (low, in_range) in tried.lows.iter_mut().zip(&mut tried.in_range) {
+            *low = rounded_to_half(*low);
+            *in_range &= low.is_finite();
+        }
+        // Without a scale there is no error in squares of it: such a group has the full range.
+        for (scale, in_range) in tried.scales.iter().zip(&mut tried.in_range) {
+            *in_range &= *scale != 0.0;
+        }
+        if !scheme.levels.quantises_unrounded() {
+            tried.inverses = tried.scales;
+        }
+        for scale in &mut tried.inverses {
+            *scale = inverse(*scale);
+        }
+        tried
+    }
+
+    /// Of a group coded with each candidate of a column, in squares of its scale: of the one that
+    /// quantises, from which ggml's stored one differs by its rounding.
+    #[inline(always)]
+    fn error<S: Simd>(&self, simd: S, x: &[f32], scheme: &Scheme, column: usize) -> S::f32s {
+        let inverse = S::as_simd_f32s(&self.inverses).0[column];
+        let half = f32::from(1u8 << (scheme.bits - 1));
+        let (first, last) = match scheme.levels {
+            Levels::Gaussian => return gaussian_error(simd, x, scheme, inverse),
+            Levels::MidRise => (0.5 - half, half - 0.5),
+            Levels::SignedExtreme => (-half, half - 1.0),
+            Levels::Symmetric => (1.0 - half, half - 1.0),
+            _ => (0.0, 2.0 * half - 1.0),
+        };
+        let low = S::as_simd_f32s(&self.lows).0[column];
+        even_error(simd, x, inverse, low, first, last)
+    }
+}
+
+/// Levels are one apart.
+#[inline(always)]
+fn even_error<S: Simd>(
+    simd: S,
+    x: &[f32],
+    inverse: S::f32s,
+    low: S::f32s,
+    first: f32,
+    last: f32,
+) -> S::f32s {
+    let (zero, most) = (simd.splat_f32s(0.0), simd.splat_f32s(last - first));
+    let minus_first = simd.splat_f32s(-first);
+    // Two sums, which do not wait for each other.
+    let (mut even, mut odd) = (zero, zero);
+    let (pairs, rest) = x.as_chunks::<2>();
+    for [a, b] in pairs {
+        let (a, b) = (simd.splat_f32s(*a), simd.splat_f32s(*b));
+        let (a, b) = (simd.sub_f32s(a, low), simd.sub_f32s(b, low));
+        let a = simd.mul_add_f32s(a, inverse, minus_first);
+        let b = simd.mul_add_f32s(b, inverse, minus_first);
+        let a = simd.sub_f32s(a, bounded(simd, whole(simd, a), zero, most));
+        let b = simd.sub_f32s(b, bounded(simd, whole(simd, b), zero, most));
+        (even, odd) = (simd.mul_add_f32s(a, a, even), simd.mul_add_f32s(b, b, odd));
+    }
+    for x in rest {
+        let x = simd.sub_f32s(simd.splat_f32s(*x), low);
+        let x = simd.mul_add_f32s(x, inverse, minus_first);
+        let x = simd.sub_f32s(x, bounded(simd, whole(simd, x), zero, most));
+        even = simd.mul_add_f32s(x, x, even);
+    }
+    simd.add_f32s(even, odd)
+}
+
+#[inline(always)]
+fn gaussian_error<S: Simd>(simd: S, x: &[f32], scheme: &Scheme, inverse: S::f32s) -> S::f32s {
+    let levels = scheme.levels.table(scheme.bits);
+    // As many below zero as above.
+    let upper = &levels[levels.len() / 2..];
+    let mut middles = [0f32; MOST_GAUSSIAN / 2];
+    for (middle, pair) in middles.iter_mut().zip(upper.windows(2)) {
+        *middle = (pair[0] + pair[1]) / 2.0;
+    }
+    let mut sum = simd.splat_f32s(0.0);
+    for x in x {
+        let size = simd.abs_f32s(simd.mul_f32s(simd.splat_f32s(*x), inverse));
+        let mut level = simd.splat_f32s(upper[0]);
+        for (next, middle) in upper[1..].iter().zip(&middles) {
+            let above = simd.less_than_f32s(simd.splat_f32s(*middle), size);
+            level = simd.select_f32s(above, simd.splat_f32s(*next), level);
+        }
+        let left = simd.sub_f32s(size, level);
+        sum = simd.mul_add_f32s(left, left, sum);
+    }
+    sum
+}
