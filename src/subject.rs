@@ -4,7 +4,7 @@
 use crate::codec::Codec;
 use crate::corpus::{Text, WindowPlan};
 use crate::error::{Error, Result};
-use crate::eval::Protocol;
+use crate::eval::protocol::{Protocol, Protocols};
 use crate::hub::Hub;
 use crate::model::ModelConfig;
 use crate::model::source::OpenModel;
@@ -96,16 +96,45 @@ impl Subject {
     }
 }
 
-/// Whether the codecs can be used on this model, before its weights are read.
+/// A codec that `decode` cannot take, and why.
+#[derive(Debug, Clone)]
+pub struct Refusal {
+    pub codec: Codec,
+    pub error: Error,
+}
+
+/// Whether the codecs can be used on this model under some of a run's protocols, before its
+/// weights are read. Beside `prefix`, `decode` may refuse some: those have no verdict under it, and
+/// are returned.
 pub fn check_codecs(
     config: &ModelConfig,
-    protocol: Protocol,
+    protocols: Protocols,
+    some: &[Protocol],
     context: usize,
     codecs: &[Said<Codec>],
-) -> Result<()> {
-    codecs.iter().try_for_each(|Said { value, place }| {
-        protocol.check(config, context, value).map_err(|e| place.refuse(e))
-    })
+) -> Result<Vec<Refusal>> {
+    let mut refused = Vec::new();
+    for Said { value: codec, place } in codecs {
+        for protocol in some {
+            let error = match protocol.check(config, context, codec) {
+                Ok(()) => continue,
+                Err(error) => error,
+            };
+            // A residual that leaves nothing to feel was asked for, and is a mistake.
+            let beside = match (protocols, *protocol) {
+                (Protocols::Both { residual, .. }, Protocol::Decode { .. }) => {
+                    let felt = protocol.targets_affected(config.head_dim, context, codec);
+                    residual == 0 || felt.is_err()
+                }
+                _ => false,
+            };
+            if !beside {
+                return Err(place.refuse(error));
+            }
+            refused.push(Refusal { codec: *codec, error });
+        }
+    }
+    Ok(refused)
 }
 
 /// What is on the shelf, or is put there now.

@@ -1,15 +1,16 @@
 //! The main job, from settings to result: text → tokens → windows → model → scores → report.
 
+use crate::codec::Codec;
 use crate::error::{Error, Kind, Result};
 use crate::eval::attribution::Parts;
-use crate::eval::{Arm, Evaluator, Observer};
+use crate::eval::{Arm, Evaluator, Observer, Protocol};
 use crate::hub::Hub;
 use crate::model::Llama;
 use crate::model::oracle::{Oracle, WeightsRef};
 use crate::model::source::ModelWeights;
 use crate::platform;
 use crate::report::figures::SubjectInfo;
-use crate::report::validation::{CrossCheck, Run, Validation};
+use crate::report::validation::{CrossCheck, ProtocolRun, Run, Validation};
 use crate::settings::Settings;
 use crate::subject::{Shelf, Stages, Subject, check_codecs};
 use candle_core::DType;
@@ -26,9 +27,12 @@ pub fn run(settings: &Settings, hub: &Hub, progress: &mut dyn Progress) -> Resul
     let device = settings.device.open()?;
     let dtype = settings.dtype.dtype();
 
+    let mut refused = Vec::new();
     let subject =
         Subject::open(settings, hub, &mut Shelf::default(), progress, |config, context| {
-            check_codecs(config, settings.protocol, context, &settings.codec)
+            let protocols = settings.protocols;
+            refused = check_codecs(config, protocols, &protocols.each(), context, &settings.codec)?;
+            Ok(())
         })?;
     progress.stage("opening the weights");
     let ModelWeights { weights, provenance } = subject.model.weights()?;
@@ -49,25 +53,41 @@ pub fn run(settings: &Settings, hub: &Hub, progress: &mut dyn Progress) -> Resul
     };
     let cross_checking = clock.elapsed();
 
-    let Settings { protocol, seed, .. } = *settings;
-    let parts = match settings.attribute {
-        true => Some(Parts::of(model.config().layers, model.config().kv_heads)),
-        false => None,
-    };
-    let codecs = settings.codecs();
-    // Behind the codecs' own arms, with which they share the baseline.
-    let alone = codecs.iter().flat_map(|codec| parts.iter().flat_map(|parts| parts.arms(*codec)));
-    let arms: Vec<Arm> = codecs.iter().copied().map(Arm::of).chain(alone).collect();
-    progress.begin(protocol.model_tokens(subject.context, arms.len()) * subject.windows.len());
-    let evaluator = Evaluator::new(&model, protocol, subject.context, seed);
-    let evaluation =
-        evaluator.evaluate(&subject.windows, &arms, progress).map_err(|e| explain(e, dtype))?;
+    let (codecs, context) = (settings.codecs(), subject.context);
+    let mut runs = Vec::new();
+    for protocol in settings.protocols() {
+        let beside = !runs.is_empty();
+        let takes =
+            |codec: &Codec| !beside || refused.iter().all(|refused| refused.codec != *codec);
+        let codecs: Vec<Codec> = codecs.iter().copied().filter(takes).collect();
+        // As many passes again for each part: once is enough to tell which carry the damage.
+        let parts = match settings.attribute && !beside {
+            true => Some(Parts::of(model.config().layers, model.config().kv_heads)),
+            false => None,
+        };
+        // Behind the codecs' own arms, with which they share the baseline.
+        let alone = codecs.iter().flat_map(|c| parts.iter().flat_map(|parts| parts.arms(*c)));
+        let arms: Vec<Arm> = codecs.iter().copied().map(Arm::of).chain(alone).collect();
+        runs.push((protocol, arms, parts));
+    }
+    let tokens = |protocol: &Protocol, arms| protocol.model_tokens(context, arms);
+    let tokens: usize = runs.iter().map(|(protocol, arms, _)| tokens(protocol, arms.len())).sum();
+    progress.begin(tokens * subject.windows.len());
+    let mut done = Vec::new();
+    for (protocol, arms, parts) in runs {
+        let evaluator = Evaluator::new(&model, protocol, context, settings.seed);
+        let evaluation =
+            evaluator.evaluate(&subject.windows, &arms, progress).map_err(|e| explain(e, dtype))?;
+        let subject = SubjectInfo::new(settings, protocol, &subject, provenance.clone());
+        done.push(ProtocolRun { subject, evaluation, parts });
+    }
+    let mut done = done.into_iter();
+    let first = done.next().ok_or_else(|| Error::system("a run without a protocol"))?;
 
     Ok(Validation::new(Run {
         settings,
-        subject: SubjectInfo::new(settings, &subject, provenance),
-        evaluation: &evaluation,
-        parts,
+        first,
+        decode: done.next().map(|decode| (decode, refused)),
         threads: rayon::current_num_threads(),
         cross_check,
         prepare,

@@ -283,9 +283,15 @@ fn numbers_out_of_range_are_refused() {
     let beyond = good_with(&["--first-window", "2321"]);
     beyond.is_refused(&["--first-window", "at most 2320", "found 2321"]);
     good_with(&["--first-window", "18446744073709551615"]).is_refused(&["--first-window"]);
-    for limit in ["nan", "inf", "-100", "-1e9"] {
-        good_with(&["--max-ppl-increase", limit]).is_refused(&["--max-ppl-increase", "above -100"]);
+    for limit in ["nan", "inf", "-1", "-1e9"] {
+        let refused = good_with(&["--max-ppl-increase", limit]);
+        refused.is_refused(&["--max-ppl-change", "a percentage, 0 or more"]);
+        good_with(&["--max-kld", limit]).is_refused(&["--max-kld", "0 or more"]);
+        good_with(&["--min-top1", limit]).is_refused(&["--min-top1", "a share from 0 to 1"]);
     }
+    let percent = good_with(&["--min-top1", "95"]);
+    percent.is_refused(&["--min-top1", "a share from 0 to 1", "found 95"]);
+    percent.hints("0.95");
 }
 
 #[test]
@@ -435,8 +441,9 @@ fn usage_errors_look_like_all_others() {
     validate(&["--seed", "x"]).is_refused(&["--seed"]);
     validate(&["stray"]).is_refused(&["stray"]);
     validate(&["--model", "builtin", "--model", "builtin"]).is_refused(&["--model"]);
-    validate(&["--protocol", "suffix"]).is_refused(&["--protocol", "`prefix` or `decode`"]);
-    validate(&["--residual", "32"]).is_refused(&["--residual", "nothing to the prefix protocol"]);
+    validate(&["--protocol", "suffix"]).is_refused(&["--protocol", "`both`, `prefix` or `decode`"]);
+    validate(&["--protocol", "prefix", "--residual", "32"])
+        .is_refused(&["--residual", "nothing to the prefix protocol"]);
     validate(&["--protocol", "decode", "--chunk", "0"]).is_refused(&["--chunk", "at least 1"]);
     good_with(&["--protocol", "decode", "--codec", "int4-g64-ctr"])
         .is_refused(&["--codec: codec int4-g64-ctr", "the mean over all tokens"]);
@@ -459,9 +466,10 @@ fn help_and_version_go_to_stdout() {
     assert!(help.contains("validate") && help.contains("Exit status"), "{help}");
     let help = validate(&["--help"]).succeeds().stdout;
     let flags = "model text context windows first-window codec protocol bos dtype device threads \
-        seed max-ppl-increase strict json output config offline cross-check";
+        seed max-ppl-change max-ppl-increase max-kld min-top1 strict json output config offline \
+        cross-check";
     for flag in flags.split_whitespace() {
-        let listed = [" ", "[="].iter().any(|end| help.contains(&format!("--{flag}{end}")));
+        let listed = [" ", "[=", "]"].iter().any(|end| help.contains(&format!("--{flag}{end}")));
         assert!(listed, "no --{flag} in\n{help}");
     }
 }
@@ -526,6 +534,8 @@ const FIXED_OF_CODEC: &[(&str, &str)] = &[
     ("/layers/3/layer", "count"),
     ("/verdict", "string"),
     ("/windows_needed", "?count"),
+    ("/targets_affected", "number"),
+    ("/verdicts/perplexity_change", "string"),
 ];
 
 fn has_type(value: &Value, kind: &str) -> bool {
@@ -586,6 +596,151 @@ fn json_holds_every_fixed_key() {
         let share = codec["top1_agreement"].as_f64().unwrap();
         assert!((0.0..=1.0).contains(&share), "{share}");
     }
+    // Beside them the same keys of the other protocol.
+    let decode = &result["decode"];
+    assert_eq!(decode["protocol"], "decode");
+    assert_eq!((&decode["residual"], &decode["chunk"]), (&0.into(), &32.into()));
+    assert_eq!((&decode["scored_tokens"], &decode["refused"]), (&62.into(), &Value::Array(vec![])));
+    check_keys(&decode["baseline"], &[("/perplexity", "number"), ("/nll_per_window", "numbers")]);
+    for (codec, beside) in decode["codecs"].as_array().unwrap().iter().zip(codecs) {
+        check_keys(codec, FIXED_OF_CODEC);
+        let keys = |codec: &Value| codec.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+        assert_eq!((keys(codec), &codec["codec"]), (keys(beside), &beside["codec"]));
+    }
+}
+
+/// Both protocols by default; each alone gives the same numbers.
+#[test]
+fn both_protocols_run_unless_one_is_chosen() {
+    let codecs = ["--codec", "int4-g64", "--codec", "int4-g64-ctr", "--json"];
+    let run = |protocol: &[&str]| good_with(&[&codecs[..], protocol].concat());
+    let both = run(&[]).succeeds().json();
+    assert_eq!(
+        (&both["protocol"], &both["config"]["protocol"]),
+        (&"prefix".into(), &"both".into())
+    );
+    let prefix = run(&["--protocol", "prefix"]).succeeds().json();
+    assert_eq!((&prefix["codecs"], &prefix["baseline"]), (&both["codecs"], &both["baseline"]));
+    assert!(prefix.get("decode").is_none());
+    let decode = good_with(&["--json", "--protocol", "decode"]).succeeds().json();
+    assert_eq!(decode["codecs"][0], both["decode"]["codecs"][0]);
+    assert_eq!(decode["baseline"], both["decode"]["baseline"]);
+    // A codec that needs the whole prefix has no verdict under decode, and says why.
+    let refused = &both["decode"]["refused"];
+    assert_eq!(both["decode"]["codecs"].as_array().unwrap().len(), 1);
+    assert_eq!(refused[0]["codec"], "int4-g64-ctr");
+    assert!(
+        refused[0]["error"].as_str().unwrap().contains("the mean over all tokens"),
+        "{refused}"
+    );
+    // Hence it does not pass under both.
+    let lax = ["--max-ppl-change", "1000", "--strict"];
+    run(&lax).ends_with_result(1);
+    run(&[&lax[..], &["--protocol", "prefix"]].concat()).succeeds();
+    let table = good_with(&["--codec", "int4-g64", "--codec", "int4-g64-ctr"]).succeeds().stdout;
+    for words in [
+        "protocols `prefix` and `decode, residual 0, chunk 32`",
+        "int4-g64, prefix: ",
+        "int4-g64, decode: ",
+        "int4-g64-ctr, decode: no verdict: codec int4-g64-ctr: expected",
+        "prefix: what a prompt's cache costs",
+        "decode: what a server pays",
+        "no codec passes under both protocols",
+    ] {
+        assert!(table.contains(words), "no {words} in\n{table}");
+    }
+    let lax = good_with(&["--max-ppl-change", "1000", "--codec", "int4-g64"]).succeeds().stdout;
+    assert!(lax.contains("passes under both protocols: int4-g64\n"), "{lax}");
+}
+
+/// What no scored target can feel has no verdict, least of all a pass.
+#[test]
+fn a_codec_that_nothing_feels_is_refused() {
+    let unfelt = |flags: &[&str]| {
+        let flags = [&["--codec", "int4-g64"], flags].concat();
+        let refused = good_with(&flags);
+        refused
+            .is_refused(&["--codec: codec int4-g64", "none of the 31 scored targets would feel"]);
+        refused.hints("--residual 31 or less");
+    };
+    unfelt(&["--protocol", "decode", "--residual", "5000"]);
+    unfelt(&["--residual", "5000"]);
+    let blocks = ["--residual", "0", "--codec", "int4-g64-ch"];
+    let refused = good_with(&[&blocks[..], &["--protocol", "decode"]].concat());
+    refused.is_refused(&["int4-g64-ch", "blocks of 64", "none of the 31 scored targets"]);
+    refused.hints("--context 66 or more");
+    let both = good_with(&[&blocks[..], &["--json"]].concat()).succeeds().json();
+    assert_eq!(both["decode"]["refused"][0]["codec"], "int4-g64-ch");
+    let sinks = good_with(&["--codec", "int4-g64-sink32"]);
+    sinks.is_refused(&["int4-g64-sink32", "all 32 tokens of the prefix kept exact"]);
+    // Felt by a part: the share is in the result, and in the table.
+    let some = ["--protocol", "decode", "--residual", "40", "--chunk", "8"];
+    let part = good_with(&[&some[..], &["--json"]].concat()).succeeds().json();
+    // Positions 48 … 62 of 32 … 62.
+    let share = part["codecs"][0]["targets_affected"].as_f64().unwrap();
+    assert!((share - 15.0 / 31.0).abs() < 1e-12, "{share}");
+    let table = good_with(&some).succeeds().stdout;
+    assert!(table.contains("48.4 %") && table.contains("felt: "), "{table}");
+    assert!(
+        table.contains("only 48.4 % of the scored targets attend to a stored token"),
+        "{table}"
+    );
+    let all = good_with(&["--json"]).succeeds().json();
+    assert_eq!(all["codecs"][0]["targets_affected"], 1.0);
+    assert_eq!(all["decode"]["codecs"][0]["targets_affected"], 1.0);
+}
+
+/// A baseline that is no better than a guess says nothing of a codec.
+#[test]
+fn a_baseline_that_means_nothing_is_invalid() {
+    let model = ModelFolder::new();
+    let zeros = |tensors: Vec<u8>| {
+        let mut bytes = tensors;
+        let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+        bytes[header..].fill(0);
+        bytes
+    };
+    let file = model.folder.path().join("model.safetensors");
+    fs::write(&file, zeros(fs::read(&file).unwrap())).unwrap();
+    let answer = model.validate(&["--json", "--codec", "int4-g64", "--codec", "f16"]).succeeds();
+    let result = answer.json();
+    let perplexity = result["baseline"]["perplexity"].as_f64().unwrap();
+    assert!((perplexity - 2048.0).abs() < 1e-3, "{perplexity}");
+    for codecs in [&result["codecs"], &result["decode"]["codecs"]] {
+        for codec in codecs.as_array().unwrap() {
+            assert_eq!(codec["verdict"], "invalid");
+            let reason = codec["invalid_because"].as_str().unwrap();
+            assert!(reason.contains("not below the vocabulary's size, 2048"), "{reason}");
+        }
+    }
+    let table = model.validate(&["--codec", "int4-g64", "--codec", "f16"]).succeeds().stdout;
+    assert_eq!(table.matches("INVALID").count(), 1, "{table}");
+    assert!(table.contains("check that model, tokenizer and text belong together"), "{table}");
+    assert!(!table.contains("PASS") && !table.contains("passes under"), "{table}");
+    let lax = ["--strict", "--max-ppl-change", "1000"];
+    model.validate(&lax).ends_with_result(1);
+}
+
+/// Further limits are judged on their own intervals, and the worst counts.
+#[test]
+fn limits_on_kld_and_top1_are_judged() {
+    let judged = |flags: &[&str]| {
+        let lax = ["--protocol", "prefix", "--max-ppl-change", "1000", "--json"];
+        let result = good_with(&[&lax[..], flags].concat()).succeeds().json();
+        let codec = &result["codecs"][0];
+        [&codec["verdict"], &codec["verdicts"]["kld"], &codec["verdicts"]["top1"]]
+            .map(|verdict| verdict.as_str().unwrap_or("none").to_string())
+    };
+    assert_eq!(judged(&[]), ["pass", "none", "none"]);
+    assert_eq!(judged(&["--max-kld", "10"]), ["pass", "pass", "none"]);
+    assert_eq!(judged(&["--max-kld", "1e-9"]), ["fail", "fail", "none"]);
+    assert_eq!(judged(&["--min-top1", "0"]), ["pass", "none", "pass"]);
+    assert_eq!(judged(&["--min-top1", "1", "--max-kld", "10"])[2] == "pass", false);
+    let table = good_with(&["--max-kld", "1e-9", "--max-ppl-change", "1000"]).succeeds().stdout;
+    assert!(
+        table.contains("FAIL: the whole interval of the mean KLD is above 0.000000001"),
+        "{table}"
+    );
 }
 
 #[test]
@@ -640,10 +795,10 @@ fn strict_turns_a_missed_limit_into_status_1() {
     let with = |limit: &str, strict: &[&str]| {
         good_with(&[&["--max-ppl-increase", limit, "--json"], strict].concat())
     };
-    let missed = with("-50", &["--strict"]).ends_with_result(1).json();
-    assert_eq!(missed["codecs"][0]["verdict"], "fail");
-    assert_eq!(with("-50", &[]).succeeds().json()["codecs"][0]["verdict"], "fail");
-    with("-50", &["--strict=false"]).succeeds();
+    let missed = with("0", &["--strict"]).ends_with_result(1).json();
+    assert_ne!(missed["codecs"][0]["verdict"], "pass");
+    assert_ne!(with("0", &[]).succeeds().json()["codecs"][0]["verdict"], "pass");
+    with("0", &["--strict=false"]).succeeds();
     let kept = with("1000", &["--strict"]).succeeds().json();
     assert_eq!(kept["codecs"][0]["verdict"], "pass");
     // One codec that fails is enough, and the table comes all the same.
@@ -657,7 +812,8 @@ fn strict_turns_a_missed_limit_into_status_1() {
         "--strict",
     ])
     .ends_with_result(1);
-    assert!(table.stdout.contains("f16: PASS"), "{}", table.stdout);
+    assert!(table.stdout.contains("f16, prefix: PASS"), "{}", table.stdout);
+    assert!(table.stdout.contains("passes under both protocols: f16\n"), "{}", table.stdout);
 }
 
 // --- Files
@@ -848,8 +1004,8 @@ fn a_settings_file_that_is_wrong_is_refused() {
         ("windows = 0", 1, 11, ["windows", "at least 1"]),
         ("threads = 0", 1, 11, ["threads", "1 to 1024"]),
         ("text = \"/no/such/text\"", 1, 8, ["text", "no such file"]),
-        ("protocol = \"suffix\"", 1, 12, ["protocol", "`prefix` or `decode`"]),
-        ("residual = 3", 1, 12, ["residual", "prefix protocol"]),
+        ("protocol = \"suffix\"", 1, 12, ["protocol", "`both`, `prefix` or `decode`"]),
+        ("protocol = \"prefix\"\nresidual = 3", 2, 12, ["residual", "prefix protocol"]),
         ("codec = \"int4\"\n[grid]\ngroup = [32, 64]", 3, 14, ["grid.group", "line 1, column 9"]),
         ("codec = \"f16\"\ngrid.sink = [0, 9999999999]", 2, 17, ["grid.sink", "at most"]),
         (
@@ -909,7 +1065,7 @@ fn the_table_fits_a_terminal() {
     // Too few windows left to decide.
     let few =
         good_with(&["--first-window", "2319", "--max-ppl-increase", "1.25"]).succeeds().stdout;
-    assert!(few.contains("windows, 2 are there"), "{few}");
+    assert!(few.contains("the text has 2: a longer text or a wider limit"), "{few}");
     for line in table.lines().chain(few.lines()) {
         assert!(line.chars().count() <= 110, "{} columns: {line}", line.chars().count());
     }

@@ -115,17 +115,117 @@ fn one_pass_equals_a_servers_loop() {
     }
 }
 
-/// What never leaves the residual is exact, and counts 16 bits a value.
+/// Targets that feel a codec are those whose prediction changes, no more and no fewer.
 #[test]
-fn a_residual_as_long_as_the_window_costs_nothing() {
+fn targets_affected_are_those_that_change() {
     let model = model();
-    let tokens = window(64);
-    let protocol = Protocol::Decode { residual: 64, chunk: 16 };
-    let codecs = ["int4-g64", "kivi4", "kvgauge4"];
-    let found = evaluate(&model, &tokens, protocol, &codecs).unwrap();
-    for (index, name) in codecs.iter().enumerate() {
-        assert!(kld(&found, index).abs() < 1e-9, "{name}: {}", kld(&found, index));
-        assert_eq!(bits(&found, index), 16.0, "{name}");
+    let tokens = window(96);
+    let decode = |residual, chunk| Protocol::Decode { residual, chunk };
+    for (protocol, name, expected) in [
+        (Protocol::Prefix, "int4-g64", 47),
+        (Protocol::Prefix, "kvgauge4", 47),
+        (Protocol::Prefix, "int4-g64-sink47", 47),
+        (decode(0, 32), "int4-g64", 47),
+        // In one pass a token attends to its own stored form.
+        (decode(0, 32), "int4-g64-sink60", 35),
+        (decode(0, 32), "k:f16/v:int4-g64-sink90", 5),
+        // Position 56 begins the first chunk with a stored token before it.
+        (decode(55, 8), "int4-g64", 39),
+        (decode(55, 8), "kvgauge4", 31),
+        (decode(88, 1), "int4-g64", 6),
+        // Blocks of 64 tokens: stored after 64, felt from the chunk that begins there on.
+        (decode(0, 32), "int4-g64-ch", 31),
+        (decode(8, 32), "k:int4-g64-ch/v:f16", 0),
+        (decode(8, 24), "k:int4-g64-ch/v:f16", 23),
+        (decode(8, 24), "kivi4", 23 + 24),
+    ] {
+        let codec: Codec = name.parse().unwrap();
+        let head_dim = model.config().head_dim;
+        let told = protocol.targets_affected(head_dim, tokens.len(), &codec).unwrap();
+        assert_eq!(told, expected, "{protocol} {name}");
+        let found = match evaluate(&model, &tokens, protocol, &[name]) {
+            Err(error) if expected == 0 => {
+                assert!(error.to_string().contains("none of the 47 scored targets"), "{error}");
+                continue;
+            }
+            found => found.unwrap(),
+        };
+        // Order of summation alone leaves 1e-12.
+        let scores = &found.codecs[0].windows[0].scores;
+        let changed: Vec<bool> = scores.iter().map(|score| score.kld > 1e-9).collect();
+        let first = changed.iter().position(|changed| *changed).unwrap_or(changed.len());
+        assert_eq!(changed.len() - first, expected, "{protocol} {name}");
+        assert!(changed[first..].iter().all(|changed| *changed), "{protocol} {name}");
+    }
+}
+
+/// A codec that no target can feel is refused, and what the hint says would do does.
+#[test]
+fn a_codec_that_nothing_feels_is_refused() {
+    let model = model();
+    let decode = |residual, chunk| Protocol::Decode { residual, chunk };
+    for (protocol, context, name, ways) in [
+        (decode(5000, 32), 64, "int4-g64", vec!["--residual 31", "--context 5026"]),
+        (decode(64, 16), 64, "int4-g64", vec!["--residual 47", "--context 82"]),
+        (decode(64, 16), 64, "kivi4", vec!["--residual 47", "--context 82"]),
+        (decode(63, 1), 64, "kvgauge4", vec!["--residual 60", "--context 67"]),
+        (decode(0, 32), 64, "int4-g64-ch", vec!["--context 66", "fewer than 64 tokens"]),
+        (decode(0, 32), 64, "int4-g64-sink64", vec!["--context 66"]),
+        (Protocol::Prefix, 64, "int4-g64-sink32", vec!["fewer sink tokens", "--context 66"]),
+    ] {
+        let tokens = window(context);
+        let error = evaluate(&model, &tokens, protocol, &[name]).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("scored targets would feel the codec"), "{protocol} {name}: {text}");
+        assert!(text.starts_with(&format!("codec {name}: expected")), "{text}");
+        let hint = error.hint_text().unwrap();
+        for way in &ways {
+            assert!(hint.contains(way), "{protocol} {name}: {hint}");
+        }
+        // The number of the hint is the edge.
+        let feels = |protocol: Protocol, context| {
+            let codec = name.parse().unwrap();
+            protocol.targets_affected(model.config().head_dim, context, &codec).unwrap() > 0
+        };
+        for way in ways {
+            let number = |flag| way.strip_prefix(flag).and_then(|n: &str| n.trim().parse().ok());
+            if let (Some(residual), Protocol::Decode { chunk, .. }) =
+                (number("--residual"), protocol)
+            {
+                assert!(feels(decode(residual, chunk), context), "{name} {way}");
+                assert!(!feels(decode(residual + 1, chunk), context), "{name} {way}");
+            }
+            if let Some(longer) = number("--context") {
+                assert!(feels(protocol, longer), "{name} {way}");
+                assert!(!feels(protocol, longer - 1), "{name} {way}");
+            }
+        }
+    }
+}
+
+/// Noise is drawn once for each token, as large as the error that the codec makes in the tokens
+/// that are stored together: what is reported is what is in the cache.
+#[test]
+fn noise_is_as_large_as_the_codecs_error_in_any_chunks() {
+    let model = model();
+    let tokens = window(80);
+    for (residual, chunk) in [(3, 5), (0, 79), (20, 8)] {
+        let protocol = Protocol::Decode { residual, chunk };
+        for name in ["kvgauge4", "int4-g64"] {
+            let noise = format!("noise-{name}");
+            let found = evaluate(&model, &tokens, protocol, &[name, &noise]).unwrap();
+            // Of the first layer, whose keys and values no codec has changed.
+            let of = |codec: usize| {
+                let layer = found.codecs[codec].layers()[0];
+                [layer.key, layer.value].map(|sum| sum.finish().rmse.unwrap())
+            };
+            for (packed, noisy) in of(0).into_iter().zip(of(1)) {
+                let ratio = noisy / packed;
+                assert!((ratio - 1.0).abs() < 2e-3, "{noise} {protocol}: {packed} {noisy}");
+            }
+            assert_eq!(bits(&found, 1), 16.0, "{noise} {protocol}");
+            assert!(kld(&found, 1) > 1e-6, "{noise} {protocol}");
+        }
     }
 }
 

@@ -50,7 +50,7 @@ pub struct EvaluationFlags {
     #[arg(long, value_name = "NAME")]
     codec: Option<Vec<String>>,
     /// How damage is measured: `prefix` (half a window is compressed, the other half runs over
-    /// it) or `decode` (every token is, as it is written) [default: prefix]
+    /// it), `decode` (every token is, as it is written) or `both` [default: both]
     #[arg(long, value_name = "NAME")]
     protocol: Option<String>,
     /// decode: most recent tokens that stay exact [default: 0]
@@ -66,9 +66,8 @@ pub struct EvaluationFlags {
     /// Seed of what codec `noise` draws [default: 0]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Highest accepted perplexity increase [default: 1]
-    #[arg(long, value_name = "PERCENT", allow_negative_numbers = true)]
-    max_ppl_increase: Option<f64>,
+    #[command(flatten)]
+    limits: LimitFlags,
     /// Exit with status 1 unless every codec passes; a sweep, unless one can be recommended for
     /// every model, text and context
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
@@ -76,6 +75,36 @@ pub struct EvaluationFlags {
     /// Compare with candle-transformers' own Llama on the first window
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     cross_check: Option<bool>,
+}
+
+/// What a codec must keep to.
+#[derive(Args)]
+pub struct LimitFlags {
+    /// Largest accepted change of the perplexity, up or down [default: 1]
+    #[arg(
+        long,
+        visible_alias = "max-ppl-increase",
+        value_name = "PERCENT",
+        allow_negative_numbers = true
+    )]
+    max_ppl_change: Option<f64>,
+    /// Largest accepted mean KL divergence [default: none]
+    #[arg(long, value_name = "NATS", allow_negative_numbers = true)]
+    max_kld: Option<f64>,
+    /// Smallest accepted share of targets whose likeliest token stays, 0 to 1 [default: none]
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
+    min_top1: Option<f64>,
+}
+
+impl LimitFlags {
+    pub fn into_raw(self) -> RawSettings {
+        RawSettings {
+            max_ppl_change: said("--max-ppl-change", self.max_ppl_change),
+            max_kld: said("--max-kld", self.max_kld),
+            min_top1: said("--min-top1", self.min_top1),
+            ..Default::default()
+        }
+    }
 }
 
 impl SubjectFlags {
@@ -105,10 +134,9 @@ impl EvaluationFlags {
             chunk: said("--chunk", self.chunk),
             dtype: said("--dtype", self.dtype.map(FloatType::from)),
             seed: said("--seed", self.seed),
-            max_ppl_increase: said("--max-ppl-increase", self.max_ppl_increase),
             strict: said("--strict", self.strict),
             cross_check: said("--cross-check", self.cross_check),
-            ..Default::default()
+            ..self.limits.into_raw()
         })
     }
 }

@@ -114,8 +114,10 @@ impl Progress for SweepProgress {
     fn window(&mut self, subject: &SubjectInfo, windows: usize, so_far: &[CodecResult]) {
         let (model, text) = (&subject.model.provenance.source, &subject.text.source);
         let mut lines = vec![one_line(&format!(
-            "{model} on {text}, context {}: {windows} of {} windows",
-            subject.context, subject.windows
+            "{model} on {text}, context {}, {}: {windows} of {} windows",
+            subject.context,
+            subject.protocol.name(),
+            subject.windows
         ))];
         lines.extend(sweep_table::so_far(so_far, subject));
         while self.rows.len() < lines.len() {
@@ -134,7 +136,7 @@ impl Progress for SweepProgress {
     fn finished(&mut self, record: &CellRecord) {
         self.rows.drain(..).for_each(|row| row.finish_and_clear());
         self.done += 1;
-        let CellName { model, text, context, codec } = &record.cell;
+        let CellName { model, text, context, protocol, codec } = &record.cell;
         let (context, told) = match &record.outcome {
             CellOutcome::Done(result) => {
                 (Some(result.subject.context), sweep_table::brief(&result.figures))
@@ -142,7 +144,8 @@ impl Progress for SweepProgress {
             CellOutcome::Failed(failure) => (*context, format!("failed: {}", failure.error)),
         };
         let context = context.map_or(String::new(), |context| format!(", context {context}"));
-        self.say(&one_line(&format!("{codec} on {model}, {text}{context}: {told}")));
+        let protocol = protocol.as_ref().map_or(String::new(), |name| format!(", {name}"));
+        self.say(&one_line(&format!("{codec} on {model}, {text}{context}{protocol}: {told}")));
         self.tell_count();
     }
 }

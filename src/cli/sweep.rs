@@ -1,14 +1,15 @@
 //! `kvgauge sweep` and `kvgauge report`.
 
-use super::flags::{EvaluationFlags, SubjectFlags, said};
+use super::flags::{EvaluationFlags, LimitFlags, SubjectFlags};
 use super::live::SweepProgress;
 use super::progress::{DownloadBars, TerminalProgress};
 use super::{Outcome, output};
 use crate::error::{Error, Result};
+use crate::eval::verdict::Limits;
 use crate::hub::{Hub, HubOptions};
 use crate::report::sweep::{SweepReport, SweepSource};
 use crate::report::{self, dry_run_table, sweep_table};
-use crate::settings::{ConfigFile, RawSettings, Settings};
+use crate::settings::{ConfigFile, Settings};
 use crate::subject::Stages;
 use crate::sweep::{self, Cells, Request, Shard};
 use clap::Args;
@@ -48,9 +49,8 @@ pub struct ReportArguments {
     /// Folder for the report
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
-    /// Highest accepted perplexity increase [default: the sweep's]
-    #[arg(long, value_name = "PERCENT", allow_negative_numbers = true)]
-    max_ppl_increase: Option<f64>,
+    #[command(flatten)]
+    limits: LimitFlags,
     /// Exit with status 1 when no codec meets the limit
     #[arg(long)]
     strict: bool,
@@ -73,7 +73,7 @@ impl SweepArguments {
         let settings = Settings::resolve_all(raw)?;
         let Some(first) = settings.first() else { return Ok(Outcome::Done) };
         let (threads, offline, strict) = (first.threads, first.offline, first.strict);
-        let limit = distance(first.max_ppl_increase)?;
+        let limits = first.limits;
         super::use_threads(threads)?;
         let hub = Hub::new(HubOptions::from_env(offline), Arc::new(DownloadBars::new()))?;
         let request = Request {
@@ -102,7 +102,7 @@ impl SweepArguments {
         progress.clear();
         let outcome = outcome?;
 
-        let report = outcome.cells.report(&[outcome.plan], limit);
+        let report = outcome.cells.report(&[outcome.plan], &limits);
         match request.shard.is_whole() {
             true => write_and_tell(&report, &request.output, self.json)?,
             false if self.json => output::print(&report::json(&report)?)?,
@@ -134,20 +134,21 @@ impl ReportArguments {
         for folder in &self.folders {
             plans.extend(sweep::read_plans(folder)?);
         }
-        let flags = RawSettings {
-            max_ppl_increase: said("--max-ppl-increase", self.max_ppl_increase),
-            ..Default::default()
+        let flags = self.limits.into_raw();
+        // What the flags leave open, the sweeps decide; where they differ, one must be chosen.
+        let said = Limits {
+            max_ppl_change: flags.max_ppl_change.as_ref().map_or(f64::NAN, |said| said.value),
+            max_kld: flags.max_kld.as_ref().map(|said| said.value),
+            min_top1: flags.min_top1.as_ref().map(|said| said.value),
         };
-        let limit = match flags.max_ppl_increase {
-            Some(_) => distance(Settings::resolve(flags)?.max_ppl_increase)?,
-            None => common_limit(&plans)?,
-        };
+        Settings::resolve(flags)?;
+        let limits = common_limits(&plans, said)?;
         sweep::check_output(&self.output)?;
         let cells = Cells::read(&self.folders)?;
         for note in cells.notes() {
             TerminalProgress::new().note(&note);
         }
-        let report = cells.report(&plans, limit);
+        let report = cells.report(&plans, &limits);
         write_and_tell(&report, &self.output, self.json)?;
         let strict = self.strict || plans.iter().any(|plan| plan.strict);
         Ok(if strict && report.misses_limit() { Outcome::LimitMissed } else { Outcome::Done })
@@ -162,27 +163,46 @@ fn write_and_tell(report: &SweepReport, folder: &Path, json: bool) -> Result<()>
     })
 }
 
-/// `validate` takes negative limits too; a recommendation within ± one has no meaning.
-fn distance(limit: f64) -> Result<f64> {
-    match limit >= 0.0 {
-        true => Ok(limit),
-        false => Err(Error::input(format!(
-            "max_ppl_increase: expected 0 or more for a sweep, found {limit}"
-        ))
-        .hint("a codec is recommended when the perplexity changes by no more than ± the limit")),
-    }
-}
-
-fn common_limit(plans: &[sweep::Plan]) -> Result<f64> {
-    let limits = || plans.iter().map(|plan| plan.max_ppl_increase);
-    match (limits().min_by(f64::total_cmp), limits().max_by(f64::total_cmp)) {
-        (Some(low), Some(high)) if low != high => {
-            Err(Error::input(format!("these sweeps have different limits: {low} and {high} %"))
-                .hint("choose one with --max-ppl-increase"))
+/// Those of the sweeps, but where `said` has one: a percentage that is a number, another limit.
+fn common_limits(plans: &[sweep::Plan], said: Limits) -> Result<Limits> {
+    fn one<T: PartialEq + Copy>(
+        flag: &str,
+        mut found: impl Iterator<Item = T>,
+        show: impl Fn(T) -> String,
+    ) -> Result<T> {
+        let first = found.next().ok_or_else(|| {
+            Error::input("expected a sweep's folder, found none")
+                .hint("name the folder that kvgauge sweep wrote to")
+        })?;
+        match found.find(|other| *other != first) {
+            Some(other) => Err(Error::input(format!(
+                "these sweeps have different limits: {} and {}",
+                show(first),
+                show(other)
+            ))
+            .hint(format!("choose one with {flag}"))),
+            None => Ok(first),
         }
-        (Some(limit), _) => Ok(limit),
-        (None, _) => Err(Error::input("expected a sweep's folder, found none")),
     }
+    let optional = |limit: Option<f64>| limit.map_or("none".into(), |limit| limit.to_string());
+    let limits = || plans.iter().map(|plan| &plan.limits);
+    Ok(Limits {
+        max_ppl_change: match said.max_ppl_change.is_nan() {
+            false => said.max_ppl_change,
+            true => {
+                let changes = limits().map(|limits| limits.max_ppl_change);
+                one("--max-ppl-change", changes, |limit| format!("{limit} %"))?
+            }
+        },
+        max_kld: match said.max_kld {
+            Some(_) => said.max_kld,
+            None => one("--max-kld", limits().map(|limits| limits.max_kld), optional)?,
+        },
+        min_top1: match said.min_top1 {
+            Some(_) => said.min_top1,
+            None => one("--min-top1", limits().map(|limits| limits.min_top1), optional)?,
+        },
+    })
 }
 
 fn default_output(config: &Path) -> PathBuf {

@@ -63,6 +63,19 @@ pub struct Codec {
     pub value: TensorCodec,
 }
 
+impl Codec {
+    /// Keys and values, but a side that is only a control: a plain f16 round trip beside a codec
+    /// stands for a side that is left as it is.
+    pub fn lossy_sides(&self) -> Vec<TensorCodec> {
+        let both = [self.key, self.value];
+        let lossy = both.into_iter().filter(|side| *side != TensorCodec::F16);
+        match (self.key, self.value) {
+            (TensorCodec::F16, TensorCodec::F16) => both.into(),
+            _ => lossy.collect(),
+        }
+    }
+}
+
 /// A compressed tensor, owned: the bytes that would be stored.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Payload {
@@ -149,6 +162,22 @@ impl TensorCodec {
     pub fn block_tokens(&self, head_dim: usize) -> Result<usize> {
         self.packing().map_or(Ok(1), |packing| packing.block_tokens(head_dim))
     }
+}
+
+/// The values with noise as large as the error of `decoded`, what that differs by from them, and
+/// the bytes it takes: what [`TensorCodec::Noise`] makes of a part of a tensor.
+pub fn add_noise<T: Element>(
+    values: &[T],
+    decoded: &[T],
+    head_dim: usize,
+    seed: u64,
+) -> (Vec<T>, DistortionSum, usize) {
+    let error = DistortionSum::measure(values, decoded, head_dim);
+    let halves = noise::with_noise(values, noise::size(error), seed);
+    let mut noisy = vec![T::default(); values.len()];
+    decompress_halves(&halves, &mut noisy);
+    let distortion = DistortionSum::measure(values, &noisy, head_dim);
+    (noisy, distortion, 2 * halves.len())
 }
 
 /// With the distortion of what it decodes to.

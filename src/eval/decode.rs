@@ -9,13 +9,60 @@
 //! of as many tokens as the codec's groups span.
 
 use super::protocol::{Evaluator, prefix_len};
-use super::round_trip::{round_trip_tensor, with_range};
+use super::round_trip::{noise_of, round_trip_tensor, with_range};
 use super::window::{ArmPass, Clock, RunArms, without_hidden};
 use super::{Arm, CodecWindow, LayerDistortion, Observer, Side, StageTimings};
-use crate::codec::{DistortionSum, Packing};
+use crate::codec::{Codec, DistortionSum, Packing, TensorCodec};
 use crate::error::{Error, Result};
 use crate::model::{KvCache, LayerKv};
 use candle_core::Tensor;
+
+/// Whether what is stored of a window is stored as it is written, so that one pass over the window
+/// does what a server's loop does.
+fn is_one_pass(codec: &Codec, head_dim: usize, residual: usize) -> bool {
+    let token_wise = |side: &TensorCodec| matches!(side.block_tokens(head_dim), Ok(1));
+    residual == 0 && token_wise(&codec.key) && token_wise(&codec.value)
+}
+
+/// Tokens that are stored once `left` have left the residual: those that stay exact, and behind
+/// them whole blocks.
+fn stored_of(side: &TensorCodec, head_dim: usize, left: usize) -> Result<usize> {
+    let block = side.block_tokens(head_dim)?;
+    let sink = side.packing().map_or(0, Packing::sink);
+    Ok(if left <= sink { left } else { sink + (left - sink) / block * block })
+}
+
+/// The first position of a window that attends to a token in its stored form; the window's length
+/// where none does. Later ones do too.
+pub(super) fn first_affected(
+    codec: &Codec,
+    head_dim: usize,
+    context: usize,
+    residual: usize,
+    chunk: usize,
+) -> Result<usize> {
+    let exact = |side: &TensorCodec| side.packing().map_or(0, Packing::sink);
+    let one_pass = is_one_pass(codec, head_dim, residual);
+    let mut first = context;
+    for side in codec.lossy_sides() {
+        // A token attends to its own stored form, or to what was stored before its chunk.
+        let of_side = match one_pass {
+            true => exact(&side),
+            false => {
+                let mut starts = (0..context).step_by(chunk.max(1));
+                loop {
+                    let Some(start) = starts.next() else { break context };
+                    let left = start.saturating_sub(residual);
+                    if stored_of(&side, head_dim, left)? > exact(&side) {
+                        break start;
+                    }
+                }
+            }
+        };
+        first = first.min(of_side);
+    }
+    Ok(first)
+}
 
 pub struct Passes<'a> {
     pub evaluator: &'a Evaluator<'a>,
@@ -57,12 +104,7 @@ impl RunArms for Passes<'_> {
 impl Passes<'_> {
     fn is_one_pass(&self, arm: Option<&Arm>) -> bool {
         let head_dim = self.evaluator.model.config().head_dim;
-        let token_wise = |arm: &Arm| {
-            [arm.codec.key, arm.codec.value]
-                .iter()
-                .all(|side| matches!(side.block_tokens(head_dim), Ok(1)))
-        };
-        arm.is_none_or(|arm| self.residual == 0 && token_wise(arm))
+        arm.is_none_or(|arm| is_one_pass(&arm.codec, head_dim, self.residual))
     }
 
     /// Without the window's last token, which is only ever a target.
@@ -174,7 +216,9 @@ impl<'a> Stream<'a> {
         self.remember(&layers)?;
         for side in [Side::Key, Side::Value] {
             let stored = self.stored[side as usize];
-            let end = self.whole_blocks(side, left)?;
+            let Some(arm) = self.arm else { break };
+            let head_dim = self.evaluator.model.config().head_dim;
+            let end = stored_of(&arm.codec.side(side), head_dim, left)?;
             if end <= stored {
                 continue;
             }
@@ -209,16 +253,6 @@ impl<'a> Stream<'a> {
         Ok(())
     }
 
-    /// The largest number of tokens, `left` at most, that ends a block. Blocks begin behind the
-    /// tokens that stay exact.
-    fn whole_blocks(&self, side: Side, left: usize) -> Result<usize> {
-        let Some(arm) = self.arm else { return Ok(0) };
-        let codec = arm.codec.side(side);
-        let block = codec.block_tokens(self.evaluator.model.config().head_dim)?;
-        let sink = codec.packing().map_or(0, Packing::sink);
-        Ok(if left <= sink { left } else { sink + (left - sink) / block * block })
-    }
-
     /// A tensor [kv_heads, tokens, head_dim] with a range of its tokens as the codec gives them
     /// back.
     fn store(
@@ -238,16 +272,29 @@ impl<'a> Stream<'a> {
         };
         let heads = arm.scope.heads(layer, side);
         let context = &self.evaluator.context;
-        let done = round_trip_tensor(&source.contiguous()?, &codec, heads, first, context)
-            .map_err(|e| e.within(format!("layer {layer} {side}")))?;
+        let within = |e: Error| e.within(format!("layer {layer} {side}"));
         let stored = &mut self.outcome_of[layer][side as usize];
-        if first == 0 {
-            *stored = StoredSide::default();
-        }
+        let (new, done) = match codec {
+            // Drawn once for each token; the packing it is as large as is done anew, with the
+            // same outcome for earlier tokens.
+            TensorCodec::Noise(packing) if codec.has_memory() => {
+                let new = tokens.start - first..tokens.end - first;
+                let done = noise_of(&source.contiguous()?, packing, heads, new, context);
+                let done = done.map_err(within)?;
+                (done.tensor.clone(), done)
+            }
+            _ => {
+                let done = round_trip_tensor(&source.contiguous()?, &codec, heads, first, context)
+                    .map_err(within)?;
+                if first == 0 {
+                    *stored = StoredSide::default();
+                }
+                (done.tensor.narrow(1, tokens.start - first, tokens.len())?, done)
+            }
+        };
         stored.bytes += done.stored_bytes as u64;
-        stored.values += source.elem_count() as u64;
+        stored.values += done.tensor.elem_count() as u64;
         stored.distortion = stored.distortion.plus(done.distortion);
-        let new = done.tensor.narrow(1, tokens.start - first, tokens.len())?;
         with_range(tensor, 1, tokens, &new)
     }
 

@@ -7,6 +7,7 @@ pub mod protocol;
 mod round_trip;
 pub mod scores;
 pub mod stats;
+pub mod verdict;
 mod window;
 
 pub use protocol::{Evaluator, Protocol};
@@ -160,6 +161,17 @@ pub struct StageTimings {
     pub codec: Duration,
     pub continuation: Duration,
     pub scoring: Duration,
+}
+
+impl StageTimings {
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            prefill: self.prefill + other.prefill,
+            codec: self.codec + other.codec,
+            continuation: self.continuation + other.continuation,
+            scoring: self.scoring + other.scoring,
+        }
+    }
 }
 
 impl CodecOutcome {

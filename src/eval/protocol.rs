@@ -4,7 +4,7 @@
 use super::round_trip::CodecContext;
 use super::{Arm, window};
 use super::{CodecOutcome, Evaluation, Observer, StageTimings, WindowOutcome, decode, prefix};
-use crate::codec::{Codec, Rope, TensorCodec};
+use crate::codec::{Codec, Packing, Rope, TensorCodec};
 use crate::error::{Error, Result};
 use crate::model::{Llama, ModelConfig};
 use serde::{Deserialize, Serialize};
@@ -26,9 +26,10 @@ pub enum Protocol {
     Decode { residual: usize, chunk: usize },
 }
 
-/// The name of a protocol, which is all that is typed in one word.
+/// The protocols of a run, as typed in one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProtocolName {
+    Both,
     Prefix,
     Decode,
 }
@@ -38,10 +39,42 @@ impl FromStr for ProtocolName {
 
     fn from_str(name: &str) -> Result<Self> {
         match name {
+            "both" => Ok(Self::Both),
             "prefix" => Ok(Self::Prefix),
             "decode" => Ok(Self::Decode),
-            _ => Err(Error::input(format!("expected `prefix` or `decode`, found {name:?}"))
-                .hint("prefix is the default")),
+            _ => {
+                Err(Error::input(format!("expected `both`, `prefix` or `decode`, found {name:?}"))
+                    .hint("both is the default"))
+            }
+        }
+    }
+}
+
+/// The protocols of a run: at least one of two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(tag = "protocol", rename_all = "lowercase")]
+pub enum Protocols {
+    Prefix,
+    Decode {
+        residual: usize,
+        chunk: usize,
+    },
+    /// `prefix`, and `decode` with these.
+    Both {
+        residual: usize,
+        chunk: usize,
+    },
+}
+
+impl Protocols {
+    /// One by one, `prefix` first.
+    pub fn each(self) -> Vec<Protocol> {
+        match self {
+            Self::Prefix => vec![Protocol::Prefix],
+            Self::Decode { residual, chunk } => vec![Protocol::Decode { residual, chunk }],
+            Self::Both { residual, chunk } => {
+                vec![Protocol::Prefix, Protocol::Decode { residual, chunk }]
+            }
         }
     }
 }
@@ -70,6 +103,20 @@ impl fmt::Display for Protocol {
 }
 
 impl Protocol {
+    /// What its figures tell, in a sentence for people.
+    pub fn tells(self) -> &'static str {
+        match self {
+            Self::Prefix => {
+                "prefix: what a prompt's cache costs that is stored once and read back, as prefix \
+                 caching and offloading do; new tokens stay exact"
+            }
+            Self::Decode { .. } => {
+                "decode: what a server pays that keeps its whole cache in this form, every token \
+                 stored as it is written"
+            }
+        }
+    }
+
     /// The name every output carries.
     pub fn name(self) -> &'static str {
         match self {
@@ -86,7 +133,25 @@ impl Protocol {
         }
     }
 
-    /// Whether codecs can be evaluated. Needs no weights, so that it can be asked before they are
+    /// Scored targets of a window whose prediction can feel a codec: those predicted from a token
+    /// that attends to a stored one.
+    pub fn targets_affected(self, head_dim: usize, context: usize, codec: &Codec) -> Result<usize> {
+        let scored = prefix_len(context)..context - 1;
+        let first = match self {
+            // Each of them attends to the whole prefix.
+            Self::Prefix => {
+                let exact = |side: &TensorCodec| side.packing().map_or(0, Packing::sink);
+                let stored = codec.lossy_sides().iter().any(|side| exact(side) < scored.start);
+                if stored { scored.start } else { scored.end }
+            }
+            Self::Decode { residual, chunk } => {
+                decode::first_affected(codec, head_dim, context, residual, chunk)?
+            }
+        };
+        Ok(scored.end - first.clamp(scored.start, scored.end))
+    }
+
+    /// Whether a codec can be evaluated. Needs no weights, so that it can be asked before they are
     /// read.
     pub fn check(self, config: &ModelConfig, context: usize, codec: &Codec) -> Result<()> {
         let of_codec = |e: Error| e.within(format!("codec {codec}"));
@@ -100,31 +165,98 @@ impl Protocol {
                 let values =
                     (config.kv_heads * config.head_dim).saturating_mul(prefix_len(context));
                 let groups = [codec.key, codec.value].into_iter().filter_map(|c| c.group());
-                match groups.max().filter(|group| *group > values) {
-                    Some(group) => Err(Error::input(format!(
+                if let Some(group) = groups.max().filter(|group| *group > values) {
+                    return Err(Error::input(format!(
                         "codec {codec}: expected a group of at most {values} values, which one \
                          layer's keys have, found {group}"
                     ))
-                    .hint("choose a smaller group or a longer context")),
-                    None => Ok(()),
+                    .hint("choose a smaller group or a longer context"));
                 }
             }
             Self::Decode { .. } => {
                 let stream = |side: TensorCodec| side.block_tokens(config.head_dim);
                 let (key, value) =
                     (stream(codec.key).map_err(of_codec)?, stream(codec.value).map_err(of_codec)?);
-                match key.max(value) {
-                    block if block > context => Err(of_codec(
+                let block = key.max(value);
+                if block > context {
+                    return Err(of_codec(
                         Error::input(format!(
                             "expected blocks of at most {context} tokens, a window's, found {block}"
                         ))
                         .hint("choose a smaller group or a longer context"),
-                    )),
-                    _ => Ok(()),
+                    ));
                 }
             }
         }
+        match self.targets_affected(config.head_dim, context, codec)? {
+            0 => Err(of_codec(self.unfelt(config.head_dim, context, codec))),
+            _ => Ok(()),
+        }
     }
+
+    /// The error for a codec that no scored target of a window can feel, with what would do.
+    fn unfelt(self, head_dim: usize, context: usize, codec: &Codec) -> Error {
+        let targets = scored_len(context);
+        let felt = |protocol: Protocol, context: usize| {
+            protocol.targets_affected(head_dim, context, codec).is_ok_and(|affected| affected > 0)
+        };
+        // More of it never helps, or never hurts: the first that does is found by halving.
+        let longer = || {
+            let mut above = context;
+            while !felt(self, above) {
+                above = above.checked_mul(2).filter(|above| *above <= LONGEST_HINT)?;
+            }
+            Some(first_of(context, above, |context| felt(self, context)))
+        };
+        let context_hint =
+            longer().map(|context| format!("--context {context} or more")).into_iter();
+        match self {
+            Self::Prefix => Error::input(format!(
+                "expected a cache that is compressed, found all {} tokens of the prefix kept exact: \
+                 none of the {targets} scored targets would feel the codec",
+                prefix_len(context)
+            ))
+            .hint(["fewer sink tokens".into()].into_iter().chain(context_hint).collect::<Vec<_>>().join(", or ") + " would do"),
+            Self::Decode { residual, chunk } => {
+                let with = |residual| felt(Self::Decode { residual, chunk }, context);
+                let smaller = (residual > 0 && with(0)).then(|| {
+                    // The largest that is felt.
+                    let too_large = first_of(0, residual, |residual| !with(residual));
+                    format!("--residual {} or less", too_large - 1)
+                });
+                let block = codec.lossy_sides().iter().filter_map(|c| c.block_tokens(head_dim).ok()).max();
+                let blocks = block.filter(|block| *block > 1 && smaller.is_none()).map(|block| {
+                    format!("a codec with groups of fewer than {block} tokens")
+                });
+                let ways: Vec<String> = smaller.into_iter().chain(context_hint).chain(blocks).collect();
+                let hint = match ways.is_empty() {
+                    true => "choose a shorter residual and a longer context".into(),
+                    false => ways.join(", or ") + " would do",
+                };
+                Error::input(format!(
+                    "expected stored tokens before the end of a window of {context}, found none with \
+                     residual {residual}, chunks of {chunk} and blocks of {}: none of the {targets} \
+                     scored targets would feel the codec",
+                    block.unwrap_or(1)
+                ))
+                .hint(hint)
+            }
+        }
+    }
+}
+
+/// Contexts that hints look among.
+const LONGEST_HINT: usize = 1 << 20;
+
+/// The first number in `from + 1 ..= to` for which `holds`, which holds for `to` and from some
+/// number on.
+fn first_of(from: usize, to: usize, holds: impl Fn(usize) -> bool) -> usize {
+    let (mut low, mut high) = (from, to);
+    while high - low > 1 {
+        let middle = low + (high - low) / 2;
+        if holds(middle) { high = middle } else { low = middle }
+    }
+    high
 }
 
 /// A protocol on a model, ready for windows of one length.

@@ -1,7 +1,7 @@
 //! A cache through a codec and back, with what that costs in bytes and in distortion.
 
 use super::{Arm, CodecWindow, HeadScope, LayerDistortion, Side};
-use crate::codec::{DistortionSum, Element, Geometry, Rope, TensorCodec};
+use crate::codec::{DistortionSum, Element, Geometry, Packing, Rope, TensorCodec, add_noise};
 use crate::error::{Error, Result};
 use crate::model::{KvCache, LayerKv};
 use candle_core::{DType, Tensor, WithDType};
@@ -85,8 +85,60 @@ pub(super) fn round_trip_tensor(
         DType::F32 => round_trip_as::<f32>(tensor, codec, &geometry),
         DType::F16 => round_trip_as::<f16>(tensor, codec, &geometry),
         DType::BF16 => round_trip_as::<bf16>(tensor, codec, &geometry),
-        other => Err(Error::system(format!("cache: expected f32, f16 or bf16, found {other:?}"))),
+        other => Err(unknown(other)),
     }
+}
+
+/// The tokens `new` of keys or values [kv_heads, tokens, head_dim] of one layer, from the first
+/// token on, with noise of the same size as the error that the packing makes in them.
+pub(super) fn noise_of(
+    tensor: &Tensor,
+    packing: Packing,
+    heads: HeadScope,
+    new: Range<usize>,
+    context: &CodecContext,
+) -> Result<RoundTrip> {
+    let packed = TensorCodec::Packed(packing);
+    let decoded = round_trip_tensor(tensor, &packed, HeadScope::All, 0, context)?.tensor;
+    let own = |tensor: &Tensor| -> Result<Tensor> {
+        Ok(tensor.narrow(1, new.start, new.len())?.contiguous()?)
+    };
+    let (original, decoded) = (own(tensor)?, own(&decoded)?);
+    let mut done = match tensor.dtype() {
+        DType::F32 => noise_as::<f32>(&original, &decoded, context.seed),
+        DType::F16 => noise_as::<f16>(&original, &decoded, context.seed),
+        DType::BF16 => noise_as::<bf16>(&original, &decoded, context.seed),
+        other => Err(unknown(other)),
+    }?;
+    match heads {
+        HeadScope::All => {}
+        HeadScope::None => {
+            let distortion = DistortionSum::default();
+            return Ok(RoundTrip { tensor: original, distortion, stored_bytes: 0 });
+        }
+        HeadScope::Only(head) => {
+            let own = done.tensor.narrow(0, head, 1)?;
+            done.tensor = with_range(&original, 0, head..head + 1, &own)?;
+        }
+    }
+    Ok(done)
+}
+
+fn noise_as<T: Element + WithDType>(
+    original: &Tensor,
+    decoded: &Tensor,
+    seed: u64,
+) -> Result<RoundTrip> {
+    let head_dim = original.dim(2)?;
+    let values = original.flatten_all()?.to_vec1::<T>()?;
+    let decoded = decoded.flatten_all()?.to_vec1::<T>()?;
+    let (noisy, distortion, stored_bytes) = add_noise(&values, &decoded, head_dim, seed);
+    let tensor = Tensor::from_vec(noisy, original.shape(), original.device())?;
+    Ok(RoundTrip { tensor, distortion, stored_bytes })
+}
+
+fn unknown(dtype: DType) -> Error {
+    Error::system(format!("cache: expected f32, f16 or bf16, found {dtype:?}"))
 }
 
 /// `tensor` with `part` in the place of a range along one dimension.

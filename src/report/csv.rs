@@ -27,8 +27,9 @@ const SUBJECT: [&str; 17] = [
     "/baseline/perplexity",
 ];
 /// … and into a cell.
-const CELL: [&str; 37] = [
+const CELL: [&str; 43] = [
     "/codec",
+    "/targets_affected",
     "/bits_per_value",
     "/compression_ratio",
     "/cache_bytes_per_token_f16",
@@ -60,7 +61,12 @@ const CELL: [&str; 37] = [
     "/value/snr_db",
     "/value/cosine",
     "/verdict",
+    "/verdicts/perplexity_change",
+    "/verdicts/kld",
+    "/verdicts/top1",
     "/windows_needed",
+    "/windows_needed_ci80/0",
+    "/windows_needed_ci80/1",
     "/on_perplexity_front",
     "/on_kld_front",
     "/error",
@@ -72,7 +78,7 @@ pub fn render(report: &SweepReport) -> Result<String> {
     let pointers = || SUBJECT.into_iter().chain(CELL);
     let names = ["id", "status"].map(String::from).into_iter().chain(pointers().map(column));
     row(&mut out, names.chain(["recommended".into()]));
-    for subject in &report.subjects {
+    for subject in &report.by_protocol() {
         let about = value(subject)?;
         for cell in &subject.cells {
             let result = value(cell)?;
@@ -106,10 +112,17 @@ fn source(pointer: &str) -> &str {
 
 fn column(pointer: &str) -> String {
     let name = pointer.trim_start_matches('/').replace('/', "_");
-    match name.strip_suffix("_ci95_0") {
-        Some(stem) => format!("{stem}_ci95_low"),
-        None => name.replace("_ci95_1", "_ci95_high"),
+    // The ends of an interval.
+    for interval in ["_ci95", "_ci80"] {
+        let (low, high) = (format!("{interval}_0"), format!("{interval}_1"));
+        if let Some(stem) = name.strip_suffix(&low) {
+            return format!("{stem}{interval}_low");
+        }
+        if let Some(stem) = name.strip_suffix(&high) {
+            return format!("{stem}{interval}_high");
+        }
     }
+    name
 }
 
 fn value(of: &impl Serialize) -> Result<Value> {
@@ -174,11 +187,15 @@ mod tests {
     fn reads_back_as_what_was_found() {
         for (name, report) in fixture::all() {
             let rows = parse(&render(&report).unwrap());
-            let cells = report.cells().count() + report.failed.len() + report.missing.len();
+            let views = report.by_protocol();
+            let done =
+                views.iter().flat_map(|view| view.cells.iter().map(move |cell| (view, cell)));
+            let count = done.clone().count();
+            let cells = count + report.failed.len() + report.missing.len();
             assert_eq!(rows.len(), 1 + cells, "{name}");
             assert!(rows.iter().all(|row| row.len() == rows[0].len()), "{name}");
             let at = |column: &str| rows[0].iter().position(|name| name == column).unwrap();
-            for ((subject, cell), row) in report.cells().zip(&rows[1..]) {
+            for ((subject, cell), row) in done.zip(&rows[1..]) {
                 let f = &cell.result.figures;
                 assert_eq!(row[at("codec")], f.codec);
                 assert_eq!(row[at("model_source")], subject.subject.model.provenance.source);
@@ -193,7 +210,7 @@ mod tests {
                 );
                 assert_eq!(number("key_snr_db"), f.key.snr_db);
             }
-            for (cell, row) in report.failed.iter().zip(&rows[1 + report.cells().count()..]) {
+            for (cell, row) in report.failed.iter().zip(&rows[1 + count..]) {
                 assert_eq!(row[at("status")], "failed");
                 assert_eq!(Some(&row[at("error")]), cell.error.as_ref());
                 assert_eq!(row[at("model_source")], cell.model);
@@ -204,13 +221,13 @@ mod tests {
     /// A column whose pointer meets nothing would be empty without anyone noticing.
     #[test]
     fn every_column_is_a_key() {
-        let (_, report) = &fixture::all()[0];
-        let mut subject = value(&report.subjects[0]).unwrap();
-        let cell = value(&report.subjects[0].cells[0]).unwrap();
-        // What `decode` alone has.
-        let decode = crate::eval::Protocol::Decode { residual: 32, chunk: 16 };
-        let Value::Object(of_decode) = value(&decode).unwrap() else { panic!("{decode:?}") };
-        subject.as_object_mut().unwrap().extend(of_decode);
+        let all = fixture::all();
+        let (_, report) = all.iter().find(|(name, _)| *name == "both-protocols").unwrap();
+        let decode = &report.by_protocol()[1];
+        let subject = value(decode).unwrap();
+        // Not decided, so that it has everything.
+        let open = decode.cells.iter().find(|cell| cell.result.judgement.windows_needed.is_some());
+        let cell = value(open.unwrap()).unwrap();
         assert!(SUBJECT.iter().all(|pointer| subject.pointer(pointer).is_some()));
         let unfinished = ["/error", "/hint"];
         let found = |p: &&&str| cell.pointer(p).is_none() && !unfinished.contains(*p);

@@ -18,7 +18,7 @@ pub fn render(run: &DryRun) -> String {
 }
 
 fn render_subject(subject: &SubjectEstimate) -> String {
-    let SubjectEstimate { model, text, context, windows, .. } = subject;
+    let SubjectEstimate { model, text, context, protocol, windows, .. } = subject;
     let title = ["codec", "bits", "time"].map(String::from).to_vec();
     let shared = ["prefill and baseline", "", &duration(subject.shared_seconds)];
     let cells = subject.cells.iter().map(|cell| {
@@ -26,7 +26,10 @@ fn render_subject(subject: &SubjectEstimate) -> String {
     });
     let rows: Vec<Vec<String>> =
         std::iter::once(title).chain([shared.map(String::from).to_vec()]).chain(cells).collect();
-    format!("{model} on {text}, {windows} windows of {context} tokens\n{}\n", align(&rows))
+    format!(
+        "{model} on {text}, {windows} windows of {context} tokens, protocol {protocol}\n{}\n",
+        align(&rows)
+    )
 }
 
 /// In the largest unit that keeps two digits.

@@ -8,7 +8,8 @@
 use crate::codec::{Distortion, DistortionSum};
 use crate::corpus::Text;
 use crate::eval::protocol::{prefix_len, scored_len};
-use crate::eval::stats::{Estimate, Verdict, positive_ci95, quantile, share_ci95, verdict};
+use crate::eval::stats::{Estimate, positive_ci95, quantile, share_ci95, student_t_quantile};
+use crate::eval::verdict::{Criterion, Judgement, Limits, Verdict, change_bounds};
 use crate::eval::{CodecOutcome, LayerDistortion, Protocol};
 use crate::model::ModelConfig;
 use crate::model::source::Provenance;
@@ -87,6 +88,10 @@ pub struct Baseline {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CodecFigures {
     pub codec: String,
+    /// Share of the scored targets whose prediction can feel the codec, 0…1. Logs of before it
+    /// was counted have such codecs only as feel it in all.
+    #[serde(default = "all_targets")]
+    pub targets_affected: f64,
     pub bits_per_value: f64,
     pub compression_ratio: f64,
     /// Cache bytes a token, all layers, served in f16 and stored by this codec.
@@ -154,20 +159,29 @@ fn or_infinity<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Err
     Ok(Option::deserialize(deserializer)?.unwrap_or(f64::INFINITY))
 }
 
-/// Figures held against a limit.
+fn all_targets() -> f64 {
+    1.0
+}
+
+/// Figures held against limits.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct CodecResult {
     #[serde(flatten)]
     pub figures: CodecFigures,
-    pub verdict: Verdict,
-    pub windows_needed: Option<usize>,
+    #[serde(flatten)]
+    pub judgement: Judgement,
 }
 
 impl SubjectInfo {
-    pub fn new(settings: &Settings, subject: &Subject, provenance: Provenance) -> Self {
+    pub fn new(
+        settings: &Settings,
+        protocol: Protocol,
+        subject: &Subject,
+        provenance: Provenance,
+    ) -> Self {
         let Subject { model, text, tokens, context, bos, windows } = subject;
         Self {
-            protocol: settings.protocol,
+            protocol,
             model: ModelInfo::new(&model.config, provenance),
             text: TextInfo::new(text, tokens.len(), tokens.len() / context),
             context: *context,
@@ -183,10 +197,35 @@ impl SubjectInfo {
     }
 }
 
+impl SubjectInfo {
+    /// Whether this is the same model, text and windows under the other protocol.
+    pub fn is_beside(&self, other: &Self) -> bool {
+        self.protocol.name() != other.protocol.name()
+            && *self == Self { protocol: self.protocol, ..other.clone() }
+    }
+}
+
 impl Baseline {
     /// `nll`: −ln p of every scored target, `[windows][targets]`.
     pub fn of(nll: &[Vec<f64>]) -> Self {
         Self { perplexity: mean_nll(nll).exp(), nll_per_window: window_sums(nll) }
+    }
+
+    /// Why nothing can be said of a codec beside this baseline; `None` where something can.
+    ///
+    /// A guess among all tokens of the vocabulary has a perplexity of the vocabulary's size. The
+    /// margin is for rounding: weights that are all zero guess exactly so.
+    pub fn meaningless(&self, vocab_size: usize) -> Option<String> {
+        let guess = vocab_size as f64;
+        // Not a number either.
+        let below = self.perplexity < guess * (1.0 - 1e-6);
+        (!below).then(|| {
+            format!(
+                "the baseline's perplexity, {:.6}, is not below the vocabulary's size, {vocab_size}: \
+                 the model predicts this text no better than a guess would",
+                self.perplexity
+            )
+        })
     }
 }
 
@@ -218,9 +257,8 @@ impl TextInfo {
 }
 
 impl CodecFigures {
-    /// `baseline`: −ln p of every scored target under the untouched cache, `[windows][targets]`;
-    /// `prefix`: tokens before the one that predicts the first of them.
-    pub fn new(outcome: &CodecOutcome, baseline: &[Vec<f64>], prefix: usize) -> Self {
+    /// `baseline`: −ln p of every scored target under the untouched cache, `[windows][targets]`.
+    pub fn new(outcome: &CodecOutcome, baseline: &[Vec<f64>], subject: &SubjectInfo) -> Self {
         let per_window = |f: &dyn Fn(usize) -> f64| -> Estimate {
             Estimate::of(&(0..baseline.len()).map(f).collect::<Vec<_>>())
         };
@@ -250,8 +288,16 @@ impl CodecFigures {
         let sum = |part: fn(&LayerDistortion) -> DistortionSum| {
             layers.iter().map(part).fold(DistortionSum::default(), DistortionSum::plus).finish()
         };
+        let affected = subject.protocol.targets_affected(
+            subject.model.head_dim,
+            subject.context,
+            &outcome.codec,
+        );
+        let scored = scored_len(subject.context).max(1);
         Self {
             codec: outcome.codec.to_string(),
+            // What cannot run in this protocol never got here.
+            targets_affected: affected.unwrap_or(0) as f64 / scored as f64,
             bits_per_value,
             compression_ratio: SERVED_BITS / bits_per_value,
             cache_bytes_per_token_f16: per_token(outcome.values() as f64 * SERVED_BITS / 8.0),
@@ -277,7 +323,7 @@ impl CodecFigures {
             rms_delta_p: squares.mean.sqrt(),
             nll_per_window,
             kld_per_window,
-            nll_change_by_position: by_position(&nll, baseline, prefix + 1),
+            nll_change_by_position: by_position(&nll, baseline, subject.prefix + 1),
             kld_histogram: Histogram::of(&klds),
             key: sum(|layer| layer.key),
             value: sum(|layer| layer.value),
@@ -293,13 +339,62 @@ impl CodecFigures {
         }
     }
 
-    /// Held against `limit`, the highest accepted perplexity increase in percent; `subject`
-    /// and `baseline` are those these figures were found on.
-    pub fn judge(self, subject: &SubjectInfo, baseline: &Baseline, limit: f64) -> CodecResult {
+    /// Held against limits; `subject` and `baseline` are those these figures were found on.
+    pub fn judge(
+        mut self,
+        subject: &SubjectInfo,
+        baseline: &Baseline,
+        limits: &Limits,
+    ) -> CodecResult {
+        // An earlier version's could reach below 0.
+        self.kld_mean_ci95 = positive_ci95(&self.kld_per_window);
         let tokens = subject.scored_tokens / subject.windows.max(1);
         let change = log_ratio(&self.nll_per_window, &baseline.nll_per_window, tokens);
-        let (verdict, windows_needed) = verdict(&change, (limit / 100.0).ln_1p());
-        CodecResult { figures: self, verdict, windows_needed }
+        let judgement = Judgement::new(
+            Criterion::perplexity_change(change, limits.max_ppl_change),
+            limits.max_kld.map(|most| Criterion::kld(&self.kld_per_window, most)),
+            limits.min_top1.map(|least| Criterion::top1(self.top1(subject.windows), least)),
+        );
+        let unfelt = || {
+            (self.targets_affected <= 0.0).then(|| "no scored target could feel the codec".into())
+        };
+        let judgement = match baseline.meaningless(subject.model.vocab_size).or_else(unfelt) {
+            Some(reason) => judgement.invalid(reason),
+            None => judgement,
+        };
+        CodecResult { figures: self, judgement }
+    }
+
+    /// ln of the ratio of perplexities over windows.
+    pub fn log_ratio(&self, windows: usize) -> Estimate {
+        from_interval(self.mean_log_ratio, self.mean_log_ratio_ci95, windows)
+    }
+
+    /// Top-1 agreement over windows; one end of its interval may be cut at 0 or 1.
+    pub fn top1(&self, windows: usize) -> Estimate {
+        from_interval(self.top1_agreement, self.top1_agreement_ci95, windows)
+    }
+}
+
+/// What a Student's t interval was made from.
+fn from_interval(mean: f64, ci95: Option<[f64; 2]>, windows: usize) -> Estimate {
+    let half = ci95.map(|[low, high]| (mean - low).max(high - mean));
+    let t = || student_t_quantile(0.975, windows as f64 - 1.0);
+    Estimate { mean, standard_error: half.map(|half| half / t()), windows }
+}
+
+impl CodecResult {
+    /// Whether the verdict would be `pass` with this limit on the perplexity change, percent, and
+    /// the other limits as they are.
+    pub fn passes(&self, limit: f64) -> bool {
+        let Some([low, high]) = self.figures.mean_log_ratio_ci95 else { return false };
+        let [least, most] = change_bounds(limit);
+        let verdicts = &self.judgement.verdicts;
+        let others = [verdicts.kld, verdicts.top1].into_iter().flatten();
+        self.judgement.verdict != Verdict::Invalid
+            && low >= least
+            && high <= most
+            && others.max().unwrap_or(Verdict::Pass) == Verdict::Pass
     }
 }
 

@@ -5,10 +5,13 @@ use super::attribution::Attribution;
 use super::figures::{
     Baseline, CodecFigures, Histogram, LayerResult, ModelInfo, PositionBin, SubjectInfo, TextInfo,
 };
-use super::sweep::{SCHEMA, SubjectReport, SweepReport, SweepSource, UnfinishedCell};
+use super::sweep::{Asked, Part, SCHEMA, SubjectReport, SweepReport, SweepSource, UnfinishedCell};
+use super::validation::RefusedCodec;
 use crate::codec::Distortion;
+use crate::eval::Protocol;
 use crate::eval::attribution::Parts;
 use crate::eval::stats::{Estimate, positive_ci95};
+use crate::eval::verdict::Limits;
 use crate::model::source::Provenance;
 use crate::settings::{DeviceKind, FloatType};
 use std::collections::BTreeMap;
@@ -81,22 +84,67 @@ pub fn subject_info(model: &str, windows: usize, layers: usize) -> SubjectInfo {
 }
 
 pub fn subject(model: &str, windows: usize, layers: usize, shapes: &[Shape]) -> SubjectReport {
-    let info = subject_info(model, windows, layers);
+    let first = part(subject_info(model, windows, layers), shapes, &Limits::default());
+    SubjectReport::new(first, None, &Asked::default(), &Limits::default())
+}
+
+fn part(info: SubjectInfo, shapes: &[Shape], limits: &Limits) -> Part {
     let mut random = noise(7);
+    let windows = info.windows;
     let nll: Vec<f64> = (0..windows).map(|_| TARGETS as f64 * (3.35 + 0.2 * random())).collect();
     let mean = nll.iter().sum::<f64>() / info.scored_tokens as f64;
     let baseline = Baseline { perplexity: mean.exp(), nll_per_window: nll };
-    let limit = 1.0;
     let cells = shapes
         .iter()
         .zip(1..)
         .map(|(shape, seed)| {
             let figures = figures(shape, seed, &info, &baseline);
             let id = format!("{:016x}", seed * 0x9e37_79b9_7f4a_7c15u64 % 0xffff_ffff_ffff);
-            (id, figures.judge(&info, &baseline, limit))
+            (id, figures.judge(&info, &baseline, limits))
         })
         .collect();
-    SubjectReport::new(info, baseline, cells, limit)
+    Part { subject: info, baseline, cells }
+}
+
+/// Both protocols, all limits, a codec that `decode` refuses and one that not all targets feel.
+fn both() -> SweepReport {
+    let limits = Limits { max_ppl_change: 2.0, max_kld: Some(0.2), min_top1: Some(0.3) };
+    let info = |protocol| SubjectInfo {
+        protocol,
+        seed: 3,
+        ..subject_info("HuggingFaceTB/SmolLM2-135M", 20, 30)
+    };
+    let shapes = usual_shapes();
+    let first = part(info(Protocol::Prefix), &shapes, &limits);
+    let worse = |shape: &Shape| Shape {
+        log_ratio: shape.log_ratio.map(|change| 8.0 * change),
+        kld: 10.0 * shape.kld,
+        ..shape.clone()
+    };
+    let refused = &shapes[3].codec;
+    let worse: Vec<Shape> =
+        shapes.iter().filter(|shape| shape.codec != *refused).map(worse).collect();
+    let decode = Protocol::Decode { residual: 300, chunk: 32 };
+    let mut decode = part(info(decode), &worse, &limits);
+    decode.cells[2].1.figures.targets_affected = 0.75;
+    let asked = Asked {
+        protocols: vec!["prefix", "decode"],
+        refused: vec![RefusedCodec {
+            codec: refused.clone(),
+            error: "codec int4-g32: expected a codec that stores token by token".into(),
+            hint: Some("--protocol prefix has it".into()),
+        }],
+    };
+    let subject = SubjectReport::new(first, Some(decode), &asked, &limits);
+    SweepReport { limits, ..report(vec![subject]) }
+}
+
+/// A baseline that no limit can be held against.
+fn meaningless() -> SweepReport {
+    let mut info = subject_info("HuggingFaceTB/SmolLM2-135M", 20, 30);
+    info.model.vocab_size = 20;
+    let part = part(info, &usual_shapes(), &Limits::default());
+    report(vec![SubjectReport::new(part, None, &Asked::default(), &Limits::default())])
 }
 
 /// Of a codec on windows of a model with 4 layers.
@@ -155,6 +203,7 @@ fn figures(shape: &Shape, seed: u64, info: &SubjectInfo, baseline: &Baseline) ->
         .collect();
     CodecFigures {
         codec: shape.codec.clone(),
+        targets_affected: 1.0,
         bits_per_value: shape.bits,
         compression_ratio: 16.0 / shape.bits,
         cache_bytes_per_token_f16: per_token * 2.0,
@@ -184,13 +233,13 @@ fn figures(shape: &Shape, seed: u64, info: &SubjectInfo, baseline: &Baseline) ->
             .map(|(base, change)| base + TARGETS as f64 * change)
             .collect(),
         kld_per_window: kld,
-        nll_change_by_position: (0..16)
+        nll_change_by_position: (0..16u8)
             .map(|bin| {
                 let at = mean * (1.4 - 0.05 * f64::from(bin)) + 0.4 * deviation * random();
                 let half = change_of.ci95().map(|[low, high]| high - low);
                 PositionBin {
-                    start: info.prefix + 1 + bin as usize * TARGETS / 16,
-                    end: info.prefix + 1 + (bin as usize + 1) * TARGETS / 16,
+                    start: info.prefix + 1 + usize::from(bin) * TARGETS / 16,
+                    end: info.prefix + 1 + (usize::from(bin) + 1) * TARGETS / 16,
                     mean: at,
                     ci95: half.map(|half| [at - half, at + half]),
                 }
@@ -235,7 +284,7 @@ pub fn report(subjects: Vec<SubjectReport>) -> SweepReport {
                      windows = 20\ncodec = [\"int4-g32\", \"int4-g64\"]\n"
                     .into(),
         }],
-        max_ppl_increase: 1.0,
+        limits: Limits::default(),
         subjects,
         failed: vec![],
         missing: vec![],
@@ -301,6 +350,7 @@ fn unfinished(codec: &str, error: Option<&str>) -> UnfinishedCell {
         model: "HuggingFaceTB/SmolLM2-135M".into(),
         text: "wiki.test.raw".into(),
         context: error.map(|_| 512),
+        protocol: error.map(|_| "decode".into()),
         codec: codec.into(),
         error: error.map(String::from),
         hint: error.map(|_| "use a group of at most 49152 values".into()),
@@ -381,6 +431,8 @@ pub fn all() -> Vec<(&'static str, SweepReport)> {
 
     vec![
         ("usual", usual()),
+        ("both-protocols", both()),
+        ("meaningless-baseline", meaningless()),
         ("one-cell", one),
         ("two-subjects", many),
         ("sixty-cells", sixty),

@@ -12,9 +12,10 @@ pub struct ReportFile {
 
 /// All of them. Equal reports give equal bytes.
 pub fn files(report: &SweepReport) -> Result<Vec<ReportFile>> {
+    let views = report.by_protocol();
     let mut pictures = Vec::new();
-    for subject in &report.subjects {
-        pictures.push(charts::all(subject, report.max_ppl_increase)?);
+    for subject in &views {
+        pictures.push(charts::all(subject, report.limits.max_ppl_change)?);
     }
     let file = |name: &str, bytes: Vec<u8>| ReportFile { name: name.into(), bytes };
     let mut files = vec![
@@ -23,13 +24,20 @@ pub fn files(report: &SweepReport) -> Result<Vec<ReportFile>> {
         file("results.csv", csv::render(report)?.into_bytes()),
         file("report.md", markdown::render(report).into_bytes()),
     ];
-    for (subject, charts) in (1..).zip(&pictures) {
+    // What a name begins with: the subject's number where there are several, and `decode` beside
+    // another protocol.
+    let prefixes = (1..).zip(&report.subjects).flat_map(|(number, subject)| {
+        let number = match report.subjects.len() {
+            1 => String::new(),
+            _ => format!("{number}-"),
+        };
+        let decode = subject.decode.as_ref().map(|_| format!("{number}decode-"));
+        std::iter::once(number).chain(decode)
+    });
+    for (prefix, charts) in prefixes.zip(&pictures) {
         for chart in charts {
-            let name = match pictures.len() {
-                1 => format!("{}.svg", chart.name),
-                _ => format!("{subject}-{}.svg", chart.name),
-            };
-            files.push(file(&name, chart.chart.standalone().into_bytes()));
+            let bytes = chart.chart.standalone().into_bytes();
+            files.push(file(&format!("{prefix}{}.svg", chart.name), bytes));
         }
     }
     Ok(files)
@@ -51,7 +59,7 @@ mod tests {
         let folder = std::env::var_os("KVGAUGE_REPORT_DIR").map(std::path::PathBuf::from);
         for (name, report) in fixture::all() {
             let files = files(&report).unwrap();
-            assert_eq!(files.len(), 4 + 6 * report.subjects.len(), "{name}");
+            assert_eq!(files.len(), 4 + 6 * report.by_protocol().len(), "{name}");
             assert!(files.iter().all(|file| file.bytes.ends_with(b"\n")), "{name}");
             if let Some(folder) = &folder {
                 let folder = folder.join(name);
@@ -178,7 +186,8 @@ mod tests {
                 .unwrap()
                 .iter()
                 .map(|subject| subject["cells"].as_array().unwrap().len());
-            assert_eq!(cells.sum::<usize>(), report.cells().count(), "{name}");
+            let of_report = report.subjects.iter().map(|subject| subject.cells.len());
+            assert_eq!(cells.sum::<usize>(), of_report.sum::<usize>(), "{name}");
         }
     }
 }

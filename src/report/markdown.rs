@@ -1,19 +1,19 @@
 //! The result as Markdown, for a pull request.
 
-use super::figures::{CodecResult, SubjectInfo};
-use super::sweep::{SubjectReport, SweepReport, UnfinishedCell};
+use super::sweep::{CellReport, SubjectReport, SweepReport, UnfinishedCell};
 use super::table::{
-    bos, change_interval, dtype_and_device, kld_interval, short, signed, small, undecided, windows,
+    bos, change_interval, dtype_and_device, kld_interval, short, signed, small, windows,
 };
 use super::text::{one_line, printable};
-use crate::eval::stats::Verdict;
+use super::verdict::{self, brief};
+use crate::eval::verdict::Limits;
 use std::fmt::Write;
 
 pub fn render(report: &SweepReport) -> String {
     let mut out = String::from("## What compressing the KV cache costs\n");
     for subject in &report.subjects {
         // Writing to a String cannot fail.
-        let _ = section(&mut out, subject, report.max_ppl_increase);
+        let _ = section(&mut out, subject, &report.limits);
     }
     for (title, cells) in [("Failed", &report.failed), ("Missing", &report.missing)] {
         if !cells.is_empty() {
@@ -28,11 +28,15 @@ pub fn render(report: &SweepReport) -> String {
     out
 }
 
-fn section(out: &mut String, subject: &SubjectReport, limit: f64) -> std::fmt::Result {
+fn section(out: &mut String, subject: &SubjectReport, limits: &Limits) -> std::fmt::Result {
     let s = &subject.subject;
     let (model, text) = (code(&s.model.provenance.source), code(&s.text.source));
     write!(out, "\n### {model} on {text}, context {}\n\n", s.context)?;
-    write!(out, "Protocol {}", code(&s.protocol.to_string()))?;
+    let protocols = subject.by_protocol();
+    let names: Vec<String> =
+        protocols.iter().map(|view| code(&view.subject.protocol.to_string())).collect();
+    let word = if names.len() > 1 { "Protocols" } else { "Protocol" };
+    write!(out, "{word} {}", names.join(" and "))?;
     if let Some(revision) = &s.model.provenance.revision {
         write!(out, ", model at {}", code(short(revision)))?;
     }
@@ -43,44 +47,103 @@ fn section(out: &mut String, subject: &SubjectReport, limit: f64) -> std::fmt::R
         ", {windows} of {context} tokens, {bos}, {place}, baseline perplexity {:.4}.\n",
         subject.baseline.perplexity
     )?;
-    match subject.recommended_codec() {
-        Some(codec) => writeln!(out, "**Recommended** within ±{limit} %: {}\n", code(codec))?,
-        None if s.windows < 2 => {
-            writeln!(out, "**Nothing to recommend**: one window has no interval.\n")?;
+    let limit = verdict::limits(limits);
+    if let Some(reason) = subject.baseline.meaningless(s.model.vocab_size) {
+        writeln!(out, "**Invalid**: {reason}; {}.\n", verdict::CHECK)?;
+    } else {
+        match subject.recommended_codec() {
+            Some(codec) => writeln!(
+                out,
+                "**Recommended** within {limit}, under {}: {}\n",
+                subject.under(),
+                code(codec)
+            )?,
+            None if s.windows < 2 => {
+                writeln!(out, "**Nothing to recommend**: one window has no interval.\n")?;
+            }
+            None => writeln!(
+                out,
+                "**No codec** smaller than f16 is within {limit}, intervals included, under {}.\n",
+                subject.under()
+            )?,
         }
-        None => writeln!(
-            out,
-            "**No codec** smaller than f16 is within ±{limit} %, interval included.\n"
-        )?,
     }
-    writeln!(out, "| codec | bits | ratio | ppl change, 95 % | KLD, 95 % | top-1 | verdict |")?;
-    writeln!(out, "|---|--:|--:|--:|--:|--:|---|")?;
+    if protocols.len() > 1 {
+        for view in &protocols {
+            writeln!(out, "- {}", view.subject.protocol.tells())?;
+        }
+        out.push('\n');
+    }
+    match &subject.decode {
+        Some(_) => {
+            writeln!(
+                out,
+                "| codec | bits | ratio | prefix: ppl change, 95 % | KLD, 95 % | verdict | \
+                 decode: ppl change, 95 % | KLD, 95 % | verdict |"
+            )?;
+            writeln!(out, "|---|--:|--:|--:|--:|---|--:|--:|---|")?;
+        }
+        None => {
+            writeln!(
+                out,
+                "| codec | bits | ratio | ppl change, 95 % | KLD, 95 % | top-1 | verdict |"
+            )?;
+            writeln!(out, "|---|--:|--:|--:|--:|--:|---|")?;
+        }
+    }
     for cell in &subject.cells {
         let f = &cell.result.figures;
         let mark = if subject.recommends(cell) { " ★" } else { "" };
-        writeln!(
+        write!(
             out,
-            "| {}{mark} | {:.3} | {:.2}× | {} %, {} | {}, {} | {:.1} % | {} |",
+            "| {}{mark} | {:.3} | {:.2}× | ",
             code(&f.codec),
             f.bits_per_value,
-            f.compression_ratio,
-            signed(f.perplexity_change_percent),
-            change_interval(f),
-            small(f.kld_mean),
-            kld_interval(f),
+            f.compression_ratio
+        )?;
+        if subject.decode.is_some() {
+            let (prefix, decode) = (&protocols[0], protocols.get(1));
+            let beside = subject.decode_cell(&f.codec);
+            let beside = match (beside, decode) {
+                (Some(cell), Some(view)) => side(cell, view),
+                _ => refused(subject, &f.codec),
+            };
+            writeln!(out, "{} | {beside} |", side(cell, prefix))?;
+            continue;
+        }
+        writeln!(
+            out,
+            "{} | {:.1} % | {} |",
+            damage(cell),
             100.0 * f.top1_agreement,
-            verdict(&cell.result, s)
+            brief(&cell.result, s)
         )?;
     }
     Ok(())
 }
 
-fn verdict(result: &CodecResult, subject: &SubjectInfo) -> String {
-    match result.verdict {
-        Verdict::Pass => "pass".into(),
-        Verdict::Fail => "fail".into(),
-        Verdict::Inconclusive => format!("inconclusive, {}", undecided(result, subject)),
-    }
+/// A cell's damage and verdict under one of two protocols.
+fn side(cell: &CellReport, view: &SubjectReport) -> String {
+    format!("{} | {}", damage(cell), brief(&cell.result, &view.subject))
+}
+
+fn damage(cell: &CellReport) -> String {
+    let f = &cell.result.figures;
+    format!(
+        "{} %, {} | {}, {}",
+        signed(f.perplexity_change_percent),
+        change_interval(f),
+        small(f.kld_mean),
+        kld_interval(f)
+    )
+}
+
+/// Why `decode` says nothing of a codec.
+fn refused(subject: &SubjectReport, codec: &str) -> String {
+    let refused = subject.decode.iter().flat_map(|decode| &decode.refused);
+    let reason = refused.into_iter().find(|refused| refused.codec == codec);
+    let reason = reason.map_or("no result".into(), |refused| code(&refused.error));
+    format!("– | – | {reason}")
 }
 
 fn unfinished(cell: &UnfinishedCell) -> String {
@@ -88,7 +151,8 @@ fn unfinished(cell: &UnfinishedCell) -> String {
     let error = cell.error.as_ref().map_or(String::new(), |error| format!(": {}", code(error)));
     let hint = cell.hint.as_ref().map_or(String::new(), |hint| format!(" ({})", code(hint)));
     let (codec, model, text) = (code(&cell.codec), code(&cell.model), code(&cell.text));
-    format!("- {codec} on {model}, {text}{context}{error}{hint}\n")
+    let protocol = cell.protocol.as_ref().map_or(String::new(), |name| format!(", {}", code(name)));
+    format!("- {codec} on {model}, {text}{context}{protocol}{error}{hint}\n")
 }
 
 /// A code span, which holds any text but a bar in a table and backticks as many as its own.
@@ -131,8 +195,11 @@ mod tests {
             let text = render(&report);
             let rows: Vec<_> = text.lines().filter(|line| line.starts_with('|')).collect();
             let heads = 2 * report.subjects.len();
-            assert_eq!(rows.len(), heads + report.cells().count(), "{name}");
-            assert!(rows.iter().all(|row| row.matches('|').count() == 8), "{name}: {text}");
+            let cells = report.subjects.iter().map(|subject| subject.cells.len()).sum::<usize>();
+            assert_eq!(rows.len(), heads + cells, "{name}");
+            let both = report.subjects.iter().any(|subject| subject.decode.is_some());
+            let bars = if both { 10 } else { 8 };
+            assert!(rows.iter().all(|row| row.matches('|').count() == bars), "{name}: {text}");
         }
     }
 }

@@ -16,6 +16,7 @@ pub mod sweep_table;
 pub mod table;
 pub(crate) mod text;
 pub mod validation;
+mod verdict;
 
 pub use folder::{ReportFile, files};
 

@@ -1,6 +1,9 @@
 #![doc = include_str!("SCHEMA.md")]
 
 use super::figures::{Baseline, CodecResult, SubjectInfo};
+use super::validation::RefusedCodec;
+use crate::eval::Protocol;
+use crate::eval::verdict::Limits;
 use serde::{Deserialize, Serialize};
 
 pub const SCHEMA: &str = "kvgauge.sweep/1";
@@ -13,8 +16,9 @@ pub struct SweepReport {
     pub kvgauge_version: &'static str,
     /// How to make it again; several where logs of several sweeps were merged.
     pub sweeps: Vec<SweepSource>,
-    /// The highest accepted perplexity increase, percent, which verdicts are against.
-    pub max_ppl_increase: f64,
+    /// What verdicts are against.
+    #[serde(flatten)]
+    pub limits: Limits,
     /// At least one finished cell each.
     pub subjects: Vec<SubjectReport>,
     /// Cells that ended in an error.
@@ -35,21 +39,25 @@ pub struct SweepSource {
 }
 
 impl SweepSource {
-    /// For results judged by `limit` where the sweep itself had the limit `own`.
-    pub fn at_limit(&self, own: f64, limit: f64) -> Self {
-        const FLAG: &str = "--max-ppl-increase";
+    /// For results judged by `limits` where the sweep itself had the limits `own`.
+    pub fn at_limits(&self, own: &Limits, limits: &Limits) -> Self {
+        const FLAGS: [&str; 4] =
+            ["--max-ppl-change", "--max-ppl-increase", "--max-kld", "--min-top1"];
         let mut source = self.clone();
-        if limit != own {
+        if limits != own {
             let mut words = self.command.split(' ');
-            let mut kept = Vec::new();
+            let mut kept: Vec<String> = Vec::new();
             while let Some(word) = words.next() {
-                match word.strip_prefix(FLAG) {
+                match FLAGS.iter().find_map(|flag| word.strip_prefix(flag)) {
                     Some("") => _ = words.next(),
                     Some(value) if value.starts_with('=') => {}
-                    _ => kept.push(word),
+                    _ => kept.push(word.into()),
                 }
             }
-            source.command = format!("{} {FLAG} {limit}", kept.join(" "));
+            kept.push(format!("--max-ppl-change {}", limits.max_ppl_change));
+            kept.extend(limits.max_kld.map(|most| format!("--max-kld {most}")));
+            kept.extend(limits.min_top1.map(|least| format!("--min-top1 {least}")));
+            source.command = kept.join(" ");
         }
         source
     }
@@ -61,17 +69,46 @@ pub struct SubjectReport {
     #[serde(flatten)]
     pub subject: SubjectInfo,
     pub baseline: Baseline,
+    /// Protocols under which a recommended codec passes.
+    pub recommended_under: Vec<&'static str>,
     /// For `max_ppl_increase` first, then for usual limits in rising order.
     pub recommended: Vec<Recommendation>,
     /// In the order asked for.
     pub cells: Vec<CellReport>,
+    /// Where both protocols ran: what is above is `prefix`'s, and this `decode`'s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decode: Option<DecodeReport>,
 }
 
-/// The codec with the fewest bits a value whose whole 95 % interval of the perplexity change lies
-/// within ± the limit and that is smaller than f16.
-///
-/// The lower end counts too: a perplexity that *falls* by more than the limit is a changed model,
-/// not a better one.
+/// The same subject under `decode`.
+#[derive(Debug, Clone, Serialize)]
+pub struct DecodeReport {
+    #[serde(flatten)]
+    pub protocol: Protocol,
+    pub scored_tokens: usize,
+    pub baseline: Baseline,
+    pub cells: Vec<CellReport>,
+    pub refused: Vec<RefusedCodec>,
+}
+
+/// What one protocol found on a subject.
+pub struct Part {
+    pub subject: SubjectInfo,
+    pub baseline: Baseline,
+    /// Id and result.
+    pub cells: Vec<(String, CodecResult)>,
+}
+
+/// What was asked for of a subject: which protocols, and what `decode` refused.
+#[derive(Debug, Clone, Default)]
+pub struct Asked {
+    pub protocols: Vec<&'static str>,
+    pub refused: Vec<RefusedCodec>,
+}
+
+/// The codec with the fewest bits a value that is smaller than f16 and passes under every
+/// protocol that was asked for, with this limit on the perplexity change and the other limits as
+/// they are.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Recommendation {
     /// Percent.
@@ -98,6 +135,8 @@ pub struct UnfinishedCell {
     pub text: String,
     /// `None`: the model's own, and it was never opened.
     pub context: Option<usize>,
+    /// `None`: planned by a version that ran one protocol.
+    pub protocol: Option<String>,
     pub codec: String,
     /// `None`: not tried yet.
     pub error: Option<String>,
@@ -105,35 +144,38 @@ pub struct UnfinishedCell {
 }
 
 impl SubjectReport {
-    /// `cells`: id and result.
-    pub fn new(
-        subject: SubjectInfo,
-        baseline: Baseline,
-        cells: Vec<(String, CodecResult)>,
-        limit: f64,
-    ) -> Self {
-        let results: Vec<&CodecResult> = cells.iter().map(|(_, result)| result).collect();
-        let usual = USUAL_LIMITS.into_iter().filter(|usual| *usual != limit);
-        let recommended = std::iter::once(limit)
+    /// `decode`: beside `prefix`.
+    pub fn new(first: Part, decode: Option<Part>, asked: &Asked, limits: &Limits) -> Self {
+        let usual = USUAL_LIMITS.into_iter().filter(|usual| *usual != limits.max_ppl_change);
+        let found: Vec<&'static str> = std::iter::once(&first)
+            .chain(&decode)
+            .map(|part| part.subject.protocol.name())
+            .collect();
+        // What was asked for and has no result recommends nothing.
+        let complete = asked.protocols.iter().all(|name| found.contains(name));
+        let recommended = std::iter::once(limits.max_ppl_change)
             .chain(usual)
             .map(|limit| Recommendation {
                 max_ppl_increase: limit,
-                codec: recommend(&results, limit).map(|result| result.figures.codec.clone()),
+                codec: recommend(&first, decode.as_ref(), limit).filter(|_| complete),
             })
             .collect();
-        let perplexity = front(&results, |result| result.figures.perplexity_change_percent.abs());
-        let kld = front(&results, |result| result.figures.kld_mean);
-        let cells = cells
-            .into_iter()
-            .zip(perplexity.into_iter().zip(kld))
-            .map(|((id, result), (on_perplexity_front, on_kld_front))| CellReport {
-                id,
-                result,
-                on_perplexity_front,
-                on_kld_front,
-            })
-            .collect();
-        Self { subject, baseline, recommended, cells }
+        let decode = decode.map(|part| DecodeReport {
+            protocol: part.subject.protocol,
+            scored_tokens: part.subject.scored_tokens,
+            baseline: part.baseline,
+            cells: cell_reports(part.cells),
+            refused: asked.refused.clone(),
+        });
+        let recommended_under = if complete { found } else { asked.protocols.clone() };
+        Self {
+            subject: first.subject,
+            baseline: first.baseline,
+            recommended_under,
+            recommended,
+            cells: cell_reports(first.cells),
+            decode,
+        }
     }
 
     /// For the limit asked for.
@@ -145,22 +187,64 @@ impl SubjectReport {
     pub fn recommends(&self, cell: &CellReport) -> bool {
         self.recommended_codec() == Some(cell.result.figures.codec.as_str())
     }
+
+    /// Protocol by protocol, each as a subject of its own; the recommendation is that of all.
+    pub fn by_protocol(&self) -> Vec<SubjectReport> {
+        let first = Self { decode: None, ..self.clone() };
+        let decode = self.decode.as_ref().map(|decode| Self {
+            subject: SubjectInfo { protocol: decode.protocol, ..self.subject.clone() },
+            baseline: decode.baseline.clone(),
+            cells: decode.cells.clone(),
+            ..first.clone()
+        });
+        std::iter::once(first).chain(decode).collect()
+    }
+
+    /// The cell of this codec under `decode`.
+    pub fn decode_cell(&self, codec: &str) -> Option<&CellReport> {
+        self.decode.as_ref()?.cells.iter().find(|cell| cell.result.figures.codec == codec)
+    }
+
+    /// `prefix and decode`
+    pub fn under(&self) -> String {
+        self.recommended_under.join(" and ")
+    }
 }
 
-fn recommend<'a>(results: &[&'a CodecResult], limit: f64) -> Option<&'a CodecResult> {
-    let within = |result: &&&CodecResult| match result.figures.perplexity_change_percent_ci95 {
-        Some([low, high]) => high <= limit && low >= -limit,
-        None => false,
+fn cell_reports(cells: Vec<(String, CodecResult)>) -> Vec<CellReport> {
+    let results: Vec<&CodecResult> = cells.iter().map(|(_, result)| result).collect();
+    let perplexity = front(&results, |result| result.figures.perplexity_change_percent.abs());
+    let kld = front(&results, |result| result.figures.kld_mean);
+    let fronts = perplexity.into_iter().zip(kld);
+    let report = |((id, result), (on_perplexity_front, on_kld_front))| CellReport {
+        id,
+        result,
+        on_perplexity_front,
+        on_kld_front,
     };
-    results
+    cells.into_iter().zip(fronts).map(report).collect()
+}
+
+/// The name of the codec to use for a limit on the perplexity change, percent.
+fn recommend(first: &Part, decode: Option<&Part>, limit: f64) -> Option<String> {
+    let under_decode = |name: &str| match decode {
+        None => true,
+        Some(part) => {
+            let mut cells = part.cells.iter().map(|(_, result)| result);
+            cells.any(|result| result.figures.codec == name && result.passes(limit))
+        }
+    };
+    first
+        .cells
         .iter()
+        .map(|(_, result)| result)
         .filter(|result| result.figures.compression_ratio > 1.0)
-        .filter(within)
-        .copied()
+        .filter(|result| result.passes(limit) && under_decode(&result.figures.codec))
         .min_by(|a, b| {
             let size = a.figures.bits_per_value.total_cmp(&b.figures.bits_per_value);
             size.then(a.figures.kld_mean.total_cmp(&b.figures.kld_mean))
         })
+        .map(|result| result.figures.codec.clone())
 }
 
 /// Which results no other one beats: as few bits or fewer, and `damage` smaller; or fewer bits
@@ -175,13 +259,13 @@ fn front(results: &[&CodecResult], damage: impl Fn(&CodecResult) -> f64) -> Vec<
 impl SweepReport {
     pub fn new(
         sweeps: Vec<SweepSource>,
-        max_ppl_increase: f64,
+        limits: Limits,
         subjects: Vec<SubjectReport>,
         failed: Vec<UnfinishedCell>,
         missing: Vec<UnfinishedCell>,
     ) -> Self {
         let (schema, kvgauge_version) = (SCHEMA, env!("CARGO_PKG_VERSION"));
-        Self { schema, kvgauge_version, sweeps, max_ppl_increase, subjects, failed, missing }
+        Self { schema, kvgauge_version, sweeps, limits, subjects, failed, missing }
     }
 
     /// True when a cell has no result, or a subject no codec to recommend at the limit, which
@@ -192,11 +276,9 @@ impl SweepReport {
             || self.subjects.iter().any(|subject| subject.recommended_codec().is_none())
     }
 
-    /// Results over all subjects.
-    pub fn cells(&self) -> impl Iterator<Item = (&SubjectReport, &CellReport)> {
-        self.subjects
-            .iter()
-            .flat_map(|subject| subject.cells.iter().map(move |cell| (subject, cell)))
+    /// Subjects protocol by protocol.
+    pub fn by_protocol(&self) -> Vec<SubjectReport> {
+        self.subjects.iter().flat_map(SubjectReport::by_protocol).collect()
     }
 }
 
@@ -205,15 +287,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_has_the_limit_of_the_results() {
-        let at = |command: &str, own: f64| {
+    fn the_command_has_the_limits_of_the_results() {
+        let at = |command: &str, own: f64, kld: Option<f64>| {
             let (config_path, config) = (String::new(), String::new());
-            SweepSource { command: command.into(), config_path, config }.at_limit(own, 2.5).command
+            let limits = |change| Limits { max_ppl_change: change, max_kld: kld, min_top1: None };
+            let source = SweepSource { command: command.into(), config_path, config };
+            let own = Limits { max_ppl_change: own, ..Limits::default() };
+            source.at_limits(&own, &limits(2.5)).command
         };
-        assert_eq!(at("kvgauge sweep a.toml", 2.5), "kvgauge sweep a.toml");
-        for typed in ["", " --max-ppl-increase 1", " --max-ppl-increase=1"] {
-            let command = at(&format!("kvgauge sweep a.toml{typed} --windows 5"), 1.0);
-            assert_eq!(command, "kvgauge sweep a.toml --windows 5 --max-ppl-increase 2.5");
+        assert_eq!(at("kvgauge sweep a.toml", 2.5, None), "kvgauge sweep a.toml");
+        for typed in ["", " --max-ppl-increase 1", " --max-ppl-change=1", " --max-kld 3"] {
+            let command = at(&format!("kvgauge sweep a.toml{typed} --windows 5"), 1.0, None);
+            assert_eq!(command, "kvgauge sweep a.toml --windows 5 --max-ppl-change 2.5");
         }
+        assert_eq!(
+            at("kvgauge sweep a.toml --min-top1 0.9", 2.5, Some(0.1)),
+            "kvgauge sweep a.toml --max-ppl-change 2.5 --max-kld 0.1"
+        );
     }
 }

@@ -2,26 +2,36 @@
 
 use super::figures::{CodecFigures, CodecResult, SubjectInfo};
 use super::sweep::{SubjectReport, SweepReport, UnfinishedCell};
-use super::table::{
-    align, baseline_line, change_interval, signed, small, subject_lines, undecided,
-};
+use super::table::{align, baseline_line, change_interval, signed, small, subject_lines};
 use super::text::one_line;
-use crate::eval::stats::Verdict;
+use super::verdict::{self, undecided};
+use crate::eval::verdict::{Limits, Verdict};
 use std::fmt::Write;
 
 const LEGEND: &str = "bits a value; KLD: mean, nats; top-1: likeliest token unchanged; interval: \
-    95 %, over windows\n* recommended; needs N, has M: inconclusive, N windows would settle it, the text has M\n";
+    95 %, over windows\n* recommended; needs N, has M: inconclusive, N windows would settle it (80 % range), the text has M\n";
 
 /// Ends with a newline. At most 110 columns for names of up to 25 characters; no colours, so
 /// that it can be pasted anywhere.
 pub fn render(report: &SweepReport) -> String {
     let mut out = String::new();
     for subject in &report.subjects {
+        let views = subject.by_protocol();
         // Writing to a String cannot fail.
-        let _ = head(&mut out, report, subject);
-        out.push('\n');
-        out.push_str(&align(&rows(subject)));
-        out.push_str(&recommendation(subject, report.max_ppl_increase));
+        let _ = head(&mut out, report, subject, &views);
+        for view in &views {
+            if views.len() > 1 {
+                out.push_str(&format!("\n{}\n", view.subject.protocol.tells()));
+            } else {
+                out.push('\n');
+            }
+            out.push_str(&align(&rows(view)));
+        }
+        for refused in subject.decode.iter().flat_map(|decode| &decode.refused) {
+            out.push_str(&one_line(&format!("no verdict under decode: {}", refused.error)));
+            out.push('\n');
+        }
+        out.push_str(&recommendation(subject, &report.limits));
         out.push('\n');
     }
     if !report.subjects.is_empty() {
@@ -35,10 +45,17 @@ pub fn render(report: &SweepReport) -> String {
     out
 }
 
-fn head(out: &mut String, report: &SweepReport, subject: &SubjectReport) -> std::fmt::Result {
-    let info = &subject.subject;
-    writeln!(out, "kvgauge {}, protocol `{}`", report.kvgauge_version, info.protocol)?;
-    subject_lines(out, info)?;
+fn head(
+    out: &mut String,
+    report: &SweepReport,
+    subject: &SubjectReport,
+    views: &[SubjectReport],
+) -> std::fmt::Result {
+    let names: Vec<String> =
+        views.iter().map(|view| format!("`{}`", view.subject.protocol)).collect();
+    let word = if views.len() > 1 { "protocols" } else { "protocol" };
+    writeln!(out, "kvgauge {}, {word} {}", report.kvgauge_version, names.join(" and "))?;
+    subject_lines(out, &subject.subject)?;
     baseline_line(out, &subject.baseline)
 }
 
@@ -89,26 +106,29 @@ fn perplexity(figure: f64) -> String {
 }
 
 fn verdict(result: &CodecResult, subject: &SubjectInfo) -> String {
-    match result.verdict {
-        Verdict::Pass => "pass".into(),
-        Verdict::Fail => "fail".into(),
+    match result.judgement.verdict {
         // The legend says of what.
         Verdict::Inconclusive => {
             undecided(result, subject).replace(" windows", "").replace(" text", "")
         }
+        decided => decided.word().into(),
     }
 }
 
-fn recommendation(subject: &SubjectReport, limit: f64) -> String {
+fn recommendation(subject: &SubjectReport, limits: &Limits) -> String {
+    if let Some(reason) = subject.baseline.meaningless(subject.subject.model.vocab_size) {
+        return format!("\ninvalid: {reason}\n{}\n", verdict::CHECK);
+    }
+    let (limits, under) = (verdict::limits(limits), subject.under());
     match subject.recommended_codec() {
         Some(codec) => {
-            format!("\nrecommended within ±{limit} % perplexity: {}\n", one_line(codec))
+            format!("\nrecommended within {limits}, under {under}: {}\n", one_line(codec))
         }
         None if subject.subject.windows < 2 => {
             "\nnothing to recommend: one window has no interval\n".into()
         }
         None => format!(
-            "\nno codec smaller than f16 is within ±{limit} % perplexity, interval included\n"
+            "\nno codec smaller than f16 is within {limits}, intervals included, under {under}\n"
         ),
     }
 }
@@ -119,7 +139,9 @@ fn unfinished(what: &str, cell: &UnfinishedCell) -> String {
         Some(error) => format!(": {}", one_line(error)),
         None => String::new(),
     };
-    let place = one_line(&format!("{} on {}, {}{context}", cell.codec, cell.model, cell.text));
+    let protocol = cell.protocol.as_ref().map_or(String::new(), |name| format!(", {name}"));
+    let place = format!("{} on {}, {}{context}{protocol}", cell.codec, cell.model, cell.text);
+    let place = one_line(&place);
     format!("{what}: {place}{error}\n")
 }
 

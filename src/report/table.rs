@@ -3,14 +3,18 @@
 use super::attribution_table;
 use super::figures::{Baseline, CodecFigures, CodecResult, SubjectInfo};
 use super::text::one_line;
-use super::validation::Validation;
+use super::validation::{ProtocolResult, Validation};
+use super::verdict::{self, share_felt};
 use crate::eval::Protocol;
-use crate::eval::stats::Verdict;
+use crate::eval::verdict::Verdict;
 use std::fmt::Write;
 
 /// What the titles have no room for.
 const LEGEND: &str = "bits a value; KLD: mean and 99th percentile, nats; top-1: likeliest token \
     unchanged; SNR in dB\n";
+const BOTH_LEGEND: &str = "bits a value; interval: 95 %; KLD: mean, nats; top-1: likeliest token \
+    unchanged\n";
+const FELT_LEGEND: &str = "felt: scored targets that attend to a stored token\n";
 
 /// Ends with a newline. At most 110 columns for names as long as the default codec's; no
 /// colours, so that it can be pasted anywhere.
@@ -19,11 +23,9 @@ pub fn render(result: &Validation) -> String {
     // Writing to a String cannot fail.
     let _ = head(&mut out, result);
     out.push('\n');
-    out.push_str(&align(&rows(result)));
-    out.push_str(LEGEND);
-    out.push('\n');
-    for codec in &result.codecs {
-        out.push_str(&verdict_line(&codec.result, result));
+    match &result.decode {
+        Some(decode) => both(&mut out, result, decode),
+        None => one(&mut out, result),
     }
     for codec in &result.codecs {
         if let Some(attribution) = &codec.attribution {
@@ -34,8 +36,138 @@ pub fn render(result: &Validation) -> String {
     out
 }
 
+/// One protocol: every figure there is room for.
+fn one(out: &mut String, r: &Validation) {
+    let felt = r.codecs.iter().any(|codec| share_felt(&codec.result).is_some());
+    out.push_str(&align(&rows(r, felt)));
+    out.push_str(LEGEND);
+    if felt {
+        out.push_str(FELT_LEGEND);
+    }
+    out.push('\n');
+    if let Some(reason) = meaningless(r) {
+        out.push_str(&reason);
+        return;
+    }
+    for codec in &r.codecs {
+        let result = &codec.result;
+        let says = verdict::sentence(result, &r.subject, &r.config.limits);
+        out.push_str(&format!("{}: {says}\n", result.figures.codec));
+    }
+}
+
+/// Both protocols side by side.
+fn both(out: &mut String, r: &Validation, decode: &ProtocolResult) {
+    let felt = r.codecs.iter().chain(&decode.codecs).any(|c| share_felt(&c.result).is_some());
+    let mut title: Vec<String> = ["codec", "bits", "ratio"].map(String::from).to_vec();
+    let under = |title: &mut Vec<String>| {
+        title.extend(["change", "interval", "KLD", "top-1"].map(String::from));
+        title.extend(felt.then(|| "felt".into()));
+    };
+    under(&mut title);
+    let own = title.len();
+    under(&mut title);
+    let mut rows = vec![title];
+    for codec in &r.codecs {
+        let result = &codec.result;
+        let f = &result.figures;
+        let mut row = vec![
+            f.codec.clone(),
+            format!("{:.2}", f.bits_per_value),
+            format!("{:.2}×", f.compression_ratio),
+        ];
+        row.extend(side(result, felt));
+        match decode.of(&f.codec) {
+            Some(result) => row.extend(side(result, felt)),
+            None => {
+                row.extend(["no verdict", "", "", ""].map(String::from));
+                row.extend(felt.then(String::new));
+            }
+        }
+        rows.push(row);
+    }
+    let (table, starts) = align_at(&rows, &[3, own]);
+    let heading = |name: &str, at: usize, out: &mut String| {
+        let width = out.chars().count();
+        out.push_str(&" ".repeat(at.saturating_sub(width)));
+        out.push_str(name);
+    };
+    let mut titles = String::new();
+    heading("prefix", starts[0], &mut titles);
+    heading(&decode_name(decode.protocol), starts[1], &mut titles);
+    out.push_str(&titles);
+    out.push('\n');
+    out.push_str(&table);
+    out.push_str(BOTH_LEGEND);
+    if felt {
+        out.push_str(FELT_LEGEND);
+    }
+    for protocol in [r.subject.protocol, decode.protocol] {
+        out.push_str(protocol.tells());
+        out.push('\n');
+    }
+    out.push('\n');
+    if let Some(reason) = meaningless(r) {
+        out.push_str(&reason);
+        return;
+    }
+    let of_decode = SubjectInfo { protocol: decode.protocol, ..r.subject.clone() };
+    for codec in &r.codecs {
+        let result = &codec.result;
+        let name = &result.figures.codec;
+        let prefix = verdict::sentence(result, &r.subject, &r.config.limits);
+        let _ = writeln!(out, "{name}, prefix: {prefix}");
+        let says = match (decode.of(name), decode.refused.iter().find(|c| c.codec == *name)) {
+            (Some(result), _) => verdict::sentence(result, &of_decode, &r.config.limits),
+            (None, Some(refused)) => format!("no verdict: {}", one_line(&refused.error)),
+            (None, None) => continue,
+        };
+        let _ = writeln!(out, "{name}, decode: {says}");
+    }
+    let passed: Vec<&str> = r
+        .overall()
+        .filter(|(_, verdict)| *verdict == Some(Verdict::Pass))
+        .map(|(name, _)| name)
+        .collect();
+    out.push_str(&match passed.is_empty() {
+        true => "no codec passes under both protocols\n".to_string(),
+        false => format!("passes under both protocols: {}\n", passed.join(", ")),
+    });
+}
+
+/// `decode`, and what it kept exact.
+fn decode_name(protocol: Protocol) -> String {
+    match protocol {
+        Protocol::Decode { residual, .. } if residual > 0 => format!("decode, residual {residual}"),
+        other => other.name().into(),
+    }
+}
+
+/// A codec's figures under one of two protocols.
+fn side(result: &CodecResult, felt: bool) -> Vec<String> {
+    let f = &result.figures;
+    let mut cells = vec![
+        format!("{} %", signed(f.perplexity_change_percent)),
+        change_interval(f),
+        small(f.kld_mean),
+        format!("{:.1} %", 100.0 * f.top1_agreement),
+    ];
+    cells.extend(felt.then(|| share_felt(result).unwrap_or_else(|| "100 %".into())));
+    cells
+}
+
+/// The verdict of all codecs where the baseline itself means nothing: said once.
+fn meaningless(r: &Validation) -> Option<String> {
+    let reason = r.baseline.meaningless(r.subject.model.vocab_size)?;
+    Some(format!("INVALID: {reason}\n{}\n", verdict::CHECK))
+}
+
 fn head(out: &mut String, r: &Validation) -> std::fmt::Result {
-    writeln!(out, "kvgauge {}, protocol `{}`", r.kvgauge_version, r.subject.protocol)?;
+    let protocols = match &r.decode {
+        Some(decode) => format!("protocols `prefix` and `{}`", decode.protocol),
+        None => format!("protocol `{}`", r.subject.protocol),
+    };
+    writeln!(out, "kvgauge {}, {protocols}", r.kvgauge_version)?;
     subject_lines(out, &r.subject)?;
     if let Some(check) = &r.cross_check {
         writeln!(
@@ -114,25 +246,7 @@ pub(super) fn bos(subject: &SubjectInfo) -> &'static str {
     if subject.bos_id.is_some() { "with BOS" } else { "no BOS" }
 }
 
-/// Windows the text has from the first one evaluated on.
-pub(super) fn windows_left(subject: &SubjectInfo) -> usize {
-    subject.text.windows_available.saturating_sub(subject.first_window)
-}
-
-/// Why a verdict is open, in words; empty where it is not. The page's script has the same.
-pub(super) fn undecided(result: &CodecResult, subject: &SubjectInfo) -> String {
-    match (result.verdict, result.windows_needed) {
-        (Verdict::Pass | Verdict::Fail, _) => String::new(),
-        (Verdict::Inconclusive, Some(windows)) => match windows_left(subject) {
-            left if windows <= left => format!("needs {windows} windows"),
-            left => format!("needs {windows} windows, text has {left}"),
-        },
-        (Verdict::Inconclusive, None) if subject.windows < 2 => "one window".into(),
-        (Verdict::Inconclusive, None) => "too close".into(),
-    }
-}
-
-fn rows(r: &Validation) -> Vec<Vec<String>> {
+fn rows(r: &Validation, felt: bool) -> Vec<Vec<String>> {
     let title = [
         "codec",
         "bits",
@@ -148,6 +262,7 @@ fn rows(r: &Validation) -> Vec<Vec<String>> {
         "V SNR",
     ];
     let mut rows = vec![title.map(String::from).to_vec()];
+    rows[0].extend(felt.then(|| "felt".into()));
     for c in r.codecs.iter().map(|codec| &codec.result) {
         let snr = |snr: Option<f64>| snr.map_or("∞".into(), |db| format!("{db:.1}"));
         rows.push(vec![
@@ -164,6 +279,9 @@ fn rows(r: &Validation) -> Vec<Vec<String>> {
             snr(c.figures.key.snr_db),
             snr(c.figures.value.snr_db),
         ]);
+        if let (Some(row), true) = (rows.last_mut(), felt) {
+            row.push(share_felt(c).unwrap_or_else(|| "100 %".into()));
+        }
     }
     rows
 }
@@ -206,45 +324,34 @@ pub(super) fn signed(percent: f64) -> String {
 
 /// First column to the left, the others to the right, two spaces between.
 pub(super) fn align(rows: &[Vec<String>]) -> String {
+    align_at(rows, &[]).0
+}
+
+/// The same with three more spaces before each of `groups`, and where those columns begin.
+fn align_at(rows: &[Vec<String>], groups: &[usize]) -> (String, Vec<usize>) {
     let columns = rows.first().map_or(0, Vec::len);
     let width =
         |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns).map(width).collect();
+    let gap = |column: usize| match column {
+        0 => 0,
+        column if groups.contains(&column) => 5,
+        _ => 2,
+    };
+    let start =
+        |column: &usize| (0..*column).map(|c| gap(c) + widths[c]).sum::<usize>() + gap(*column);
     let mut out = String::new();
     for row in rows {
+        let mut line = String::new();
         for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
-            if column == 0 {
-                let _ = write!(out, "{cell:<width$}");
-            } else {
-                let _ = write!(out, "  {cell:>width$}");
-            }
+            let gap = " ".repeat(gap(column));
+            let _ = match column {
+                0 => write!(line, "{cell:<width$}"),
+                _ => write!(line, "{gap}{cell:>width$}"),
+            };
         }
+        out.push_str(line.trim_end());
         out.push('\n');
     }
-    out
-}
-
-fn verdict_line(c: &CodecResult, r: &Validation) -> String {
-    let limit = r.config.max_ppl_increase;
-    let what = match c.verdict {
-        Verdict::Pass => {
-            format!("PASS: the whole interval is within the limit of {limit:+} % perplexity")
-        }
-        Verdict::Fail => {
-            format!("FAIL: the whole interval is above the limit of {limit:+} % perplexity")
-        }
-        Verdict::Inconclusive if r.subject.windows < 2 => format!(
-            "INCONCLUSIVE: one window has no interval to hold against the limit of {limit:+} %"
-        ),
-        Verdict::Inconclusive => {
-            let left = r.subject.text.windows_available.saturating_sub(r.subject.first_window);
-            let advice = match c.windows_needed {
-                None => "the change is too close to it to tell".to_string(),
-                Some(n) if n <= left => format!("--windows {n} should settle it"),
-                Some(n) => format!("it takes about {n} windows, {left} are there"),
-            };
-            format!("INCONCLUSIVE: the limit of {limit:+} % is inside the interval; {advice}")
-        }
-    };
-    format!("{}: {what}\n", c.figures.codec)
+    (out, groups.iter().map(start).collect())
 }

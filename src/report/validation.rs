@@ -6,10 +6,11 @@
 use super::attribution::Attribution;
 use super::figures::{Baseline, CodecFigures, CodecResult, SubjectInfo};
 use crate::eval::attribution::Parts;
-use crate::eval::stats::Verdict;
-use crate::eval::{Evaluation, Scope, StageTimings};
+use crate::eval::verdict::Verdict;
+use crate::eval::{Evaluation, Protocol, Scope, StageTimings};
 use crate::settings::Settings;
-use serde::Serialize;
+use crate::subject::Refusal;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 pub const SCHEMA: &str = "kvgauge.validation/1";
@@ -22,11 +23,44 @@ pub struct Validation {
     pub subject: SubjectInfo,
     pub baseline: Baseline,
     pub codecs: Vec<ValidatedCodec>,
+    /// Where both protocols ran: what is above is `prefix`'s, and this `decode`'s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decode: Option<ProtocolResult>,
     pub cross_check: Option<CrossCheck>,
     /// The settings as resolved, context and threads filled in.
     pub config: Settings,
     pub timings_s: Timings,
     pub peak_rss_bytes: Option<u64>,
+}
+
+/// The same model, text and windows under another protocol.
+#[derive(Debug, Clone, Serialize)]
+pub struct ProtocolResult {
+    #[serde(flatten)]
+    pub protocol: Protocol,
+    pub scored_tokens: usize,
+    pub baseline: Baseline,
+    /// Those asked for, in that order, but for the refused ones.
+    pub codecs: Vec<ValidatedCodec>,
+    pub refused: Vec<RefusedCodec>,
+}
+
+/// A codec that has no verdict under this protocol.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct RefusedCodec {
+    pub codec: String,
+    pub error: String,
+    pub hint: Option<String>,
+}
+
+impl RefusedCodec {
+    pub fn new(refusal: &Refusal) -> Self {
+        Self {
+            codec: refusal.codec.to_string(),
+            error: refusal.error.to_string(),
+            hint: refusal.error.hint_text().map(str::to_string),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -62,13 +96,20 @@ pub struct Timings {
     pub total: f64,
 }
 
+/// One protocol's part of a run.
+pub struct ProtocolRun {
+    pub subject: SubjectInfo,
+    /// One outcome a codec; with `parts`, behind them for each codec one a part.
+    pub evaluation: Evaluation,
+    pub parts: Option<Parts<Scope>>,
+}
+
 /// What a result is made from.
 pub struct Run<'a> {
     pub settings: &'a Settings,
-    pub subject: SubjectInfo,
-    /// One outcome a codec; with `parts`, behind them for each codec one a part.
-    pub evaluation: &'a Evaluation,
-    pub parts: Option<Parts<Scope>>,
+    pub first: ProtocolRun,
+    /// Beside `prefix`, and the codecs it refused.
+    pub decode: Option<(ProtocolRun, Vec<Refusal>)>,
     pub threads: usize,
     pub cross_check: Option<CrossCheck>,
     pub prepare: Duration,
@@ -78,33 +119,56 @@ pub struct Run<'a> {
     pub peak_rss_bytes: Option<u64>,
 }
 
-impl Validation {
-    pub fn new(run: Run) -> Self {
-        let Run { settings, subject, evaluation, .. } = run;
-        let StageTimings { prefill, codec, continuation, scoring } = evaluation.timings;
+impl ProtocolRun {
+    fn results(&self, settings: &Settings) -> (Baseline, Vec<ValidatedCodec>) {
+        let Self { subject, evaluation, parts } = self;
         let baseline = Baseline::of(&evaluation.baseline);
-        let figures = |outcome| CodecFigures::new(outcome, &evaluation.baseline, subject.prefix);
-        let (whole, alone) = evaluation.codecs.split_at(settings.codec.len());
+        let figures = |outcome| CodecFigures::new(outcome, &evaluation.baseline, subject);
+        let each = 1 + parts.as_ref().map_or(0, Parts::count);
+        let (whole, alone) = evaluation.codecs.split_at(evaluation.codecs.len() / each);
         let validated = |(index, outcome)| {
             let whole = figures(outcome);
-            let attribution = run.parts.as_ref().map(|parts| {
+            let attribution = parts.as_ref().map(|parts| {
                 let mut next = index * parts.count()..;
                 let found = parts.map(|_| figures(&alone[next.next().unwrap_or_default()]));
                 Attribution::new(&whole, &found)
             });
-            let result = whole.judge(&subject, &baseline, settings.max_ppl_increase);
+            let result = whole.judge(subject, &baseline, &settings.limits);
             ValidatedCodec { result, attribution }
         };
+        let codecs = whole.iter().enumerate().map(validated).collect();
+        (baseline, codecs)
+    }
+}
+
+impl Validation {
+    pub fn new(run: Run) -> Self {
+        let Run { settings, first, decode, .. } = run;
+        let mut stages = first.evaluation.timings;
+        let (baseline, codecs) = first.results(settings);
+        let decode = decode.map(|(run, refused)| {
+            stages = stages.plus(run.evaluation.timings);
+            let (baseline, codecs) = run.results(settings);
+            ProtocolResult {
+                protocol: run.subject.protocol,
+                scored_tokens: run.subject.scored_tokens,
+                baseline,
+                codecs,
+                refused: refused.iter().map(RefusedCodec::new).collect(),
+            }
+        });
+        let StageTimings { prefill, codec, continuation, scoring } = stages;
         Self {
             schema: SCHEMA,
             kvgauge_version: env!("CARGO_PKG_VERSION"),
-            codecs: whole.iter().enumerate().map(validated).collect(),
+            codecs,
+            decode,
             config: Settings {
-                context: Some(subject.context),
+                context: Some(first.subject.context),
                 threads: Some(run.threads),
                 ..settings.clone()
             },
-            subject,
+            subject: first.subject,
             baseline,
             cross_check: run.cross_check,
             timings_s: Timings {
@@ -121,8 +185,29 @@ impl Validation {
         }
     }
 
-    /// True when a codec's verdict is not `pass`, which `--strict` turns into exit status 1.
+    /// What each codec came to over all protocols that ran, in the order asked for: the worst of
+    /// its verdicts, and `None` where one of them refused it.
+    pub fn overall(&self) -> impl Iterator<Item = (&str, Option<Verdict>)> {
+        self.codecs.iter().map(|codec| {
+            let (name, own) = (&codec.result.figures.codec, codec.result.judgement.verdict);
+            let verdict = match &self.decode {
+                None => Some(own),
+                Some(decode) => decode.of(name).map(|other| own.max(other.judgement.verdict)),
+            };
+            (name.as_str(), verdict)
+        })
+    }
+
+    /// True when a codec does not pass under every protocol that ran, which `--strict` turns into
+    /// exit status 1.
     pub fn misses_limit(&self) -> bool {
-        self.codecs.iter().any(|codec| codec.result.verdict != Verdict::Pass)
+        self.overall().any(|(_, verdict)| verdict != Some(Verdict::Pass))
+    }
+}
+
+impl ProtocolResult {
+    /// The codec of this name, unless it was refused.
+    pub fn of(&self, name: &str) -> Option<&CodecResult> {
+        self.codecs.iter().map(|codec| &codec.result).find(|result| result.figures.codec == name)
     }
 }

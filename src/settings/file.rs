@@ -21,7 +21,7 @@ pub(super) const EXAMPLES: &str =
     "configs/ holds commented examples; keys are the long flags with underscores";
 
 /// Every key of a file, for the hint beside an unknown one.
-pub(super) const KEYS: [&str; 20] = [
+pub(super) const KEYS: [&str; 23] = [
     "model",
     "text",
     "context",
@@ -37,7 +37,10 @@ pub(super) const KEYS: [&str; 20] = [
     "device",
     "threads",
     "seed",
+    "max_ppl_change",
     "max_ppl_increase",
+    "max_kld",
+    "min_top1",
     "strict",
     "offline",
     "cross_check",
@@ -102,7 +105,21 @@ impl RawSettings {
                 "device" => raw.device = Some(entry.one()?),
                 "threads" => raw.threads = Some(entry.one()?),
                 "seed" => raw.seed = Some(entry.one()?),
-                "max_ppl_increase" => raw.max_ppl_increase = Some(entry.one()?),
+                // One limit under two names.
+                "max_ppl_change" | "max_ppl_increase" => {
+                    let said = entry.one()?;
+                    if raw.max_ppl_change.is_some() {
+                        return Err(entry.place().refuse(
+                            Error::input(
+                                "expected the limit once, found it under another name too",
+                            )
+                            .hint("max_ppl_change and max_ppl_increase are one limit"),
+                        ));
+                    }
+                    raw.max_ppl_change = Some(said);
+                }
+                "max_kld" => raw.max_kld = Some(entry.one()?),
+                "min_top1" => raw.min_top1 = Some(entry.one()?),
                 "strict" => raw.strict = Some(entry.one()?),
                 "offline" => raw.offline = Some(entry.one()?),
                 "cross_check" => raw.cross_check = Some(entry.one()?),
@@ -325,7 +342,7 @@ mod tests {
             ),
             (
                 "protocol = \"suffix\"",
-                "line 1, column 12: protocol: expected `prefix` or `decode`, found \"suffix\"",
+                "line 1, column 12: protocol: expected `both`, `prefix` or `decode`, found \"suffix\"",
             ),
             ("grid = 1", "line 1, column 8: grid: expected a table, found 1"),
             ("[[grid]]\ngroup = 32", "line 1, column 1: grid: expected a table, found a list"),

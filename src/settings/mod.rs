@@ -18,7 +18,8 @@ pub use values::{Bos, DeviceKind, FloatType, WindowCount};
 use crate::codec::Codec;
 use crate::corpus::TEXT_TAKES;
 use crate::error::{Error, Result};
-use crate::eval::protocol::{DEFAULT_CHUNK, Protocol, ProtocolName};
+use crate::eval::protocol::{DEFAULT_CHUNK, Protocol, ProtocolName, Protocols};
+use crate::eval::verdict::Limits;
 use crate::model::source::ModelSource;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -62,7 +63,11 @@ pub struct RawSettings {
     pub threads: Option<Said<usize>>,
     pub seed: Option<Said<u64>>,
     /// Percent.
-    pub max_ppl_increase: Option<Said<f64>>,
+    pub max_ppl_change: Option<Said<f64>>,
+    /// Nats a token.
+    pub max_kld: Option<Said<f64>>,
+    /// 0…1.
+    pub min_top1: Option<Said<f64>>,
     pub strict: Option<Said<bool>>,
     pub offline: Option<Said<bool>>,
     pub cross_check: Option<Said<bool>>,
@@ -84,14 +89,14 @@ pub struct Settings {
     #[serde(serialize_with = "names")]
     pub codec: Vec<Said<Codec>>,
     #[serde(flatten)]
-    pub protocol: Protocol,
+    pub protocols: Protocols,
     pub bos: Bos,
     pub dtype: FloatType,
     pub device: DeviceKind,
     pub threads: Option<usize>,
     pub seed: u64,
-    /// Percent.
-    pub max_ppl_increase: f64,
+    #[serde(flatten)]
+    pub limits: Limits,
     pub strict: bool,
     pub offline: bool,
     pub cross_check: bool,
@@ -122,7 +127,9 @@ impl RawSettings {
             device: self.device.or(other.device),
             threads: self.threads.or(other.threads),
             seed: self.seed.or(other.seed),
-            max_ppl_increase: self.max_ppl_increase.or(other.max_ppl_increase),
+            max_ppl_change: self.max_ppl_change.or(other.max_ppl_change),
+            max_kld: self.max_kld.or(other.max_kld),
+            min_top1: self.min_top1.or(other.min_top1),
             strict: self.strict.or(other.strict),
             offline: self.offline.or(other.offline),
             cross_check: self.cross_check.or(other.cross_check),
@@ -149,31 +156,47 @@ impl RawSettings {
             at_least(1, *value, place)?;
         }
         check_threads(self.threads.as_ref())?;
-        match &self.max_ppl_increase {
-            Some(Said { value, place }) if !value.is_finite() || *value <= -100.0 => {
-                let error =
-                    Error::input(format!("expected a percentage above -100, found {value}"));
-                Err(place.refuse(error.hint("1 accepts a perplexity that is 1 % higher")))
+        let limit = |said: &Option<Said<f64>>, most: f64, expected: &str, hint: &str| match said {
+            Some(Said { value, place }) if !(0.0..=most).contains(value) => {
+                let error = Error::input(format!("expected {expected}, found {value}"));
+                Err(place.refuse(error.hint(hint)))
             }
             _ => Ok(()),
-        }
+        };
+        limit(
+            &self.max_ppl_change,
+            f64::MAX,
+            "a percentage, 0 or more",
+            "1 accepts a perplexity that is up to 1 % higher or lower",
+        )?;
+        limit(
+            &self.max_kld,
+            f64::MAX,
+            "nats a token, 0 or more",
+            "0.01 accepts a mean KL divergence of up to 0.01",
+        )?;
+        limit(
+            &self.min_top1,
+            1.0,
+            "a share from 0 to 1",
+            "0.95 asks that 95 % of targets keep their likeliest token",
+        )
     }
 }
 
 impl RawSettings {
-    fn protocol(&self) -> Result<Protocol> {
-        match value(&self.protocol, ProtocolName::Prefix) {
-            ProtocolName::Decode => Ok(Protocol::Decode {
-                residual: value(&self.residual, 0),
-                chunk: value(&self.chunk, DEFAULT_CHUNK),
-            }),
+    fn protocols(&self) -> Result<Protocols> {
+        let (residual, chunk) = (value(&self.residual, 0), value(&self.chunk, DEFAULT_CHUNK));
+        match value(&self.protocol, ProtocolName::Both) {
+            ProtocolName::Both => Ok(Protocols::Both { residual, chunk }),
+            ProtocolName::Decode => Ok(Protocols::Decode { residual, chunk }),
             ProtocolName::Prefix => {
                 match [&self.residual, &self.chunk].into_iter().flatten().next() {
                     Some(said) => Err(said.place.refuse(
                         Error::input("means nothing to the prefix protocol")
-                            .hint("it belongs to --protocol decode"),
+                            .hint("it belongs to --protocol decode, or to both"),
                     )),
-                    None => Ok(Protocol::Prefix),
+                    None => Ok(Protocols::Prefix),
                 }
             }
         }
@@ -200,7 +223,13 @@ impl Settings {
     /// For each model each text, and for each of these each context; all with all codecs.
     pub fn resolve_all(raw: RawSettings) -> Result<Vec<Self>> {
         raw.check_numbers()?;
-        let protocol = raw.protocol()?;
+        let protocols = raw.protocols()?;
+        let defaults = Limits::default();
+        let limits = Limits {
+            max_ppl_change: value(&raw.max_ppl_change, defaults.max_ppl_change),
+            max_kld: raw.max_kld.as_ref().map(|said| said.value),
+            min_top1: raw.min_top1.as_ref().map(|said| said.value),
+        };
         let default = |flag, value: &str| vec![Said::flag(flag, value.to_string())];
         let models = match raw.model.is_empty() {
             true => default("--model", DEFAULT_MODEL),
@@ -236,13 +265,13 @@ impl Settings {
                         windows: value(&raw.windows, WindowCount::AtMost(DEFAULT_WINDOWS)),
                         first_window: value(&raw.first_window, 0),
                         codec: codec.clone(),
-                        protocol,
+                        protocols,
                         bos: value(&raw.bos, Bos::Auto),
                         dtype: value(&raw.dtype, FloatType::F32),
                         device: value(&raw.device, DeviceKind::Cpu),
                         threads: raw.threads.as_ref().map(|said| said.value),
                         seed: value(&raw.seed, 0),
-                        max_ppl_increase: value(&raw.max_ppl_increase, 1.0),
+                        limits,
                         strict: value(&raw.strict, false),
                         offline: value(&raw.offline, false),
                         cross_check: value(&raw.cross_check, false),
@@ -253,6 +282,11 @@ impl Settings {
             }
         }
         Ok(all)
+    }
+
+    /// One by one, `prefix` first.
+    pub fn protocols(&self) -> impl Iterator<Item = Protocol> + use<> {
+        self.protocols.each().into_iter()
     }
 
     pub fn codecs(&self) -> Vec<Codec> {
@@ -352,10 +386,10 @@ mod tests {
         assert_eq!((settings.windows, settings.first_window), (WindowCount::AtMost(20), 0));
         assert_eq!(settings.codecs(), ["int4-g64".parse().unwrap()]);
         assert_eq!(
-            (settings.protocol, settings.bos, settings.dtype),
-            (Protocol::Prefix, Bos::Auto, FloatType::F32)
+            (settings.protocols, settings.bos, settings.dtype),
+            (Protocols::Both { residual: 0, chunk: 32 }, Bos::Auto, FloatType::F32)
         );
-        assert_eq!((settings.max_ppl_increase, settings.strict), (1.0, false));
+        assert_eq!((settings.limits, settings.strict), (Limits::default(), false));
         assert_eq!(settings.context_for(4096).unwrap(), 2048);
         assert_eq!(settings.context_for(512).unwrap(), 512);
         assert_eq!(Settings::resolve(parse("model = \"builtin\"")).unwrap().text, "builtin");
@@ -409,12 +443,12 @@ mod tests {
             ("\nthreads = 0", "line 2, column 11: threads: expected 1 to 1024, found 0"),
             ("threads = 1025", "line 1, column 11: threads: expected 1 to 1024, found 1025"),
             (
-                "max_ppl_increase = -100",
-                "line 1, column 20: max_ppl_increase: expected a percentage above -100, found -100",
+                "max_ppl_change = -1",
+                "line 1, column 18: max_ppl_change: expected a percentage, 0 or more, found -1",
             ),
             (
                 "max_ppl_increase = nan",
-                "line 1, column 20: max_ppl_increase: expected a percentage above -100, found NaN",
+                "line 1, column 20: max_ppl_increase: expected a percentage, 0 or more, found NaN",
             ),
             (
                 "text = \"no/such.txt\"",

@@ -25,12 +25,13 @@ pub struct DryRun {
     pub memory_bytes: u64,
 }
 
-/// Cells of this shard that share a model, text and context.
+/// Cells of this shard that share a model, text, context and protocol.
 #[derive(Debug, Clone, Serialize)]
 pub struct SubjectEstimate {
     pub model: String,
     pub text: String,
     pub context: usize,
+    pub protocol: &'static str,
     pub windows: usize,
     /// Prefill and baseline, which all cells share.
     pub shared_seconds: f64,
@@ -52,10 +53,13 @@ pub fn dry_run(request: &Request, hub: &Hub, stages: &mut dyn Stages) -> Result<
     let opened = open(request, hub, stages)?;
     // Program, texts, tokenizers.
     let base = platform::peak_rss_bytes().unwrap_or(0);
-    for Opened { settings, codecs, subject, .. } in opened {
+    for Opened { settings, protocol, cells, subject, .. } in opened {
+        if cells.is_empty() {
+            continue;
+        }
         stages.stage("measuring one layer");
-        let codecs: Vec<Codec> = codecs.iter().map(|codec| codec.value).collect();
-        subjects.push(estimate(settings, &subject?, &codecs)?);
+        let codecs: Vec<Codec> = cells.iter().map(|(_, codec)| *codec).collect();
+        subjects.push(estimate(settings, protocol, &subject?, &codecs)?);
     }
     let cell_seconds = |subject: &SubjectEstimate| -> f64 {
         subject.cells.iter().map(|cell| cell.seconds).sum::<f64>() + subject.shared_seconds
@@ -67,14 +71,19 @@ pub fn dry_run(request: &Request, hub: &Hub, stages: &mut dyn Stages) -> Result<
     })
 }
 
-fn estimate(settings: &Settings, subject: &Subject, codecs: &[Codec]) -> Result<SubjectEstimate> {
+fn estimate(
+    settings: &Settings,
+    protocol: Protocol,
+    subject: &Subject,
+    codecs: &[Codec],
+) -> Result<SubjectEstimate> {
     let config = &subject.model.config;
     let one_layer = ModelConfig { layers: 1, ..config.clone() };
     let device = settings.device.open()?;
     let model = Llama::load(&one_layer, &RandomWeights, settings.dtype.dtype(), &device)?;
     let window = &subject.windows[0];
     // Once to warm up: the first pass pays for memory the later ones have.
-    let evaluator = Evaluator::new(&model, settings.protocol, subject.context, settings.seed);
+    let evaluator = Evaluator::new(&model, protocol, subject.context, settings.seed);
     let arms: Vec<Arm> = codecs.iter().copied().map(Arm::of).collect();
     evaluator.evaluate_window(window, &arms[..1], &mut (), &mut StageTimings::default())?;
     let mut stages = StageTimings::default();
@@ -101,9 +110,10 @@ fn estimate(settings: &Settings, subject: &Subject, codecs: &[Codec]) -> Result<
         model: settings.model.clone(),
         text: settings.text.clone(),
         context: subject.context,
+        protocol: protocol.name(),
         windows: subject.windows.len(),
         shared_seconds: windows * (layers * stages.prefill.as_secs_f64() + pass + scoring),
-        memory_bytes: memory(&model, config, subject, settings.protocol, codecs.len()),
+        memory_bytes: memory(&model, config, subject, protocol, codecs.len()),
         cells,
     })
 }

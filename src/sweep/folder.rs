@@ -17,9 +17,11 @@ use super::record::{
 };
 use super::shard::Shard;
 use crate::error::{Error, Result};
+use crate::eval::protocol::{Protocol, Protocols};
+use crate::eval::verdict::Limits;
 use crate::report;
-use crate::report::figures::{self, Baseline, SubjectInfo};
-use crate::report::sweep::{SubjectReport, SweepReport, SweepSource, UnfinishedCell};
+use crate::report::figures::SubjectInfo;
+use crate::report::sweep::{Asked, Part, SubjectReport, SweepReport, SweepSource, UnfinishedCell};
 use crate::whole_file::{self, Existing, NewFile};
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
@@ -132,7 +134,7 @@ pub struct Cells {
     /// By id.
     done: HashMap<String, CellResult>,
     /// By name and, where it was known by then, id: another model of that name may not fail.
-    failed: HashMap<PlannedCell, CellFailure>,
+    failed: HashMap<(CellName, Option<String>), CellFailure>,
     /// Lines that were left out, by file.
     rejected: BTreeMap<PathBuf, usize>,
 }
@@ -158,8 +160,7 @@ impl Cells {
                 self.done.insert(result.id.clone(), *result);
             }
             CellOutcome::Failed(failure) => {
-                let cell = PlannedCell { name: record.cell, id: failure.id.clone() };
-                self.failed.insert(cell, failure);
+                self.failed.insert((record.cell, failure.id.clone()), failure);
             }
         }
     }
@@ -178,74 +179,119 @@ impl Cells {
     }
 
     /// What became of the cells of these plans.
-    pub fn report(&self, plans: &[Plan], limit: f64) -> SweepReport {
+    pub fn report(&self, plans: &[Plan], limits: &Limits) -> SweepReport {
         let mut sweeps: Vec<SweepSource> = Vec::new();
         for plan in plans.iter().filter(|plan| !plan.cells.is_empty()) {
-            let source = plan.source.at_limit(plan.max_ppl_increase, limit);
+            let source = plan.source.at_limits(&plan.limits, limits);
             if !sweeps.contains(&source) {
                 sweeps.push(source);
             }
         }
-        // Results of one subject, in the order of the plans.
-        type Judged = (String, figures::CodecResult);
-        let mut subjects: Vec<(String, SubjectInfo, Baseline, Vec<Judged>)> = Vec::new();
+        let mut asked: HashMap<Place, Asked> = HashMap::new();
+        // By id of the subject, which the protocol is part of, in the order of the plans.
+        let mut parts: Vec<(String, Place, Part)> = Vec::new();
         let (mut failed, mut missing) = (Vec::new(), Vec::new());
         for cell in merged(plans) {
-            let Some(result) = cell.id.as_ref().and_then(|id| self.done.get(id)) else {
-                let failure = self.failed.get(&cell).cloned();
+            let PlannedCell { name, id, refused } = cell;
+            let place = Place::of(&name);
+            let asked = asked.entry(place.clone()).or_default();
+            let protocol = name.protocol.as_deref().and_then(known_protocol);
+            asked.protocols.extend(protocol.filter(|name| !asked.protocols.contains(name)));
+            if let Some(refused) = refused {
+                asked.refused.push(refused);
+                continue;
+            }
+            let Some(result) = id.as_ref().and_then(|id| self.done.get(id)) else {
+                let failure = self.failed.get(&(name.clone(), id)).cloned();
                 let list = if failure.is_some() { &mut failed } else { &mut missing };
-                list.push(unfinished(cell.name, failure));
+                list.push(unfinished(name, failure));
                 continue;
             };
             let CellResult { id, subject_id, subject, baseline, figures } = result;
-            let judged = figures.clone().judge(subject, baseline, limit);
-            match subjects.iter_mut().find(|(known, ..)| known == subject_id) {
+            let judged = figures.clone().judge(subject, baseline, limits);
+            match parts.iter_mut().find(|(known, ..)| known == subject_id) {
                 // One cell under two names, as when a model lies at two paths, is one cell.
-                Some((.., cells)) if cells.iter().any(|(other, _)| other == id) => {}
-                Some((.., cells)) => cells.push((id.clone(), judged)),
+                Some((.., part)) if part.cells.iter().any(|(other, _)| other == id) => {}
+                Some((.., part)) => part.cells.push((id.clone(), judged)),
                 None => {
                     // As it is called here, whatever it was called when it was computed.
                     let mut subject = subject.clone();
-                    subject.model.provenance.source = cell.name.model;
-                    subject.text.source = cell.name.text;
+                    subject.model.provenance.source = name.model;
+                    subject.text.source = name.text;
                     let cells = vec![(id.clone(), judged)];
-                    subjects.push((subject_id.clone(), subject, baseline.clone(), cells));
+                    let part = Part { subject, baseline: baseline.clone(), cells };
+                    parts.push((subject_id.clone(), place, part));
                 }
             }
         }
-        let subjects = subjects.into_iter().map(|(_, subject, baseline, cells)| {
-            SubjectReport::new(subject, baseline, cells, limit)
-        });
-        SweepReport::new(sweeps, limit, subjects.collect(), failed, missing)
+        let mut subjects = Vec::new();
+        while !parts.is_empty() {
+            let (_, place, first) = parts.remove(0);
+            let is_beside = |(_, other, part): &(String, Place, Part)| {
+                *other == place && first.subject.is_beside(&part.subject)
+            };
+            let beside = parts.iter().position(is_beside).map(|at| parts.remove(at).2);
+            let asked = asked.get(&place).cloned().unwrap_or_default();
+            // `prefix` first, whichever was planned first.
+            let (first, decode) = match beside {
+                Some(other) if first.subject.protocol != Protocol::Prefix => (other, Some(first)),
+                other => (first, other),
+            };
+            subjects.push(SubjectReport::new(first, decode, &asked, limits));
+        }
+        SweepReport::new(sweeps, *limits, subjects, failed, missing)
     }
+}
+
+/// What cells have in common that are compared with each other.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Place {
+    model: String,
+    text: String,
+    context: Option<usize>,
+}
+
+impl Place {
+    fn of(name: &CellName) -> Self {
+        let CellName { model, text, context, .. } = name.clone();
+        Self { model, text, context }
+    }
+}
+
+/// The protocol of a plan's word for it.
+fn known_protocol(name: &str) -> Option<&'static str> {
+    let known = Protocols::Both { residual: 0, chunk: 1 }.each();
+    known.into_iter().map(Protocol::name).find(|known| *known == name)
 }
 
 /// Each cell once, in the order of the plans; a plan that knows the id speaks for those that do
 /// not.
 fn merged(plans: &[Plan]) -> Vec<PlannedCell> {
     let cells = || plans.iter().flat_map(|plan| &plan.cells);
-    let mut ids: HashMap<&CellName, Vec<&String>> = HashMap::new();
+    let mut known: HashMap<&CellName, Vec<&PlannedCell>> = HashMap::new();
     for cell in cells() {
-        let known = ids.entry(&cell.name).or_default();
-        known.extend(cell.id.iter().filter(|id| !known.contains(id)).collect::<Vec<_>>());
+        let same = known.entry(&cell.name).or_default();
+        let told = cell.id.is_some() || cell.refused.is_some();
+        if told && same.iter().all(|other| other.id != cell.id) {
+            same.push(cell);
+        }
     }
     let mut merged = Vec::new();
     for name in cells().map(|cell| &cell.name) {
         // Taken out: the second mention of a name adds nothing.
-        let Some(known) = ids.remove(name) else { continue };
-        let planned = |id: Option<String>| PlannedCell { name: name.clone(), id };
+        let Some(known) = known.remove(name) else { continue };
         if known.is_empty() {
-            merged.push(planned(None));
+            merged.push(PlannedCell { name: name.clone(), id: None, refused: None });
         }
-        merged.extend(known.into_iter().map(|id| planned(Some(id.clone()))));
+        merged.extend(known.into_iter().cloned());
     }
     merged
 }
 
 fn unfinished(name: CellName, failure: Option<CellFailure>) -> UnfinishedCell {
-    let CellName { model, text, context, codec } = name;
+    let CellName { model, text, context, protocol, codec } = name;
     let (error, hint) = failure.map_or((None, None), |failure| (Some(failure.error), failure.hint));
-    UnfinishedCell { model, text, context, codec, error, hint }
+    UnfinishedCell { model, text, context, protocol, codec, error, hint }
 }
 
 /// All plans in a folder, in the order of their names.

@@ -20,21 +20,22 @@ pub use shard::Shard;
 
 use crate::codec::Codec;
 use crate::error::{Error, Kind, Result};
-use crate::eval::{Arm as EvaluatedArm, Evaluator, Observer, StageTimings};
+use crate::eval::verdict::Limits;
+use crate::eval::{Arm as EvaluatedArm, Evaluator, Observer, Protocol, StageTimings};
 use crate::hub::Hub;
 use crate::model::Llama;
 use crate::model::source::ModelWeights;
 use crate::platform;
 use crate::report::figures::{CodecResult, SubjectInfo};
 use crate::report::sweep::SweepSource;
+use crate::report::validation::RefusedCodec;
 use crate::settings::{Said, Settings};
-use crate::subject::{Shelf, Stages, Subject, check_codecs};
+use crate::subject::{Refusal, Shelf, Stages, Subject, check_codecs};
 use crate::validate;
 use folder::Folder;
 use record::{cell_id, subject_id};
 use serde::Serialize;
 use std::collections::{HashMap, HashSet};
-use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Instant;
 use subject_run::{Arm, SubjectRun};
@@ -89,6 +90,7 @@ pub struct SubjectTimings {
     pub model: String,
     pub text: String,
     pub context: usize,
+    pub protocol: &'static str,
     /// That this run evaluated.
     pub codecs: usize,
     pub prefill: f64,
@@ -98,25 +100,32 @@ pub struct SubjectTimings {
 }
 
 impl Request {
+    /// Models, texts and contexts, each under each of its protocols.
+    fn runs(&self) -> impl Iterator<Item = (&Settings, Protocol)> {
+        let of = |settings| Settings::protocols(settings).map(move |protocol| (settings, protocol));
+        self.settings.iter().flat_map(of)
+    }
+
     /// All cells, of all shards; ids are not known yet.
     fn plan(&self) -> Plan {
-        let of_subject = |settings: &Settings| -> Vec<PlannedCell> {
+        let of_run = |(settings, protocol): (&Settings, Protocol)| -> Vec<PlannedCell> {
             let name = |codec: &Said<Codec>| CellName {
                 model: settings.model.clone(),
                 text: settings.text.clone(),
                 context: settings.context,
+                protocol: Some(protocol.name().into()),
                 codec: codec.value.to_string(),
             };
-            let planned = |codec| PlannedCell { name: name(codec), id: None };
+            let planned = |codec| PlannedCell { name: name(codec), id: None, refused: None };
             settings.codec.iter().map(planned).collect()
         };
-        // Limit and strictness are the same in all.
-        let (limit, strict) = self
+        // Limits and strictness are the same in all.
+        let (limits, strict) = self
             .settings
             .first()
-            .map_or((0.0, false), |settings| (settings.max_ppl_increase, settings.strict));
-        let cells = self.settings.iter().flat_map(of_subject).collect();
-        Plan::new(self.source.clone(), limit, strict, cells)
+            .map_or((Limits::default(), false), |settings| (settings.limits, settings.strict));
+        let cells = self.runs().flat_map(of_run).collect();
+        Plan::new(self.source.clone(), limits, strict, cells)
     }
 }
 
@@ -144,6 +153,10 @@ pub fn run(request: &Request, hub: &Hub, progress: &mut dyn Progress) -> Result<
         progress,
     };
     let total = opened.iter().map(|opened| opened.cells.len()).sum();
+    for (cell, refusal) in opened.iter().flat_map(|opened| &opened.refused) {
+        sweep.plan.cells[*cell].refused = Some(RefusedCodec::new(refusal));
+        sweep.progress.note(&format!("no cell under decode: {}", refusal.error));
+    }
     let mut runs = sweep.open_weights(opened)?;
     sweep.folder.write_plan(&sweep.plan)?;
     sweep.resume(&mut runs)?;
@@ -173,38 +186,49 @@ pub fn run(request: &Request, hub: &Hub, progress: &mut dyn Progress) -> Result<
 /// A subject with cells of this shard, before its weights are fetched.
 struct Opened<'a> {
     settings: &'a Settings,
-    /// Indices in the plan.
-    cells: Range<usize>,
-    codecs: &'a [Said<Codec>],
+    protocol: Protocol,
+    /// Index in the plan, and the codec.
+    cells: Vec<(usize, Codec)>,
+    /// Those that this protocol cannot take.
+    refused: Vec<(usize, Refusal)>,
     /// The error is the machine's or the network's, not the request's.
     subject: Result<Subject>,
 }
 
 /// Opens the models and texts of this shard's cells. Finds out what is wrong with the request.
 fn open<'a>(request: &'a Request, hub: &Hub, stages: &mut dyn Stages) -> Result<Vec<Opened<'a>>> {
-    let total = request.settings.iter().map(|settings| settings.codec.len()).sum();
+    let total = request.runs().map(|(settings, _)| settings.codec.len()).sum();
     let mine = request.shard.range(total);
     if let Some(settings) = request.settings.first() {
         settings.device.open()?;
     }
     let mut shelf = Shelf::default();
     let (mut opened, mut first) = (Vec::new(), 0);
-    for settings in &request.settings {
+    for (settings, protocol) in request.runs() {
         let all = first..first + settings.codec.len();
         first = all.end;
-        let cells = all.start.max(mine.start)..all.end.min(mine.end);
-        if cells.is_empty() {
+        let own = all.start.max(mine.start)..all.end.min(mine.end);
+        if own.is_empty() {
             continue;
         }
-        let codecs = &settings.codec[cells.start - all.start..cells.end - all.start];
+        let codecs = &settings.codec[own.start - all.start..own.end - all.start];
+        let mut refusals = Vec::new();
         let subject = Subject::open(settings, hub, &mut shelf, stages, |config, context| {
-            check_codecs(config, settings.protocol, context, codecs)
+            refusals = check_codecs(config, settings.protocols, &[protocol], context, codecs)?;
+            Ok(())
         });
         let subject = match subject {
             Err(error) if error.kind() == Kind::Input => return Err(error),
             subject => subject,
         };
-        opened.push(Opened { settings, cells, codecs, subject });
+        let (mut cells, mut refused) = (Vec::new(), Vec::new());
+        for (cell, said) in own.zip(codecs) {
+            match refusals.iter().find(|refusal| refusal.codec == said.value) {
+                Some(refusal) => refused.push((cell, refusal.clone())),
+                None => cells.push((cell, said.value)),
+            }
+        }
+        opened.push(Opened { settings, protocol, cells, refused, subject });
     }
     Ok(opened)
 }
@@ -238,7 +262,7 @@ impl Sweep<'_> {
 
     /// A model or text that cannot be had: its cells fail, but those an earlier run of this sweep
     /// has finished.
-    fn fail_unopened(&mut self, cells: Range<usize>, error: Error) -> Result<()> {
+    fn fail_unopened(&mut self, cells: &[(usize, Codec)], error: Error) -> Result<()> {
         let earlier = self.folder.earlier_plan();
         let ids: HashMap<CellName, String> = earlier
             .into_iter()
@@ -246,7 +270,8 @@ impl Sweep<'_> {
             .filter_map(|cell| Some((cell.name, cell.id?)))
             .collect();
         let mut lost = Vec::new();
-        for planned in &mut self.plan.cells[cells] {
+        for (cell, _) in cells {
+            let planned = &mut self.plan.cells[*cell];
             match ids.get(&planned.name).filter(|id| self.cells.is_done(id)) {
                 Some(id) => planned.id = Some(id.clone()),
                 None => lost.push(planned.clone()),
@@ -263,30 +288,34 @@ impl Sweep<'_> {
     fn open_weights<'a>(&mut self, opened: Vec<Opened<'a>>) -> Result<Vec<SubjectRun<'a>>> {
         let mut shelf: HashMap<&str, Result<ModelWeights>> = HashMap::new();
         let (mut runs, mut planned_ids) = (Vec::new(), HashSet::new());
-        for Opened { settings, cells, codecs, subject } in opened {
+        for Opened { settings, protocol, cells, subject, .. } in opened {
+            if cells.is_empty() {
+                continue;
+            }
             let there = subject.and_then(|subject| {
                 self.progress.stage("opening the weights");
                 let weights =
                     shelf.entry(&settings.model).or_insert_with(|| subject.model.weights());
                 let ModelWeights { weights, provenance } = weights.clone()?;
-                let info = SubjectInfo::new(settings, &subject, provenance);
+                let info = SubjectInfo::new(settings, protocol, &subject, provenance);
                 Ok((subject_id(&info)?, subject, weights, info))
             });
             let (id, subject, weights, info) = match there {
                 Ok(there) => there,
                 Err(error) => {
-                    self.fail_unopened(cells, error)?;
+                    self.fail_unopened(&cells, error)?;
                     continue;
                 }
             };
             let mut arms = Vec::new();
-            for (planned, codec) in self.plan.cells[cells].iter_mut().zip(codecs) {
+            for (cell, codec) in cells {
+                let planned = &mut self.plan.cells[cell];
                 let cell_id = cell_id(&id, &planned.name.codec);
                 planned.id = Some(cell_id.clone());
                 // What is meant twice is done once.
                 if !self.cells.is_done(&cell_id) && planned_ids.insert(cell_id.clone()) {
                     let windows = vec![None; info.windows];
-                    let (name, codec) = (planned.name.clone(), codec.value);
+                    let name = planned.name.clone();
                     arms.push(Arm { name, id: cell_id, codec, windows });
                 }
             }
@@ -340,7 +369,7 @@ impl Sweep<'_> {
 
         let codecs = run.arms.len();
         let mut stages = StageTimings::default();
-        let Settings { protocol, seed, .. } = *run.settings;
+        let (protocol, seed) = (run.info.protocol, run.settings.seed);
         let evaluator = Evaluator::new(model, protocol, run.info.context, seed);
         for window in 0..run.info.windows {
             let waiting: Vec<EvaluatedArm> =
@@ -383,6 +412,7 @@ impl SubjectTimings {
             model: subject.model.provenance.source.clone(),
             text: subject.text.source.clone(),
             context: subject.context,
+            protocol: subject.protocol.name(),
             codecs,
             prefill: prefill.as_secs_f64(),
             codec: codec.as_secs_f64(),

@@ -3,9 +3,11 @@
 use crate::error::{Error, Result};
 use crate::eval::CodecWindow;
 use crate::eval::protocol::scored_len;
+use crate::eval::verdict::Limits;
 use crate::hash;
 use crate::report::figures::{Baseline, CodecFigures, SubjectInfo};
 use crate::report::sweep::SweepSource;
+use crate::report::validation::RefusedCodec;
 use serde::{Deserialize, Serialize};
 
 const PLAN: &str = "kvgauge.sweep-plan/1";
@@ -19,6 +21,9 @@ pub struct CellName {
     pub text: String,
     /// `None`: the model's own.
     pub context: Option<usize>,
+    /// `None`: planned by a version that ran one protocol.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<String>,
     pub codec: String,
 }
 
@@ -28,8 +33,8 @@ pub struct Plan {
     pub schema: String,
     #[serde(flatten)]
     pub source: SweepSource,
-    /// Percent.
-    pub max_ppl_increase: f64,
+    #[serde(flatten)]
+    pub limits: Limits,
     /// Whether missing it is exit status 1.
     pub strict: bool,
     pub cells: Vec<PlannedCell>,
@@ -39,8 +44,11 @@ pub struct Plan {
 pub struct PlannedCell {
     #[serde(flatten)]
     pub name: CellName,
-    /// [`cell_id`]; `None`: another shard's, or its model could not be opened.
+    /// [`cell_id`]; `None`: another shard's, its model could not be opened, or it was refused.
     pub id: Option<String>,
+    /// Why `decode` cannot take this codec: a cell that no run will have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<RefusedCodec>,
 }
 
 /// A line of the result log: a cell that came to an end.
@@ -98,13 +106,8 @@ pub struct ArmRecord {
 }
 
 impl Plan {
-    pub fn new(
-        source: SweepSource,
-        max_ppl_increase: f64,
-        strict: bool,
-        cells: Vec<PlannedCell>,
-    ) -> Self {
-        Self { schema: PLAN.into(), source, max_ppl_increase, strict, cells }
+    pub fn new(source: SweepSource, limits: Limits, strict: bool, cells: Vec<PlannedCell>) -> Self {
+        Self { schema: PLAN.into(), source, limits, strict, cells }
     }
 
     pub fn is_known(&self) -> bool {

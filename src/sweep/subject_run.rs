@@ -103,7 +103,7 @@ impl SubjectRun<'_> {
         let arms = self.arms.iter().map(move |arm| {
             let windows = arm.windows.iter().take(windows).flatten().cloned().collect();
             let outcome = CodecOutcome { codec: arm.codec, windows };
-            (arm, CodecFigures::new(&outcome, &nll, self.info.prefix))
+            (arm, CodecFigures::new(&outcome, &nll, &self.info))
         });
         (baseline, arms)
     }
@@ -111,8 +111,8 @@ impl SubjectRun<'_> {
     /// What is known of the arms after the first `windows` windows.
     pub fn so_far(&self, windows: usize) -> Vec<CodecResult> {
         let (baseline, arms) = self.figures(windows);
-        let limit = self.settings.max_ppl_increase;
-        arms.map(|(_, figures)| figures.judge(&self.info, &baseline, limit)).collect()
+        let limits = &self.settings.limits;
+        arms.map(|(_, figures)| figures.judge(&self.info, &baseline, limits)).collect()
     }
 
     pub fn records(&self) -> Vec<CellRecord> {
@@ -133,6 +133,6 @@ impl SubjectRun<'_> {
 
 impl Arm {
     fn cell(&self) -> PlannedCell {
-        PlannedCell { name: self.name.clone(), id: Some(self.id.clone()) }
+        PlannedCell { name: self.name.clone(), id: Some(self.id.clone()), refused: None }
     }
 }

@@ -28,7 +28,7 @@ pub struct NamedChart {
     pub chart: Chart,
 }
 
-/// `limit`: the highest accepted perplexity increase, percent.
+/// `limit`: the largest accepted change of the perplexity, percent. `subject`: of one protocol.
 pub fn all(subject: &SubjectReport, limit: f64) -> Result<Vec<NamedChart>> {
     let named = |name, (chart, caption): (Chart, String)| NamedChart { name, caption, chart };
     Ok(vec![
@@ -112,7 +112,7 @@ mod tests {
         let (cells, _) = front_cells(subject, 8);
         assert!(cells.iter().any(|(_, cell)| subject.recommends(cell)));
         let name = format!(">{} ★<", recommended.result.figures.codec);
-        for picture in &super::all(subject, report.max_ppl_increase).unwrap()[..2] {
+        for picture in &super::all(subject, report.limits.max_ppl_change).unwrap()[..2] {
             let svg = picture.chart.inline().replace('\n', "");
             assert!(svg.contains(&name), "{}", picture.name);
             assert!(picture.caption.contains('★'), "{}", picture.caption);
@@ -122,8 +122,8 @@ mod tests {
     #[test]
     fn a_star_is_explained_where_one_is_drawn() {
         for (fixture, report) in fixture::all() {
-            for subject in &report.subjects {
-                for picture in all(subject, report.max_ppl_increase).unwrap() {
+            for subject in &report.by_protocol() {
+                for picture in all(subject, report.limits.max_ppl_change).unwrap() {
                     let drawn = picture.chart.inline().contains('★');
                     assert_eq!(drawn, picture.caption.contains('★'), "{fixture} {}", picture.name);
                 }

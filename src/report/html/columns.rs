@@ -2,10 +2,12 @@
 
 use super::minus;
 use crate::codec::Distortion;
-use crate::eval::stats::Verdict;
+use crate::eval::verdict::Verdict;
+use crate::report::figures::SubjectInfo;
 use crate::report::sweep::{CellReport, SubjectReport};
-use crate::report::table::{bos, change_interval, kld_interval, signed, small, undecided};
+use crate::report::table::{bos, change_interval, kld_interval, signed, small};
 use crate::report::text::escape;
+use crate::report::verdict::undecided;
 
 pub struct Column {
     pub name: &'static str,
@@ -34,7 +36,7 @@ const fn setting(
     Column { name, meaning, class: "n same", cell }
 }
 
-pub const COLUMNS: [Column; 27] = [
+pub const COLUMNS: [Column; 28] = [
     Column {
         name: "codec",
         meaning: "Name of the codec. ★: recommended at the limit.",
@@ -46,23 +48,21 @@ pub const COLUMNS: [Column; 27] = [
     },
     Column {
         name: "verdict",
-        meaning: "Pass: the whole interval of the perplexity change is at or below the limit. Fail: \
-            the whole interval is above it. Inconclusive: the interval holds the limit; how many \
-            windows would settle it, if any number would.",
+        meaning: "Pass: the whole interval of the perplexity change is within ± the limit, and those \
+            of KLD and top-1 within theirs where there are any. Fail: one whole interval is outside. \
+            Inconclusive: an interval holds its limit; how many windows would settle it, with 80 % \
+            confidence, if any number would. Invalid: nothing was measured that could be judged.",
         class: "verdict",
         cell: |cell, subject| {
-            // The script writes the same for another limit.
-            let (order, class) = match cell.result.verdict {
-                Verdict::Pass => (0, "pass"),
-                Verdict::Inconclusive => (1, "inconclusive"),
-                Verdict::Fail => (2, "fail"),
-            };
-            let words = undecided(&cell.result, &subject.subject);
-            let html =
-                format!("<span class=\"{class}\">{class}</span> <span class=\"ci\">{words}</span>");
-            (order.to_string(), html)
+            let html = verdict_html(cell, &subject.subject);
+            (verdict_order(cell.result.judgement.verdict).to_string(), html)
         },
     },
+    number(
+        "felt",
+        "Scored targets that attend to a stored token, percent: the others see the cache as it was.",
+        |cell, _| of(cell.result.figures.targets_affected, |v| format!("{:.1} %", 100.0 * v)),
+    ),
     number("bits", "Stored bits a cached value, scales included.", |cell, _| {
         of(cell.result.figures.bits_per_value, |v| format!("{v:.3}"))
     }),
@@ -184,6 +184,22 @@ pub const COLUMNS: [Column; 27] = [
     },
 ];
 
+fn verdict_order(verdict: Verdict) -> u8 {
+    match verdict {
+        Verdict::Pass => 0,
+        Verdict::Inconclusive => 1,
+        Verdict::Fail => 2,
+        Verdict::Invalid => 3,
+    }
+}
+
+/// The script writes the same for other limits.
+pub fn verdict_html(cell: &CellReport, subject: &SubjectInfo) -> String {
+    let class = cell.result.judgement.verdict.word();
+    let words = undecided(&cell.result, subject);
+    format!("<span class=\"{class}\">{class}</span> <span class=\"ci\">{words}</span>")
+}
+
 fn of(value: f64, show: impl Fn(f64) -> String) -> (String, String) {
     let sort = match value {
         v if v.is_nan() => String::new(),
@@ -218,6 +234,6 @@ fn with_interval((sort, html): (String, String), interval: &str) -> (String, Str
 }
 
 /// A long name may be broken before the values' part.
-fn breakable(name: &str) -> String {
+pub fn breakable(name: &str) -> String {
     name.replace("/v:", "/<wbr>v:")
 }

@@ -9,11 +9,12 @@ use super::charts::{self, NamedChart};
 use super::sweep::{CellReport, SubjectReport, SweepReport, UnfinishedCell};
 use super::table::{
     bos, change_interval, compressed, dtype_and_device, kld_interval, signed, small, windows,
-    windows_left,
 };
 use super::text::escape;
+use super::verdict::{self, windows_left};
 use crate::error::{Error, Result};
-use crate::eval::stats::{Verdict, student_t_quantile};
+use crate::eval::stats::{Estimate, positive_log, student_t_quantile};
+use crate::eval::verdict::{LEAST_WINDOWS_TO_PLAN, Limits, Verdict};
 use crate::model::source::Provenance;
 use base64::prelude::{BASE64_STANDARD, Engine};
 use columns::COLUMNS;
@@ -28,7 +29,7 @@ const METHOD: &str = include_str!("method.html");
 /// Degrees of freedom with a t quantile of their own; above them the script's series is good to 1e-8.
 const T_TABLE: usize = 40;
 
-/// `charts`: of each subject.
+/// `charts`: of each subject and protocol, as [`SweepReport::by_protocol`] has them.
 pub fn render(report: &SweepReport, charts: &[Vec<NamedChart>]) -> Result<String> {
     let mut out = String::new();
     // Writing to a String cannot fail.
@@ -42,7 +43,7 @@ fn page(
     charts: &[Vec<NamedChart>],
     data: &str,
 ) -> std::fmt::Result {
-    let limit = report.max_ppl_increase;
+    let Limits { max_ppl_change: limit, max_kld, min_top1 } = report.limits;
     write!(
         out,
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
@@ -62,18 +63,27 @@ fn page(
     if report.subjects.is_empty() {
         out.push_str("<p class=\"answer\">No cell of this sweep has a result.</p>\n");
     } else {
+        let optional = |value: Option<f64>| value.map_or(String::new(), |value| value.to_string());
         writeln!(
             out,
             "<p class=\"limit\" hidden><label for=\"limit\">Limit on the perplexity change</label> \
              <input id=\"limit\" type=\"number\" step=\"any\" inputmode=\"decimal\" \
-             min=\"0\" value=\"{limit}\"> % <button type=\"button\" id=\"reset\" hidden>back to {limit} %\
-             </button> <span class=\"note\">Answers, verdicts and ★ follow it; the pictures show \
-             {limit} %.</span></p>"
+             min=\"0\" value=\"{limit}\"> % <label for=\"max-kld\">mean KLD at most</label> \
+             <input id=\"max-kld\" type=\"number\" step=\"any\" inputmode=\"decimal\" min=\"0\" \
+             placeholder=\"any\" value=\"{}\"> <label for=\"min-top1\">top-1 at least</label> \
+             <input id=\"min-top1\" type=\"number\" step=\"any\" inputmode=\"decimal\" min=\"0\" \
+             max=\"1\" placeholder=\"any\" value=\"{}\"> (share) \
+             <button type=\"button\" id=\"reset\" hidden>back to the limits of the sweep</button> \
+             <span class=\"note\">Answers, verdicts and ★ follow them; the pictures show \
+             {limit} %.</span></p>",
+            optional(max_kld),
+            optional(min_top1)
         )?;
     }
     out.push_str("</header>\n<main>\n");
-    for (i, (subject, charts)) in report.subjects.iter().zip(charts).enumerate() {
-        section(out, report, i, subject, charts)?;
+    let mut charts = charts.iter();
+    for (i, subject) in report.subjects.iter().enumerate() {
+        section(out, report, i, subject, &mut charts)?;
     }
     unfinished(out, "Failed", &report.failed)?;
     unfinished(out, "Missing", &report.missing)?;
@@ -101,7 +111,7 @@ fn title(report: &SweepReport) -> String {
     format!("KV cache compression: {}", names.join(", "))
 }
 
-/// The answer in a sentence; the script writes the same one for another limit.
+/// The answer in a sentence; the script writes the same one for other limits.
 fn answer(
     out: &mut String,
     report: &SweepReport,
@@ -109,40 +119,54 @@ fn answer(
     subject: &SubjectReport,
 ) -> std::fmt::Result {
     let s = &subject.subject;
-    let limit = report.max_ppl_increase;
     let found = subject.cells.iter().find(|cell| subject.recommends(cell));
-    let (codec, says) = match found {
-        Some(cell) => (cell.result.figures.codec.as_str(), summary(cell)),
-        None if s.windows < 2 => ("No recommendation", ONE_WINDOW.into()),
-        None => ("No codec", NONE_WITHIN.into()),
+    let (codec, says) = match (found, subject.baseline.meaningless(s.model.vocab_size)) {
+        (_, Some(reason)) => ("Nothing", format!("can be said: {reason}; {}.", verdict::CHECK)),
+        (Some(cell), None) => (cell.result.figures.codec.as_str(), summary(subject, cell)),
+        (None, None) if s.windows < 2 => ("No recommendation", ONE_WINDOW.into()),
+        (None, None) => ("No codec", none_within(subject)),
     };
     writeln!(
         out,
         "<p class=\"answer\" data-subject=\"{index}\"><span class=\"where\">{} on {}, context {}, \
-         within ±<span class=\"at\">{limit}</span> % perplexity</span> \
+         within <span class=\"at\">{}</span></span> \
          <strong class=\"codec\">{}</strong> <span class=\"says\">{}</span></p>",
         escape(&s.model.provenance.source),
         escape(&s.text.source),
         s.context,
+        verdict::limits(&report.limits),
         escape(codec),
         escape(&says)
     )
 }
 
 const ONE_WINDOW: &str = "is possible: one window has no interval.";
-const NONE_WITHIN: &str = "smaller than f16 has its whole interval within the limit.";
 
-fn summary(cell: &CellReport) -> String {
+fn none_within(subject: &SubjectReport) -> String {
+    format!("smaller than f16 has its whole intervals within the limits under {}.", subject.under())
+}
+
+fn summary(subject: &SubjectReport, cell: &CellReport) -> String {
     let f = &cell.result.figures;
+    let damage = |cell: &CellReport| {
+        let f = &cell.result.figures;
+        format!(
+            "perplexity {} % ({}), mean KLD {} nats a token ({})",
+            minus(&signed(f.perplexity_change_percent)),
+            minus(&change_interval(f)),
+            minus(&small(f.kld_mean)),
+            minus(&kld_interval(f))
+        )
+    };
+    let costs = match subject.decode_cell(&f.codec) {
+        Some(decode) => format!("prefix: {}; decode: {}", damage(cell), damage(decode)),
+        None => damage(cell),
+    };
     format!(
-        "takes {:.3} bits a value ({:.2}× less than f16); perplexity {} % ({}), mean KLD {} nats \
-         a token ({}); verdict pass.",
+        "takes {:.3} bits a value ({:.2}× less than f16); {costs}; passes under {}.",
         f.bits_per_value,
         f.compression_ratio,
-        minus(&signed(f.perplexity_change_percent)),
-        minus(&change_interval(f)),
-        minus(&small(f.kld_mean)),
-        minus(&kld_interval(f))
+        subject.under()
     )
 }
 
@@ -150,12 +174,12 @@ fn minus(text: &str) -> String {
     text.replace('-', "−")
 }
 
-fn section(
+fn section<'a>(
     out: &mut String,
     report: &SweepReport,
     index: usize,
     subject: &SubjectReport,
-    charts: &[NamedChart],
+    charts: &mut impl Iterator<Item = &'a Vec<NamedChart>>,
 ) -> std::fmt::Result {
     let s = &subject.subject;
     write!(
@@ -167,20 +191,102 @@ fn section(
         escape(&s.text.source),
         s.context
     )?;
-    writeln!(out, "<p class=\"setting\">{}</p>", escape(&setting(subject)))?;
-    out.push_str("<div class=\"charts\">\n");
-    for NamedChart { caption, chart, .. } in charts {
-        write!(
-            out,
-            "<figure>\n{}<figcaption>{}</figcaption></figure>\n",
-            chart.inline(),
-            escape(caption)
-        )?;
+    let views = subject.by_protocol();
+    if subject.decode.is_some() {
+        both(out, index, subject, &views)?;
     }
-    out.push_str("</div>\n");
-    table(out, index, subject)?;
+    for (place, (view, charts)) in views.iter().zip(charts).enumerate() {
+        writeln!(out, "<div class=\"view\">")?;
+        if views.len() > 1 {
+            writeln!(out, "<h3>Protocol {}</h3>", view.subject.protocol)?;
+        }
+        writeln!(out, "<p class=\"setting\">{}</p>", escape(&setting(view)))?;
+        out.push_str("<div class=\"charts\">\n");
+        for NamedChart { caption, chart, .. } in charts {
+            write!(
+                out,
+                "<figure>\n{}<figcaption>{}</figcaption></figure>\n",
+                chart.inline(),
+                escape(caption)
+            )?;
+        }
+        out.push_str("</div>\n");
+        table(out, index, place, view)?;
+        out.push_str("</div>\n");
+    }
     recommended(out, report, subject)?;
     out.push_str("</section>\n");
+    Ok(())
+}
+
+/// Every codec under both protocols, side by side.
+fn both(
+    out: &mut String,
+    index: usize,
+    subject: &SubjectReport,
+    views: &[SubjectReport],
+) -> std::fmt::Result {
+    out.push_str("<h3>Both protocols</h3>\n<ul class=\"tells\">\n");
+    for view in views {
+        writeln!(out, "<li>{}</li>", escape(view.subject.protocol.tells()))?;
+    }
+    write!(
+        out,
+        "</ul>\n<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Both protocols\">\n\
+         <table class=\"both\" data-both=\"{index}\">\n<thead><tr><th scope=\"col\" class=\"name\">codec</th>\
+         <th scope=\"col\">bits</th>"
+    )?;
+    for view in views {
+        let name = view.subject.protocol.name();
+        write!(
+            out,
+            "<th scope=\"col\">{name}: ppl change</th><th scope=\"col\">{name}: KLD</th>\
+             <th scope=\"col\" class=\"verdict\">{name}: verdict</th>"
+        )?;
+    }
+    out.push_str("</tr></thead>\n<tbody>\n");
+    for (i, cell) in subject.cells.iter().enumerate() {
+        let f = &cell.result.figures;
+        let chosen = if subject.recommends(cell) { " class=\"chosen\"" } else { "" };
+        write!(
+            out,
+            "<tr data-cell=\"{i}\"{chosen}><th scope=\"row\" class=\"name\"><code>{}</code></th>\
+             <td class=\"n\">{:.3}</td>",
+            columns::breakable(&escape(&f.codec)),
+            f.bits_per_value
+        )?;
+        for (place, view) in views.iter().enumerate() {
+            match view.cells.iter().find(|cell| cell.result.figures.codec == f.codec) {
+                Some(cell) => {
+                    let f = &cell.result.figures;
+                    write!(
+                        out,
+                        "<td class=\"n\">{} % <span class=\"ci\">{}</span></td>\
+                         <td class=\"n\">{} <span class=\"ci\">{}</span></td>\
+                         <td class=\"verdict\" data-view=\"{place}\">{}</td>",
+                        minus(&signed(f.perplexity_change_percent)),
+                        minus(&change_interval(f)),
+                        minus(&small(f.kld_mean)),
+                        minus(&kld_interval(f)),
+                        columns::verdict_html(cell, &view.subject)
+                    )?;
+                }
+                None => {
+                    let refused = subject.decode.iter().flat_map(|decode| &decode.refused);
+                    let why = refused.into_iter().find(|refused| refused.codec == f.codec);
+                    let why = why.map_or("no result", |refused| &refused.error);
+                    write!(
+                        out,
+                        "<td class=\"n\">–</td><td class=\"n\">–</td>\
+                         <td class=\"why\"><span class=\"ci\">no verdict: {}</span></td>",
+                        escape(why)
+                    )?;
+                }
+            }
+        }
+        out.push_str("</tr>\n");
+    }
+    out.push_str("</tbody></table></div>\n");
     Ok(())
 }
 
@@ -210,7 +316,7 @@ fn setting(subject: &SubjectReport) -> String {
     )
 }
 
-fn table(out: &mut String, index: usize, subject: &SubjectReport) -> std::fmt::Result {
+fn table(out: &mut String, index: usize, view: usize, subject: &SubjectReport) -> std::fmt::Result {
     let s = &subject.subject;
     write!(
         out,
@@ -218,7 +324,7 @@ fn table(out: &mut String, index: usize, subject: &SubjectReport) -> std::fmt::R
          are 95 % intervals. <span class=\"wide\">A heading sorts; what a column means is in its \
          tooltip and at the end.</span></p>\n\
          <div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"All cells\">\n\
-         <table data-subject=\"{index}\">\n<caption>Protocol {}, context {}, {}, {}, {}\
+         <table data-subject=\"{index}\" data-view=\"{view}\">\n<caption>Protocol {}, context {}, {}, {}, {}\
          </caption>\n<thead><tr>",
         s.protocol,
         s.context,
@@ -259,7 +365,7 @@ fn recommended(
     let mut rows: Vec<_> = subject.recommended.iter().collect();
     rows.sort_by(|a, b| a.max_ppl_increase.total_cmp(&b.max_ppl_increase));
     out.push_str(
-        "<h3>Recommended for the usual limits</h3>\n<div class=\"scroll\"><table class=\"small\">\
+        "<h3>Recommended for the usual limits on the perplexity change</h3>\n<div class=\"scroll\"><table class=\"small\">\
          <thead><tr><th scope=\"col\">limit</th><th scope=\"col\" class=\"name\">codec</th>\
          <th scope=\"col\">bits</th></tr></thead>\n<tbody>\n",
     );
@@ -272,7 +378,7 @@ fn recommended(
             }
             None => ("none of this sweep".into(), "–".into()),
         };
-        let own = row.max_ppl_increase == report.max_ppl_increase;
+        let own = row.max_ppl_increase == report.limits.max_ppl_change;
         let class = if own { " class=\"own\"" } else { "" };
         writeln!(
             out,
@@ -294,8 +400,9 @@ fn unfinished(out: &mut String, title: &str, cells: &[UnfinishedCell]) -> std::f
         let context = cell.context.map_or(String::new(), |context| format!(", context {context}"));
         write!(
             out,
-            "<li><code>{}</code> on {}, {}{context}",
+            "<li><code>{}</code>{} on {}, {}{context}",
             escape(&cell.codec),
+            cell.protocol.as_ref().map_or(String::new(), |name| format!(" under {}", escape(name))),
             escape(&cell.model),
             escape(&cell.text)
         )?;
@@ -368,11 +475,13 @@ fn model(out: &mut String, model: &Provenance) -> std::fmt::Result {
 /// What the script works with.
 #[derive(Serialize)]
 struct Data<'a> {
-    limit: f64,
-    /// Of Student's t, 97.5 %, for 1 … [`T_TABLE`] degrees of freedom.
-    t: Vec<f64>,
+    limits: Limits,
+    /// Quantiles of Student's t for 1 … [`T_TABLE`] degrees of freedom: 97.5 % and 90 %.
+    t975: Vec<f64>,
+    t900: Vec<f64>,
+    /// Fewer say too little of their spread.
+    least_windows_to_plan: usize,
     one_window: &'static str,
-    none_within: &'static str,
     subjects: Vec<SubjectData<'a>>,
 }
 
@@ -381,8 +490,16 @@ struct SubjectData<'a> {
     windows: usize,
     /// That the text has, from the first one evaluated on.
     windows_left: usize,
-    cells: Vec<CellData<'a>>,
+    /// Whether the baseline means something, and all protocols asked for have results.
+    judged: bool,
+    recommends: bool,
+    none_within: String,
+    /// Protocol by protocol.
+    views: Vec<Vec<CellData<'a>>>,
 }
+
+/// A figure on the scale of its interval: mean and standard error over windows.
+type OnScale = (f64, Option<f64>);
 
 #[derive(Serialize)]
 struct CellData<'a> {
@@ -390,45 +507,68 @@ struct CellData<'a> {
     bits: f64,
     ratio: f64,
     kld: f64,
-    change_ci95: Option<[f64; 2]>,
-    log_ratio: f64,
-    log_ratio_ci95: Option<[f64; 2]>,
-    verdict: Verdict,
-    summary: String,
+    log_ratio: OnScale,
+    /// On the log scale; no mean where it is 0.
+    log_kld: OnScale,
+    top1: OnScale,
+    /// Whatever the limits: no target could feel it.
+    invalid: bool,
+    /// Of the first protocol's cells: for the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    summary: Option<String>,
+}
+
+impl<'a> CellData<'a> {
+    fn new(cell: &'a CellReport, windows: usize, summary: Option<String>) -> Self {
+        let f = &cell.result.figures;
+        let on_scale = |estimate: Estimate| (estimate.mean, estimate.standard_error);
+        Self {
+            codec: &f.codec,
+            bits: f.bits_per_value,
+            ratio: f.compression_ratio,
+            kld: f.kld_mean,
+            log_ratio: on_scale(f.log_ratio(windows)),
+            log_kld: on_scale(positive_log(&f.kld_per_window)),
+            top1: on_scale(f.top1(windows)),
+            invalid: cell.result.judgement.verdict == Verdict::Invalid,
+            summary,
+        }
+    }
 }
 
 fn data(report: &SweepReport) -> Result<String> {
     let subjects = report
         .subjects
         .iter()
-        .map(|subject| SubjectData {
-            windows: subject.subject.windows,
-            windows_left: windows_left(&subject.subject),
-            cells: subject
+        .map(|subject| {
+            let windows = subject.subject.windows;
+            let vocab_size = subject.subject.model.vocab_size;
+            let first = subject
                 .cells
                 .iter()
-                .map(|report| {
-                    let f = &report.result.figures;
-                    CellData {
-                        codec: &f.codec,
-                        bits: f.bits_per_value,
-                        ratio: f.compression_ratio,
-                        kld: f.kld_mean,
-                        change_ci95: f.perplexity_change_percent_ci95,
-                        log_ratio: f.mean_log_ratio,
-                        log_ratio_ci95: f.mean_log_ratio_ci95,
-                        verdict: report.result.verdict,
-                        summary: summary(report),
-                    }
-                })
-                .collect(),
+                .map(|cell| CellData::new(cell, windows, Some(summary(subject, cell))));
+            let decode = subject.decode.as_ref().map(|decode| {
+                decode.cells.iter().map(|cell| CellData::new(cell, windows, None)).collect()
+            });
+            let views: Vec<Vec<CellData>> =
+                std::iter::once(first.collect()).chain(decode).collect();
+            SubjectData {
+                windows,
+                windows_left: windows_left(&subject.subject),
+                judged: subject.baseline.meaningless(vocab_size).is_none(),
+                recommends: views.len() == subject.recommended_under.len(),
+                none_within: none_within(subject),
+                views,
+            }
         })
         .collect();
+    let table = |p: f64| (1..=T_TABLE).map(|df| student_t_quantile(p, df as f64)).collect();
     let data = Data {
-        limit: report.max_ppl_increase,
-        t: (1..=T_TABLE).map(|df| student_t_quantile(0.975, df as f64)).collect(),
+        limits: report.limits,
+        t975: table(0.975),
+        t900: table(0.9),
+        least_windows_to_plan: LEAST_WINDOWS_TO_PLAN,
         one_window: ONE_WINDOW,
-        none_within: NONE_WITHIN,
         subjects,
     };
     let json = serde_json::to_string(&data)

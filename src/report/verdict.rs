@@ -1,0 +1,172 @@
+//! Verdicts in words. The page's script has the same for another limit.
+
+use super::figures::{CodecResult, SubjectInfo};
+use crate::eval::verdict::{LEAST_WINDOWS_TO_PLAN, Limits, Verdict};
+
+/// The limits, in words: `±1 % perplexity, mean KLD at most 0.01`.
+pub(super) fn limits(limits: &Limits) -> String {
+    let mut words = format!("±{} % perplexity", limits.max_ppl_change);
+    if let Some(most) = limits.max_kld {
+        words.push_str(&format!(", mean KLD at most {most}"));
+    }
+    if let Some(least) = limits.min_top1 {
+        words.push_str(&format!(", top-1 at least {} %", percent(least)));
+    }
+    words
+}
+
+/// A share as a percentage without a tail of nines.
+fn percent(share: f64) -> f64 {
+    (share * 1e8).round() / 1e6
+}
+
+/// The verdict and what it rests on, for a line of its own.
+pub(super) fn sentence(result: &CodecResult, subject: &SubjectInfo, against: &Limits) -> String {
+    let judgement = &result.judgement;
+    let mut reasons = reasons(result, against).join("; ");
+    match judgement.verdict {
+        Verdict::Pass => reasons = format!("the whole interval is within {}", limits(against)),
+        Verdict::Fail => {}
+        Verdict::Inconclusive => {
+            reasons.push_str("; ");
+            reasons.push_str(&advice(result, subject));
+        }
+        // The reason is the baseline's, which is told once.
+        Verdict::Invalid => {
+            reasons = "nothing was measured that a limit could be held against".into()
+        }
+    }
+    format!("{}: {reasons}{}", judgement.verdict.word().to_uppercase(), felt(result))
+}
+
+/// Where the codec cannot be felt by all targets, how many it is.
+fn felt(result: &CodecResult) -> String {
+    let share = result.figures.targets_affected;
+    match share < 1.0 {
+        true => format!(
+            " (only {:.1} % of the scored targets attend to a stored token; the others are as without a codec)",
+            100.0 * share
+        ),
+        false => String::new(),
+    }
+}
+
+/// What has the verdict that the whole has, and why.
+fn reasons(result: &CodecResult, against: &Limits) -> Vec<String> {
+    let judgement = &result.judgement;
+    let open = judgement.verdict == Verdict::Inconclusive;
+    let mut reasons = Vec::new();
+    if judgement.verdicts.perplexity_change == judgement.verdict {
+        let limit = against.max_ppl_change;
+        let one = result.figures.perplexity_change_percent_ci95.is_none();
+        reasons.push(match open {
+            true if one => {
+                format!("one window has no interval to hold against ±{limit} % perplexity")
+            }
+            true => format!("a limit of ±{limit} % perplexity is inside the interval"),
+            false => format!("the whole interval is outside ±{limit} % perplexity"),
+        });
+    }
+    if let (Some(verdict), Some(most)) = (judgement.verdicts.kld, against.max_kld)
+        && verdict == judgement.verdict
+    {
+        reasons.push(match open {
+            true => format!("the limit of {most} is inside the interval of the mean KLD"),
+            false => format!("the whole interval of the mean KLD is above {most}"),
+        });
+    }
+    if let (Some(verdict), Some(least)) = (judgement.verdicts.top1, against.min_top1)
+        && verdict == judgement.verdict
+    {
+        let least = percent(least);
+        reasons.push(match open {
+            true => format!("the limit of {least} % is inside the interval of top-1"),
+            false => format!("the whole interval of top-1 is below {least} %"),
+        });
+    }
+    reasons
+}
+
+/// What would settle an open verdict, and what is known already.
+fn advice(result: &CodecResult, subject: &SubjectInfo) -> String {
+    let left = windows_left(subject);
+    let judgement = &result.judgement;
+    let longer = format!("the text has {left}: a longer text or a wider limit settles it");
+    let mut advice = match (judgement.windows_needed, judgement.windows_needed_ci80) {
+        (Some(needed), Some(range)) => {
+            let told = format!(
+                "about {needed} windows would settle it (80 % range: {})",
+                range_words(range)
+            );
+            match range.0 > left {
+                true => format!("{told}; {longer}"),
+                false if needed > left => format!("{told}; the text has {left}"),
+                false => told,
+            }
+        }
+        _ if subject.windows < LEAST_WINDOWS_TO_PLAN => match left < LEAST_WINDOWS_TO_PLAN {
+            true => longer,
+            false => format!(
+                "use more --windows; from {LEAST_WINDOWS_TO_PLAN} on it can be told how many it takes"
+            ),
+        },
+        _ => "it is too close to its limit to tell".into(),
+    };
+    if let Some([low, high]) = result.figures.perplexity_change_percent_ci95
+        && judgement.verdicts.perplexity_change == Verdict::Inconclusive
+    {
+        // Rounded up, so that it holds.
+        let passes = (10.0 * low.abs().max(high.abs())).ceil() / 10.0;
+        advice.push_str(&format!("; as it is, a limit of {passes} % would pass"));
+    }
+    advice
+}
+
+/// `24 to 600`, or `24 or more`
+fn range_words((low, high): (usize, Option<usize>)) -> String {
+    match high {
+        Some(high) => format!("{low} to {high}"),
+        None => format!("{low} or more"),
+    }
+}
+
+/// Why a verdict is open, for a cell of a table; empty where it is not.
+pub(super) fn undecided(result: &CodecResult, subject: &SubjectInfo) -> String {
+    let judgement = &result.judgement;
+    match (judgement.verdict, judgement.windows_needed_ci80) {
+        (Verdict::Inconclusive, Some(range)) => {
+            let left = windows_left(subject);
+            let short = if range.0 <= left { String::new() } else { format!(", text has {left}") };
+            format!("needs {} windows{short}", range_words(range))
+        }
+        (Verdict::Inconclusive, None) if subject.windows < 2 => "one window".into(),
+        (Verdict::Inconclusive, None) if subject.windows < LEAST_WINDOWS_TO_PLAN => {
+            "few windows".into()
+        }
+        (Verdict::Inconclusive, None) => "too close".into(),
+        _ => String::new(),
+    }
+}
+
+/// The verdict for a cell of a table.
+pub(super) fn brief(result: &CodecResult, subject: &SubjectInfo) -> String {
+    match result.judgement.verdict {
+        Verdict::Inconclusive => format!("inconclusive, {}", undecided(result, subject)),
+        decided => decided.word().into(),
+    }
+}
+
+/// Windows the text has from the first one evaluated on.
+pub(super) fn windows_left(subject: &SubjectInfo) -> usize {
+    subject.text.windows_available.saturating_sub(subject.first_window)
+}
+
+/// What to look at where the baseline itself means nothing.
+pub(super) const CHECK: &str = "check that model, tokenizer and text belong together: published weights, \
+    their own tokenizer, and plain text in a language the model knows";
+
+/// A figure's share of targets, where it is not all of them.
+pub(super) fn share_felt(result: &CodecResult) -> Option<String> {
+    let share = result.figures.targets_affected;
+    (share < 1.0).then(|| format!("{:.1} %", 100.0 * share))
+}
