@@ -332,6 +332,166 @@ fn an_output_that_cannot_be_written_is_found_at_once() {
     assert!(!sweep.path("file").is_dir());
 }
 
+/// Shards that call their config by different paths.
+#[test]
+fn a_config_is_one_by_whatever_path() {
+    let sweep = Sweep::new(CONFIG);
+    let whole = sweep.results("whole", &[]);
+    let shard = |config: &str, shard: &str| {
+        let mut command = kvgauge();
+        command.current_dir(sweep.folder.path()).args(["sweep", config, "--shard", shard]);
+        let answer = run_command({
+            command.args(["--output", "shards"]);
+            command
+        });
+        assert_eq!(answer.status, Some(0), "{}", answer.stderr);
+        assert!(!answer.stderr.contains("kept"), "{}", answer.stderr);
+    };
+    fs::create_dir(sweep.path("sub")).unwrap();
+    shard("./sweep.toml", "1/3");
+    shard(sweep.config.to_str().unwrap(), "2/3");
+    shard("sub/../sweep.toml", "3/3");
+    sweep.report(&["shards"], "merged", &[]).succeeds();
+    let (merged, whole): (Value, Value) =
+        (sweep.json("merged"), serde_json::from_slice(&whole).unwrap());
+    assert_eq!(merged["missing"].as_array().unwrap().len(), 0);
+    assert_eq!(merged["subjects"], whole["subjects"]);
+    assert_eq!(merged["sweeps"].as_array().unwrap().len(), 1);
+}
+
+/// Eight rows are not replaced by one.
+#[test]
+fn another_sweeps_cells_in_the_folder_are_kept() {
+    let sweep = Sweep::new(CONFIG);
+    sweep.results("out", &[]);
+    let other = ["--codec", "int3-g64", "--context", "96"];
+    let answer = sweep.run("out", &other);
+    assert_eq!(answer.status, Some(0), "{}", answer.stderr);
+    assert!(answer.stderr.contains("10 finished cells of other sweeps are kept"));
+    assert_eq!(cells(&sweep.json("out")).len(), 11);
+    assert_eq!(sweep.json("out")["sweeps"].as_array().unwrap().len(), 2);
+    // So they are for `report`, and for the first sweep when it is run again.
+    sweep.report(&["out"], "again", &[]).succeeds();
+    assert_eq!(sweep.read("again", "results.json"), sweep.read("out", "results.json"));
+    let answer = sweep.run("out", &[]);
+    assert!(answer.stderr.contains("one finished cell of another sweep is kept"));
+    assert_eq!(cells(&sweep.json("out")).len(), 11);
+    // Other windows under the same names.
+    sweep.results("out", &["--windows", "2"]);
+    assert_eq!(cells(&sweep.json("out")).len(), 21);
+
+    // A report alone, of cells that its folder does not have.
+    let lone = ["--codec", "f16", "--context", "96"];
+    sweep.results("single", &lone);
+    sweep.report(&["out"], "merged", &[]).succeeds();
+    let merged = sweep.read("merged", "results.json");
+    sweep.run("merged", &lone).is_refused(&["results.json", "of others"]);
+    sweep.report(&["single"], "merged", &[]).is_refused(&["results.json", "of others"]);
+    sweep.report(&["single"], "out", &[]).is_refused(&["results.json", "of others"]);
+    assert_eq!(sweep.read("merged", "results.json"), merged);
+    sweep.report(&["single"], "merged", &["--force"]).succeeds();
+    assert_eq!(cells(&sweep.json("merged")).len(), 1);
+    // Not in the way of a report of them.
+    sweep.report(&["out", "single"], "merged", &[]).succeeds();
+    // Strictness is about this sweep, whatever is in its folder beside it.
+    fs::write(sweep.path("out/plan-9-of-9.json"), sweep.read("single", "plan.json")).unwrap();
+    let strict = ["--codec", "int8-g64", "--max-ppl-increase", "50", "--strict"];
+    assert_eq!(sweep.run("out", &strict).status, Some(0));
+}
+
+/// The windows of a sweep that was cut off outlive another one in its folder.
+#[test]
+fn windows_of_another_sweep_are_kept() {
+    let sweep = Sweep::new(&CONFIG.replace("windows = 6", "windows = 60"));
+    let log = sweep.path("out").join("windows.jsonl");
+    let mut child = sweep.command("out", &[]);
+    let mut child = child.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let clock = Instant::now();
+    while fs::metadata(&log).map_or(0, |log| log.len()) < 200_000 {
+        assert!(clock.elapsed() < Duration::from_secs(60), "no window was logged");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // A plan without a finished cell is not kept, but where it has some its windows are.
+    let before = fs::read(&log).unwrap().len();
+    let done = sweep.lines("out");
+    let answer = sweep.run("out", &["--codec", "int8-g64", "--context", "96", "--windows", "2"]);
+    assert_eq!(answer.status, Some(0), "{}", answer.stderr);
+    if done > 0 {
+        assert!(fs::read(&log).unwrap().len() >= before);
+    }
+    sweep.results("out", &[]);
+    assert!(!log.exists());
+}
+
+/// Whatever a sweep would write over that it did not write.
+#[test]
+fn files_of_others_are_kept_in_a_sweeps_folder() {
+    let sweep = Sweep::new(CONFIG);
+    let flags = ["--context", "96", "--codec", "f16", "--windows", "2"];
+    let json = "{\n  \"schema\": \"kvgauge.validation/1\"\n}\n";
+    for (name, bytes) in [
+        ("report.html", "<!doctype html><title>mine</title>"),
+        ("results.json", json),
+        ("results.csv", "a,b\n"),
+        ("report.md", "# Mine\n"),
+        ("kld.svg", "<svg xmlns=\"http://www.w3.org/2000/svg\"/>"),
+        ("2-snr-key.svg", "<svg/>"),
+        ("plan.json", "{\"steps\": []}"),
+        ("timings.json", "{\"threads\": 2}"),
+        ("cells.jsonl", "{\"mine\": 1}\n"),
+        ("windows.jsonl", "{\"mine\": 1}\n"),
+    ] {
+        fs::create_dir(sweep.path("out")).unwrap();
+        fs::write(sweep.path("out").join(name), bytes).unwrap();
+        sweep.run("out", &flags).is_refused(&["--output", name]);
+        assert_eq!(sweep.read("out", name), bytes.as_bytes(), "{name}");
+        // A log is never written into such a file.
+        let forced = sweep.run("out", &[&flags[..], &["--force"]].concat());
+        let expected = if name.ends_with(".jsonl") { 2 } else { 0 };
+        assert_eq!(forced.status, Some(expected), "{name}: {}", forced.stderr);
+        if expected == 0 && !name.starts_with('2') {
+            assert_ne!(sweep.read("out", name), bytes.as_bytes(), "{name}");
+            sweep.results("out", &flags);
+        }
+        fs::remove_dir_all(sweep.path("out")).unwrap();
+    }
+    // `kvgauge report` is no other; files beside the report are nobody's business.
+    sweep.results("one", &flags);
+    fs::create_dir(sweep.path("out")).unwrap();
+    fs::write(sweep.path("out/notes.md"), "mine").unwrap();
+    fs::write(sweep.path("out/report.md"), "mine").unwrap();
+    sweep.report(&["one"], "out", &[]).is_refused(&["report.md", "did not write"]);
+    sweep.report(&["one"], "out", &["--force"]).succeeds();
+    assert_eq!(sweep.read("out", "notes.md"), b"mine");
+}
+
+/// A config, text or model that the sweep itself would write over.
+#[test]
+fn a_sweep_does_not_write_over_what_it_reads() {
+    let sweep = Sweep::new(CONFIG);
+    let model = ModelFolder::new();
+    fs::create_dir(sweep.path("out")).unwrap();
+    fs::write(sweep.path("out/plan.json"), CONFIG).unwrap();
+    fs::write(sweep.path("out/report.md"), "a text ".repeat(2000)).unwrap();
+    let at = |path: &str| sweep.path(path).to_str().unwrap().to_string();
+    let (config, text) = (at("out/./plan.json"), at("out/report.md"));
+    let model = model.folder.path().to_str().unwrap();
+    let words = ["expected a", "other than"];
+    run(&["sweep", &config, "--output", &at("out"), "--force"]).is_refused(&words);
+    sweep.run("out", &["--text", &text, "--force"]).is_refused(&words);
+    run(&["sweep", &at("sweep.toml"), "--model", model, "--output", model]).is_refused(&words);
+    assert_eq!(sweep.read("out", "plan.json"), CONFIG.as_bytes());
+    // A config beside its results is fine.
+    fs::write(sweep.path("out/mine.toml"), CONFIG).unwrap();
+    let flags = ["--context", "96", "--codec", "f16", "--output"];
+    fs::remove_file(sweep.path("out/plan.json")).unwrap();
+    fs::remove_file(sweep.path("out/report.md")).unwrap();
+    let fine = run(&[&["sweep", &at("out/mine.toml")], &flags[..], &[&at("out")]].concat());
+    assert_eq!(fine.status, Some(0), "{}", fine.stderr);
+}
+
 #[test]
 fn one_folder_has_one_writer() {
     let sweep = Sweep::new(CONFIG);

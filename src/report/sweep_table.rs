@@ -27,6 +27,9 @@ pub fn render(report: &SweepReport) -> String {
     if !report.subjects.is_empty() {
         out.push_str(LEGEND);
     }
+    if let Some(note) = report.instruction_sets_note() {
+        let _ = writeln!(out, "note: {note}");
+    }
     for (what, cells) in [("failed", &report.failed), ("missing", &report.missing)] {
         for cell in cells {
             out.push_str(&unfinished(what, cell));
@@ -39,6 +42,9 @@ fn head(out: &mut String, report: &SweepReport, subject: &SubjectReport) -> std:
     let info = &subject.subject;
     writeln!(out, "kvgauge {}, protocol `{}`", report.kvgauge_version, info.protocol)?;
     subject_lines(out, info)?;
+    if report.instruction_sets().len() > 1 {
+        writeln!(out, "computed  on {}", one_line(&info.instruction_set))?;
+    }
     baseline_line(out, &subject.baseline)
 }
 
