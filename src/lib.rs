@@ -17,6 +17,7 @@ pub mod eval;
 pub mod extract;
 mod hash;
 pub mod hub;
+mod instruction_set;
 mod lanes;
 pub mod model;
 mod platform;
@@ -29,3 +30,4 @@ pub mod validate;
 pub mod whole_file;
 
 pub use error::{Error, Result};
+pub use instruction_set::instruction_set;

@@ -6,6 +6,12 @@
 //! leaves nothing behind where the file had no name, but for the moment in which a whole one is
 //! about to replace another; elsewhere it leaves the hidden file.
 
+mod kind;
+mod target;
+
+pub use kind::{Kind, MARKDOWN_MARK, PAGE_MARK, PICTURE_MARK};
+pub use target::{check_apart, same_target};
+
 use crate::error::{Error, Result};
 use crate::platform;
 use std::fs::File;
@@ -21,6 +27,15 @@ pub enum Existing {
     Replace,
     /// An error, also when another process was faster.
     Keep,
+    /// Replaced where kvgauge wrote it and it is of this kind, or where it is empty; an error else.
+    Own(Kind),
+}
+
+impl Existing {
+    /// What is written again, run by run.
+    pub fn own(kind: Kind, force: bool) -> Self {
+        if force { Self::Replace } else { Self::Own(kind) }
+    }
 }
 
 /// A file being written. Dropped without [`NewFile::commit`], it is gone.
@@ -58,6 +73,7 @@ impl NewFile {
         if target.is_symlink() && !target.exists() {
             return refuse("a link that leads nowhere");
         }
+        check_own(target, existing)?;
         // A link stays a link: what it leads to is replaced.
         let target = target.canonicalize().unwrap_or_else(|_| target.to_path_buf());
         let folder = match target.parent() {
@@ -110,14 +126,16 @@ impl NewFile {
             self.file.sync_all().map_err(|e| self.failed(&e))?;
         }
         let target = self.target;
+        // Somebody may have written there meanwhile.
+        check_own(&target, self.existing)?;
         let named = match (self.existing, self.hidden) {
             (Existing::Keep, Some(hidden)) => {
                 hidden.persist_noclobber(&target).map_err(|e| e.error)
             }
             (Existing::Keep, None) => platform::name_file(&self.file, &target),
-            (Existing::Replace, Some(hidden)) => hidden.persist(&target).map_err(|e| e.error),
+            (_, Some(hidden)) => hidden.persist(&target).map_err(|e| e.error),
             // A name cannot be taken over without a file of another name to rename.
-            (Existing::Replace, None) => hidden_name()
+            (_, None) => hidden_name()
                 .make_in(&self.folder, |path| platform::name_file(&self.file, path))
                 .and_then(|named| named.into_temp_path().persist(&target).map_err(|e| e.error)),
         };
@@ -138,16 +156,36 @@ impl NewFile {
     }
 }
 
-/// A whole file from bytes, synced; replaces what is there.
-pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    let file = NewFile::create(path, Existing::Replace)?;
+/// A whole file from bytes, synced.
+pub fn write(path: &Path, bytes: &[u8], existing: Existing) -> Result<()> {
+    let file = NewFile::create(path, existing)?;
     file.write_at(bytes, 0)?;
     file.commit(true)
 }
 
+const TAKEN: &str = "--force replaces it; or choose another name";
+
 fn taken(target: &Path) -> Error {
-    Error::input(format!("{}: exists already", target.display()))
-        .hint("--force replaces it; or choose another name")
+    Error::input(format!("{}: exists already", target.display())).hint(TAKEN)
+}
+
+/// [`Existing::Own`] at a file that is there.
+fn check_own(target: &Path, existing: Existing) -> Result<()> {
+    let Existing::Own(kind) = existing else { return Ok(()) };
+    let found = || match kind::is_empty(target)? {
+        true => Ok(Some(kind)),
+        false => Kind::at(target),
+    };
+    match found().map_err(|e| Error::io(target, &e))? {
+        Some(found) if found == kind => Ok(()),
+        found => Err(Error::input(format!(
+            "{}: exists already; expected {} to replace, found {}",
+            target.display(),
+            kind.name(),
+            found.map_or("a file that kvgauge did not write", Kind::name)
+        ))
+        .hint(TAKEN)),
+    }
 }
 
 fn open(folder: &Path) -> std::io::Result<(File, Option<TempPath>)> {

@@ -823,7 +823,8 @@ fn output_writes_the_object_that_json_prints() {
     let folder = TempDir::new().unwrap();
     let file = folder.path().join("result.json");
     // Longer than any result: what is left of it would show.
-    fs::write(&file, "x".repeat(1 << 20)).unwrap();
+    let longer = format!("{{\"schema\": \"kvgauge.validation/1\"{}}}", " ".repeat(1 << 20));
+    fs::write(&file, longer).unwrap();
     let printed = good_with(&["--json", "--output", utf8(&file)]).succeeds().stdout;
     assert_eq!(fs::read_to_string(&file).unwrap(), printed);
     assert_eq!(names_in(folder.path()), ["result.json"]);
@@ -836,6 +837,117 @@ fn output_writes_the_object_that_json_prints() {
     let other: Value = serde_json::from_slice(&other).unwrap();
     assert_eq!(lasting(other), lasting(serde_json::from_str(&printed).unwrap()));
     assert_eq!(names_in(folder.path()).len(), 2);
+}
+
+/// Whoever wrote it, and whatever kvgauge writes of another kind.
+#[test]
+fn what_validate_did_not_write_is_kept() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("report.md");
+    let svg = "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 9 9\"></svg>";
+    let long = ["--model", "builtin", "--windows", "all"];
+    for (bytes, word) in [
+        ("# Mine\n", "did not write"),
+        (
+            "<!-- written by kvgauge -->\n## What compressing the KV cache costs\n",
+            "Markdown report",
+        ),
+        ("{\"schema\": \"kvgauge.sweep/1\"}", "results.json"),
+        ("{\"perplexity\": 5}", "did not write"),
+        ("\0\u{1}", "did not write"),
+        (svg, "did not write"),
+    ] {
+        fs::write(&file, bytes).unwrap();
+        let answer = validate(&[&long[..], &["--output", utf8(&file)]].concat());
+        answer.is_refused(&["--output", utf8(&file), word]);
+        answer.hints("--force");
+        assert!(answer.took < Duration::from_secs(2), "{:?}", answer.took);
+        assert_eq!(fs::read(&file).unwrap(), bytes.as_bytes());
+        let drawn = ["--attribute", "--picture", utf8(&file)];
+        validate(&[&long[..], &drawn].concat()).is_refused(&["--picture", utf8(&file)]);
+        assert_eq!(fs::read(&file).unwrap(), bytes.as_bytes());
+    }
+    good_with(&["--output", utf8(&file), "--force"]).succeeds();
+    // Its own, once more; and a file that has nothing to lose.
+    good_with(&["--output", utf8(&file)]).succeeds();
+    fs::write(&file, "").unwrap();
+    good_with(&["--attribute", "--picture", utf8(&file)]).succeeds();
+    good_with(&["--attribute", "--picture", utf8(&file)]).succeeds();
+    good_with(&["--output", utf8(&file)]).is_refused(&["a picture of kvgauge"]);
+}
+
+/// Somebody writes there while it runs: that file is kept, and the result is told all the same.
+#[test]
+fn a_file_that_appears_meanwhile_is_kept() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("result.json");
+    let request = ["--model", "builtin", "--context", "256", "--windows", "60", "--json"];
+    let child = kvgauge()
+        .args([&["validate"], &request[..], &["--output", utf8(&file)]].concat())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(Duration::from_millis(400));
+    fs::write(&file, "mine").unwrap();
+    let output = child.wait_with_output().unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{errors}");
+    assert!(errors.contains("did not write"), "{errors}");
+    assert!(serde_json::from_slice::<Value>(&output.stdout).unwrap().is_object());
+    assert_eq!(fs::read(&file).unwrap(), b"mine");
+}
+
+#[test]
+fn two_outputs_are_two_files() {
+    let folder = TempDir::new().unwrap();
+    fs::create_dir(folder.path().join("sub")).unwrap();
+    let in_folder = |output: &str, picture: &str| {
+        let mut command = kvgauge();
+        command.current_dir(&folder).args(["validate"]).args(GOOD);
+        command.args(["--attribute", "--output", output, "--picture", picture]);
+        run_command(command)
+    };
+    let absolute = folder.path().join("a.json");
+    let mut pairs = vec![
+        ("a.json", "a.json"),
+        ("a.json", "./a.json"),
+        ("./sub/../a.json", "a.json"),
+        ("sub//a.json", "sub/./a.json"),
+        ("a.json", utf8(&absolute)),
+    ];
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink("sub", folder.path().join("link")).unwrap();
+        pairs.push(("sub/a.json", "link/a.json"));
+    }
+    for (output, picture) in pairs {
+        in_folder(output, picture).is_refused(&["--picture", "other than --output's", picture]);
+    }
+    assert!(names_in(&folder.path().join("sub")).is_empty() && !absolute.exists());
+    in_folder("sub/a.json", "a.json").succeeds();
+}
+
+/// Not even with --force.
+#[test]
+fn an_output_is_no_input() {
+    let model = ModelFolder::new();
+    let config = model.path("config.toml");
+    fs::write(&config, "context = 64\nwindows = 2\n").unwrap();
+    let (text, weights) = (utf8(&model.text), model.path("model.safetensors"));
+    for output in [text, utf8(&config), utf8(&weights)] {
+        let before = fs::read(output).unwrap();
+        let flags = ["--config", utf8(&config), "--force", "--output", output];
+        let folder = utf8(model.folder.path());
+        let answer = validate(&[&["--model", folder, "--text", text], &flags[..]].concat());
+        answer.is_refused(&["--output", "other than", output]);
+        let extract = ["extract", "--model", folder, "--text", text, "--context", "64"];
+        if output != utf8(&config) {
+            let answer = run(&[&extract[..], &["--force", "--output", output]].concat());
+            answer.is_refused(&["--output", "other than", output]);
+        }
+        assert_eq!(fs::read(output).unwrap(), before);
+    }
 }
 
 #[test]

@@ -17,6 +17,7 @@ use tempfile::TempDir;
 /// Two contexts, ten cells, about a second.
 const CONFIG: &str = r#"
 model = "builtin"
+protocol = "prefix"
 context = [96, 128]
 windows = 6
 codec = ["f16", "k:int4-g64/v:f16"]
@@ -114,6 +115,96 @@ fn shards_put_together_are_the_whole() {
     assert_eq!((cells(&part).len(), missing), (3, 7));
     // A whole sweep in the shards' folder has nothing left to do.
     assert_eq!(sweep.results("together", &[]), whole);
+}
+
+/// Each codec under each protocol, the recommendation under both, and what `decode` cannot take.
+#[test]
+fn both_protocols_run_by_default() {
+    let config = "model = \"builtin\"\ncontext = 96\nwindows = 6\n\
+        codec = [\"f16\", \"int4-g16\", \"int4-g64-ctr\", \"int4-g64\"]\nmax_ppl_change = 1000";
+    let sweep = Sweep::new(config);
+    let whole = sweep.results("whole", &[]);
+    let results = sweep.json("whole");
+    let subjects = results["subjects"].as_array().unwrap();
+    let subject = &subjects[0];
+    assert_eq!((subjects.len(), &subject["protocol"]), (1, &"prefix".into()));
+    assert_eq!(subject["recommended_under"], serde_json::json!(["prefix", "decode"]));
+    let names = |cells: &Value| -> Vec<String> {
+        let cells = cells.as_array().unwrap().iter();
+        cells.map(|cell| cell["codec"].as_str().unwrap().to_string()).collect()
+    };
+    let decode = &subject["decode"];
+    assert_eq!(names(&subject["cells"]), ["f16", "int4-g16", "int4-g64-ctr", "int4-g64"]);
+    assert_eq!(names(&decode["cells"]), ["f16", "int4-g16", "int4-g64"]);
+    assert_eq!(names(&decode["refused"]), ["int4-g64-ctr"]);
+    // The smallest of those that pass under both; the refused one is larger.
+    assert_eq!(subject["recommended"][0]["codec"], "int4-g64");
+
+    // The figures are those of `validate`.
+    let single = ["--config", sweep.config.to_str().unwrap(), "--json"];
+    let single = validate(&single).succeeds().json();
+    for (ours, theirs) in [
+        (&subject["cells"], &single["codecs"]),
+        (&decode["cells"], &single["decode"]["codecs"]),
+    ] {
+        for (ours, theirs) in ours.as_array().unwrap().iter().zip(theirs.as_array().unwrap()) {
+            for (key, value) in theirs.as_object().unwrap() {
+                assert_eq!(&ours[key], value, "{key} of {}", ours["codec"]);
+            }
+        }
+    }
+    assert_eq!(decode["baseline"], single["decode"]["baseline"]);
+
+    // In shards, in a folder each and in one: the same bytes.
+    for index in 1..=3 {
+        let shard = format!("{index}/3");
+        sweep.run(&format!("part-{index}"), &["--shard", &shard]).succeeds();
+        sweep.run("parts", &["--shard", &shard]).succeeds();
+    }
+    for (folders, output) in
+        [(&["part-3", "part-1", "part-2"][..], "apart"), (&["parts"], "together")]
+    {
+        sweep.report(folders, output, &[]).succeeds();
+        assert!(sweep.read(output, "results.json") == whole, "{output}");
+        assert!(sweep.read(output, "report.html") == sweep.read("whole", "report.html"));
+    }
+    // Without the part that has decode's cells nothing is recommended.
+    sweep.report(&["part-1"], "some", &[]).succeeds();
+    let some = sweep.json("some");
+    assert_eq!(some["subjects"][0]["recommended"][0]["codec"], Value::Null);
+    let missing = some["missing"].as_array().unwrap();
+    assert!(missing.iter().any(|cell| cell["protocol"] == "decode"), "{missing:?}");
+
+    // Limits: each by itself, and as strict as they are.
+    let judge = |output: &str, flags: &[&str]| {
+        sweep.report(&["whole"], output, flags).succeeds();
+        sweep.json(output)["subjects"][0].clone()
+    };
+    let tight = judge("tight", &["--max-kld", "1e-5"]);
+    let verdicts = |cells: &Value| -> Vec<String> {
+        let cells = cells.as_array().unwrap().iter();
+        cells.map(|cell| cell["verdicts"]["kld"].as_str().unwrap().to_string()).collect()
+    };
+    assert_eq!(verdicts(&tight["cells"]), ["pass", "fail", "fail", "fail"]);
+    assert_eq!(verdicts(&tight["decode"]["cells"]), ["pass", "fail", "fail"]);
+    assert_eq!(tight["recommended"][0]["codec"], Value::Null);
+    sweep.report(&["whole"], "strict", &["--max-kld", "1e-5", "--strict"]).ends_with_result(1);
+    for (file, words) in [
+        ("report.md", "prefix: ppl change, 95 % | KLD, 95 % | verdict | decode: ppl change"),
+        ("report.md", "Recommended** within ±1000 % perplexity, under prefix and decode: `int4-g64`"),
+        ("report.html", "<h3>Both protocols</h3>"),
+        ("report.html", "no verdict: codec int4-g64-ctr: expected"),
+        ("results.csv", "builtin"),
+        ("decode-kld.svg", "</svg>"),
+    ] {
+        let text = String::from_utf8(sweep.read("whole", file)).unwrap();
+        assert!(text.contains(words), "no {words} in {file}:\n{text}");
+    }
+    let rows = sweep.read("whole", "results.csv");
+    assert_eq!(rows.split(|byte| *byte == b'\n').filter(|row| !row.is_empty()).count(), 8);
+    // One protocol alone: nothing of it is computed again.
+    let told = sweep.run("whole", &["--protocol", "decode", "--codec", "f16"]);
+    assert!(told.stderr.contains("1 cell is there already"), "{}", told.stderr);
 }
 
 #[test]
@@ -330,6 +421,166 @@ fn an_output_that_cannot_be_written_is_found_at_once() {
         assert!(answer.stderr.contains("--output /proc/kvgauge"), "{}", answer.stderr);
     }
     assert!(!sweep.path("file").is_dir());
+}
+
+/// Shards that call their config by different paths.
+#[test]
+fn a_config_is_one_by_whatever_path() {
+    let sweep = Sweep::new(CONFIG);
+    let whole = sweep.results("whole", &[]);
+    let shard = |config: &str, shard: &str| {
+        let mut command = kvgauge();
+        command.current_dir(sweep.folder.path()).args(["sweep", config, "--shard", shard]);
+        let answer = run_command({
+            command.args(["--output", "shards"]);
+            command
+        });
+        assert_eq!(answer.status, Some(0), "{}", answer.stderr);
+        assert!(!answer.stderr.contains("kept"), "{}", answer.stderr);
+    };
+    fs::create_dir(sweep.path("sub")).unwrap();
+    shard("./sweep.toml", "1/3");
+    shard(sweep.config.to_str().unwrap(), "2/3");
+    shard("sub/../sweep.toml", "3/3");
+    sweep.report(&["shards"], "merged", &[]).succeeds();
+    let (merged, whole): (Value, Value) =
+        (sweep.json("merged"), serde_json::from_slice(&whole).unwrap());
+    assert_eq!(merged["missing"].as_array().unwrap().len(), 0);
+    assert_eq!(merged["subjects"], whole["subjects"]);
+    assert_eq!(merged["sweeps"].as_array().unwrap().len(), 1);
+}
+
+/// Eight rows are not replaced by one.
+#[test]
+fn another_sweeps_cells_in_the_folder_are_kept() {
+    let sweep = Sweep::new(CONFIG);
+    sweep.results("out", &[]);
+    let other = ["--codec", "int3-g64", "--context", "96"];
+    let answer = sweep.run("out", &other);
+    assert_eq!(answer.status, Some(0), "{}", answer.stderr);
+    assert!(answer.stderr.contains("10 finished cells of other sweeps are kept"));
+    assert_eq!(cells(&sweep.json("out")).len(), 11);
+    assert_eq!(sweep.json("out")["sweeps"].as_array().unwrap().len(), 2);
+    // So they are for `report`, and for the first sweep when it is run again.
+    sweep.report(&["out"], "again", &[]).succeeds();
+    assert_eq!(sweep.read("again", "results.json"), sweep.read("out", "results.json"));
+    let answer = sweep.run("out", &[]);
+    assert!(answer.stderr.contains("one finished cell of another sweep is kept"));
+    assert_eq!(cells(&sweep.json("out")).len(), 11);
+    // Other windows under the same names.
+    sweep.results("out", &["--windows", "2"]);
+    assert_eq!(cells(&sweep.json("out")).len(), 21);
+
+    // A report alone, of cells that its folder does not have.
+    let lone = ["--codec", "f16", "--context", "96"];
+    sweep.results("single", &lone);
+    sweep.report(&["out"], "merged", &[]).succeeds();
+    let merged = sweep.read("merged", "results.json");
+    sweep.run("merged", &lone).is_refused(&["results.json", "of others"]);
+    sweep.report(&["single"], "merged", &[]).is_refused(&["results.json", "of others"]);
+    sweep.report(&["single"], "out", &[]).is_refused(&["results.json", "of others"]);
+    assert_eq!(sweep.read("merged", "results.json"), merged);
+    sweep.report(&["single"], "merged", &["--force"]).succeeds();
+    assert_eq!(cells(&sweep.json("merged")).len(), 1);
+    // Not in the way of a report of them.
+    sweep.report(&["out", "single"], "merged", &[]).succeeds();
+    // Strictness is about this sweep, whatever is in its folder beside it.
+    fs::write(sweep.path("out/plan-9-of-9.json"), sweep.read("single", "plan.json")).unwrap();
+    let strict = ["--codec", "int8-g64", "--max-ppl-increase", "50", "--strict"];
+    assert_eq!(sweep.run("out", &strict).status, Some(0));
+}
+
+/// The windows of a sweep that was cut off outlive another one in its folder.
+#[test]
+fn windows_of_another_sweep_are_kept() {
+    let sweep = Sweep::new(&CONFIG.replace("windows = 6", "windows = 60"));
+    let log = sweep.path("out").join("windows.jsonl");
+    let mut child = sweep.command("out", &[]);
+    let mut child = child.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let clock = Instant::now();
+    while fs::metadata(&log).map_or(0, |log| log.len()) < 200_000 {
+        assert!(clock.elapsed() < Duration::from_secs(60), "no window was logged");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // A plan without a finished cell is not kept, but where it has some its windows are.
+    let before = fs::read(&log).unwrap().len();
+    let done = sweep.lines("out");
+    let answer = sweep.run("out", &["--codec", "int8-g64", "--context", "96", "--windows", "2"]);
+    assert_eq!(answer.status, Some(0), "{}", answer.stderr);
+    if done > 0 {
+        assert!(fs::read(&log).unwrap().len() >= before);
+    }
+    sweep.results("out", &[]);
+    assert!(!log.exists());
+}
+
+/// Whatever a sweep would write over that it did not write.
+#[test]
+fn files_of_others_are_kept_in_a_sweeps_folder() {
+    let sweep = Sweep::new(CONFIG);
+    let flags = ["--context", "96", "--codec", "f16", "--windows", "2"];
+    let json = "{\n  \"schema\": \"kvgauge.validation/1\"\n}\n";
+    for (name, bytes) in [
+        ("report.html", "<!doctype html><title>mine</title>"),
+        ("results.json", json),
+        ("results.csv", "a,b\n"),
+        ("report.md", "# Mine\n"),
+        ("kld.svg", "<svg xmlns=\"http://www.w3.org/2000/svg\"/>"),
+        ("2-snr-key.svg", "<svg/>"),
+        ("plan.json", "{\"steps\": []}"),
+        ("timings.json", "{\"threads\": 2}"),
+        ("cells.jsonl", "{\"mine\": 1}\n"),
+        ("windows.jsonl", "{\"mine\": 1}\n"),
+    ] {
+        fs::create_dir(sweep.path("out")).unwrap();
+        fs::write(sweep.path("out").join(name), bytes).unwrap();
+        sweep.run("out", &flags).is_refused(&["--output", name]);
+        assert_eq!(sweep.read("out", name), bytes.as_bytes(), "{name}");
+        // A log is never written into such a file.
+        let forced = sweep.run("out", &[&flags[..], &["--force"]].concat());
+        let expected = if name.ends_with(".jsonl") { 2 } else { 0 };
+        assert_eq!(forced.status, Some(expected), "{name}: {}", forced.stderr);
+        if expected == 0 && !name.starts_with('2') {
+            assert_ne!(sweep.read("out", name), bytes.as_bytes(), "{name}");
+            sweep.results("out", &flags);
+        }
+        fs::remove_dir_all(sweep.path("out")).unwrap();
+    }
+    // `kvgauge report` is no other; files beside the report are nobody's business.
+    sweep.results("one", &flags);
+    fs::create_dir(sweep.path("out")).unwrap();
+    fs::write(sweep.path("out/notes.md"), "mine").unwrap();
+    fs::write(sweep.path("out/report.md"), "mine").unwrap();
+    sweep.report(&["one"], "out", &[]).is_refused(&["report.md", "did not write"]);
+    sweep.report(&["one"], "out", &["--force"]).succeeds();
+    assert_eq!(sweep.read("out", "notes.md"), b"mine");
+}
+
+/// A config, text or model that the sweep itself would write over.
+#[test]
+fn a_sweep_does_not_write_over_what_it_reads() {
+    let sweep = Sweep::new(CONFIG);
+    let model = ModelFolder::new();
+    fs::create_dir(sweep.path("out")).unwrap();
+    fs::write(sweep.path("out/plan.json"), CONFIG).unwrap();
+    fs::write(sweep.path("out/report.md"), "a text ".repeat(2000)).unwrap();
+    let at = |path: &str| sweep.path(path).to_str().unwrap().to_string();
+    let (config, text) = (at("out/./plan.json"), at("out/report.md"));
+    let model = model.folder.path().to_str().unwrap();
+    let words = ["expected a", "other than"];
+    run(&["sweep", &config, "--output", &at("out"), "--force"]).is_refused(&words);
+    sweep.run("out", &["--text", &text, "--force"]).is_refused(&words);
+    run(&["sweep", &at("sweep.toml"), "--model", model, "--output", model]).is_refused(&words);
+    assert_eq!(sweep.read("out", "plan.json"), CONFIG.as_bytes());
+    // A config beside its results is fine.
+    fs::write(sweep.path("out/mine.toml"), CONFIG).unwrap();
+    let flags = ["--context", "96", "--codec", "f16", "--output"];
+    fs::remove_file(sweep.path("out/plan.json")).unwrap();
+    fs::remove_file(sweep.path("out/report.md")).unwrap();
+    let fine = run(&[&["sweep", &at("out/mine.toml")], &flags[..], &[&at("out")]].concat());
+    assert_eq!(fine.status, Some(0), "{}", fine.stderr);
 }
 
 #[test]

@@ -54,6 +54,8 @@ impl Arguments {
         })?;
         let existing = if self.force { Existing::Replace } else { Existing::Keep };
         // Found out before the model is loaded.
+        let written = [("--output", self.output.as_path())];
+        output::check_apart(&written, std::slice::from_ref(&settings), None)?;
         NewFile::create(&self.output, existing)?;
         super::use_threads(settings.threads)?;
         let hub = Hub::new(HubOptions::from_env(settings.offline), Arc::new(DownloadBars::new()))?;

@@ -1,7 +1,10 @@
-//! Results to stdout.
+//! Where results go: to stdout, and to files that are not each other's nor the request's own.
 
 use crate::error::{Error, Result};
+use crate::settings::Settings;
+use crate::whole_file;
 use std::io::{ErrorKind, Write};
+use std::path::Path;
 
 /// Prints to stdout. A reader that went away (`| head`) is no error.
 pub fn print(text: &str) -> Result<()> {
@@ -12,4 +15,19 @@ pub fn print(text: &str) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Finds out whether files that a command writes, by flag, are one file or are read as well.
+pub fn check_apart(
+    written: &[(&str, &Path)],
+    settings: &[Settings],
+    config: Option<&Path>,
+) -> Result<()> {
+    let inputs = settings.iter().flat_map(|settings| {
+        [("--model", Path::new(&settings.model)), ("--text", Path::new(&settings.text))]
+    });
+    let inputs = inputs.chain(config.map(|config| ("the config", config)));
+    // Names of models on the hub lead to no file.
+    let read: Vec<_> = inputs.filter(|(_, path)| path.exists()).collect();
+    whole_file::check_apart(written, &read)
 }

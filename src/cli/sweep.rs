@@ -12,6 +12,7 @@ use crate::report::{self, dry_run_table, sweep_table};
 use crate::settings::{ConfigFile, Settings};
 use crate::subject::Stages;
 use crate::sweep::{self, Cells, Request, Shard};
+use crate::whole_file::same_target;
 use clap::Args;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -32,6 +33,9 @@ pub struct SweepArguments {
     /// Print the cells, their bits a value, and an estimate of time and memory; run nothing
     #[arg(long)]
     dry_run: bool,
+    /// Replace files in the output folder that kvgauge did not write, and reports of other sweeps
+    #[arg(long)]
+    force: bool,
     /// Print one JSON object instead of tables
     #[arg(long)]
     json: bool,
@@ -54,6 +58,9 @@ pub struct ReportArguments {
     /// Exit with status 1 when no codec meets the limit
     #[arg(long)]
     strict: bool,
+    /// Replace files in the output folder that kvgauge did not write, and reports of other sweeps
+    #[arg(long)]
+    force: bool,
     /// Print one JSON object instead of tables
     #[arg(long)]
     json: bool,
@@ -85,7 +92,10 @@ impl SweepArguments {
             },
             output: self.output.unwrap_or_else(|| default_output(&file.path)),
             shard: self.shard.unwrap_or(Shard::WHOLE),
+            force: self.force,
         };
+        let config = Some(self.config.as_path());
+        check_inputs(&request.output, &request.settings, config)?;
         if self.dry_run {
             let mut progress = TerminalProgress::new();
             let estimate = sweep::dry_run(&request, &hub, &mut progress);
@@ -102,9 +112,9 @@ impl SweepArguments {
         progress.clear();
         let outcome = outcome?;
 
-        let report = outcome.cells.report(&[outcome.plan], &limits);
+        let report = outcome.cells.report(&outcome.plans, &limits);
         match request.shard.is_whole() {
-            true => write_and_tell(&report, &request.output, self.json)?,
+            true => write_and_tell(&report, &request.output, self.force, self.json)?,
             false if self.json => output::print(&report::json(&report)?)?,
             false => output::print(&format!(
                 "shard {}: {} of {} cells done\n\
@@ -120,7 +130,11 @@ impl SweepArguments {
                 "{} of {} cells failed, the first",
                 outcome.failed, outcome.total
             ))),
-            None if strict && request.shard.is_whole() && report.misses_limit() => {
+            // Of this sweep alone, whatever else lies in its folder.
+            None if strict
+                && request.shard.is_whole()
+                && outcome.cells.report(&[outcome.plan], &limits).misses_limit() =>
+            {
                 Ok(Outcome::LimitMissed)
             }
             None => Ok(Outcome::Done),
@@ -143,20 +157,42 @@ impl ReportArguments {
         };
         Settings::resolve(flags)?;
         let limits = common_limits(&plans, said)?;
-        sweep::check_output(&self.output)?;
+        sweep::check_folder(&self.output)?;
+        sweep::check_report(&self.output, &plans, self.force)?;
         let cells = Cells::read(&self.folders)?;
         for note in cells.notes() {
             TerminalProgress::new().note(&note);
         }
         let report = cells.report(&plans, &limits);
-        write_and_tell(&report, &self.output, self.json)?;
+        write_and_tell(&report, &self.output, self.force, self.json)?;
         let strict = self.strict || plans.iter().any(|plan| plan.strict);
         Ok(if strict && report.misses_limit() { Outcome::LimitMissed } else { Outcome::Done })
     }
 }
 
-fn write_and_tell(report: &SweepReport, folder: &Path, json: bool) -> Result<()> {
-    let page = sweep::write_report(report, folder)?;
+/// None of the files that a sweep writes may be one that it reads.
+fn check_inputs(folder: &Path, settings: &[Settings], config: Option<&Path>) -> Result<()> {
+    let files: Vec<PathBuf> = sweep::FILES.iter().map(|name| folder.join(name)).collect();
+    let written: Vec<_> = files.iter().map(|path| ("--output", path.as_path())).collect();
+    output::check_apart(&written, settings, config)?;
+    for Settings { model, .. } in settings {
+        if same_target(Path::new(model), folder) {
+            return Err(Error::input(format!(
+                "--output: expected a folder other than the model's, found {}",
+                folder.display()
+            ))
+            .hint("give the report a folder of its own"));
+        }
+    }
+    Ok(())
+}
+
+fn write_and_tell(report: &SweepReport, folder: &Path, force: bool, json: bool) -> Result<()> {
+    // The tables say it themselves.
+    if let Some(note) = report.instruction_sets_note().filter(|_| json) {
+        TerminalProgress::new().note(&note);
+    }
+    let page = sweep::write_report(report, folder, force)?;
     output::print(&match json {
         true => report::json(report)?,
         false => format!("{}\nreport: {}\n", sweep_table::render(report), page.display()),
@@ -212,7 +248,8 @@ fn default_output(config: &Path) -> PathBuf {
 /// What to type to get the same results: the command line without what changes none of them.
 fn command_line(words: impl IntoIterator<Item = OsString>) -> String {
     const WITH_VALUE: [&str; 3] = ["--output", "--shard", "--threads"];
-    const ALONE: [&str; 5] = ["--json", "--dry-run", "--offline", "--strict", "--cross-check"];
+    const ALONE: [&str; 6] =
+        ["--json", "--dry-run", "--offline", "--strict", "--cross-check", "--force"];
     let mut command = String::from("kvgauge");
     let mut words = words.into_iter().skip(1);
     while let Some(word) = words.next() {

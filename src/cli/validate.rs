@@ -5,11 +5,10 @@ use super::progress::{DownloadBars, TerminalProgress};
 use super::{Outcome, output};
 use crate::error::{Error, Result};
 use crate::hub::{Hub, HubOptions};
-use crate::platform;
 use crate::report::{self, charts, table};
 use crate::settings::{ConfigFile, RawSettings, Settings};
 use crate::validate;
-use crate::whole_file::{self, Existing, NewFile};
+use crate::whole_file::{self, Existing, Kind, NewFile};
 use clap::Args;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -33,6 +32,9 @@ pub struct Arguments {
     /// Draw what --attribute found, as SVG
     #[arg(long, value_name = "FILE")]
     picture: Option<PathBuf>,
+    /// Replace files of --output and --picture that kvgauge did not write
+    #[arg(long)]
+    force: bool,
     /// Read settings from a TOML file; flags override it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -41,25 +43,20 @@ pub struct Arguments {
 impl Arguments {
     pub fn run(self) -> Result<Outcome> {
         let (json, path, picture) = (self.json, self.output.clone(), self.picture.clone());
+        let (force, config) = (self.force, self.config.clone());
         let settings = Settings::resolve(self.into_raw()?)?;
         if picture.is_some() && !settings.attribute {
             return Err(Error::input("--picture: expected --attribute beside it, found none")
                 .hint("the picture shows what --attribute finds"));
         }
-        for (flag, path) in [("--output", &path), ("--picture", &picture)] {
-            if let Some(path) = path {
-                let writable = NewFile::create(path, Existing::Replace);
-                writable.map_err(|e| e.within(flag))?;
-            }
-        }
-        if let (Some(output), Some(picture)) = (&path, &picture)
-            && (output == picture || platform::same_file(output, picture))
-        {
-            return Err(Error::input(format!(
-                "--picture: expected a file other than --output's, found {}",
-                picture.display()
-            ))
-            .hint("give each a name of its own"));
+        let files = [("--output", &path, Kind::Validation), ("--picture", &picture, Kind::Picture)];
+        let files = files.map(|(flag, path, kind)| Some((flag, path.as_deref()?, kind)));
+        let files: Vec<_> = files.into_iter().flatten().collect();
+        let written: Vec<_> = files.iter().map(|(flag, path, _)| (*flag, *path)).collect();
+        output::check_apart(&written, std::slice::from_ref(&settings), config.as_deref())?;
+        for (flag, path, kind) in files {
+            let writable = NewFile::create(path, Existing::own(kind, force));
+            writable.map_err(|e| e.within(flag))?;
         }
         super::use_threads(settings.threads)?;
         let hub = Hub::new(HubOptions::from_env(settings.offline), Arc::new(DownloadBars::new()))?;
@@ -69,13 +66,21 @@ impl Arguments {
         let result = result?;
 
         let object = report::json(&result)?;
-        if let Some(path) = &path {
-            whole_file::write(path, object.as_bytes())?;
-        }
-        if let (Some(path), Some(chart)) = (&picture, charts::attribution(&result)?) {
-            whole_file::write(path, chart.standalone().as_bytes())?;
-        }
+        let write = |path: &Option<PathBuf>, text: Option<&str>, kind| match (path, text) {
+            (Some(path), Some(text)) => {
+                whole_file::write(path, text.as_bytes(), Existing::own(kind, force))
+            }
+            _ => Ok(()),
+        };
+        let chart = charts::attribution(&result)?.map(|chart| chart.standalone());
+        let written = write(&path, Some(&object), Kind::Validation).and(write(
+            &picture,
+            chart.as_deref(),
+            Kind::Picture,
+        ));
+        // A long run is told even where its file cannot be written any more.
         output::print(&if json { object } else { table::render(&result) })?;
+        written?;
         Ok(if settings.strict && result.misses_limit() {
             Outcome::LimitMissed
         } else {

@@ -24,8 +24,7 @@ pub use select::Plan;
 
 use crate::codec::{Distortion, DistortionSum, Geometry, Packing, Rope, TensorCodec, int4};
 use crate::error::{Error, Result};
-use crate::platform;
-use crate::whole_file::{Existing, NewFile};
+use crate::whole_file::{self, Existing, NewFile};
 use ::safetensors::Dtype;
 use crc32fast::Hasher;
 use manifest::Stored;
@@ -49,7 +48,7 @@ struct Output {
 
 impl Target<'_> {
     fn create(self, input: &Path) -> Result<Output> {
-        if platform::same_file(input, self.path) {
+        if whole_file::same_target(input, self.path) {
             return Err(Error::input(format!(
                 "{}: expected another file than the input {}",
                 self.path.display(),

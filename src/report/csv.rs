@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 /// Where columns come from: JSON pointers into a subject …
-const SUBJECT: [&str; 17] = [
+const SUBJECT: [&str; 19] = [
     "/model/source",
     "/model/revision",
     "/text/source",
@@ -23,6 +23,8 @@ const SUBJECT: [&str; 17] = [
     "/bos_id",
     "/dtype",
     "/device",
+    "/instruction_set",
+    "/seed",
     "/text/windows_available",
     "/baseline/perplexity",
 ];

@@ -44,13 +44,19 @@ pub struct SubjectInfo {
     pub bos_id: Option<u32>,
     pub dtype: FloatType,
     pub device: DeviceKind,
-    /// Of what is drawn at random; left out where it is the default, 0.
-    #[serde(default, skip_serializing_if = "is_default")]
+    /// See [`crate::instruction_set`].
+    #[serde(default = "unknown_instruction_set")]
+    pub instruction_set: String,
+    /// Of what is drawn at random.
+    #[serde(default)]
     pub seed: u64,
 }
 
-fn is_default(seed: &u64) -> bool {
-    *seed == 0
+/// Of figures from before it was recorded.
+pub const UNKNOWN_INSTRUCTION_SET: &str = "unknown";
+
+fn unknown_instruction_set() -> String {
+    UNKNOWN_INSTRUCTION_SET.into()
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -192,6 +198,7 @@ impl SubjectInfo {
             bos_id: *bos,
             dtype: settings.dtype,
             device: settings.device,
+            instruction_set: crate::instruction_set().into(),
             seed: settings.seed,
         }
     }

@@ -79,6 +79,7 @@ pub fn subject_info(model: &str, windows: usize, layers: usize) -> SubjectInfo {
         bos_id: None,
         dtype: FloatType::F32,
         device: DeviceKind::Cpu,
+        instruction_set: "x86-64 avx512".into(),
         seed: 0,
     }
 }
@@ -429,7 +430,25 @@ pub fn all() -> Vec<(&'static str, SweepReport)> {
         ..unfinished(HOSTILE, Some(HOSTILE))
     });
 
+    // What other fixtures leave at its default or out.
+    let mut every_key = report(vec![
+        subject(model, 20, 30, &usual_shapes()[2..5]),
+        subject(model, 20, 30, &usual_shapes()[5..8]),
+    ]);
+    for (subject, set) in every_key.subjects.iter_mut().zip(["x86-64 avx512", "x86-64 avx2"]) {
+        subject.subject = SubjectInfo {
+            protocol: crate::eval::Protocol::Decode { residual: 32, chunk: 16 },
+            bos_id: Some(1),
+            instruction_set: set.into(),
+            seed: 3,
+            ..subject.subject.clone()
+        };
+    }
+    every_key.failed = broken.failed.clone();
+    every_key.missing = broken.missing.clone();
+
     vec![
+        ("every-key", every_key),
         ("usual", usual()),
         ("both-protocols", both()),
         ("meaningless-baseline", meaningless()),

@@ -3,10 +3,12 @@
 use super::sweep::SweepReport;
 use super::{charts, csv, html, json, markdown};
 use crate::error::Result;
+use crate::whole_file::Kind;
 
 pub struct ReportFile {
     /// Inside the output folder.
     pub name: String,
+    pub kind: Kind,
     pub bytes: Vec<u8>,
 }
 
@@ -17,12 +19,15 @@ pub fn files(report: &SweepReport) -> Result<Vec<ReportFile>> {
     for subject in &views {
         pictures.push(charts::all(subject, report.limits.max_ppl_change)?);
     }
-    let file = |name: &str, bytes: Vec<u8>| ReportFile { name: name.into(), bytes };
+    let file = |name: &str, kind, text: String| {
+        let (name, bytes) = (name.into(), text.into_bytes());
+        ReportFile { name, kind, bytes }
+    };
     let mut files = vec![
-        file("report.html", html::render(report, &pictures)?.into_bytes()),
-        file("results.json", json(report)?.into_bytes()),
-        file("results.csv", csv::render(report)?.into_bytes()),
-        file("report.md", markdown::render(report).into_bytes()),
+        file("report.html", Kind::Page, html::render(report, &pictures)?),
+        file("results.json", Kind::Sweep, json(report)?),
+        file("results.csv", Kind::Table, csv::render(report)?),
+        file("report.md", Kind::Markdown, markdown::render(report)),
     ];
     // What a name begins with: the subject's number where there are several, and `decode` beside
     // another protocol.
@@ -36,8 +41,8 @@ pub fn files(report: &SweepReport) -> Result<Vec<ReportFile>> {
     });
     for (prefix, charts) in prefixes.zip(&pictures) {
         for chart in charts {
-            let bytes = chart.chart.standalone().into_bytes();
-            files.push(file(&format!("{prefix}{}.svg", chart.name), bytes));
+            let picture = chart.chart.standalone();
+            files.push(file(&format!("{prefix}{}.svg", chart.name), Kind::Picture, picture));
         }
     }
     Ok(files)
@@ -161,17 +166,50 @@ mod tests {
     }
 
     #[test]
-    fn every_key_is_in_the_schema() {
+    fn every_key_is_in_the_schema_and_the_other_way_round() {
         let schema = include_str!("SCHEMA.md");
         let mut found = std::collections::BTreeSet::new();
         for (_, report) in fixture::all() {
             keys(&serde_json::to_value(&report).unwrap(), &mut found);
         }
         assert!(found.len() > 60, "{found:?}");
-        for key in found {
+        for key in &found {
             let named =
                 [format!("`{key}`"), format!(".{key}`"), format!("`{key}["), format!("`{key}.")];
             assert!(named.iter().any(|name| schema.contains(name)), "{key}");
+        }
+        for row in schema.lines().filter(|line| line.starts_with("| `")) {
+            let names = row.split('|').nth(1).unwrap().split('`').skip(1).step_by(2);
+            for part in names.flat_map(|name| name.split('.')).filter(|part| !part.is_empty()) {
+                assert!(found.contains(part.trim_end_matches("[]")), "{part} of {row}");
+            }
+        }
+        // A key that is left out at its default is in no fixture that nobody thought of.
+        for source in [include_str!("figures.rs"), include_str!("sweep.rs")] {
+            assert!(!source.contains("skip_serializing"));
+        }
+    }
+
+    #[test]
+    fn results_of_several_instruction_sets_are_told_apart() {
+        for (name, report) in fixture::all() {
+            let mixed = name == "every-key";
+            let both = "2 instruction sets (x86-64 avx2; x86-64 avx512)";
+            for file in files(&report).unwrap() {
+                match file.name.as_str() {
+                    "report.html" | "report.md" => {
+                        assert_eq!(text(&file).contains(both), mixed, "{name}: {}", file.name);
+                    }
+                    "results.json" | "results.csv" if mixed => {
+                        let sets = ["x86-64 avx2", "x86-64 avx512"];
+                        assert!(sets.iter().all(|set| text(&file).contains(set)), "{}", file.name);
+                    }
+                    _ => {}
+                }
+            }
+            let table = super::super::sweep_table::render(&report);
+            assert_eq!(table.contains(both), mixed, "{name}");
+            assert_eq!(table.contains("\ncomputed  on x86-64 avx2\n"), mixed, "{name}");
         }
     }
 

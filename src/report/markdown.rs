@@ -7,13 +7,18 @@ use super::table::{
 use super::text::{one_line, printable};
 use super::verdict::{self, brief};
 use crate::eval::verdict::Limits;
+use crate::whole_file::MARKDOWN_MARK;
 use std::fmt::Write;
 
 pub fn render(report: &SweepReport) -> String {
-    let mut out = String::from("## What compressing the KV cache costs\n");
+    let mut out = format!("{MARKDOWN_MARK}## What compressing the KV cache costs\n");
+    let mixed = report.instruction_sets_note();
+    if let Some(note) = &mixed {
+        let _ = write!(out, "\n{note}\n");
+    }
     for subject in &report.subjects {
         // Writing to a String cannot fail.
-        let _ = section(&mut out, subject, &report.limits);
+        let _ = section(&mut out, subject, &report.limits, mixed.is_some());
     }
     for (title, cells) in [("Failed", &report.failed), ("Missing", &report.missing)] {
         if !cells.is_empty() {
@@ -28,7 +33,13 @@ pub fn render(report: &SweepReport) -> String {
     out
 }
 
-fn section(out: &mut String, subject: &SubjectReport, limits: &Limits) -> std::fmt::Result {
+/// `mixed`: results of several instruction sets are in the report.
+fn section(
+    out: &mut String,
+    subject: &SubjectReport,
+    limits: &Limits,
+    mixed: bool,
+) -> std::fmt::Result {
     let s = &subject.subject;
     let (model, text) = (code(&s.model.provenance.source), code(&s.text.source));
     write!(out, "\n### {model} on {text}, context {}\n\n", s.context)?;
@@ -41,7 +52,10 @@ fn section(out: &mut String, subject: &SubjectReport, limits: &Limits) -> std::f
         write!(out, ", model at {}", code(short(revision)))?;
     }
     let bos = bos(s);
-    let (windows, context, place) = (windows(s.windows), s.context, dtype_and_device(s));
+    let (windows, context, mut place) = (windows(s.windows), s.context, dtype_and_device(s));
+    if mixed {
+        place += &format!(" ({})", code(&s.instruction_set));
+    }
     writeln!(
         out,
         ", {windows} of {context} tokens, {bos}, {place}, baseline perplexity {:.4}.\n",

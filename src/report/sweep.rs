@@ -39,6 +39,12 @@ pub struct SweepSource {
 }
 
 impl SweepSource {
+    /// Whether the same was asked for, wherever the config lay and however its path was spelt.
+    pub fn is_same_sweep(&self, other: &Self) -> bool {
+        let without_path = |source: &Self| source.command.replacen(&source.config_path, "", 1);
+        self.config == other.config && without_path(self) == without_path(other)
+    }
+
     /// For results judged by `limits` where the sweep itself had the limits `own`.
     pub fn at_limits(&self, own: &Limits, limits: &Limits) -> Self {
         const FLAGS: [&str; 4] =
@@ -279,6 +285,30 @@ impl SweepReport {
     /// Subjects protocol by protocol.
     pub fn by_protocol(&self) -> Vec<SubjectReport> {
         self.subjects.iter().flat_map(SubjectReport::by_protocol).collect()
+    }
+
+    /// Of the results, each once. Where there are several, results of one are not the bytes of
+    /// another.
+    pub fn instruction_sets(&self) -> Vec<&str> {
+        let mut sets: Vec<&str> =
+            self.subjects.iter().map(|s| s.subject.instruction_set.as_str()).collect();
+        sets.sort_unstable();
+        sets.dedup();
+        sets
+    }
+
+    /// What to know where there are several.
+    pub fn instruction_sets_note(&self) -> Option<String> {
+        let sets = self.instruction_sets();
+        (sets.len() > 1).then(|| {
+            format!(
+                "Computed on {} instruction sets ({}): the last digits depend on it, so that these \
+                 are not the bytes of one run, and cells of one are not held against cells of \
+                 another.",
+                sets.len(),
+                sets.join("; ")
+            )
+        })
     }
 }
 

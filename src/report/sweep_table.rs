@@ -37,6 +37,9 @@ pub fn render(report: &SweepReport) -> String {
     if !report.subjects.is_empty() {
         out.push_str(LEGEND);
     }
+    if let Some(note) = report.instruction_sets_note() {
+        let _ = writeln!(out, "note: {note}");
+    }
     for (what, cells) in [("failed", &report.failed), ("missing", &report.missing)] {
         for cell in cells {
             out.push_str(&unfinished(what, cell));
@@ -56,6 +59,9 @@ fn head(
     let word = if views.len() > 1 { "protocols" } else { "protocol" };
     writeln!(out, "kvgauge {}, {word} {}", report.kvgauge_version, names.join(" and "))?;
     subject_lines(out, &subject.subject)?;
+    if report.instruction_sets().len() > 1 {
+        writeln!(out, "computed  on {}", one_line(&subject.subject.instruction_set))?;
+    }
     baseline_line(out, &subject.baseline)
 }
 

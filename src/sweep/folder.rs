@@ -2,7 +2,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `plan.json` | what was asked for ([`Plan`]) |
+//! | `plan.json` | what was asked for ([`Plan`]); `plan-earlier-1.json`: before that ([`super::plans`]) |
 //! | `cells.jsonl` | one line a finished cell ([`CellRecord`]), appended and synced |
 //! | `timings.json` | where the last run's seconds went ([`Timings`]) |
 //! | `windows.jsonl` | one line a window ([`WindowRecord`]) of cells still running; gone when all are done |
@@ -12,6 +12,7 @@
 
 use super::Timings;
 use super::log::{self, Log};
+use super::plans::{self, merged};
 use super::record::{
     CellFailure, CellName, CellOutcome, CellRecord, CellResult, Plan, PlannedCell, WindowRecord,
 };
@@ -22,57 +23,48 @@ use crate::eval::verdict::Limits;
 use crate::report;
 use crate::report::figures::SubjectInfo;
 use crate::report::sweep::{Asked, Part, SubjectReport, SweepReport, SweepSource, UnfinishedCell};
-use crate::whole_file::{self, Existing, NewFile};
-use serde::Serialize;
-use std::collections::{BTreeMap, HashMap};
+use crate::whole_file::{self, Existing, Kind, NewFile};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
-
-/// Where a reader begins.
-const PAGE: &str = "report.html";
-/// Files of the report that are there whatever the sweep.
-const REPORTS: [&str; 4] = [PAGE, "results.json", "results.csv", "report.md"];
 
 /// A folder that a sweep, or a shard of one, writes to.
 pub struct Folder {
     path: PathBuf,
     shard: Shard,
+    /// Whether files that kvgauge did not write are replaced.
+    force: bool,
     pub cells: Log,
     pub windows: Log,
 }
 
 impl Folder {
-    /// In a folder that is there ([`check_output`]).
-    pub fn create(path: &Path, shard: Shard) -> Result<Self> {
-        let open = |stem| {
-            let name = path.join(shard.file(stem, "jsonl"));
-            Log::open(&name).map_err(|e| e.within("--output"))
-        };
-        Ok(Self { path: path.into(), shard, cells: open("cells")?, windows: open("windows")? })
-    }
-
-    /// Takes the place of plans of other sweeps that ran here, shards' too: the folder is this
-    /// sweep's from now on. What those did stays in the logs.
-    pub fn write_plan(&self, plan: &Plan) -> Result<()> {
-        for path in files(&self.path, "plan", "json")? {
-            if read_plan(&path).is_ok_and(|old| old.source != plan.source) {
-                std::fs::remove_file(&path).map_err(|e| Error::io(&path, &e))?;
-            }
+    /// In a folder that is there ([`super::check_folder`]).
+    pub fn create(path: &Path, shard: Shard, force: bool) -> Result<Self> {
+        let within = |e: Error| e.within("--output");
+        for (stem, kind) in [("plan", Kind::Plan), ("timings", Kind::Timings)] {
+            let name = path.join(shard.file(stem, "json"));
+            NewFile::create(&name, Existing::own(kind, force)).map_err(within)?;
         }
-        self.write("plan", plan)
+        let open = |stem| Log::open(&path.join(shard.file(stem, "jsonl"))).map_err(within);
+        let (cells, windows) = (open("cells")?, open("windows")?);
+        Ok(Self { path: path.into(), shard, force, cells, windows })
     }
 
-    /// What this sweep knew about its cells when it was last here.
-    pub fn earlier_plan(&self) -> Option<Plan> {
-        read_plan(&self.path.join(self.shard.file("plan", "json"))).ok()
+    /// What is known of cells that were planned here, be it under other names of their paths.
+    pub fn plans(&self) -> Result<Vec<Plan>> {
+        plans::present(&self.path)
+    }
+
+    /// See [`plans::write`].
+    pub fn write_plan(&self, plan: &Plan, cells: &Cells) -> Result<()> {
+        let existing = Existing::own(Kind::Plan, self.force);
+        plans::write(&self.path, self.shard, plan, cells, existing)
     }
 
     pub fn write_timings(&self, timings: &Timings) -> Result<()> {
-        self.write("timings", timings)
-    }
-
-    fn write(&self, stem: &str, value: &impl Serialize) -> Result<()> {
-        let path = self.path.join(self.shard.file(stem, "json"));
-        whole_file::write(&path, report::json(value)?.as_bytes())
+        let path = self.path.join(self.shard.file("timings", "json"));
+        let existing = Existing::own(Kind::Timings, self.force);
+        whole_file::write(&path, report::json(timings)?.as_bytes(), existing)
     }
 
     /// Every window there is of these subjects, by id.
@@ -91,12 +83,19 @@ impl Folder {
     }
 
     /// All cells of this shard are done: the windows are in them. A whole sweep takes those of
-    /// shards along, unless one is still writing.
-    pub fn forget_windows(self) -> Result<()> {
+    /// shards along, unless one is still writing. What another plan here waits for stays.
+    pub fn forget_windows(self, cells: &Cells) -> Result<()> {
         drop(self.windows);
+        let planned = plans::present(&self.path)?;
+        let planned =
+            planned.iter().flat_map(|plan| &plan.cells).filter_map(|cell| cell.id.as_ref());
+        let waiting: HashSet<&String> = planned.filter(|id| !cells.is_done(id)).collect();
+        let awaited =
+            |record: &WindowRecord| record.arms.iter().any(|arm| waiting.contains(&arm.cell_id));
         let own = self.path.join(self.shard.file("windows", "jsonl"));
         for path in files(&self.path, "windows", "jsonl")? {
-            if path == own || (self.shard.is_whole() && Log::open(&path).is_ok()) {
+            let ours = path == own || (self.shard.is_whole() && Log::open(&path).is_ok());
+            if ours && log::read(&path, awaited)?.records.is_empty() {
                 std::fs::remove_file(&path).map_err(|e| Error::io(&path, &e))?;
             }
         }
@@ -104,36 +103,12 @@ impl Folder {
     }
 }
 
-/// Makes the folder if need be, and finds out whether a report can be written into it.
-pub fn check_output(path: &Path) -> Result<()> {
-    let refuse = |e: Error| {
-        e.within(format!("--output {}", path.display()))
-            .hint("name a folder that can be written to")
-    };
-    if path.exists() && !path.is_dir() {
-        return Err(refuse(Error::input("expected a folder, found something else")));
-    }
-    std::fs::create_dir_all(path).map_err(|e| refuse(Error::io(path, &e)))?;
-    for name in REPORTS {
-        NewFile::create(&path.join(name), Existing::Replace).map_err(refuse)?;
-    }
-    Ok(())
-}
-
-/// Writes the report, each file whole or not at all, and returns the path of the page.
-pub fn write_report(report: &SweepReport, path: &Path) -> Result<PathBuf> {
-    for file in report::files(report)? {
-        whole_file::write(&path.join(file.name), &file.bytes)?;
-    }
-    Ok(path.join(PAGE))
-}
-
 /// Finished and failed cells of one folder or several.
 #[derive(Default)]
 pub struct Cells {
     /// By id.
     done: HashMap<String, CellResult>,
-    /// By name and, where it was known by then, id: another model of that name may not fail.
+    /// By key and, where it was known by then, id: another model of that name may not fail.
     failed: HashMap<(CellName, Option<String>), CellFailure>,
     /// Lines that were left out, by file.
     rejected: BTreeMap<PathBuf, usize>,
@@ -160,7 +135,7 @@ impl Cells {
                 self.done.insert(result.id.clone(), *result);
             }
             CellOutcome::Failed(failure) => {
-                self.failed.insert((record.cell, failure.id.clone()), failure);
+                self.failed.insert((record.cell.key(), failure.id.clone()), failure);
             }
         }
     }
@@ -178,12 +153,21 @@ impl Cells {
         self.done.contains_key(id)
     }
 
+    /// That a finished cell was computed on.
+    pub fn instruction_set(&self, id: &str) -> Option<&str> {
+        self.done.get(id).map(|result| result.subject.instruction_set.as_str())
+    }
+
+    fn failure(&self, cell: &PlannedCell) -> Option<&CellFailure> {
+        self.failed.get(&(cell.name.key(), cell.id.clone()))
+    }
+
     /// What became of the cells of these plans.
     pub fn report(&self, plans: &[Plan], limits: &Limits) -> SweepReport {
         let mut sweeps: Vec<SweepSource> = Vec::new();
         for plan in plans.iter().filter(|plan| !plan.cells.is_empty()) {
             let source = plan.source.at_limits(&plan.limits, limits);
-            if !sweeps.contains(&source) {
+            if !sweeps.iter().any(|known| known.is_same_sweep(&source)) {
                 sweeps.push(source);
             }
         }
@@ -191,18 +175,19 @@ impl Cells {
         // By id of the subject, which the protocol is part of, in the order of the plans.
         let mut parts: Vec<(String, Place, Part)> = Vec::new();
         let (mut failed, mut missing) = (Vec::new(), Vec::new());
-        for cell in merged(plans) {
-            let PlannedCell { name, id, refused } = cell;
-            let place = Place::of(&name);
+        let done = |cell: &PlannedCell| cell.id.as_ref().and_then(|id| self.done.get(id));
+        for cell in merged(plans, |cell| done(cell).is_some() || self.failure(cell).is_some()) {
+            let place = Place::of(&cell.name);
             let asked = asked.entry(place.clone()).or_default();
-            let protocol = name.protocol.as_deref().and_then(known_protocol);
+            let protocol = cell.name.protocol.as_deref().and_then(known_protocol);
             asked.protocols.extend(protocol.filter(|name| !asked.protocols.contains(name)));
-            if let Some(refused) = refused {
+            if let Some(refused) = cell.refused {
                 asked.refused.push(refused);
                 continue;
             }
-            let Some(result) = id.as_ref().and_then(|id| self.done.get(id)) else {
-                let failure = self.failed.get(&(name.clone(), id)).cloned();
+            let Some(result) = done(&cell) else {
+                let failure = self.failure(&cell).cloned();
+                let name = cell.name;
                 let list = if failure.is_some() { &mut failed } else { &mut missing };
                 list.push(unfinished(name, failure));
                 continue;
@@ -216,8 +201,8 @@ impl Cells {
                 None => {
                     // As it is called here, whatever it was called when it was computed.
                     let mut subject = subject.clone();
-                    subject.model.provenance.source = name.model;
-                    subject.text.source = name.text;
+                    subject.model.provenance.source = cell.name.model;
+                    subject.text.source = cell.name.text;
                     let cells = vec![(id.clone(), judged)];
                     let part = Part { subject, baseline: baseline.clone(), cells };
                     parts.push((subject_id.clone(), place, part));
@@ -253,7 +238,7 @@ struct Place {
 
 impl Place {
     fn of(name: &CellName) -> Self {
-        let CellName { model, text, context, .. } = name.clone();
+        let CellName { model, text, context, .. } = name.key();
         Self { model, text, context }
     }
 }
@@ -264,67 +249,21 @@ fn known_protocol(name: &str) -> Option<&'static str> {
     known.into_iter().map(Protocol::name).find(|known| *known == name)
 }
 
-/// Each cell once, in the order of the plans; a plan that knows the id speaks for those that do
-/// not.
-fn merged(plans: &[Plan]) -> Vec<PlannedCell> {
-    let cells = || plans.iter().flat_map(|plan| &plan.cells);
-    let mut known: HashMap<&CellName, Vec<&PlannedCell>> = HashMap::new();
-    for cell in cells() {
-        let same = known.entry(&cell.name).or_default();
-        let told = cell.id.is_some() || cell.refused.is_some();
-        if told && same.iter().all(|other| other.id != cell.id) {
-            same.push(cell);
-        }
-    }
-    let mut merged = Vec::new();
-    for name in cells().map(|cell| &cell.name) {
-        // Taken out: the second mention of a name adds nothing.
-        let Some(known) = known.remove(name) else { continue };
-        if known.is_empty() {
-            merged.push(PlannedCell { name: name.clone(), id: None, refused: None });
-        }
-        merged.extend(known.into_iter().cloned());
-    }
-    merged
-}
-
 fn unfinished(name: CellName, failure: Option<CellFailure>) -> UnfinishedCell {
     let CellName { model, text, context, protocol, codec } = name;
     let (error, hint) = failure.map_or((None, None), |failure| (Some(failure.error), failure.hint));
     UnfinishedCell { model, text, context, protocol, codec, error, hint }
 }
 
-/// All plans in a folder, in the order of their names.
-pub fn read_plans(folder: &Path) -> Result<Vec<Plan>> {
-    let paths = files(folder, "plan", "json")?;
-    if paths.is_empty() {
-        return Err(Error::input(format!(
-            "{}: expected a sweep's folder, found no plan.json in it",
-            folder.display()
-        ))
-        .hint("name the folder that kvgauge sweep wrote to with --output"));
-    }
-    paths.iter().map(|path| read_plan(path)).collect()
-}
-
-fn read_plan(path: &Path) -> Result<Plan> {
-    let bytes = std::fs::read(path).map_err(|e| Error::io(path, &e))?;
-    let plan: Option<Plan> = serde_json::from_slice(&bytes).ok().filter(Plan::is_known);
-    plan.ok_or_else(|| {
-        Error::input(format!("{}: expected a sweep's plan, found other bytes", path.display()))
-            .hint("run this part of the sweep again: what is done stays done")
-    })
-}
-
-/// `stem.extension` and every shard's, sorted.
-fn files(folder: &Path, stem: &str, extension: &str) -> Result<Vec<PathBuf>> {
+/// `stem.extension` and every shard's, sorted; of plans, earlier ones too.
+pub(super) fn files(folder: &Path, stem: &str, extension: &str) -> Result<Vec<PathBuf>> {
     let io = |e| Error::io(folder, &e).hint("name the folder that kvgauge sweep wrote to");
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(io)? {
         let path = entry.map_err(io)?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let middle = name.strip_prefix(stem).and_then(|rest| rest.strip_suffix(extension));
-        if middle.is_some_and(|middle| middle == "." || is_shard(middle)) {
+        let rest = name.strip_prefix(stem).and_then(|rest| rest.strip_suffix(extension));
+        if rest.and_then(|rest| rest.strip_suffix('.')).is_some_and(is_part) {
             paths.push(path);
         }
     }
@@ -332,10 +271,14 @@ fn files(folder: &Path, stem: &str, extension: &str) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// `-2-of-3.`, as [`Shard::file`] has it.
-fn is_shard(middle: &str) -> bool {
-    let numbers = middle.strip_prefix('-').and_then(|rest| rest.strip_suffix('.'));
-    numbers
-        .and_then(|numbers| numbers.split_once("-of-"))
-        .is_some_and(|(index, of)| format!("{index}/{of}").parse::<Shard>().is_ok())
+/// Empty, `-2-of-3` as [`Shard::file`] has it, and either with `-earlier-1` behind it.
+fn is_part(middle: &str) -> bool {
+    let shard = match middle.split_once("-earlier-") {
+        Some((shard, number)) if number.parse::<usize>().is_ok() => shard,
+        Some(_) => return false,
+        None => middle,
+    };
+    let numbers = shard.strip_prefix('-').and_then(|rest| rest.split_once("-of-"));
+    shard.is_empty()
+        || numbers.is_some_and(|(index, of)| format!("{index}/{of}").parse::<Shard>().is_ok())
 }

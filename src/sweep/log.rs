@@ -13,6 +13,9 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+/// How every line begins.
+const LINE: &[u8] = br#"{"crc32":""#;
+
 pub struct Log {
     path: PathBuf,
     file: File,
@@ -51,6 +54,13 @@ impl Log {
             // Some network file systems have no locks.
             Err(TryLockError::Error(_)) | Ok(()) => {}
         }
+        if !is_log(&file).map_err(failed)? {
+            return Err(Error::input(format!(
+                "{}: expected a sweep's log, found a file that kvgauge did not write",
+                path.display()
+            ))
+            .hint("choose another --output folder"));
+        }
         // What follows a torn line starts on a line of its own.
         let length = file.seek(SeekFrom::End(0)).map_err(failed)?;
         if length > 0 {
@@ -80,6 +90,21 @@ impl Log {
         }
         Ok(())
     }
+}
+
+/// Whether a file has a line of a log, or no more than the torn beginning of one.
+fn is_log(file: &File) -> std::io::Result<bool> {
+    let mut lines = BufReader::new(file);
+    let (mut line, mut is_beginning) = (Vec::new(), true);
+    while lines.read_until(b'\n', &mut line)? > 0 {
+        let start = line.trim_ascii_end();
+        if start.starts_with(LINE) {
+            return Ok(true);
+        }
+        is_beginning &= LINE.starts_with(start);
+        line.clear();
+    }
+    Ok(is_beginning)
 }
 
 /// Every whole record of a log that `keep` wants; a log that is not there is empty.

@@ -9,13 +9,17 @@
 mod estimate;
 mod folder;
 mod log;
+mod plans;
 mod record;
+mod report_files;
 mod shard;
 mod subject_run;
 
 pub use estimate::{CellEstimate, DryRun, SubjectEstimate, dry_run};
-pub use folder::{Cells, check_output, read_plans, write_report};
+pub use folder::Cells;
+pub use plans::read_plans;
 pub use record::{CellFailure, CellName, CellOutcome, CellRecord, CellResult, Plan, PlannedCell};
+pub use report_files::{FILES, check_folder, check_report, write_report};
 pub use shard::Shard;
 
 use crate::codec::Codec;
@@ -47,6 +51,8 @@ pub struct Request {
     pub source: SweepSource,
     pub output: PathBuf,
     pub shard: Shard,
+    /// Whether files that kvgauge did not write are replaced.
+    pub force: bool,
 }
 
 /// Hears what is going on; [`Observer`] for the tokens that go through models.
@@ -66,6 +72,8 @@ pub trait Progress: Observer + Stages {
 /// What a sweep, or its shard, came to.
 pub struct Outcome {
     pub plan: Plan,
+    /// Those that the report is of: of a whole sweep, all in its folder.
+    pub plans: Vec<Plan>,
     pub cells: Cells,
     /// Cells of this shard.
     pub total: usize,
@@ -135,9 +143,15 @@ impl Request {
 /// that cannot be had, numbers that are none) fails its cells, and the others go on.
 pub fn run(request: &Request, hub: &Hub, progress: &mut dyn Progress) -> Result<Outcome> {
     let start = Instant::now();
-    check_output(&request.output)?;
+    check_folder(&request.output)?;
+    let mut plans = plans::present(&request.output)?;
+    plans.push(request.plan());
+    // A shard writes no report.
+    if request.shard.is_whole() {
+        check_report(&request.output, &plans, request.force)?;
+    }
     let opened = open(request, hub, progress)?;
-    let folder = Folder::create(&request.output, request.shard)?;
+    let folder = Folder::create(&request.output, request.shard, request.force)?;
     let cells = Cells::read(std::slice::from_ref(&request.output))?;
     for note in cells.notes() {
         progress.note(&note);
@@ -158,7 +172,10 @@ pub fn run(request: &Request, hub: &Hub, progress: &mut dyn Progress) -> Result<
         sweep.progress.note(&format!("no cell under decode: {}", refusal.error));
     }
     let mut runs = sweep.open_weights(opened)?;
-    sweep.folder.write_plan(&sweep.plan)?;
+    if let Some(note) = plans::others_note(&request.output, &sweep.plan, &sweep.cells)? {
+        sweep.progress.note(&note);
+    }
+    sweep.folder.write_plan(&sweep.plan, &sweep.cells)?;
     sweep.resume(&mut runs)?;
     sweep.timings.prepare = start.elapsed().as_secs_f64();
 
@@ -178,9 +195,13 @@ pub fn run(request: &Request, hub: &Hub, progress: &mut dyn Progress) -> Result<
     }
     // Failed cells are tried again some day: their windows stay.
     if failed == 0 {
-        folder.forget_windows()?;
+        folder.forget_windows(&cells)?;
     }
-    Ok(Outcome { plan, cells, total, failed, first_failure })
+    let plans = match request.shard.is_whole() {
+        true => plans::present(&request.output)?,
+        false => vec![plan.clone()],
+    };
+    Ok(Outcome { plan, plans, cells, total, failed, first_failure })
 }
 
 /// A subject with cells of this shard, before its weights are fetched.
@@ -263,16 +284,14 @@ impl Sweep<'_> {
     /// A model or text that cannot be had: its cells fail, but those an earlier run of this sweep
     /// has finished.
     fn fail_unopened(&mut self, cells: &[(usize, Codec)], error: Error) -> Result<()> {
-        let earlier = self.folder.earlier_plan();
-        let ids: HashMap<CellName, String> = earlier
-            .into_iter()
-            .flat_map(|plan| plan.cells)
-            .filter_map(|cell| Some((cell.name, cell.id?)))
-            .collect();
+        let earlier = self.folder.plans()?.into_iter().flat_map(|plan| plan.cells);
+        let done = earlier.filter_map(|cell| Some((cell.name.key(), cell.id?)));
+        let ids: HashMap<CellName, String> =
+            done.filter(|(_, id)| self.cells.is_done(id)).collect();
         let mut lost = Vec::new();
         for (cell, _) in cells {
             let planned = &mut self.plan.cells[*cell];
-            match ids.get(&planned.name).filter(|id| self.cells.is_done(id)) {
+            match ids.get(&planned.name.key()) {
                 Some(id) => planned.id = Some(id.clone()),
                 None => lost.push(planned.clone()),
             }

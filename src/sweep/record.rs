@@ -5,10 +5,11 @@ use crate::eval::CodecWindow;
 use crate::eval::protocol::scored_len;
 use crate::eval::verdict::Limits;
 use crate::hash;
-use crate::report::figures::{Baseline, CodecFigures, SubjectInfo};
+use crate::report::figures::{Baseline, CodecFigures, SubjectInfo, UNKNOWN_INSTRUCTION_SET};
 use crate::report::sweep::SweepSource;
 use crate::report::validation::RefusedCodec;
 use serde::{Deserialize, Serialize};
+use std::path::{Component, Path, PathBuf};
 
 const PLAN: &str = "kvgauge.sweep-plan/1";
 const CELL: &str = "kvgauge.sweep-cell/1";
@@ -105,6 +106,17 @@ pub struct ArmRecord {
     pub outcome: CodecWindow,
 }
 
+impl CellName {
+    /// For comparing: the same however its paths are spelt.
+    pub fn key(&self) -> Self {
+        let normal = |name: &str| {
+            let parts = Path::new(name).components().filter(|part| *part != Component::CurDir);
+            parts.collect::<PathBuf>().to_string_lossy().into_owned()
+        };
+        Self { model: normal(&self.model), text: normal(&self.text), ..self.clone() }
+    }
+}
+
 impl Plan {
     pub fn new(source: SweepSource, limits: Limits, strict: bool, cells: Vec<PlannedCell>) -> Self {
         Self { schema: PLAN.into(), source, limits, strict, cells }
@@ -175,10 +187,11 @@ impl WindowRecord {
 }
 
 /// Hash of everything that determines a subject's numbers: the contents of model and text, not
-/// their paths; not the thread count, which changes no bit.
+/// their paths; not the thread count, which changes no bit. Lines of logs that do not know their
+/// instruction set keep the id they had.
 pub fn subject_id(subject: &SubjectInfo) -> Result<String> {
     let model = &subject.model.provenance;
-    let identity = serde_json::json!({
+    let mut identity = serde_json::json!({
         "kvgauge_version": env!("CARGO_PKG_VERSION"),
         "protocol": subject.protocol,
         // The hub's commit says it all. Local files are known by their hashes; a single one may
@@ -197,6 +210,9 @@ pub fn subject_id(subject: &SubjectInfo) -> Result<String> {
         "device": subject.device,
         "seed": subject.seed,
     });
+    if subject.instruction_set != UNKNOWN_INSTRUCTION_SET {
+        identity["instruction_set"] = subject.instruction_set.as_str().into();
+    }
     let bytes = serde_json::to_vec(&identity).map_err(|e| Error::system(format!("JSON: {e}")))?;
     Ok(short(&bytes))
 }

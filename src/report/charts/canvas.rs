@@ -5,6 +5,7 @@ use super::axis::Axis;
 use super::theme;
 use crate::error::{Error, Result};
 use crate::report::text::{escape, printable};
+use crate::whole_file::PICTURE_MARK;
 use plotters::chart::ChartBuilder;
 use plotters::coord::Shift;
 use plotters::coord::ranged1d::Ranged;
@@ -69,7 +70,7 @@ impl Chart {
         format!(
             "{}<style>\n{}</style>\n<rect width=\"{WIDTH}\" height=\"{}\" fill=\"{ground}\"/>\n{}\
              </svg>\n",
-            self.open(" xmlns=\"http://www.w3.org/2000/svg\""),
+            self.open(PICTURE_MARK),
             theme::css(),
             self.height,
             self.elements
@@ -78,12 +79,12 @@ impl Chart {
 
     /// Part of a page that has [`theme::css`].
     pub fn inline(&self) -> String {
-        format!("{}{}</svg>\n", self.open(""), self.elements)
+        format!("{}{}</svg>\n", self.open(" class=\"chart\""), self.elements)
     }
 
-    fn open(&self, namespace: &str) -> String {
+    fn open(&self, attributes: &str) -> String {
         format!(
-            "<svg{namespace} class=\"chart\" viewBox=\"0 0 {WIDTH} {}\" role=\"img\" \
+            "<svg{attributes} viewBox=\"0 0 {WIDTH} {}\" role=\"img\" \
              aria-label=\"{}\">\n",
             self.height,
             escape(&self.label)

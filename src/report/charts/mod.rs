@@ -28,17 +28,22 @@ pub struct NamedChart {
     pub chart: Chart,
 }
 
+/// Of the pictures of [`all`].
+pub const NAMES: [&str; 6] =
+    ["perplexity", "kld", "position", "kld-distribution", "snr-key", "snr-value"];
+
 /// `limit`: the largest accepted change of the perplexity, percent. `subject`: of one protocol.
 pub fn all(subject: &SubjectReport, limit: f64) -> Result<Vec<NamedChart>> {
-    let named = |name, (chart, caption): (Chart, String)| NamedChart { name, caption, chart };
-    Ok(vec![
-        named("perplexity", scatter::perplexity(subject, limit)?),
-        named("kld", scatter::kld(subject)?),
-        named("position", series::position(subject, limit)?),
-        named("kld-distribution", series::distribution(subject)?),
-        named("snr-key", heat::snr(subject, heat::Side::Key)?),
-        named("snr-value", heat::snr(subject, heat::Side::Value)?),
-    ])
+    let charts = [
+        scatter::perplexity(subject, limit)?,
+        scatter::kld(subject)?,
+        series::position(subject, limit)?,
+        series::distribution(subject)?,
+        heat::snr(subject, heat::Side::Key)?,
+        heat::snr(subject, heat::Side::Value)?,
+    ];
+    let named = |(name, (chart, caption))| NamedChart { name, caption, chart };
+    Ok(NAMES.into_iter().zip(charts).map(named).collect())
 }
 
 /// The parts of the cache; `None` where nothing was attributed.

@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::eval::stats::{Estimate, positive_log, student_t_quantile};
 use crate::eval::verdict::{LEAST_WINDOWS_TO_PLAN, Limits, Verdict};
 use crate::model::source::Provenance;
+use crate::whole_file::PAGE_MARK;
 use base64::prelude::{BASE64_STANDARD, Engine};
 use columns::COLUMNS;
 use serde::Serialize;
@@ -50,7 +51,7 @@ fn page(
          <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; \
          style-src 'unsafe-inline'; script-src 'sha256-{}'; base-uri 'none'; form-action 'none'\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <meta name=\"color-scheme\" content=\"light dark\">\n<title>{}</title>\n\
+         <meta name=\"color-scheme\" content=\"light dark\">\n{PAGE_MARK}\n<title>{}</title>\n\
          <style>\n{CSS}{}</style>\n</head>\n<body>\n<header>\n\
          <h1>What compressing the KV cache costs</h1>\n",
         script_hash(),
@@ -79,6 +80,9 @@ fn page(
             optional(max_kld),
             optional(min_top1)
         )?;
+    }
+    if let Some(note) = report.instruction_sets_note() {
+        writeln!(out, "<p class=\"note\">{}</p>", escape(&note))?;
     }
     out.push_str("</header>\n<main>\n");
     let mut charts = charts.iter();
@@ -297,7 +301,7 @@ fn setting(subject: &SubjectReport) -> String {
         None => bos(s).into(),
     };
     format!(
-        "Protocol {} · {} of the text’s {}, from number {} on, {} tokens each: {}, {} targets scored in each · {bos} · {} · baseline perplexity {:.4} · {}, {} layers, \
+        "Protocol {} · {} of the text’s {}, from number {} on, {} tokens each: {}, {} targets scored in each · {bos} · {} ({}) · baseline perplexity {:.4} · {}, {} layers, \
          {} heads on {} KV heads of {}",
         s.protocol,
         windows(s.windows),
@@ -307,6 +311,7 @@ fn setting(subject: &SubjectReport) -> String {
         compressed(s),
         s.scored_tokens / s.windows.max(1),
         dtype_and_device(s),
+        s.instruction_set,
         subject.baseline.perplexity,
         s.model.architecture,
         s.model.layers,
