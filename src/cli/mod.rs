@@ -1,5 +1,6 @@
 //! The command line: parse → run → print. The only place that prints.
 
+mod codecs;
 mod extract;
 mod flags;
 mod kv_compress;
@@ -41,6 +42,8 @@ enum Command {
     Extract(extract::Arguments),
     /// Compress the KV cache in a safetensors file, or restore it
     KvCompress(kv_compress::Arguments),
+    /// List every codec with a name: bits a value, what it stands for, what it needs
+    Codecs(codecs::Arguments),
 }
 
 /// The binary `kv-compress`: the subcommand of that name, alone.
@@ -68,6 +71,7 @@ pub fn main() -> ExitCode {
             Command::Report(arguments) => arguments.run(),
             Command::Extract(arguments) => arguments.run(),
             Command::KvCompress(arguments) => arguments.run(),
+            Command::Codecs(arguments) => arguments.run(),
         })
     })
 }
