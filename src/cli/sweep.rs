@@ -3,6 +3,7 @@
 use super::flags::{EvaluationFlags, SubjectFlags, said};
 use super::live::SweepProgress;
 use super::progress::{DownloadBars, TerminalProgress};
+use super::words::percent;
 use super::{Outcome, output};
 use crate::error::{Error, Result};
 use crate::hub::{Hub, HubOptions};
@@ -49,7 +50,7 @@ pub struct ReportArguments {
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
     /// Highest accepted perplexity increase [default: the sweep's]
-    #[arg(long, value_name = "PERCENT", allow_negative_numbers = true)]
+    #[arg(long, value_name = "PERCENT", allow_negative_numbers = true, value_parser = percent)]
     max_ppl_increase: Option<f64>,
     /// Exit with status 1 when no codec meets the limit
     #[arg(long)]
@@ -181,7 +182,8 @@ fn common_limit(plans: &[sweep::Plan]) -> Result<f64> {
                 .hint("choose one with --max-ppl-increase"))
         }
         (Some(limit), _) => Ok(limit),
-        (None, _) => Err(Error::input("expected a sweep's folder, found none")),
+        (None, _) => Err(Error::input("expected a sweep's folder, found none")
+            .hint("name the folder that kvgauge sweep wrote to")),
     }
 }
 

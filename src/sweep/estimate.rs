@@ -99,7 +99,7 @@ fn estimate(settings: &Settings, subject: &Subject, codecs: &[Codec]) -> Result<
         .collect::<Result<_>>()?;
     Ok(SubjectEstimate {
         model: settings.model.clone(),
-        text: settings.text.clone(),
+        text: settings.text.to_string(),
         context: subject.context,
         windows: subject.windows.len(),
         shared_seconds: windows * (layers * stages.prefill.as_secs_f64() + pass + scoring),

@@ -103,7 +103,7 @@ impl Request {
         let of_subject = |settings: &Settings| -> Vec<PlannedCell> {
             let name = |codec: &Said<Codec>| CellName {
                 model: settings.model.clone(),
-                text: settings.text.clone(),
+                text: settings.text.to_string(),
                 context: settings.context,
                 codec: codec.value.to_string(),
             };

@@ -175,7 +175,7 @@ impl WindowRecord {
 /// their paths; not the thread count, which changes no bit.
 pub fn subject_id(subject: &SubjectInfo) -> Result<String> {
     let model = &subject.model.provenance;
-    let identity = serde_json::json!({
+    let mut identity = serde_json::json!({
         "kvgauge_version": env!("CARGO_PKG_VERSION"),
         "protocol": subject.protocol,
         // The hub's commit says it all. Local files are known by their hashes; a single one may
@@ -194,6 +194,10 @@ pub fn subject_id(subject: &SubjectInfo) -> Result<String> {
         "device": subject.device,
         "seed": subject.seed,
     });
+    // Said only where it is not the default: ids from before it could be said stay.
+    if !subject.text.parse_special {
+        identity["parse_special"] = false.into();
+    }
     let bytes = serde_json::to_vec(&identity).map_err(|e| Error::system(format!("JSON: {e}")))?;
     Ok(short(&bytes))
 }

@@ -25,7 +25,9 @@ pub(super) fn unknown(name: &str, whole: &str) -> Error {
     let meant = |name: String| format!("did you mean {name}?");
     let lower = name.trim().to_ascii_lowercase();
     let dashed = lower.replace('_', "-");
-    let hint = if name.chars().count() > LONGEST {
+    let hint = if lower.is_empty() {
+        Some("a name is expected, for example int4-g64 or q8_0; `kvgauge codecs` lists them".into())
+    } else if name.chars().count() > LONGEST {
         None
     } else {
         otherwise_spelt(name, &lower)
