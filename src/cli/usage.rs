@@ -1,7 +1,9 @@
 //! clap's usage errors in the form of all others: one line of what is wrong, and a hint for people
 //! who come from other tools.
 
+use crate::codec::{Codec, nearest};
 use crate::error::Error;
+use crate::settings::Place;
 use clap::Command;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use std::ffi::OsString;
@@ -23,6 +25,11 @@ const fn brought(names: &'static [&'static str], flag: &'static str, say: &'stat
 
 /// Of llama.cpp, vLLM, SGLang, transformers and lm-eval; the first whose flag the command has.
 pub(super) const BROUGHT: &[Brought] = &[
+    brought(
+        &["config", "cfg", "settings"],
+        "shard",
+        "the settings file stands without a flag: kvgauge sweep FILE.toml",
+    ),
     brought(
         &["ctk", "ctv", "cache-type-k", "cache-type-v", "cache-type"],
         "codec",
@@ -229,6 +236,13 @@ pub fn error(error: &clap::Error, words: &[OsString], command: &Command) -> Erro
         }
         // Also where a flag ends the line.
         ErrorKind::InvalidValue if value.is_none_or(str::is_empty) => argument.map(needs_value),
+        // What the parser of names says, word for word.
+        ErrorKind::ValueValidation if argument.map(flag_of) == Some("--codec") => {
+            if let Some(Err(error)) = value.map(str::parse::<Codec>) {
+                return Place::Flag("--codec").refuse(error);
+            }
+            None
+        }
         ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
             value.zip(argument).and_then(|(value, argument)| no_number(argument, value))
         }
@@ -299,6 +313,12 @@ impl Asked<'_> {
     /// A word without a flag before it.
     fn stray(&self, word: &str) -> Option<String> {
         let sub = self.sub?;
+        if matches!(
+            word.to_ascii_lowercase().as_str(),
+            "yes" | "no" | "true" | "false" | "on" | "off"
+        ) {
+            return Some("yes or no stands behind = there, as in --strict=false".into());
+        }
         let path = std::path::Path::new(word);
         let ends = |ends: &[&str]| {
             path.extension()
@@ -310,8 +330,13 @@ impl Asked<'_> {
             ("model", ends(&["gguf"])),
             ("input", ends(&["safetensors"])),
             ("model", word.contains('/') || path.is_dir()),
-            ("codec", word.parse::<crate::codec::Codec>().is_ok()),
+            ("codec", word.parse::<Codec>().is_ok()),
         ];
+        if has(sub, "shard") && ends(&["toml"]) {
+            return Some(
+                "one settings file a sweep: it can list models, texts and contexts".into(),
+            );
+        }
         let (flag, _) = meant.into_iter().find(|(flag, looks)| *looks && has(sub, flag))?;
         Some(format!("every value stands behind its flag: --{flag} {word}"))
     }
@@ -337,7 +362,7 @@ impl Asked<'_> {
             "dump" | "export" | "save" => "extract",
             _ => {
                 let near = self.command.get_subcommands().map(Command::get_name);
-                let near = crate::codec::nearest(word, near);
+                let near = nearest(word, near);
                 let names: Vec<&str> =
                     self.command.get_subcommands().map(Command::get_name).collect();
                 return Some(match near {
@@ -384,6 +409,8 @@ fn needs_value(argument: &str) -> String {
         flag => match argument.rsplit_once('<') {
             Some((_, "N>")) => format!("for example {flag} 20"),
             Some((_, "PERCENT>")) => format!("for example {flag} 1"),
+            Some((_, "FILE>")) => format!("for example {flag} FILE"),
+            Some((_, "DIR>")) => format!("for example {flag} results/mine"),
             _ => format!("a value follows {flag}; --help says which"),
         },
     }
