@@ -102,6 +102,10 @@ impl HubRepo {
         }
     }
 
+    pub fn id(&self) -> &RepoId {
+        &self.id
+    }
+
     /// The commit that the files are from, known after the first one.
     pub fn commit(&self) -> Option<String> {
         self.commit.get().cloned()

@@ -70,7 +70,7 @@ impl Subject {
         let model = once(&mut shelf.models, settings.model.clone(), || {
             settings.source.open(&settings.model, hub)
         })?;
-        let context = settings.context_for(model.config.max_context())?;
+        let context = settings.context_for(model.config.longest())?;
         check(&model.config, context)?;
         let bos = window_bos(settings, &model)?;
 

@@ -20,6 +20,7 @@ use crate::corpus::TextSource;
 use crate::error::{Error, Result};
 use crate::eval::protocol::{DEFAULT_CHUNK, Protocol, ProtocolName, Protocols};
 use crate::eval::verdict::Limits;
+use crate::model::Longest;
 use crate::model::source::ModelSource;
 use serde::Serialize;
 
@@ -297,16 +298,15 @@ impl Settings {
         self.codec.iter().map(|said| said.value).collect()
     }
 
-    /// The window length for a model that computes at most `longest` positions.
-    pub fn context_for(&self, longest: usize) -> Result<usize> {
+    /// The window length for a model that computes no longer one than `longest`.
+    pub fn context_for(&self, longest: impl Into<Longest>) -> Result<usize> {
+        let Longest { tokens: longest, bound } = longest.into();
         match self.context {
             None => Ok(DEFAULT_CONTEXT.min(longest)),
             Some(context) if context <= longest => Ok(context),
             Some(context) => Err(self.context_place.refuse(
-                Error::input(format!(
-                    "expected at most {longest}, the model's longest context, found {context}"
-                ))
-                .hint(format!("use --context {longest} or less, or leave it out")),
+                Error::input(format!("expected at most {longest}, {bound}, found {context}"))
+                    .hint(format!("use --context {longest} or less, or leave it out")),
             )),
         }
     }
