@@ -114,7 +114,7 @@ impl HubRepo {
     fn find(&self, file: &str) -> Result<Found> {
         if !options::is_plain_path(file) {
             let message = format!("{}: expected a file's name, found {file:?}", self.id);
-            return Err(Error::input(message));
+            return Err(Error::input(message).hint("does the repository's index name its files?"));
         }
         let known = self.known_commit();
         if let Some(commit) = &known {
