@@ -1,11 +1,17 @@
 //! Bytes that claim to be much more than they are cost no more memory than they are.
 
+#[path = "common/random_model.rs"]
+mod random_model;
 #[path = "common/zoo.rs"]
 #[allow(dead_code)]
 mod zoo;
 
+use candle_core::quantized::GgmlDType;
+use candle_core::{DType, Device};
 use kvgauge::container::{Plan, Target, compress, decompress, inspect, read_file, write_file};
 use kvgauge::whole_file::Existing;
+use random_model::{Random, RandomModel, Spec};
+use safetensors::Dtype;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -47,6 +53,66 @@ fn peak(run: impl FnOnce()) -> usize {
 /// One test: others in this process would be counted too.
 #[test]
 fn memory_is_bounded_by_the_file() {
+    models();
+    files();
+}
+
+/// Counts, lengths and sizes in a model's files, at random as large as can be.
+fn models() {
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let spec = Spec {
+        vocab: 32,
+        hidden: 32,
+        intermediate: 32,
+        layers: 1,
+        heads: 2,
+        kv_heads: 1,
+        head_dim: 16,
+        ..Spec::default()
+    };
+    let model = RandomModel::new(7, spec);
+    model.write_gguf(&path("model.gguf"), GgmlDType::Q8_0);
+    model.write_folder(folder.path(), Dtype::F32);
+    let load = |path: &std::path::Path| {
+        let open = random_model::open(path);
+        _ = open.and_then(|open| open.load(DType::F32, &Device::Cpu));
+    };
+    let mut random = Random::new(1);
+    for name in ["model.gguf", "config.json", "tokenizer.json"] {
+        let subject = if name == "model.gguf" { path(name) } else { folder.path().into() };
+        let whole = fs::read(path(name)).unwrap();
+        // Threads and what libraries keep.
+        load(&subject);
+        let header = if name == "model.gguf" { whole.len() / 3 } else { whole.len() };
+        for round in 0..600 {
+            let mut bytes = whole.clone();
+            let at = random.below(header - 8);
+            if name == "model.gguf" {
+                let large = 1u64 << random.below(64);
+                bytes[at..at + 8].copy_from_slice(&large.to_le_bytes());
+            } else {
+                // Digits in a row become a large number.
+                let digits = bytes[at..].iter_mut().skip_while(|b| !b.is_ascii_digit());
+                digits.take_while(|b| b.is_ascii_digit()).for_each(|b| *b = b'9');
+            }
+            fs::write(path(name), &bytes).unwrap();
+            let found = peak(|| load(&subject));
+            let most = 64 * whole.len() + (4 << 20);
+            assert!(found < most, "{name}, round {round}, byte {at}: {found} bytes");
+        }
+        fs::write(path(name), &whole).unwrap();
+    }
+    // A whole number where one digit was.
+    for key in ["vocab_size", "hidden_size", "num_hidden_layers", "head_dim", "intermediate_size"] {
+        let mut config = model.config();
+        config[key] = (1u64 << 28).into();
+        fs::write(path("config.json"), config.to_string()).unwrap();
+        assert!(peak(|| load(folder.path())) < 4 << 20, "{key}");
+    }
+}
+
+fn files() {
     let folder = TempDir::new().unwrap();
     let path = |name: &str| folder.path().join(name);
     let (source, packed, output) = (path("source"), path("packed"), path("output"));

@@ -429,6 +429,23 @@ fn gguf_header(bytes: &[u8]) -> usize {
     bytes.len() - data
 }
 
+/// What the fuzzer starts from (fuzz/README.md), where a folder for it is named.
+#[test]
+fn small_files_for_the_fuzzer() {
+    let Some(folder) = std::env::var_os("KVGAUGE_GGUF_CORPUS") else { return };
+    std::fs::create_dir_all(&folder).unwrap();
+    let tied = RandomModel::new(8, Spec { tied: true, ..small().spec });
+    let biased = RandomModel::new(9, Spec { attention_bias: true, ..small().spec });
+    for (name, model) in [("plain", small()), ("tied", tied), ("biased", biased)] {
+        let mut file = model.gguf(GgmlDType::Q4_0);
+        file.set_tensor("rope_freqs.weight", &[8], &[2.0; 8]);
+        file.write(&Path::new(&folder).join(name));
+        file.set("llama.rope.scaling.factor", Value::F32(2.0));
+        file.set("split.count", Value::U16(1));
+        file.write(&Path::new(&folder).join(format!("{name}-more")));
+    }
+}
+
 fn every_cut(length: usize, header: usize) -> impl Iterator<Item = usize> {
     let near = |at: usize| at.saturating_sub(9)..(at + 9).min(length);
     let steps = (0..64).map(move |i| i * length / 64);

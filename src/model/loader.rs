@@ -41,10 +41,19 @@ impl<'a> Loader<'a> {
     pub fn finish(&self, config: &ModelConfig) -> Result<()> {
         let mut asked = self.asked.borrow_mut();
         if config.tie_word_embeddings && self.weights.contains(HEAD) {
-            self.check_tied_head(config)?;
+            self.check_tied_head(config).map_err(|e| self.in_file(e, &asked))?;
             asked.insert(HEAD.into());
         }
         refuse_unread(&self.weights.unread(&asked), config)
+    }
+
+    /// Names the file that holds the head, which was not asked for.
+    fn in_file(&self, error: Error, asked: &BTreeSet<String>) -> Error {
+        let unread = self.weights.unread(asked);
+        match unread.into_iter().find(|tensor| tensor.name == HEAD) {
+            Some(head) => error.within(head.place),
+            None => error,
+        }
     }
 
     /// A head beside tied embeddings may only be a copy of them.

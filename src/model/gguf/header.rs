@@ -125,6 +125,13 @@ impl Header {
                 .and_then(|end| end.checked_next_multiple_of(self.alignment))
                 .ok_or_else(|| invalid(format!("tensor {}: too large", quoted(name))))?;
         }
+        // Some writers leave out what fills up the last tensor, some add to it.
+        let end = self.data.saturating_add(expected);
+        if length >= end.saturating_add(self.alignment) {
+            return Err(invalid(format!(
+                "expected {end} bytes, of which the last is a tensor's, found {length}"
+            )));
+        }
         Ok(())
     }
 }

@@ -121,9 +121,8 @@ impl Safetensors {
                 [file] => file.name.clone(),
                 files => format!("{} safetensors files", files.len()),
             };
-            return Err(
-                Error::input(format!("{place}: tensor {name}: missing")).hint(self.why_missing())
-            );
+            return Err(Error::input(format!("{place}: tensor {name}: missing"))
+                .hint(self.why_missing(name)));
         };
         let file = &self.shards[*shard];
         let tensor = &file.tensors[*tensor];
@@ -147,7 +146,7 @@ impl Safetensors {
         Ok((file, tensor, place))
     }
 
-    fn why_missing(&self) -> String {
+    fn why_missing(&self, name: &str) -> String {
         let names = || self.shards.iter().flat_map(|shard| &shard.tensors).map(|t| &t.name);
         if names().any(|name| [".qweight", ".qzeros"].iter().any(|end| name.ends_with(end))) {
             return "the weights are quantised (AWQ, GPTQ): use the repository with the original \
@@ -157,6 +156,11 @@ impl Safetensors {
         if names().any(|name| name.contains(".lora_")) {
             return "the file is a LoRA adapter: merge it into its base model with peft's \
                     merge_and_unload and save that"
+                .into();
+        }
+        if name == "lm_head.weight" && names().any(|name| name == "model.embed_tokens.weight") {
+            return "a model whose head is its embeddings says \"tie_word_embeddings\": true in \
+                    config.json: do weights and config belong together?"
                 .into();
         }
         match names().next() {

@@ -51,9 +51,10 @@ fn explain(name: &str, config: &ModelConfig) -> (String, &'static str) {
              every layer, and nowhere else",
         );
     }
+    let in_family = format!(" in a {}", config.architecture);
     if name.contains(".lora_") {
         return (
-            String::new(),
+            in_family,
             "merge the adapter into its base model with peft's merge_and_unload and save that",
         );
     }
@@ -72,10 +73,10 @@ fn explain(name: &str, config: &ModelConfig) -> (String, &'static str) {
     ];
     if ends(&quantised) {
         return (
-            String::new(),
+            in_family,
             "the weights are quantised, and it scales them: use the repository with the original \
              ones, or a GGUF file",
         );
     }
-    (String::new(), OTHER_MODEL)
+    (in_family, OTHER_MODEL)
 }
