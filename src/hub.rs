@@ -110,7 +110,9 @@ impl HubRepo {
     fn find(&self, file: &str) -> Result<Found> {
         if !options::is_plain_path(file) {
             let message = format!("{}: expected a file's name, found {file:?}", self.id);
-            return Err(Error::input(message));
+            return Err(Error::input(message).hint(
+                "an index of shards names files of the repository, without folders above it",
+            ));
         }
         let known = self.known_commit();
         if let Some(commit) = &known {

@@ -14,7 +14,7 @@ mod words;
 
 use crate::error::{Error, Kind, Result};
 use crate::report::text::one_line;
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 use std::ffi::OsString;
 use std::io::Write;
 use std::panic::AssertUnwindSafe;
@@ -157,6 +157,7 @@ fn report_of(error: &Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::CommandFactory;
 
     /// Commands that comments and the README show.
     #[test]

@@ -15,8 +15,9 @@ const WIKITEXT_ZIP: &str = "wikitext-2-raw-v1.zip";
 const WIKITEXT_MEMBER: &str = "wiki.test.raw";
 const WIKITEXT_SHA256: &str = "173c87a53759e0201f33e0ccf978e510c2042d7f2cb78229d9a50d79b9e7dd08";
 
-/// A text with more of its bytes 0 than one in so many is no text.
-const TEXT_BYTES_A_NUL: usize = 10;
+/// A text with more control characters than one in so many bytes is no text: UTF-16 of Greek or
+/// Cyrillic letters is UTF-8 too, with a control character for every second byte.
+const TEXT_BYTES_A_CONTROL: usize = 10;
 
 /// A text and where it came from.
 pub struct Text {
@@ -94,17 +95,19 @@ impl Text {
         let content = &self.content;
         let lines = content.matches("\r\n").count();
         let alone = content.matches('\r').count() - lines;
-        let several = |count: usize, what: &str| match count {
+        let several = |count: usize, one: &str, more: &str| match count {
             0 => None,
-            1 => Some(format!("one {what}")),
-            _ => Some(format!("{count} {what}s")),
+            1 => Some(format!("one {one}")),
+            _ => Some(format!("{count} {more}")),
         };
+        let nul = content.matches('\0').count();
+        let lost = content.matches('\u{fffd}').count();
         let found: Vec<String> = [
-            content.starts_with('\u{feff}').then(|| "a byte order mark".to_string()),
-            (lines > 0).then(|| format!("Windows line ends (CRLF, {lines} times)")),
-            several(alone, "lone carriage return"),
-            several(content.matches('\0').count(), "NUL character"),
-            several(content.matches('\u{fffd}').count(), "replacement character (U+FFFD)"),
+            several(content.starts_with('\u{feff}').into(), "byte order mark", ""),
+            several(lines, "Windows line end (CRLF)", "Windows line ends (CRLF)"),
+            several(alone, "lone carriage return", "lone carriage returns"),
+            several(nul, "NUL character", "NUL characters"),
+            several(lost, "replacement character (U+FFFD)", "replacement characters (U+FFFD)"),
         ]
         .into_iter()
         .flatten()
@@ -117,12 +120,14 @@ impl Text {
             Some(Kind::Xml) => Some("looks like XML, whose tags are scored too"),
             _ => None,
         };
+        let one = matches!(&found[..], [one] if one.starts_with("one "));
         let found = match &found[..] {
             [] => None,
             [one] => Some(one.clone()),
             [rest @ .., last] => Some(format!("{} and {last}", rest.join(", "))),
         };
-        let found = found.map(|found| format!("has {found}: they change the perplexity"));
+        let changes = if one { "it changes" } else { "they change" };
+        let found = found.map(|found| format!("has {found}: {changes} the perplexity"));
         let both: Vec<String> = found.into_iter().chain(kind.map(str::to_string)).collect();
         (!both.is_empty()).then(|| format!("{} {}", self.source, both.join("; it ")))
     }
@@ -176,14 +181,19 @@ fn no_text(source: &str, bytes: &[u8]) -> Option<Error> {
     if let Some(kind) = kind {
         return Some(error(kind.name(), kind.hint()));
     }
-    let share = nul * TEXT_BYTES_A_NUL;
-    (share > bytes.len()).then(|| {
+    let controls = bytes.iter().filter(|byte| is_control(**byte)).count();
+    (controls * TEXT_BYTES_A_CONTROL > bytes.len()).then(|| {
         error(
-            &format!("{nul} NUL bytes of {}", bytes.len()),
+            &format!("{controls} control characters in {} bytes", bytes.len()),
             "a text in UTF-16 or a binary file looks like that: convert it to UTF-8, for example \
              with iconv",
         )
     })
+}
+
+/// Of those that no text has; a terminal's log has escapes.
+fn is_control(byte: u8) -> bool {
+    byte < 32 && !b"\t\n\r\x0c\x1b".contains(&byte)
 }
 
 /// What to do about bytes that are no UTF-8 from `at` on; `cut`: for want of further bytes.
@@ -196,9 +206,8 @@ fn encoding_hint(bytes: &[u8], at: usize, cut: bool) -> &'static str {
         return "it holds half a UTF-16 pair (a surrogate), which is no character: write it anew \
                 from its source, with errors=\"replace\" in Python";
     }
-    let control = |byte: &u8| *byte < 32 && !b"\t\n\r\x0c\x1b".contains(byte);
     let (high, odd) = bytes.iter().fold((0, 0), |(high, odd), byte| {
-        (high + usize::from(*byte >= 0x80), odd + usize::from(control(byte)))
+        (high + usize::from(*byte >= 0x80), odd + usize::from(is_control(*byte)))
     });
     if odd * 100 > bytes.len() {
         return "a binary file looks like that: a text has no such bytes";
@@ -242,10 +251,14 @@ mod tests {
         let marked = [&b"\xff\xfe"[..], &utf16(NOVEL, u16::to_le_bytes)].concat();
         refused(marked, "found UTF-16", "iconv -f UTF-16");
         let wide: Vec<u8> = NOVEL.chars().flat_map(|c| u32::from(c).to_le_bytes()).collect();
-        refused(wide, "NUL bytes", "UTF-8");
+        refused(wide, "control characters in", "UTF-8");
+        let cyrillic = "Мой дядя самых честных правил, когда не в шутку занемог";
+        assert!(String::from_utf8(utf16(cyrillic, u16::to_le_bytes)).is_ok());
+        refused(utf16(cyrillic, u16::to_le_bytes), "control characters in", "UTF-16");
+        refused(utf16(cyrillic, u16::to_be_bytes), "control characters in", "UTF-16");
         // Two texts in one file, the second in UTF-16.
         let glued = [NOVEL.as_bytes(), &utf16(NOVEL, u16::to_le_bytes)].concat();
-        refused(glued, "NUL bytes", "UTF-16");
+        refused(glued, "control characters in", "UTF-16");
         refused(b"\x1f\x8b\x08\0\0\0", "a gzip file", "gunzip");
         refused(b"PK\x03\x04\x14\0\0", "a zip archive", "unpack");
         refused(b"PAR1\x15\x04\xff\0", "a Parquet table", "column of text");
@@ -261,7 +274,9 @@ mod tests {
         refused(b"abc \xed\xa0\x80 def", "0xed at offset 4", "surrogate");
         refused(b"\x83\x65\x83\x58\x83\x67", "0x83 at offset 0", "ENCODING");
         let binary: Vec<u8> = (1..=255).collect();
-        refused(binary, "0x80 at offset 127", "a binary file");
+        refused(binary.repeat(3), "control characters in", "a binary file");
+        let few = [&b"a text of some words "[..]; 20].concat();
+        refused([&few[..], &[1, 2, 3, 4, 5, 6, 7, 0x80]].concat(), "0x80 at offset 427", "binary");
     }
 
     #[test]
@@ -294,19 +309,21 @@ mod tests {
             text.note()
         };
         assert_eq!(note("plain\ntext\ttabs\n"), None);
-        let change = ": they change the perplexity";
-        for (content, found) in [
-            ("a\r\nb\r\n", "has Windows line ends (CRLF, 2 times)"),
-            ("\u{feff}a", "has a byte order mark"),
-            ("a text of a\0 word", "has one NUL character"),
-            ("a\rb\rc", "has 2 lone carriage returns"),
-            ("caf\u{fffd} au lait", "has one replacement character (U+FFFD)"),
+        for (content, noted) in [
+            ("a\r\nb\r\n", "has 2 Windows line ends (CRLF): they change"),
+            ("a\r\nb", "has one Windows line end (CRLF): it changes"),
+            ("\u{feff}a", "has one byte order mark: it changes"),
+            ("a text of a\0 word", "has one NUL character: it changes"),
+            ("a\rb\rc", "has 2 lone carriage returns: they change"),
+            ("caf\u{fffd} au lait", "has one replacement character (U+FFFD): it changes"),
             (
-                "\u{feff}a text\r\nof words\0",
-                "has a byte order mark, Windows line ends (CRLF, 1 times) and one NUL character",
+                "\u{feff}a text\r\nof \r\nwords\0",
+                "has one byte order mark, 2 Windows line ends (CRLF) and one NUL character: they \
+                 change",
             ),
         ] {
-            assert_eq!(note(content), Some(format!("x.txt {found}{change}")), "{content:?}");
+            let expected = format!("x.txt {noted} the perplexity");
+            assert_eq!(note(content), Some(expected), "{content:?}");
         }
         let json = note("{\"messages\": []}\n{\"messages\": []}\n").unwrap();
         assert_eq!(json, "x.txt looks like JSON, whose braces, quotes and keys are scored too");
@@ -325,6 +342,12 @@ mod tests {
                 .tokenize(&tokenizer, parse_special)
                 .unwrap()
         };
+        // As Hugging Face's tokenizers has them, with encode_special_tokens off and on.
+        let spelt = [28, 92, 449, 570, 84, 894, 84, 92, 30];
+        let two = "a <|endoftext|>\n<|endoftext|>b";
+        assert_eq!(tokens(two, true), [65, 221, END, 199, END, 66]);
+        let plain = [&[65, 221][..], &spelt, &[199], &spelt, &[66]].concat();
+        assert_eq!(tokens(two, false), plain);
         let content = "Anne<|endoftext|>Elliot";
         let (own, plain) = (tokens(content, true), tokens(content, false));
         let around = [tokens("Anne", true), vec![END], tokens("Elliot", true)].concat();

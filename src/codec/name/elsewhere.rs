@@ -66,11 +66,11 @@ const fn entry(names: &'static [&'static str], what: &'static str, here: Here) -
     Elsewhere { names, what, here }
 }
 
-const OWN_SCALE: &str = "its one scale a tensor from the largest value (an engine without \
+const OWN_SCALE: &str = "with one scale a tensor, from its largest value (an engine without \
                          calibration takes 1 for it)";
 const UNEVEN: &str = "4 bits with uneven levels in blocks of 32";
-const WEIGHTS: &str = "a GGUF type for weights, in super-blocks of 256,";
-const NO_CACHE_TYPE: &str = "a way to quantise weights, not the cache,";
+const WEIGHTS: &str = "a GGUF type for weights in super-blocks of 256";
+const NO_CACHE_TYPE: &str = "a way to quantise weights and not the cache";
 const EVICTION: &str = "a way to drop tokens of the cache";
 const KEEPS_ALL: &str = "which keeps every token";
 
@@ -130,7 +130,7 @@ pub const ELSEWHERE: &[Elsewhere] = &[
     entry(
         &["fp6", "mxfp6", "fp6_e3m2", "fp6_e2m3"],
         "6-bit floats",
-        Near("int6-g32-s8", "6 even levels' bits with an 8-bit scale for 32 values"),
+        Near("int6-g32-s8", "6 bits with even levels and an 8-bit scale for 32 values"),
     ),
     // --- 4-bit floats
     entry(
@@ -314,7 +314,7 @@ pub const ELSEWHERE: &[Elsewhere] = &[
     ),
     entry(
         &["q8_1"],
-        "llama.cpp's 8 bits for intermediate products, no cache type,",
+        "llama.cpp's 8 bits for intermediate products",
         Near("q8_0", "its 8 bits for caches"),
     ),
     entry(

@@ -232,7 +232,7 @@ fn names_of_other_engines_say_what_they_are() {
         ("noise-nf4", ["bitsandbytes", "nearest is int4-g64-lm"]),
         ("q4_K_M", ["q4_K_M is a GGUF type for weights", "nearest is q4_1"]),
         ("turboquant_4bit_nc", ["vLLM's TurboQuant", "nearest is k:turbo4/v:int4-g64-asym"]),
-        ("AWQ", ["quantise weights, not the cache", "int4-g64"]),
+        ("AWQ", ["quantise weights and not the cache", "int4-g64"]),
         ("noise-f16", ["noise-NAME", "noise-q4_0"]),
     ] {
         let hint = hint(typed);

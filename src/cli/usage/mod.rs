@@ -1,206 +1,19 @@
 //! clap's usage errors in the form of all others: one line of what is wrong, and a hint for people
 //! who come from other tools.
 
+mod brought;
+
+pub(super) use brought::BROUGHT;
+
+use crate::codec::{Codec, nearest};
 use crate::error::Error;
+use crate::settings::Place;
 use clap::Command;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use std::ffi::OsString;
 
 /// Where nothing better is known, of the command line alone.
 const HELP: &str = "--help, after a command too, lists what can be asked for";
-
-/// A flag of another tool's: its names without dashes; the flag here, which a command must have for
-/// the hint to be given; what to say.
-pub(super) struct Brought {
-    names: &'static [&'static str],
-    pub flag: &'static str,
-    pub say: &'static str,
-}
-
-const fn brought(names: &'static [&'static str], flag: &'static str, say: &'static str) -> Brought {
-    Brought { names, flag, say }
-}
-
-/// Of llama.cpp, vLLM, SGLang, transformers and lm-eval; the first whose flag the command has.
-pub(super) const BROUGHT: &[Brought] = &[
-    brought(
-        &["ctk", "ctv", "cache-type-k", "cache-type-v", "cache-type"],
-        "codec",
-        "the cache's type is a codec here: --codec q8_0; keys and values apart: \
-         --codec k:q8_0/v:q4_0",
-    ),
-    brought(
-        &["kv-cache-dtype", "kv_cache_dtype", "kv-cache-type", "cache-dtype", "quant-policy"],
-        "codec",
-        "the cache's type is a codec here, as in --codec fp8-e4m3; `kvgauge codecs` lists them",
-    ),
-    brought(
-        &["bits", "nbits", "kv-bits", "kv-group-size", "group-size", "g", "gs", "q-group-size"],
-        "codec",
-        "bits and group are fields of a codec's name: --codec int4-g64; `kvgauge codecs` lists them",
-    ),
-    brought(
-        &["quantization", "quantize", "q", "scheme", "cache", "preset", "method"],
-        "codec",
-        "how the cache is stored is --codec NAME; `kvgauge codecs` lists them",
-    ),
-    brought(
-        &[
-            "m",
-            "hf",
-            "hfr",
-            "hf-repo",
-            "hff",
-            "model-path",
-            "model-name",
-            "model-id",
-            "pretrained",
-            "model-url",
-            "mu",
-        ],
-        "model",
-        "the model is --model: a .gguf file, OWNER/NAME on the hub, or a folder",
-    ),
-    brought(
-        &["hf-token", "token"],
-        "model",
-        "a token for the hub is taken from HF_TOKEN, as transformers does",
-    ),
-    brought(
-        &["revision", "hf-revision"],
-        "model",
-        "a revision stands behind the name: --model OWNER/NAME@REVISION",
-    ),
-    brought(&["i", "in", "file", "f"], "input", "the file to read is --input FILE"),
-    brought(
-        &[
-            "f",
-            "file",
-            "p",
-            "prompt",
-            "bf",
-            "binary-file",
-            "dataset",
-            "data",
-            "input",
-            "i",
-            "corpus",
-            "text-file",
-        ],
-        "text",
-        "the text is --text FILE, wikitext-2 or builtin",
-    ),
-    brought(
-        &[
-            "c",
-            "ctx",
-            "ctx-size",
-            "n-ctx",
-            "ctx-len",
-            "context-size",
-            "context-length",
-            "max-model-len",
-            "max-seq-len",
-            "max-length",
-            "seqlen",
-            "seq-len",
-            "n",
-            "sequence-length",
-            "ppl-stride",
-        ],
-        "context",
-        "the tokens of a window are --context N",
-    ),
-    brought(
-        &["chunks", "n-chunks", "limit", "samples", "nsamples", "num-windows", "num-samples", "w"],
-        "windows",
-        "how much of the text is --windows N, or all",
-    ),
-    brought(&["t", "tb", "threads-batch", "j", "jobs"], "threads", "CPU threads are --threads N"),
-    brought(
-        &[
-            "ngl",
-            "gpu-layers",
-            "n-gpu-layers",
-            "gpu",
-            "cuda",
-            "dev",
-            "ng",
-            "split-mode",
-            "sm",
-            "mg",
-        ],
-        "device",
-        "the whole model runs on one device: --device cuda or metal, where the build has it",
-    ),
-    brought(
-        &["b", "ub", "batch-size", "ubatch-size", "np", "parallel", "max-num-seqs"],
-        "windows",
-        "kvgauge chooses batches itself, and they change no number: leave it out",
-    ),
-    brought(
-        &[
-            "fa",
-            "flash-attn",
-            "mmap",
-            "no-mmap",
-            "mlock",
-            "numa",
-            "gpu-memory-utilization",
-            "tp",
-            "tensor-parallel-size",
-            "trust-remote-code",
-            "enforce-eager",
-            "nkvo",
-            "no-kv-offload",
-        ],
-        "model",
-        "kvgauge has no such choice, and it would change no number: leave it out",
-    ),
-    brought(
-        &["kl-divergence", "kl-divergence-base", "save-all-logits", "perplexity", "ppl"],
-        "codec",
-        "perplexity and KL divergence come with every run, without a file of logits: leave it out",
-    ),
-    brought(&["s", "rng-seed"], "seed", "the seed is --seed N"),
-    brought(
-        &["o", "out", "output-dir", "output-file", "output_path", "of", "r"],
-        "output",
-        "where results go is --output",
-    ),
-    brought(
-        &["fp16", "bf16", "f16", "torch-dtype", "type", "precision"],
-        "dtype",
-        "arithmetic is --dtype f32, bf16 or f16",
-    ),
-    brought(
-        &["no-bos", "add-bos", "add-bos-token"],
-        "bos",
-        "the beginning-of-sequence token is --bos auto, always or never",
-    ),
-    brought(
-        &["special", "sp", "no-parse-special"],
-        "parse-special",
-        "whether control tokens in a text count is --parse-special true or false",
-    ),
-    brought(
-        &["tolerance", "threshold", "max-ppl", "max-increase", "max-perplexity-increase"],
-        "max-ppl-increase",
-        "the limit is --max-ppl-increase PERCENT",
-    ),
-    brought(
-        &["keep", "sink-size", "attention-sinks"],
-        "codec",
-        "first tokens kept exact are a field of a codec's name: --codec int4-g64-sink4",
-    ),
-    brought(
-        &["residual-length", "residual_length", "recent"],
-        "residual",
-        "recent tokens kept exact are --residual N, with --protocol decode",
-    ),
-    brought(&["c", "d", "x", "restore", "decode"], "decompress", "restoring is --decompress"),
-    brought(&["y", "overwrite", "f"], "force", "replacing a file is --force"),
-];
 
 /// `words`: the whole command line; `command`: what it was parsed as.
 pub fn error(error: &clap::Error, words: &[OsString], command: &Command) -> Error {
@@ -229,6 +42,13 @@ pub fn error(error: &clap::Error, words: &[OsString], command: &Command) -> Erro
         }
         // Also where a flag ends the line.
         ErrorKind::InvalidValue if value.is_none_or(str::is_empty) => argument.map(needs_value),
+        // What the parser of names says, word for word.
+        ErrorKind::ValueValidation if argument.map(flag_of) == Some("--codec") => {
+            if let Some(Err(error)) = value.map(str::parse::<Codec>) {
+                return Place::Flag("--codec").refuse(error);
+            }
+            None
+        }
         ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
             value.zip(argument).and_then(|(value, argument)| no_number(argument, value))
         }
@@ -282,7 +102,9 @@ impl Asked<'_> {
         if !whole.starts_with('-') {
             return self.stray(&whole);
         }
-        let known = |entry: &&Brought| entry.names.contains(&name.as_str()) && has(sub, entry.flag);
+        let known = |entry: &&brought::Brought| {
+            entry.names.contains(&name.as_str()) && has(sub, entry.flag)
+        };
         if let Some(entry) = BROUGHT.iter().find(known) {
             return Some(entry.say.into());
         }
@@ -299,6 +121,12 @@ impl Asked<'_> {
     /// A word without a flag before it.
     fn stray(&self, word: &str) -> Option<String> {
         let sub = self.sub?;
+        if matches!(
+            word.to_ascii_lowercase().as_str(),
+            "yes" | "no" | "true" | "false" | "on" | "off"
+        ) {
+            return Some("yes or no stands behind = there, as in --strict=false".into());
+        }
         let path = std::path::Path::new(word);
         let ends = |ends: &[&str]| {
             path.extension()
@@ -310,8 +138,13 @@ impl Asked<'_> {
             ("model", ends(&["gguf"])),
             ("input", ends(&["safetensors"])),
             ("model", word.contains('/') || path.is_dir()),
-            ("codec", word.parse::<crate::codec::Codec>().is_ok()),
+            ("codec", word.parse::<Codec>().is_ok()),
         ];
+        if has(sub, "shard") && ends(&["toml"]) {
+            return Some(
+                "one settings file a sweep: it can list models, texts and contexts".into(),
+            );
+        }
         let (flag, _) = meant.into_iter().find(|(flag, looks)| *looks && has(sub, flag))?;
         Some(format!("every value stands behind its flag: --{flag} {word}"))
     }
@@ -337,7 +170,7 @@ impl Asked<'_> {
             "dump" | "export" | "save" => "extract",
             _ => {
                 let near = self.command.get_subcommands().map(Command::get_name);
-                let near = crate::codec::nearest(word, near);
+                let near = nearest(word, near);
                 let names: Vec<&str> =
                     self.command.get_subcommands().map(Command::get_name).collect();
                 return Some(match near {
@@ -384,6 +217,8 @@ fn needs_value(argument: &str) -> String {
         flag => match argument.rsplit_once('<') {
             Some((_, "N>")) => format!("for example {flag} 20"),
             Some((_, "PERCENT>")) => format!("for example {flag} 1"),
+            Some((_, "FILE>")) => format!("for example {flag} FILE"),
+            Some((_, "DIR>")) => format!("for example {flag} results/mine"),
             _ => format!("a value follows {flag}; --help says which"),
         },
     }
