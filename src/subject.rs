@@ -21,6 +21,8 @@ pub trait Stages {
     fn note(&mut self, text: &str);
 }
 
+type TokensOf = (String, TextSource, bool);
+
 /// What the subjects of one run share: each model and text is opened once, also when that fails.
 #[derive(Default)]
 pub struct Shelf {
@@ -29,7 +31,7 @@ pub struct Shelf {
     /// Texts about which all was said that there is to note.
     noted: HashSet<TextSource>,
     /// By model and text, and whether control tokens in it are the model's own.
-    tokens: HashMap<(String, TextSource, bool), Result<Rc<Vec<u32>>>>,
+    tokens: HashMap<TokensOf, Result<Rc<Vec<u32>>>>,
 }
 
 pub struct Subject {

@@ -342,6 +342,12 @@ mod tests {
                 .tokenize(&tokenizer, parse_special)
                 .unwrap()
         };
+        // As Hugging Face's tokenizers has them, with encode_special_tokens off and on.
+        let spelt = [28, 92, 449, 570, 84, 894, 84, 92, 30];
+        let two = "a <|endoftext|>\n<|endoftext|>b";
+        assert_eq!(tokens(two, true), [65, 221, END, 199, END, 66]);
+        let plain = [&[65, 221][..], &spelt, &[199], &spelt, &[66]].concat();
+        assert_eq!(tokens(two, false), plain);
         let content = "Anne<|endoftext|>Elliot";
         let (own, plain) = (tokens(content, true), tokens(content, false));
         let around = [tokens("Anne", true), vec![END], tokens("Elliot", true)].concat();

@@ -70,11 +70,13 @@ impl ConfigFile {
             let sniffed = sniff::sniff(&e.as_bytes()[..e.as_bytes().len().min(sniff::ENOUGH)]);
             let (path, takes) = (path.display(), "settings are a TOML file; see configs/");
             match sniffed {
-                Some(kind) => Error::input(format!("{path}: expected TOML, found {}", kind.name()))
-                    .hint(match kind {
-                        sniff::Kind::Utf16 | sniff::Kind::Utf32 => kind.hint(),
-                        _ => takes,
-                    }),
+                Some(kind) => {
+                    Error::input(format!("{path}: expected TOML in UTF-8, found {}", kind.name()))
+                        .hint(match kind {
+                            sniff::Kind::Utf16 | sniff::Kind::Utf32 => kind.hint(),
+                            _ => takes,
+                        })
+                }
                 None => Error::input(format!(
                     "{path}: expected UTF-8, found another byte at offset {at}"
                 ))

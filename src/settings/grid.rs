@@ -163,6 +163,7 @@ fn offender<'a>(choice: &Choice<'a>) -> Option<&'a Said<String>> {
 
 #[cfg(test)]
 mod tests {
+    use crate::codec::{FIELDS, FieldKind};
     use crate::settings::RawSettings;
     use std::path::Path;
 
@@ -273,5 +274,56 @@ mod tests {
             &format!("key.group = [{}]\nvalue.group = [{}]", many(8), many(100)),
             "line 1, column 2: grid: expected at most 1000 codecs, found 1600",
         );
+    }
+
+    /// What the comments of the example say of the fields of `[grid]`: which there are, what each takes, and what
+    /// it is when left out.
+    #[test]
+    fn the_commented_example_of_a_grid_says_what_the_parser_takes() {
+        let text = std::fs::read_to_string("configs/group-sizes.toml").unwrap();
+        let (_, fields) = text.split_once("The fields in the order of a name:\n").unwrap();
+        let lines = fields.lines().take_while(|line| line.starts_with("#   "));
+        let mut named = Vec::new();
+        for line in lines {
+            let (keys, says) = line["#   ".len()..].split_once("  ").expect(line);
+            for key in keys.split(", ") {
+                let field = FIELDS.iter().find(|field| field.key == key).expect(line);
+                let takes = |value: &str| {
+                    let grid = format!("grid.{key} = {value}");
+                    RawSettings::from_toml(Path::new("x.toml"), &grid)
+                };
+                let left_out = says.rsplit_once("left out: ").expect(line).1;
+                let default = takes(left_out).expect(line).codec;
+                assert_eq!(default[0].value.to_string(), "int4-g64", "{line}");
+                match field.kind {
+                    FieldKind::Word(words) => {
+                        let said: Vec<&str> = says.split('"').skip(1).step_by(2).collect();
+                        assert_eq!(said[..words.len()], *words, "{line}");
+                    }
+                    FieldKind::Flag => {
+                        assert!(says.contains("true or false") && takes("true").is_ok(), "{line}");
+                    }
+                    FieldKind::Number(_) => {
+                        let numbers = says.split(|c: char| !c.is_ascii_digit());
+                        let said: Vec<u32> = numbers.filter_map(|n| n.parse().ok()).collect();
+                        let least = said[0];
+                        assert!(takes(&least.to_string()).is_ok(), "{line}");
+                        let below = least.wrapping_sub(1) as i32;
+                        assert!(takes(&below.to_string()).is_err(), "{line}");
+                        if says.contains(" to ") {
+                            assert!(takes(&said[1].to_string()).is_ok(), "{line}");
+                            assert!(takes(&(said[1] + 1).to_string()).is_err(), "{line}");
+                        }
+                    }
+                }
+                named.push(key.to_string());
+            }
+        }
+        assert_eq!(named, FIELDS.map(|field| field.key.to_string()));
+        for entry in std::fs::read_dir("configs").unwrap() {
+            let path = entry.unwrap().path();
+            let text = std::fs::read_to_string(&path).unwrap();
+            assert!(!text.contains("not built"), "{}", path.display());
+        }
     }
 }

@@ -229,3 +229,24 @@ pub fn cell_id(subject_id: &str, codec: &str) -> String {
 fn short(bytes: &[u8]) -> String {
     hash::sha256(bytes)[..16].to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::fixture;
+
+    #[test]
+    fn control_tokens_as_plain_text_are_other_cells_and_old_ones_stay() {
+        let own = fixture::subject_info("builtin", 2, 4);
+        let mut plain = own.clone();
+        plain.text.parse_special = false;
+        assert_ne!(subject_id(&own).unwrap(), subject_id(&plain).unwrap());
+        // A record from before it could be said.
+        let json = serde_json::to_value(&own).unwrap();
+        assert!(json["text"].get("parse_special").is_none());
+        assert_eq!(serde_json::from_value::<SubjectInfo>(json).unwrap(), own);
+        let json = serde_json::to_value(&plain).unwrap();
+        assert_eq!(json["text"]["parse_special"], false);
+        assert_eq!(serde_json::from_value::<SubjectInfo>(json).unwrap(), plain);
+    }
+}

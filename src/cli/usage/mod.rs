@@ -1,6 +1,13 @@
 //! clap's usage errors in the form of all others: one line of what is wrong, and a hint for people
 //! who come from other tools.
 
+<<<<<<< HEAD:src/cli/usage.rs
+=======
+mod brought;
+
+pub(super) use brought::BROUGHT;
+
+>>>>>>> words:src/cli/usage/mod.rs
 use crate::codec::{Codec, nearest};
 use crate::error::Error;
 use crate::settings::Place;
@@ -11,6 +18,7 @@ use std::ffi::OsString;
 /// Where nothing better is known, of the command line alone.
 const HELP: &str = "--help, after a command too, lists what can be asked for";
 
+<<<<<<< HEAD:src/cli/usage.rs
 /// A flag of another tool's: its names without dashes; the flag here, which a command must have for
 /// the hint to be given; what to say.
 pub(super) struct Brought {
@@ -209,6 +217,8 @@ pub(super) const BROUGHT: &[Brought] = &[
     brought(&["y", "overwrite", "f"], "force", "replacing a file is --force"),
 ];
 
+=======
+>>>>>>> words:src/cli/usage/mod.rs
 /// `words`: the whole command line; `command`: what it was parsed as.
 pub fn error(error: &clap::Error, words: &[OsString], command: &Command) -> Error {
     let text = error.render().to_string();
@@ -296,7 +306,9 @@ impl Asked<'_> {
         if !whole.starts_with('-') {
             return self.stray(&whole);
         }
-        let known = |entry: &&Brought| entry.names.contains(&name.as_str()) && has(sub, entry.flag);
+        let known = |entry: &&brought::Brought| {
+            entry.names.contains(&name.as_str()) && has(sub, entry.flag)
+        };
         if let Some(entry) = BROUGHT.iter().find(known) {
             return Some(entry.say.into());
         }
