@@ -22,24 +22,26 @@ import hashlib
 import json
 import math
 import os
+import platform
 import re
 import sys
-import tempfile
 import time
 import traceback
 from typing import Any, Callable, Dict, Iterable, List, NoReturn, Optional, Sequence, Tuple
 
 from . import __version__
-from ._model import Source, context_for, load_model, open_tokenizer, read_text, window_bos
+from ._codecs import ask
+from ._model import Source, check_kind, context_for, load_model, open_tokenizer, read_text, window_bos
 from ._problem import Problem, first_line
 from ._protocol import Evaluation, cut_windows, evaluate, prefix_length, scored_targets
 from ._report import SCHEMA, baseline_result, codec_result, finite, table
 from ._whole_file import check_target, whole_file
 from .cache import CacheError
-from .compression_bridge import CompressionError, run_kv_compress
+from .compression_bridge import CompressionError
 
 __all__ = ["Evaluation", "Problem", "cut_windows", "evaluate", "main"]
 
+_PROGRAM = "python -m kvgauge.perplexity"
 _DEFAULT_WINDOWS = 20
 #: The shortest window with a prefix and a scored target that depends on it.
 _LEAST_CONTEXT = 4
@@ -68,7 +70,7 @@ def _run(options: argparse.Namespace) -> Dict[str, Any]:
         check_target(options.output)
     text, content = read_text(options.text)
     source = Source.parse(options.model, options.gguf_file)
-    codecs = _printed_names(options.codec or ["int4-g64"])
+    codecs = [ask(name).name for name in options.codec or ["int4-g64"]]
 
     progress = _Progress()
     if not progress.visible:
@@ -86,6 +88,7 @@ def _run(options: argparse.Namespace) -> Dict[str, Any]:
     whole_config = transformers.AutoConfig.from_pretrained(source.place, **source.arguments())
     # Models of more than text nest it; older versions have no such models.
     config = getattr(whole_config, "get_text_config", lambda: whole_config)()
+    check_kind(whole_config, config)
     context = context_for(options.context, config)
     _check_groups(codecs, config, context)
     tokenizer = open_tokenizer(source, config)
@@ -149,6 +152,8 @@ def _run(options: argparse.Namespace) -> Dict[str, Any]:
             "bos_id": bos,
             "dtype": "f32",
             "device": options.device,
+            "instruction_set": _instruction_set(),
+            "seed": 0,
             "baseline": baseline_result(evaluation.baseline),
             "codecs": [
                 codec_result(
@@ -217,6 +222,19 @@ def _config(
     }
 
 
+def _instruction_set() -> str:
+    """What torch computes with on the CPU, in the words of ``kvgauge`` where it has them."""
+    import torch
+
+    machine = platform.machine().lower()
+    machine = {"x86_64": "x86-64", "amd64": "x86-64", "arm64": "aarch64"}.get(machine, machine)
+    backend = getattr(torch.backends, "cpu", None)
+    capability = str(backend.get_cpu_capability()).lower() if backend else "default"
+    if machine == "aarch64" and capability == "default":
+        capability = "neon"
+    return machine if capability == "default" else f"{machine} {capability}"
+
+
 def _offline() -> bool:
     """Whether huggingface_hub was told to make no request."""
     told = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
@@ -234,31 +252,6 @@ def _peak_rss_bytes() -> Optional[int]:
 
 
 # Checks before weights are read.
-
-
-def _printed_names(codecs: Iterable[str]) -> List[str]:
-    """Every name as kv-compress prints it. Asked of the binary with a tensor of eight values
-    before a model is loaded, so that a mistyped one costs no time."""
-    names = []
-    with tempfile.TemporaryDirectory(prefix="kvgauge-") as folder:
-        path = os.path.join(folder, "probe.safetensors")
-        _write_probe(path)
-        for codec in codecs:
-            result = run_kv_compress(["-input", path, "-metrics-only", f"--codec={codec}"])
-            printed = result.get("codec")
-            names.append(printed if isinstance(printed, str) else codec)
-    return names
-
-
-def _write_probe(path: str) -> None:
-    header = {
-        f"layer.0.{part}": {"dtype": "F32", "shape": [1, 1, 8], "data_offsets": [at, at + 32]}
-        for part, at in (("key", 0), ("value", 32))
-    }
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with open(path, "wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text + bytes(64))
 
 
 def _check_groups(codecs: Iterable[str], config: Any, context: int) -> None:
@@ -307,8 +300,7 @@ def _explained(error: Exception) -> Tuple[str, str, int]:
     if isinstance(error, Problem):
         return str(error), error.hint, error.exit_status
     if isinstance(error, CompressionError):
-        hint = error.hint or "run the same with kv-compress itself"
-        return error.message, hint, 2 if error.exit_status == 2 else 3
+        return error.message, _own_hint(error.hint), 2 if error.exit_status == 2 else 3
     if isinstance(error, CacheError):
         hint = "this command needs a model whose cache is plain keys and values"
         if "does not fit into" in str(error):
@@ -335,6 +327,16 @@ def _explained(error: Exception) -> Tuple[str, str, int]:
         return first_line(error), hint, 3
     traceback.print_exception(type(error), error, error.__traceback__)
     return f"{type(error).__name__}: {first_line(error)}", "the lines above say where", 3
+
+
+def _own_hint(hint: Optional[str]) -> str:
+    """What ``kv-compress`` says to do, unless it speaks of its own flags or files: those here are
+    in a temporary folder, and its flags are not this command's."""
+    own = {flag for action in _parser()._actions for flag in action.option_strings}
+    named = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]+", hint or ""))
+    if not hint or not named <= own or "--help" in named or "kv-compress" in hint:
+        return f"{_PROGRAM} --help lists what can be asked for"
+    return hint
 
 
 class _Progress:
@@ -384,7 +386,7 @@ def _report_problem(message: str, hint: str, status: int) -> int:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(_report_problem(message, f"{self.prog} --help lists what can be asked for", 2))
+        self.exit(_report_problem(message, f"{_PROGRAM} --help lists what can be asked for", 2))
 
 
 def _at_least(least: int) -> Callable[[str], int]:
@@ -414,7 +416,7 @@ def _limit(text: str) -> float:
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="python -m kvgauge.perplexity",
+        prog=_PROGRAM,
         allow_abbrev=False,
         description="What does compressing the KV cache cost this model on this text? As `kvgauge "
         "validate`, with the model run by transformers and the cache passed through files.",

@@ -12,7 +12,7 @@ from typing import Any, Dict, List, Tuple
 
 from support import BUILTIN, FolderTest, need_kv_compress, need_kvgauge, need_modules, skip
 
-from kvgauge import _model, _report, _statistics, load_kv_cache, perplexity
+from kvgauge import _codecs, _model, _report, _rotation, _statistics, load_kv_cache, perplexity
 from kvgauge._statistics import Estimate
 from kvgauge.cache import cache_layers
 
@@ -183,6 +183,59 @@ class CommandLine(FolderTest):
         text.write_text("plain")
         asked = ["--model", "any/model", "--text", str(text)]
         self.assert_refused("int4_g64", *asked, "--codec", "int4-g64", "--codec", "int4_g64")
+        self.assert_refused("stores nothing", *asked, "--codec", "noise-int4-g64")
+        for codec in ("int4-g64", "kvgauge4", "k:int4-g64-prerope/v:f16"):
+            found = _codecs.ask(codec)
+            self.assertEqual((found.name, found.needs_rotation), (codec, codec != "int4-g64"))
+
+    def test_hints_are_of_this_command(self) -> None:
+        general = "python -m kvgauge.perplexity --help lists what can be asked for"
+        for hint, expected in (
+            (None, general),
+            ("for kv-compress say --rope-theta; `kvgauge extract` writes it", general),
+            ("--force replaces it; or choose another name", general),
+            ("--help, after a command too, lists what can be asked for", general),
+            ("use -metrics-only", general),
+            ("`kv-compress inspect FILE` lists the names", general),
+            ("did you mean int4-g64?", "did you mean int4-g64?"),
+            ("choose a group that divides 64", "choose a group that divides 64"),
+            ("use fewer --threads", "use fewer --threads"),
+        ):
+            self.assertEqual(perplexity._own_hint(hint), expected)
+
+    def test_models_without_keys_and_values_are_refused_by_name(self) -> None:
+        need_modules("transformers")
+        from transformers import AutoConfig
+
+        def check(kind: str, **settings: Any) -> None:
+            config = AutoConfig.for_model(kind, **settings)
+            _model.check_kind(config, config.get_text_config())
+
+        for kind, expected in (
+            ("mamba", "no attention heads"),
+            ("mamba2", "no attention heads"),
+            ("rwkv", "no attention heads"),
+            ("t5", "encoder-decoder"),
+            ("jamba", "layers of type"),
+            ("falcon_h1", "layers of type"),
+            ("qwen3_next", "layers of type"),
+            ("lfm2", "layers of type"),
+        ):
+            settings = {"full_attn_idxs": [2]} if kind == "lfm2" else {}
+            pattern = f"{expected}.*{kind}|{kind}.*{expected}"
+            with self.assertRaisesRegex(perplexity.Problem, pattern):
+                check(kind, **settings)
+        for kind in ("llama", "qwen3", "gemma2", "gemma3_text", "gpt2", "gpt_oss", "mixtral"):
+            check(kind)
+
+    def test_a_context_names_the_limit_that_it_exceeds(self) -> None:
+        config = type("Config", (), {"max_position_embeddings": 512, "sliding_window": 64})
+        with self.assertRaisesRegex(perplexity.Problem, "at most 64, the model's sliding window"):
+            _model.context_for(128, config)
+        config.sliding_window = None
+        with self.assertRaisesRegex(perplexity.Problem, "at most 512, the model's longest context"):
+            _model.context_for(1024, config)
+        self.assertEqual(_model.context_for(None, config), 512)
 
 
 class Agreement(FolderTest):
@@ -204,6 +257,7 @@ class Agreement(FolderTest):
 
     def rust(self, *arguments: str) -> Dict[str, Any]:
         command = [need_kvgauge(), "validate", "--model", "builtin", "--text", str(TEXT)]
+        command += ["--protocol", "prefix"]
         done = subprocess.run(
             [*command, *arguments, "--json"], stdout=subprocess.PIPE, check=True, encoding="utf-8"
         )
@@ -212,7 +266,8 @@ class Agreement(FolderTest):
         return result
 
     def test_kvgauge_validate_says_the_same(self) -> None:
-        codecs = ["int4-g64", "int4-g16", "k:int4-g32/v:f16", "f16"]
+        codecs = ["int4-g64", "int4-g16", "k:int4-g32/v:f16", "f16", "kvgauge4"]
+        codecs += ["k:int4-g64-prerope/v:int4-g64", "q4_0"]
         asked = ["--context", "200", "--windows", "4", "--first-window", "3"]
         asked += [part for codec in codecs for part in ("--codec", codec)]
         mine, theirs = self.python(*asked), self.rust(*asked)
@@ -350,6 +405,96 @@ class Agreement(FolderTest):
         status, _, err = run("--model", str(BUILTIN), "--text", str(short), "--context", "64")
         self.assertEqual(status, 0)
         self.assertRegex(err, r"\Anote: windows: [0-9]+ instead of 20, the text ends there\n\Z")
+
+
+class Rotation(unittest.TestCase):
+    """What tiny models of transformers rotate their keys by, and who is refused."""
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        need_modules("torch", "transformers")
+
+    def frequencies(self, kind: str, **settings: Any) -> List[float]:
+        import torch
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        torch.manual_seed(5)
+        common = {
+            "vocab_size": 64,
+            "hidden_size": 64,
+            "intermediate_size": 64,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 256,
+            "pad_token_id": 0,
+        }
+        config = AutoConfig.for_model(kind, **{**common, **settings})
+        model = AutoModelForCausalLM.from_config(config).float().eval()
+        return _rotation.rotation_frequencies(model, 7, 100, "kvgauge4")
+
+    def test_plain_tables(self) -> None:
+        expected = [10000.0 ** (-i / 8) for i in range(8)]
+        for kind, settings in (
+            ("llama", {}),
+            ("qwen2", {}),
+            ("olmo2", {}),
+            ("gpt_neox", {"rotary_pct": 1.0}),
+        ):
+            found = self.frequencies(kind, **settings)
+            for mine, theirs in zip(found, expected):
+                self.assertAlmostEqual(mine, theirs, delta=1e-6 * theirs, msg=kind)
+            self.assertEqual(len(found), 8)
+        qwen3 = self.frequencies("qwen3", head_dim=32)
+        self.assertEqual((len(qwen3), qwen3[0]), (16, 1.0))
+
+    def test_scaled_tables_with_and_without_a_factor_on_attention(self) -> None:
+        plain = self.frequencies("llama")
+        for scaling in (
+            {"rope_type": "linear", "factor": 4.0},
+            {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64},
+            {
+                "rope_type": "llama3",
+                "factor": 8.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 64,
+            },
+        ):
+            found = self.frequencies("llama", rope_scaling={**scaling, "rope_theta": 10000.0})
+            self.assertEqual(len(found), 8)
+            self.assertNotEqual(found, plain)
+            self.assertAlmostEqual(found[-1], plain[-1] / scaling["factor"], delta=1e-6)
+
+    def test_models_that_a_file_has_no_table_for(self) -> None:
+        local = {
+            "full_attention": {"rope_type": "default", "rope_theta": 1e6},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+        }
+        mixed = {"head_dim": 16, "sliding_window": 32, "rope_parameters": local}
+        mixed["layer_types"] = ["sliding_attention", "full_attention"] * 2
+        for kind, settings, expected in (
+            ("gpt2", {"n_embd": 64, "n_head": 4, "n_layer": 2}, "found no rotary table"),
+            ("gpt_neox", {"rotary_pct": 0.25}, "all 16 channels of a head, found one for 4"),
+            ("cohere", {}, "a pair, found others in layer 0"),
+            ("smollm3", {"no_rope_layers": [1, 1, 0, 1]}, "found others in layer 2"),
+            ("gemma3_text", mixed, "one rotary table for all layers, found 2"),
+        ):
+            with self.subTest(kind), self.assertRaisesRegex(perplexity.Problem, expected):
+                self.frequencies(kind, **settings)
+
+    def test_a_model_that_fails_on_a_plain_cache(self) -> None:
+        import torch
+
+        class Odd(torch.nn.Module):
+            device = torch.device("cpu")
+
+            def forward(self, input_ids: Any, past_key_values: Any, use_cache: bool) -> Any:
+                raise AttributeError("'DynamicCache' object has no attribute 'conv_states'")
+
+        need_kv_compress()
+        with self.assertRaisesRegex(perplexity.Problem, "Odd: .* plain cache .*conv_states"):
+            perplexity.evaluate(Odd(), [[1, 2, 3, 4]], ["int4-g64"])
 
 
 class Untouched(FolderTest):
