@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import inspect
 import json
 import os
 from dataclasses import dataclass
@@ -193,6 +194,17 @@ def load_model(source: Source, attention: str, device: str) -> Any:
         raise Problem(
             f"--device {device}: {first_line(error)}", "use --device cpu, or install its support"
         ) from error
+
+
+def forward(model: Any, tokens: Any, cache: Any, **more: Any) -> Tuple[Any, Any]:
+    """Logits [batch, tokens, vocab] of a pass that goes on from ``cache``, and the cache after
+    it; ``None`` if the model returns none. transformers has renamed it on the way."""
+    named = "cache" in inspect.signature(model.forward).parameters
+    given = {"cache" if named else "past_key_values": cache}
+    output = model(input_ids=tokens, use_cache=True, **given, **more)
+    # Not both: the old name of a new version warns.
+    found = getattr(output, "cache", None) if named else getattr(output, "past_key_values", None)
+    return output.logits, found
 
 
 def read_text(path: str) -> Tuple[str, bytes]:

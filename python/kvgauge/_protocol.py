@@ -6,6 +6,7 @@ See :mod:`kvgauge.perplexity` for what it does. Everything after the logits is f
 from __future__ import annotations
 
 import inspect
+import json
 import math
 import os
 import tempfile
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from ._codecs import ask, rotation_metadata
+from ._model import forward
 from ._problem import Problem, first_line
 from ._report import CodecOutcome, DistortionSum, TokenScore
 from ._rotation import rotation_frequencies
@@ -152,10 +154,14 @@ class _Files:
 
 
 def _payload_bytes(path: str) -> int:
-    """Tensor data of a safetensors file: all but the header and its length."""
+    """What a compressed file holds of its tensors: all but the header, and two bytes for every
+    exponent that is not the default, which the header has."""
     with open(path, "rb") as file:
-        header = int.from_bytes(file.read(8), "little")
-    return os.path.getsize(path) - 8 - header
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    tensors = json.loads(header["__metadata__"]["kvgauge"])["tensors"]
+    exponents = len([tensor for tensor in tensors if tensor.get("exponent", 0) != 0])
+    return os.path.getsize(path) - 8 - length + 2 * exponents
 
 
 def _add_window(
@@ -205,12 +211,10 @@ def _prefill(model: Any, tokens: "torch.Tensor") -> List[Layer]:
     # Without a model's config: plain layers, also where it would use a sliding window.
     cache = dynamic_cache([])
     try:
-        output = model(
-            input_ids=tokens, past_key_values=cache, use_cache=True, **_last_logits_only(model)
-        )
-        if output.past_key_values is None:
+        _, filled = forward(model, tokens, cache, **_last_logits_only(model))
+        if filled is None:
             raise TypeError("it returns no cache")
-        layers = cache_layers(output.past_key_values)
+        layers = cache_layers(filled)
     except (AttributeError, IndexError, KeyError, NotImplementedError, TypeError) as error:
         # What models with states of other kinds end in, each in its own way.
         raise Problem(
@@ -240,7 +244,7 @@ def _last_logits_only(model: Any) -> Dict[str, int]:
 def _continue(model: Any, tokens: "torch.Tensor", layers: List[Layer]) -> "torch.Tensor":
     """Logits [tokens, vocab] of one pass over a copy of the cache, which grows in place."""
     cache = dynamic_cache([(key.clone(), value.clone()) for key, value in layers])
-    logits: torch.Tensor = model(input_ids=tokens, past_key_values=cache, use_cache=True).logits
+    logits: torch.Tensor = forward(model, tokens, cache)[0]
     return logits[0]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, List
 
+from ._model import forward
 from ._problem import Problem
 from .cache import cache_layers, dynamic_cache
 
@@ -29,8 +30,8 @@ def rotation_frequencies(model: Any, token: int, tokens: int, codec: str) -> Lis
         # A token repeated: every position sees the same, whatever it attends to, so that keys
         # differ by their rotation alone.
         ids = torch.full((1, tokens), token, device=model.device)
-        output = model(input_ids=ids, past_key_values=dynamic_cache([]), use_cache=True)
-    layers = cache_layers(output.past_key_values)
+        _, cache = forward(model, ids, dynamic_cache([]))
+    layers = cache_layers(cache)
     # Read now: some tables follow the length of what went through.
     tables = _tables(model)
     found = f"in {type(model).__name__}"

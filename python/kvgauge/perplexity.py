@@ -20,7 +20,6 @@ import argparse
 import contextlib
 import hashlib
 import json
-import math
 import os
 import platform
 import re
@@ -35,6 +34,7 @@ from ._model import Source, check_kind, context_for, load_model, open_tokenizer,
 from ._problem import Problem, first_line
 from ._protocol import Evaluation, cut_windows, evaluate, prefix_length, scored_targets
 from ._report import SCHEMA, baseline_result, codec_result, finite, table
+from ._verdict import Limits
 from ._whole_file import check_target, whole_file
 from .cache import CacheError
 from .compression_bridge import CompressionError
@@ -107,6 +107,7 @@ def _run(options: argparse.Namespace) -> Dict[str, Any]:
     model = load_model(source, options.attention, options.device)
     loaded = time.perf_counter()
 
+    limits = Limits(options.max_ppl_change, options.max_kld, options.min_top1)
     arms = 1 + len(codecs)
     progress.begin(len(windows) * (prefix_length(context) + arms * scored_targets(context)))
     evaluation = evaluate(
@@ -160,7 +161,8 @@ def _run(options: argparse.Namespace) -> Dict[str, Any]:
                     outcome,
                     evaluation.baseline,
                     prefix_length(context),
-                    options.max_ppl_increase,
+                    limits,
+                    config.vocab_size,
                 )
                 for outcome in evaluation.codecs
             ],
@@ -214,7 +216,9 @@ def _config(
         "device": options.device,
         "threads": threads,
         "seed": 0,
-        "max_ppl_increase": options.max_ppl_increase,
+        "max_ppl_increase": options.max_ppl_change,
+        "max_kld": options.max_kld,
+        "min_top1": options.min_top1,
         "strict": options.strict,
         "offline": _offline(),
         "cross_check": False,
@@ -406,12 +410,17 @@ def _window_count(text: str) -> Optional[int]:
     return None if text == "all" else _at_least(1)(text)
 
 
-def _limit(text: str) -> float:
-    with contextlib.suppress(ValueError):
-        number = float(text)
-        if math.isfinite(number) and number > -100.0:
-            return number
-    raise argparse.ArgumentTypeError(f"expected a percentage above -100, found {text!r}")
+def _limit(expected: str, most: float = sys.float_info.max) -> Callable[[str], float]:
+    """A number from 0 to ``most``."""
+
+    def parse(text: str) -> float:
+        with contextlib.suppress(ValueError):
+            number = float(text)
+            if 0.0 <= number <= most:
+                return number
+        raise argparse.ArgumentTypeError(f"expected {expected}, found {text!r}")
+
+    return parse
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -475,11 +484,25 @@ def _parser() -> argparse.ArgumentParser:
     add("--device", default="cpu", help="where the model runs: cpu, cuda, mps [default: cpu]")
     add("--threads", type=_at_least(1), metavar="N", help="CPU threads [default: all]")
     add(
+        "--max-ppl-change",
         "--max-ppl-increase",
-        type=_limit,
+        dest="max_ppl_change",
+        type=_limit("a percentage, 0 or more"),
         default=1.0,
         metavar="PERCENT",
-        help="highest accepted perplexity increase [default: 1]",
+        help="largest accepted change of the perplexity, up or down [default: 1]",
+    )
+    add(
+        "--max-kld",
+        type=_limit("nats a token, 0 or more"),
+        metavar="NATS",
+        help="largest accepted mean KL divergence [default: any]",
+    )
+    add(
+        "--min-top1",
+        type=_limit("a share from 0 to 1", 1.0),
+        metavar="SHARE",
+        help="smallest accepted share of targets that keep their likeliest token [default: any]",
     )
     add("--strict", action="store_true", help="exit with status 1 unless every codec passes")
     add("--json", action="store_true", help="print one JSON object instead of the table")
