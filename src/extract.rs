@@ -29,6 +29,9 @@ pub struct Origin {
     pub model: Provenance,
     pub text: String,
     pub text_sha256: String,
+    /// Left out where it is the default, true.
+    #[serde(skip_serializing_if = "Clone::clone")]
+    pub parse_special: bool,
     pub context: usize,
     pub window: usize,
     pub tokens: usize,
@@ -97,6 +100,7 @@ pub fn run(
         model: provenance,
         text: subject.text.source.clone(),
         text_sha256: subject.text.sha256.clone(),
+        parse_special: settings.parse_special,
         context: subject.context,
         window: settings.first_window,
         tokens,

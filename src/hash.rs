@@ -1,9 +1,8 @@
 //! SHA-256 in lower-case hexadecimal.
 
-use crate::error::{Error, Result};
+use crate::container::source::Source;
+use crate::error::Result;
 use sha2::{Digest, Sha256};
-use std::fs::File;
-use std::path::Path;
 
 pub fn hex(digest: &[u8]) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -13,9 +12,16 @@ pub fn sha256(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
-pub fn file_sha256(path: &Path) -> Result<String> {
-    let mut file = File::open(path).map_err(|e| Error::io(path, &e))?;
+/// Of a file that is open, and stays so to be read.
+pub fn source_sha256(source: &Source) -> Result<String> {
     let mut hasher = Sha256::new();
-    std::io::copy(&mut file, &mut hasher).map_err(|e| Error::io(path, &e))?;
+    let mut buffer = vec![0; 1 << 20];
+    let mut at = 0;
+    while at < source.len() {
+        let length = (source.len() - at).min(buffer.len() as u64) as usize;
+        source.read_at(&mut buffer[..length], at)?;
+        hasher.update(&buffer[..length]);
+        at += length as u64;
+    }
     Ok(hex(&hasher.finalize()))
 }

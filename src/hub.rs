@@ -102,6 +102,10 @@ impl HubRepo {
         }
     }
 
+    pub fn id(&self) -> &RepoId {
+        &self.id
+    }
+
     /// The commit that the files are from, known after the first one.
     pub fn commit(&self) -> Option<String> {
         self.commit.get().cloned()
@@ -110,7 +114,9 @@ impl HubRepo {
     fn find(&self, file: &str) -> Result<Found> {
         if !options::is_plain_path(file) {
             let message = format!("{}: expected a file's name, found {file:?}", self.id);
-            return Err(Error::input(message));
+            return Err(Error::input(message).hint(
+                "an index of shards names files of the repository, without folders above it",
+            ));
         }
         let known = self.known_commit();
         if let Some(commit) = &known {

@@ -23,6 +23,7 @@ pub mod model;
 mod platform;
 pub mod report;
 pub mod settings;
+mod sniff;
 pub mod subject;
 pub mod sweep;
 mod tensor;

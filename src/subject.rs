@@ -2,14 +2,14 @@
 //! before a weight is fetched or read.
 
 use crate::codec::Codec;
-use crate::corpus::{Text, WindowPlan};
+use crate::corpus::{Text, TextSource, WindowPlan};
 use crate::error::{Error, Result};
 use crate::eval::protocol::{Protocol, Protocols};
 use crate::hub::Hub;
 use crate::model::ModelConfig;
 use crate::model::source::OpenModel;
 use crate::settings::{Bos, Said, Settings};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::rc::Rc;
 
@@ -25,9 +25,11 @@ pub trait Stages {
 #[derive(Default)]
 pub struct Shelf {
     models: HashMap<String, Result<Rc<OpenModel>>>,
-    texts: HashMap<String, Result<Rc<Text>>>,
-    /// By model and text.
-    tokens: HashMap<(String, String), Result<Rc<Vec<u32>>>>,
+    texts: HashMap<TextSource, Result<Rc<Text>>>,
+    /// Texts about which all was said that there is to note.
+    noted: HashSet<TextSource>,
+    /// By model and text, and whether control tokens in it are the model's own.
+    tokens: HashMap<(String, TextSource, bool), Result<Rc<Vec<u32>>>>,
 }
 
 pub struct Subject {
@@ -53,14 +55,14 @@ impl Subject {
         check: impl FnOnce(&ModelConfig, usize) -> Result<()>,
     ) -> Result<Self> {
         let mut text = || {
-            once(&mut shelf.texts, settings.text.clone(), || match settings.text_path() {
-                Some(path) => Text::file(&path),
-                None if settings.text == "builtin" => Ok(Text::builtin()),
-                None => Text::wikitext2(hub),
+            once(&mut shelf.texts, settings.text.clone(), || match &settings.text {
+                TextSource::File(path) => Text::file(path),
+                TextSource::Builtin => Ok(Text::builtin()),
+                TextSource::Wikitext2 => Text::wikitext2(hub),
             })
         };
         // A text on disk first: a mistyped path is found before gigabytes of weights are fetched.
-        if settings.text_path().is_some() {
+        if settings.text.path().is_some() {
             text()?;
         }
 
@@ -68,14 +70,19 @@ impl Subject {
         let model = once(&mut shelf.models, settings.model.clone(), || {
             settings.source.open(&settings.model, hub)
         })?;
-        let context = settings.context_for(model.config.max_context())?;
+        let context = settings.context_for(model.config.longest())?;
         check(&model.config, context)?;
         let bos = window_bos(settings, &model)?;
 
         stages.stage("reading the text");
         let text = text()?;
-        let pair = (settings.model.clone(), settings.text.clone());
-        let tokens = once(&mut shelf.tokens, pair, || text.tokenize(&model.tokenizer))?;
+        if let Some(note) = text.note().filter(|_| shelf.noted.insert(settings.text.clone())) {
+            stages.note(&note);
+        }
+        let parse_special = settings.parse_special;
+        let key = (settings.model.clone(), settings.text.clone(), parse_special);
+        let tokens =
+            once(&mut shelf.tokens, key, || text.tokenize(&model.tokenizer, parse_special))?;
         let vocab_size = model.config.vocab_size;
         if let Some(id) = tokens.iter().chain(&bos).find(|id| **id as usize >= vocab_size) {
             return Err(Error::input(format!(

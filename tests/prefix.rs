@@ -19,7 +19,7 @@ use std::sync::Arc;
 fn builtin(context: usize, count: usize) -> (Llama, Vec<Vec<u32>>) {
     let hub = Hub::new(HubOptions::from_env(true), Arc::new(())).unwrap();
     let open = ModelSource::Builtin.open("builtin", &hub).unwrap();
-    let tokens = Text::builtin().tokenize(&open.tokenizer).unwrap();
+    let tokens = Text::builtin().tokenize(&open.tokenizer, true).unwrap();
     let plan = WindowPlan { context, first: 3, count: Some(count), bos: None };
     let windows = plan.cut(&tokens, "builtin").unwrap();
     (open.load(DType::F32, &Device::Cpu).unwrap(), windows)

@@ -48,7 +48,7 @@ fn witness() -> Option<Witness> {
     let hub = Hub::new(HubOptions::from_env(true), Arc::new(())).unwrap();
     let open = ModelSource::Gguf(gguf?).open("smollm2", &hub).unwrap();
     let text = Text::file(&shared.join("data/wiki.test.raw")).unwrap();
-    let tokens = text.tokenize(&open.tokenizer).unwrap();
+    let tokens = text.tokenize(&open.tokenizer, true).unwrap();
     let model = open.load(DType::F32, &Device::Cpu).unwrap();
     Some(Witness { open, model, tokens, shared })
 }

@@ -143,10 +143,9 @@ fn both_protocols_run_by_default() {
     // The figures are those of `validate`.
     let single = ["--config", sweep.config.to_str().unwrap(), "--json"];
     let single = validate(&single).succeeds().json();
-    for (ours, theirs) in [
-        (&subject["cells"], &single["codecs"]),
-        (&decode["cells"], &single["decode"]["codecs"]),
-    ] {
+    for (ours, theirs) in
+        [(&subject["cells"], &single["codecs"]), (&decode["cells"], &single["decode"]["codecs"])]
+    {
         for (ours, theirs) in ours.as_array().unwrap().iter().zip(theirs.as_array().unwrap()) {
             for (key, value) in theirs.as_object().unwrap() {
                 assert_eq!(&ours[key], value, "{key} of {}", ours["codec"]);
@@ -191,7 +190,10 @@ fn both_protocols_run_by_default() {
     sweep.report(&["whole"], "strict", &["--max-kld", "1e-5", "--strict"]).ends_with_result(1);
     for (file, words) in [
         ("report.md", "prefix: ppl change, 95 % | KLD, 95 % | verdict | decode: ppl change"),
-        ("report.md", "Recommended** within ±1000 % perplexity, under prefix and decode: `int4-g64`"),
+        (
+            "report.md",
+            "Recommended** within ±1000 % perplexity, under prefix and decode: `int4-g64`",
+        ),
         ("report.html", "<h3>Both protocols</h3>"),
         ("report.html", "no verdict: codec int4-g64-ctr: expected"),
         ("results.csv", "builtin"),

@@ -1,9 +1,12 @@
 //! Flags that several commands share, with the one help text of each.
 
-use super::words::{BosArgument, DeviceArgument, FloatArgument};
+use super::words::{BosArgument, DeviceArgument, FloatArgument, percent};
+use crate::codec::{Codec, split_names};
+use crate::corpus::TextSource;
 use crate::error::{Error, Result};
-use crate::settings::{Bos, DeviceKind, FloatType, Place, RawSettings, Said, WindowCount};
+use crate::settings::{self, Bos, DeviceKind, FloatType, Place, RawSettings, Said, WindowCount};
 use clap::Args;
+use std::ffi::OsString;
 use std::str::FromStr;
 
 /// Where flags that are rarely needed stand in the help: behind all others.
@@ -18,10 +21,14 @@ pub struct SubjectFlags {
     model: Option<String>,
     /// builtin, wikitext-2, or a UTF-8 file [default: wikitext-2; builtin for the builtin model]
     #[arg(long, value_name = "TEXT")]
-    text: Option<String>,
+    text: Option<OsString>,
     /// Whether a beginning-of-sequence token replaces the first token of a window [default: auto]
     #[arg(long, display_order = LATE)]
     bos: Option<BosArgument>,
+    /// Whether control tokens that the text spells out (`<|endoftext|>`) are the model's own
+    /// [default: true]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", display_order = LATE)]
+    parse_special: Option<bool>,
     /// Where the model runs [default: cpu]
     #[arg(long, display_order = LATE)]
     device: Option<DeviceArgument>,
@@ -45,7 +52,7 @@ pub struct EvaluationFlags {
     /// Index of the first window, from 0
     #[arg(long, value_name = "N")]
     first_window: Option<usize>,
-    /// Codec to try; repeat for several. noise-NAME is Gaussian noise of the same RMSE per tensor as
+    /// Codec to try; repeat for several, or put commas between; `kvgauge codecs` lists them. noise-NAME is Gaussian noise of the same RMSE per tensor as
     /// NAME's error: the difference comes from the shape of that error [default: int4-g64]
     #[arg(long, value_name = "NAME")]
     codec: Option<Vec<String>>,
@@ -85,7 +92,8 @@ pub struct LimitFlags {
         long,
         visible_alias = "max-ppl-increase",
         value_name = "PERCENT",
-        allow_negative_numbers = true
+        allow_negative_numbers = true,
+        value_parser = percent
     )]
     max_ppl_change: Option<f64>,
     /// Largest accepted mean KL divergence [default: none]
@@ -111,8 +119,9 @@ impl SubjectFlags {
     pub fn into_raw(self) -> RawSettings {
         RawSettings {
             model: list("--model", self.model),
-            text: list("--text", self.text),
+            text: list("--text", self.text.map(TextSource::from)),
             bos: said("--bos", self.bos.map(Bos::from)),
+            parse_special: said("--parse-special", self.parse_special),
             device: said("--device", self.device.map(DeviceKind::from)),
             threads: said("--threads", self.threads),
             offline: said("--offline", self.offline),
@@ -123,12 +132,11 @@ impl SubjectFlags {
 
 impl EvaluationFlags {
     pub fn into_raw(self) -> Result<RawSettings> {
-        let codecs = self.codec.unwrap_or_default();
         Ok(RawSettings {
             context: list("--context", self.context),
             windows: said("--windows", self.windows),
             first_window: said("--first-window", self.first_window),
-            codec: codecs.iter().map(|name| parsed("--codec", name)).collect::<Result<_>>()?,
+            codec: codecs(&self.codec.unwrap_or_default())?,
             protocol: self.protocol.map(|name| parsed("--protocol", &name)).transpose()?,
             residual: said("--residual", self.residual),
             chunk: said("--chunk", self.chunk),
@@ -147,6 +155,12 @@ pub fn said<T>(flag: &'static str, value: Option<T>) -> Option<Said<T>> {
 
 pub fn list<T>(flag: &'static str, value: Option<T>) -> Vec<Said<T>> {
     Vec::from_iter(said(flag, value))
+}
+
+/// One list of all that `--codec` named, in order.
+fn codecs(lists: &[String]) -> Result<Vec<Said<Codec>>> {
+    let names = lists.iter().flat_map(|list| split_names(list));
+    settings::distinct(names.map(|name| parsed("--codec", name)).collect::<Result<_>>()?)
 }
 
 fn parsed<T: FromStr<Err = Error>>(flag: &'static str, name: &str) -> Result<Said<T>> {

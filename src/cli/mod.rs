@@ -1,5 +1,6 @@
 //! The command line: parse → run → print. The only place that prints.
 
+mod codecs;
 mod extract;
 mod flags;
 mod kv_compress;
@@ -7,6 +8,7 @@ mod live;
 mod output;
 mod progress;
 mod sweep;
+mod usage;
 mod validate;
 mod words;
 
@@ -41,6 +43,8 @@ enum Command {
     Extract(extract::Arguments),
     /// Compress the KV cache in a safetensors file, or restore it
     KvCompress(kv_compress::Arguments),
+    /// List every codec with a name: bits a value, what it stands for, what it needs
+    Codecs(codecs::Arguments),
 }
 
 /// The binary `kv-compress`: the subcommand of that name, alone.
@@ -62,12 +66,13 @@ pub fn main() -> ExitCode {
         words = kv_compress::with_double_dashes(words);
     }
     finish(|| {
-        parsed(Cli::try_parse_from(words), |cli| match cli.command {
+        parsed::<Cli>(&words, |cli| match cli.command {
             Command::Validate(arguments) => arguments.run(),
             Command::Sweep(arguments) => arguments.run(),
             Command::Report(arguments) => arguments.run(),
             Command::Extract(arguments) => arguments.run(),
             Command::KvCompress(arguments) => arguments.run(),
+            Command::Codecs(arguments) => arguments.run(),
         })
     })
 }
@@ -75,17 +80,17 @@ pub fn main() -> ExitCode {
 /// The binary `kv-compress`.
 pub fn kv_compress() -> ExitCode {
     let words = kv_compress::with_double_dashes(std::env::args_os());
-    finish(|| parsed(KvCompress::try_parse_from(words), |cli| cli.arguments.run()))
+    finish(|| parsed::<KvCompress>(&words, |cli| cli.arguments.run()))
 }
 
-fn parsed<T>(
-    words: std::result::Result<T, clap::Error>,
+fn parsed<T: Parser>(
+    words: &[OsString],
     run: impl FnOnce(T) -> Result<Outcome>,
 ) -> Result<Outcome> {
-    match words {
+    match T::try_parse_from(words) {
         Ok(words) => run(words),
         Err(error) if is_help(&error) => error.exit(),
-        Err(error) => Err(usage_error(&error)),
+        Err(error) => Err(usage::error(&error, words, &T::command())),
     }
 }
 
@@ -138,30 +143,66 @@ fn is_help(error: &clap::Error) -> bool {
     matches!(error.kind(), DisplayHelp | DisplayVersion | DisplayHelpOnMissingArgumentOrSubcommand)
 }
 
-/// clap's usage errors in the form of all others; clap's own tip is the hint.
-fn usage_error(error: &clap::Error) -> Error {
-    let text = error.render().to_string();
-    let values = |line: &str| Some(line.strip_prefix("  [")?.strip_suffix(']')?.to_string());
-    let tip = |line: &str| line.strip_prefix("  tip: ").map(str::to_string);
-    let what: Vec<&str> = text
-        .lines()
-        .take_while(|line| !line.is_empty() && values(line).is_none())
-        .map(str::trim)
-        .collect();
-    let error = Error::input(what.join(" ").trim_start_matches("error: "));
-    match text.lines().find_map(|line| tip(line).or_else(|| values(line))) {
-        Some(hint) => error.hint(hint),
-        None => error,
-    }
-}
-
 /// Two lines: what, and what to do.
 fn report_of(error: &Error) -> String {
     let hint = error.hint_text().unwrap_or(match error.kind() {
-        Kind::Input => "--help, after a command too, lists what can be asked for",
+        Kind::Input => "look at what the error names: its place, its name, its contents",
         Kind::System => "not the request's fault: look at disk, memory, network and permissions",
     });
     // One line each, whatever a file name or a library's message holds.
     let line = one_line;
     format!("error: {}\nhint: {}\n", line(&error.to_string()), line(hint))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    /// Commands that comments and the README show.
+    #[test]
+    fn every_command_shown_can_be_typed() {
+        let mut files: Vec<_> =
+            std::fs::read_dir("configs").unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.push("README.md".into());
+        let mut found = 0;
+        for file in files {
+            let text = std::fs::read_to_string(&file).unwrap();
+            let text = text.replace("\\\n#", " ").replace("\\\n", " ");
+            for line in text.lines() {
+                let line = line.trim_start_matches(['#', '$', ' ']);
+                let line = line.split(['|', '>']).next().unwrap_or_default();
+                let line = line.split("  #").next().unwrap_or_default();
+                let words: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
+                let known = words
+                    .get(1)
+                    .and_then(|word| word.to_str())
+                    .is_some_and(|word| Cli::command().find_subcommand(word).is_some());
+                if words.first().is_none_or(|word| word != "kvgauge") || !known {
+                    continue;
+                }
+                // What a shell would fill in.
+                let filled = line.replace("$((SLURM_ARRAY_TASK_ID + 1))", "1");
+                let told = Cli::try_parse_from(filled.split_whitespace());
+                if let Err(error) = told {
+                    panic!("{}: {line}: {error}", file.display());
+                }
+                found += 1;
+            }
+        }
+        assert!(found > 15, "{found}");
+    }
+
+    #[test]
+    fn hints_name_flags_that_are_there() {
+        for entry in usage::BROUGHT {
+            let has = |command: &clap::Command| usage::has(command, entry.flag);
+            assert!(Cli::command().get_subcommands().any(has), "--{}", entry.flag);
+            for word in entry.say.split_whitespace().filter_map(|word| word.strip_prefix("--")) {
+                let flag = word.trim_end_matches([':', ',', '.', ';']);
+                let has = |command: &clap::Command| usage::has(command, flag);
+                assert!(Cli::command().get_subcommands().any(has), "{}", entry.say);
+            }
+        }
+    }
 }

@@ -24,7 +24,8 @@ pub fn check_apart(
     config: Option<&Path>,
 ) -> Result<()> {
     let inputs = settings.iter().flat_map(|settings| {
-        [("--model", Path::new(&settings.model)), ("--text", Path::new(&settings.text))]
+        let text = settings.text.path().map(|path| ("--text", path));
+        std::iter::once(("--model", Path::new(&settings.model))).chain(text)
     });
     let inputs = inputs.chain(config.map(|config| ("the config", config)));
     // Names of models on the hub lead to no file.

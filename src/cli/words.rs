@@ -53,3 +53,9 @@ impl From<DeviceArgument> for DeviceKind {
         }
     }
 }
+
+/// A number of percent, with or without the sign.
+pub fn percent(text: &str) -> Result<f64, String> {
+    let number = text.trim_end().strip_suffix('%').unwrap_or(text).trim();
+    number.parse().map_err(|_| "expected a number of percent".into())
+}

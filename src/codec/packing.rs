@@ -208,7 +208,8 @@ impl Geometry<'_> {
             Some((turned, _)) if turned != self.head_dim => Err(Error::input(format!(
                 "prerope: expected a rotation of {turned} values, found head vectors of {}",
                 self.head_dim
-            ))),
+            ))
+            .hint("the file's keys have another head size than the model whose rotation it names")),
             Some((_, positions)) if positions < self.first + self.tokens => {
                 Err(Error::system("prerope: positions beyond those worked out"))
             }

@@ -1,4 +1,4 @@
-//! Schemes: every dimension of the codec family, and the presets that are points of it.
+//! Schemes: every dimension of the codec family.
 
 use super::levels::Levels;
 use super::transform::{Rope, hadamard_block};
@@ -215,44 +215,6 @@ impl PartSizes {
         self.counts[part as usize]
     }
 }
-
-/// Presets: names for points of the family. `kivi4` is a pair, see [`super::name`].
-pub(super) const PRESETS: [(&str, Scheme); 10] = {
-    use Levels::*;
-    const fn block(bits: u8, levels: Levels) -> Scheme {
-        let mut scheme = Scheme::int4(32);
-        (scheme.bits, scheme.levels) = (bits, levels);
-        scheme
-    }
-    const fn whole(levels: Levels) -> Scheme {
-        let mut scheme = Scheme::int4(Scheme::WHOLE);
-        (scheme.bits, scheme.levels) = (8, levels);
-        scheme
-    }
-    const fn turbo4() -> Scheme {
-        let mut scheme = Scheme::int4(64);
-        (scheme.levels, scheme.rotation) = (Gaussian, Rotation::SignedHadamard);
-        scheme
-    }
-    // Hugging Face's QuantizedCache default; it quantises with the unrounded scale, as ggml does.
-    const fn quanto4() -> Scheme {
-        let mut scheme = Scheme::int4(64);
-        scheme.levels = GgmlAsymmetric;
-        scheme
-    }
-    [
-        ("q4_0", block(4, SignedExtreme)),
-        ("q5_0", block(5, SignedExtreme)),
-        ("q8_0", block(8, GgmlSymmetric)),
-        ("q4_1", block(4, GgmlAsymmetric)),
-        ("q5_1", block(5, GgmlAsymmetric)),
-        ("iq4_nl", block(4, Iq4Nl)),
-        ("turbo4", turbo4()),
-        ("fp8-e4m3", whole(E4m3)),
-        ("fp8-e5m2", whole(E5m2)),
-        ("quanto4", quanto4()),
-    ]
-};
 
 /// Ranges of `total` in steps of `step`.
 pub(super) fn steps(total: usize, step: usize) -> impl Iterator<Item = Range<usize>> {

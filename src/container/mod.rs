@@ -10,9 +10,9 @@ mod file;
 mod inspect;
 mod manifest;
 mod pipeline;
-mod safetensors;
+pub(crate) mod safetensors;
 mod select;
-mod source;
+pub(crate) mod source;
 
 pub use compress::compress;
 pub use decompress::decompress;

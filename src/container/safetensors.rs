@@ -82,6 +82,23 @@ impl Header {
         Ok((header, bytes))
     }
 
+    /// The same of a whole file in memory; returns how many bytes the header has.
+    pub fn of_bytes(name: &str, file: &[u8]) -> Result<(Self, usize)> {
+        let broken = |what: String| Error::input(format!("{name}: not a safetensors file: {what}"));
+        let (length, rest) = file
+            .split_first_chunk::<LENGTH_BYTES>()
+            .ok_or_else(|| broken("expected at least 8 bytes".into()))?;
+        let length = u64::from_le_bytes(*length);
+        let json = usize::try_from(length).ok().and_then(|length| rest.get(..length));
+        let json = json.ok_or_else(|| broken(format!("expected a header of {length} bytes")))?;
+        let header = Self::parse(json).map_err(broken)?;
+        let (expected, found) = (header.data_len(), (rest.len() - json.len()) as u64);
+        if expected != found {
+            return Err(broken(format!("expected {expected} bytes of tensors, found {found}")));
+        }
+        Ok((header, LENGTH_BYTES + json.len()))
+    }
+
     fn parse(json: &[u8]) -> std::result::Result<Self, String> {
         let text = std::str::from_utf8(json).map_err(|e| format!("header: {e}"))?;
         let mut header: Self = serde_json::from_str(text).map_err(|e| format!("header: {e}"))?;

@@ -265,5 +265,5 @@ impl Vocabulary {
 fn rejected(error: tokenizers::Error) -> Error {
     let text = error.to_string();
     let first_line = text.lines().next().unwrap_or_default();
-    Error::input(format!("tokenizer metadata: {first_line}"))
+    Error::input(format!("tokenizer metadata: {first_line}")).hint(metadata::MADE_BY)
 }

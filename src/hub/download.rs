@@ -63,7 +63,9 @@ impl Downloader {
         let endpoint = &options.endpoint;
         if !endpoint.starts_with("http://") && !endpoint.starts_with("https://") {
             let message = format!("HF_ENDPOINT: expected http:// or https://, found {endpoint:?}");
-            return Err(Error::input(message));
+            return Err(Error::input(message).hint(
+                "unset HF_ENDPOINT for huggingface.co, or name a mirror, https:// included",
+            ));
         }
         let api = ApiBuilder::from_cache(Cache::new(options.cache.clone()))
             .with_endpoint(endpoint.clone())

@@ -7,7 +7,10 @@
 mod attention;
 mod cache;
 mod config;
+mod gguf;
+mod json;
 mod kernels;
+mod loader;
 pub mod oracle;
 mod random;
 mod rope;
@@ -15,13 +18,14 @@ pub mod source;
 mod weights;
 
 pub use cache::{KvCache, LayerKv};
-pub use config::{AttentionBias, ModelConfig, RopeScaling};
+pub use config::{AttentionBias, Bound, Longest, ModelConfig, RopeScaling};
+pub use gguf::Gguf;
 pub use random::RandomWeights;
-pub use weights::{Gguf, Safetensors, Weights};
+pub use weights::{Safetensors, Unread, Weights};
 
 use crate::error::{Error, Result};
 use candle_core::{DType, Device, Tensor};
-use half::f16;
+use loader::Loader;
 use rope::Rope;
 
 /// See [`Llama::forward_written`].
@@ -61,14 +65,21 @@ struct RmsNorm {
 }
 
 impl Llama {
+    /// Puts the model together twice, first from the files' headers alone: what is missing, of
+    /// another shape or not used at all is an error before a weight is read.
     pub fn load(
         config: &ModelConfig,
         weights: &dyn Weights,
         dtype: DType,
         device: &Device,
     ) -> Result<Self> {
-        refuse_leftovers(config, weights)?;
-        let loader = Loader { weights, dtype, device };
+        let headers = Loader::headers(weights);
+        Self::build(config, &headers)?;
+        headers.finish(config)?;
+        Self::build(config, &Loader::values(weights, dtype, device))
+    }
+
+    fn build(config: &ModelConfig, loader: &Loader) -> Result<Self> {
         let (hidden, head_dim) = (config.hidden_size, config.head_dim);
         let (q, kv) = (config.heads * head_dim, config.kv_heads * head_dim);
         let intermediate = config.intermediate_size;
@@ -113,8 +124,8 @@ impl Llama {
             head,
             rope: Rope::new(config),
             config: config.clone(),
-            dtype,
-            device: device.clone(),
+            dtype: loader.dtype(),
+            device: loader.device().clone(),
         })
     }
 
@@ -187,11 +198,13 @@ impl Llama {
         write: Write,
     ) -> Result<Tensor> {
         let start = caches.first().map_or(0, KvCache::tokens);
-        if start + tokens.len() > self.config.max_context() {
+        let longest = self.config.longest();
+        if start + tokens.len() > longest.tokens {
             return Err(Error::input(format!(
-                "position {}: expected at most {}, the model's longest context",
+                "position {}: expected at most {}, {}",
                 start + tokens.len(),
-                self.config.max_context()
+                longest.tokens,
+                longest.bound
             )));
         }
         for cache in caches.iter() {
@@ -274,70 +287,4 @@ fn swiglu(gate_up: &Tensor) -> Result<Tensor> {
     }
     let halves = gate_up.chunk(2, 1)?;
     Ok((halves[0].contiguous()?.silu()? * halves[1].contiguous()?)?)
-}
-
-/// Weights that the config does not ask for mean that it belongs to another model, or leaves out
-/// what this one has: the numbers would come out wrong without a word.
-fn refuse_leftovers(config: &ModelConfig, weights: &dyn Weights) -> Result<()> {
-    let beyond = format!("model.layers.{}.input_layernorm.weight", config.layers);
-    let bias = |part: &str| format!("model.layers.0.{part}_proj.bias");
-    let attention = config.attention_bias;
-    for (used, name, key) in [
-        (false, beyond, "num_hidden_layers"),
-        (attention.qkv, bias("self_attn.q"), "attention_bias"),
-        (attention.output, bias("self_attn.o"), "attention_bias"),
-        (config.mlp_bias, bias("mlp.up"), "mlp_bias"),
-    ] {
-        if !used && weights.contains(&name) {
-            return Err(Error::input(format!(
-                "tensor {name}: expected none, as the config's {key} has it, found one"
-            ))
-            .hint("do weights and config belong together?"));
-        }
-    }
-    Ok(())
-}
-
-struct Loader<'a> {
-    weights: &'a dyn Weights,
-    dtype: DType,
-    device: &'a Device,
-}
-
-impl Loader<'_> {
-    fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        let tensor = self.weights.tensor(name, shape)?;
-        if self.dtype == DType::F16 {
-            let largest = tensor.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?;
-            if largest > f16::MAX.to_f32() {
-                return Err(Error::input(format!(
-                    "tensor {name}: expected at most {} for --dtype f16, found {largest}",
-                    f16::MAX
-                ))
-                .hint("use --dtype f32 or bf16"));
-            }
-        }
-        Ok(tensor.to_dtype(self.dtype)?.to_device(self.device)?)
-    }
-
-    /// Stacks projections that read the same input into one.
-    fn linear(&self, parts: &[(String, usize)], input: usize, bias: bool) -> Result<Linear> {
-        let stack = |suffix: &str, width: Option<usize>| -> Result<Tensor> {
-            let tensors = parts
-                .iter()
-                .map(|(name, out)| {
-                    let shape: Vec<usize> = std::iter::once(*out).chain(width).collect();
-                    self.tensor(&format!("{name}.{suffix}"), &shape)
-                })
-                .collect::<Result<Vec<_>>>()?;
-            match tensors.as_slice() {
-                [one] => Ok(one.clone()),
-                several => Ok(Tensor::cat(several, 0)?),
-            }
-        };
-        Ok(Linear {
-            weight: stack("weight", Some(input))?,
-            bias: if bias { Some(stack("bias", None)?) } else { None },
-        })
-    }
 }

@@ -1,9 +1,10 @@
 //! Weights of any shape out of nothing: no trained model and no file is needed to measure speed
 //! or memory, or to compare two implementations.
 
-use super::Weights;
+use super::{Unread, Weights};
 use crate::error::Result;
 use candle_core::{Device, Tensor};
+use std::collections::BTreeSet;
 
 /// Uniform values of the usual size for a layer's width; the same for the same name.
 pub struct RandomWeights;
@@ -31,8 +32,16 @@ impl Weights for RandomWeights {
         Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
     }
 
+    fn check(&self, _: &str, _: &[usize]) -> Result<()> {
+        Ok(())
+    }
+
     /// Nothing beyond what is asked for.
     fn contains(&self, _: &str) -> bool {
         false
+    }
+
+    fn unread(&self, _: &BTreeSet<String>) -> Vec<Unread> {
+        Vec::new()
     }
 }

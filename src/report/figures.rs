@@ -80,6 +80,17 @@ pub struct TextInfo {
     pub tokens: usize,
     /// Windows of this context the whole text holds.
     pub windows_available: usize,
+    /// Whether control tokens that it spells out were the model's own; left out where so.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub parse_special: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn is_yes(value: &bool) -> bool {
+    *value
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -189,7 +200,7 @@ impl SubjectInfo {
         Self {
             protocol,
             model: ModelInfo::new(&model.config, provenance),
-            text: TextInfo::new(text, tokens.len(), tokens.len() / context),
+            text: TextInfo::new(text, tokens.len(), tokens.len() / context, settings.parse_special),
             context: *context,
             prefix: prefix_len(*context),
             first_window: settings.first_window,
@@ -252,13 +263,14 @@ impl ModelInfo {
 }
 
 impl TextInfo {
-    fn new(text: &Text, tokens: usize, windows_available: usize) -> Self {
+    fn new(text: &Text, tokens: usize, windows_available: usize, parse_special: bool) -> Self {
         Self {
             source: text.source.clone(),
             sha256: text.sha256.clone(),
             bytes: text.content.len(),
             tokens,
             windows_available,
+            parse_special,
         }
     }
 }

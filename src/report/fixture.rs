@@ -70,6 +70,7 @@ pub fn subject_info(model: &str, windows: usize, layers: usize) -> SubjectInfo {
             bytes: 1_290_590,
             tokens: 303_415,
             windows_available: 592,
+            parse_special: true,
         },
         context: 512,
         prefix: 256,

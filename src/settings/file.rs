@@ -9,6 +9,7 @@ use super::place::{Place, Said};
 use super::typed::{Value, mismatch, word};
 use crate::codec::{FIELDS, nearest};
 use crate::error::{Error, Result};
+use crate::sniff;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
 use std::fmt::Display;
@@ -21,7 +22,7 @@ pub(super) const EXAMPLES: &str =
     "configs/ holds commented examples; keys are the long flags with underscores";
 
 /// Every key of a file, for the hint beside an unknown one.
-pub(super) const KEYS: [&str; 23] = [
+pub(super) const KEYS: [&str; 24] = [
     "model",
     "text",
     "context",
@@ -33,6 +34,7 @@ pub(super) const KEYS: [&str; 23] = [
     "residual",
     "chunk",
     "bos",
+    "parse_special",
     "dtype",
     "device",
     "threads",
@@ -65,10 +67,19 @@ impl ConfigFile {
     pub fn parse(path: &Path, bytes: Vec<u8>) -> Result<Self> {
         let text = String::from_utf8(bytes).map_err(|e| {
             let at = e.utf8_error().valid_up_to();
-            Error::input(format!(
-                "{}: expected UTF-8, found another byte at offset {at}",
-                path.display()
-            ))
+            let sniffed = sniff::sniff(&e.as_bytes()[..e.as_bytes().len().min(sniff::ENOUGH)]);
+            let (path, takes) = (path.display(), "settings are a TOML file; see configs/");
+            match sniffed {
+                Some(kind) => Error::input(format!("{path}: expected TOML, found {}", kind.name()))
+                    .hint(match kind {
+                        sniff::Kind::Utf16 | sniff::Kind::Utf32 => kind.hint(),
+                        _ => takes,
+                    }),
+                None => Error::input(format!(
+                    "{path}: expected UTF-8, found another byte at offset {at}"
+                ))
+                .hint("save it as UTF-8; settings are a TOML file"),
+            }
         })?;
         let text = text.strip_prefix('\u{feff}').map(String::from).unwrap_or(text);
         let raw = RawSettings::from_toml(path, &text)?;
@@ -101,6 +112,7 @@ impl RawSettings {
                 "residual" => raw.residual = Some(entry.one()?),
                 "chunk" => raw.chunk = Some(entry.one()?),
                 "bos" => raw.bos = Some(entry.one()?),
+                "parse_special" => raw.parse_special = Some(entry.one()?),
                 "dtype" => raw.dtype = Some(entry.one()?),
                 "device" => raw.device = Some(entry.one()?),
                 "threads" => raw.threads = Some(entry.one()?),
@@ -264,15 +276,17 @@ impl<'a> Entry<'a> {
 }
 
 /// Refuses a value that was said before.
-fn distinct<T: Display>(values: Vec<Said<T>>) -> Result<Vec<Said<T>>> {
+pub fn distinct<T: Display>(values: Vec<Said<T>>) -> Result<Vec<Said<T>>> {
     let mut seen = HashMap::new();
     for said in &values {
         match seen.entry(said.value.to_string()) {
             Slot::Vacant(slot) => _ = slot.insert(&said.place),
             Slot::Occupied(first) => {
-                let (value, first) = (first.key().escape_debug(), first.get().position());
-                let error =
-                    format!("expected every value once, found {value} twice, first at {first}");
+                let value = first.key().escape_debug();
+                let mut error = format!("expected every value once, found {value} twice");
+                if let place @ Place::File { .. } = first.get() {
+                    error += &format!(", first at {}", place.position());
+                }
                 return Err(said
                     .place
                     .refuse(Error::input(error).hint("leave one of the two out")));

@@ -11,18 +11,18 @@ mod place;
 mod typed;
 mod values;
 
-pub use file::ConfigFile;
+pub use file::{ConfigFile, distinct};
 pub use place::{Place, Said};
 pub use values::{Bos, DeviceKind, FloatType, WindowCount};
 
 use crate::codec::Codec;
-use crate::corpus::TEXT_TAKES;
+use crate::corpus::TextSource;
 use crate::error::{Error, Result};
 use crate::eval::protocol::{DEFAULT_CHUNK, Protocol, ProtocolName, Protocols};
 use crate::eval::verdict::Limits;
+use crate::model::Longest;
 use crate::model::source::ModelSource;
 use serde::Serialize;
-use std::path::{Path, PathBuf};
 
 pub const DEFAULT_MODEL: &str = "TinyLlama/TinyLlama-1.1B-Chat-v1.0";
 const DEFAULT_CODEC: &str = "int4-g64";
@@ -48,7 +48,7 @@ pub fn check_threads(threads: Option<&Said<usize>>) -> Result<()> {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct RawSettings {
     pub model: Vec<Said<String>>,
-    pub text: Vec<Said<String>>,
+    pub text: Vec<Said<TextSource>>,
     pub context: Vec<Said<usize>>,
     pub windows: Option<Said<WindowCount>>,
     pub first_window: Option<Said<usize>>,
@@ -58,6 +58,7 @@ pub struct RawSettings {
     pub residual: Option<Said<usize>>,
     pub chunk: Option<Said<usize>>,
     pub bos: Option<Said<Bos>>,
+    pub parse_special: Option<Said<bool>>,
     pub dtype: Option<Said<FloatType>>,
     pub device: Option<Said<DeviceKind>>,
     pub threads: Option<Said<usize>>,
@@ -78,7 +79,7 @@ pub struct RawSettings {
 #[derive(Debug, Clone, Serialize)]
 pub struct Settings {
     pub model: String,
-    pub text: String,
+    pub text: TextSource,
     /// `None`: 2048, or the model's maximum if smaller.
     pub context: Option<usize>,
     /// For errors that need the model to be found.
@@ -91,6 +92,8 @@ pub struct Settings {
     #[serde(flatten)]
     pub protocols: Protocols,
     pub bos: Bos,
+    /// Whether control tokens that the text spells out are the model's own.
+    pub parse_special: bool,
     pub dtype: FloatType,
     pub device: DeviceKind,
     pub threads: Option<usize>,
@@ -123,6 +126,7 @@ impl RawSettings {
             residual: self.residual.or(other.residual),
             chunk: self.chunk.or(other.chunk),
             bos: self.bos.or(other.bos),
+            parse_special: self.parse_special.or(other.parse_special),
             dtype: self.dtype.or(other.dtype),
             device: self.device.or(other.device),
             threads: self.threads.or(other.threads),
@@ -230,9 +234,9 @@ impl Settings {
             max_kld: raw.max_kld.as_ref().map(|said| said.value),
             min_top1: raw.min_top1.as_ref().map(|said| said.value),
         };
-        let default = |flag, value: &str| vec![Said::flag(flag, value.to_string())];
+        let default = |text| vec![Said::flag("--text", text)];
         let models = match raw.model.is_empty() {
-            true => default("--model", DEFAULT_MODEL),
+            true => vec![Said::flag("--model", DEFAULT_MODEL.to_string())],
             false => raw.model,
         };
         let contexts: Vec<Option<&Said<usize>>> = match raw.context.is_empty() {
@@ -250,11 +254,11 @@ impl Settings {
             let texts = match (raw.text.is_empty(), &source) {
                 (false, _) => raw.text.clone(),
                 // The embedded model is meant to be tried with no network: its text comes with it.
-                (true, ModelSource::Builtin) => default("--text", "builtin"),
-                (true, _) => default("--text", "wikitext-2"),
+                (true, ModelSource::Builtin) => default(TextSource::Builtin),
+                (true, _) => default(TextSource::Wikitext2),
             };
             for text in texts {
-                check_text(&text.value).map_err(|e| text.place.refuse(e))?;
+                text.value.check().map_err(|e| text.place.refuse(e))?;
                 for context in &contexts {
                     all.push(Self {
                         model: model.value.clone(),
@@ -267,6 +271,7 @@ impl Settings {
                         codec: codec.clone(),
                         protocols,
                         bos: value(&raw.bos, Bos::Auto),
+                        parse_special: value(&raw.parse_special, true),
                         dtype: value(&raw.dtype, FloatType::F32),
                         device: value(&raw.device, DeviceKind::Cpu),
                         threads: raw.threads.as_ref().map(|said| said.value),
@@ -293,47 +298,22 @@ impl Settings {
         self.codec.iter().map(|said| said.value).collect()
     }
 
-    /// The window length for a model that computes at most `longest` positions.
-    pub fn context_for(&self, longest: usize) -> Result<usize> {
+    /// The window length for a model that computes no longer one than `longest`.
+    pub fn context_for(&self, longest: impl Into<Longest>) -> Result<usize> {
+        let Longest { tokens: longest, bound } = longest.into();
         match self.context {
             None => Ok(DEFAULT_CONTEXT.min(longest)),
             Some(context) if context <= longest => Ok(context),
             Some(context) => Err(self.context_place.refuse(
-                Error::input(format!(
-                    "expected at most {longest}, the model's longest context, found {context}"
-                ))
-                .hint(format!("use --context {longest} or less, or leave it out")),
+                Error::input(format!("expected at most {longest}, {bound}, found {context}"))
+                    .hint(format!("use --context {longest} or less, or leave it out")),
             )),
         }
-    }
-
-    /// The text's file, unless it is one of the two names.
-    pub fn text_path(&self) -> Option<PathBuf> {
-        path_of(&self.text).map(PathBuf::from)
     }
 }
 
 fn value<T: Copy>(said: &Option<Said<T>>, default: T) -> T {
     said.as_ref().map_or(default, |said| said.value)
-}
-
-fn path_of(text: &str) -> Option<&Path> {
-    match text {
-        "builtin" | "wikitext-2" => None,
-        path => Some(path.as_ref()),
-    }
-}
-
-/// Whether a text's file is there; reading it is for later.
-fn check_text(text: &str) -> Result<()> {
-    match path_of(text).map(|path| (path, path.metadata())) {
-        Some((path, Err(error))) => Err(Error::io(path, &error).hint(TEXT_TAKES)),
-        Some((path, Ok(there))) if there.is_dir() => {
-            Err(Error::input(format!("{}: expected a UTF-8 file, found a folder", path.display()))
-                .hint(TEXT_TAKES))
-        }
-        _ => Ok(()),
-    }
 }
 
 fn names<S: serde::Serializer>(
@@ -346,6 +326,7 @@ fn names<S: serde::Serializer>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
 
     fn parse(text: &str) -> RawSettings {
         RawSettings::from_toml(Path::new("x.toml"), text).expect(text)
@@ -380,8 +361,8 @@ mod tests {
     fn what_nobody_said_has_the_documented_default() {
         let settings = Settings::resolve(RawSettings::default()).unwrap();
         assert_eq!(
-            (settings.model.as_str(), settings.text.as_str()),
-            (DEFAULT_MODEL, "wikitext-2")
+            (settings.model.as_str(), &settings.text),
+            (DEFAULT_MODEL, &TextSource::Wikitext2)
         );
         assert_eq!((settings.windows, settings.first_window), (WindowCount::AtMost(20), 0));
         assert_eq!(settings.codecs(), ["int4-g64".parse().unwrap()]);
@@ -392,7 +373,7 @@ mod tests {
         assert_eq!((settings.limits, settings.strict), (Limits::default(), false));
         assert_eq!(settings.context_for(4096).unwrap(), 2048);
         assert_eq!(settings.context_for(512).unwrap(), 512);
-        assert_eq!(Settings::resolve(parse("model = \"builtin\"")).unwrap().text, "builtin");
+        assert_eq!(Settings::resolve(parse("model = \"builtin\"")).unwrap().text, "builtin".into());
     }
 
     #[test]
@@ -500,6 +481,58 @@ mod tests {
             "k:int4-g64/v:f16 k:f16/v:int4-g64 f16 \
              int4-g16 int4-g32 int4-g64 int4-g128 int4-g256"
         );
+    }
+
+    /// What its comments say of the fields of `[grid]`: which there are, what each takes, and what
+    /// it is when left out.
+    #[test]
+    fn the_commented_example_says_what_the_parser_takes() {
+        use crate::codec::{FIELDS, FieldKind};
+        let text = std::fs::read_to_string("configs/group-sizes.toml").unwrap();
+        let (_, fields) = text.split_once("The fields in the order of a name:\n").unwrap();
+        let lines = fields.lines().take_while(|line| line.starts_with("#   "));
+        let mut named = Vec::new();
+        for line in lines {
+            let (keys, says) = line["#   ".len()..].split_once("  ").expect(line);
+            for key in keys.split(", ") {
+                let field = FIELDS.iter().find(|field| field.key == key).expect(line);
+                let takes = |value: &str| {
+                    let grid = format!("grid.{key} = {value}");
+                    RawSettings::from_toml(Path::new("x.toml"), &grid)
+                };
+                let left_out = says.rsplit_once("left out: ").expect(line).1;
+                let default = takes(left_out).expect(line).codec;
+                assert_eq!(default[0].value.to_string(), "int4-g64", "{line}");
+                match field.kind {
+                    FieldKind::Word(words) => {
+                        let said: Vec<&str> = says.split('"').skip(1).step_by(2).collect();
+                        assert_eq!(said[..words.len()], *words, "{line}");
+                    }
+                    FieldKind::Flag => {
+                        assert!(says.contains("true or false") && takes("true").is_ok(), "{line}");
+                    }
+                    FieldKind::Number(_) => {
+                        let numbers = says.split(|c: char| !c.is_ascii_digit());
+                        let said: Vec<u32> = numbers.filter_map(|n| n.parse().ok()).collect();
+                        let least = said[0];
+                        assert!(takes(&least.to_string()).is_ok(), "{line}");
+                        let below = least.wrapping_sub(1) as i32;
+                        assert!(takes(&below.to_string()).is_err(), "{line}");
+                        if says.contains(" to ") {
+                            assert!(takes(&said[1].to_string()).is_ok(), "{line}");
+                            assert!(takes(&(said[1] + 1).to_string()).is_err(), "{line}");
+                        }
+                    }
+                }
+                named.push(key.to_string());
+            }
+        }
+        assert_eq!(named, FIELDS.map(|field| field.key.to_string()));
+        for entry in std::fs::read_dir("configs").unwrap() {
+            let path = entry.unwrap().path();
+            let text = std::fs::read_to_string(&path).unwrap();
+            assert!(!text.contains("not built"), "{}", path.display());
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::file::EXAMPLES;
 use super::values::{Bos, DeviceKind, FloatType, WindowCount};
 use crate::codec::Codec;
+use crate::corpus::TextSource;
 use crate::error::{Error, Result};
 use crate::eval::protocol::ProtocolName;
 use toml::de::{DeInteger, DeValue};
@@ -19,6 +20,12 @@ impl Value for String {
             DeValue::String(text) => Ok(text.to_string()),
             other => Err(mismatch("a string", other)),
         }
+    }
+}
+
+impl Value for TextSource {
+    fn read(value: &DeValue) -> Result<Self> {
+        Ok(String::read(value)?.as_str().into())
     }
 }
 
@@ -128,6 +135,21 @@ pub(super) fn word<T: Copy>(value: &DeValue, words: &[(&str, T)]) -> Result<T> {
 }
 
 pub(super) fn mismatch(expected: &str, found: &DeValue) -> Error {
+    // A number in quotes, with a unit or not.
+    let hint = match found {
+        DeValue::String(text) if expected.contains("number") => {
+            let digits = text.trim().trim_end_matches(['%', 'k', 'K']).trim();
+            let number = digits.parse::<f64>().is_ok_and(f64::is_finite);
+            number.then(|| format!("a number stands without quotes and unit, as in = {digits}; "))
+        }
+        DeValue::String(text) if expected.contains("boolean") => {
+            let word = text.trim().to_ascii_lowercase();
+            let boolean = matches!(word.as_str(), "true" | "false");
+            boolean.then(|| format!("it stands without quotes, as in = {word}; "))
+        }
+        _ => None,
+    };
+    let hint = hint.unwrap_or_default() + EXAMPLES;
     let found = match found {
         DeValue::String(text) if text.chars().count() <= 40 => format!("the string {text:?}"),
         DeValue::String(_) => "a string".into(),
@@ -138,5 +160,5 @@ pub(super) fn mismatch(expected: &str, found: &DeValue) -> Error {
         DeValue::Array(_) => "a list".into(),
         DeValue::Table(_) => "a table".into(),
     };
-    Error::input(format!("expected {expected}, found {found}")).hint(EXAMPLES)
+    Error::input(format!("expected {expected}, found {found}")).hint(hint)
 }

@@ -108,7 +108,7 @@ fn estimate(
         .collect::<Result<_>>()?;
     Ok(SubjectEstimate {
         model: settings.model.clone(),
-        text: settings.text.clone(),
+        text: settings.text.to_string(),
         context: subject.context,
         protocol: protocol.name(),
         windows: subject.windows.len(),

@@ -119,7 +119,7 @@ impl Request {
         let of_run = |(settings, protocol): (&Settings, Protocol)| -> Vec<PlannedCell> {
             let name = |codec: &Said<Codec>| CellName {
                 model: settings.model.clone(),
-                text: settings.text.clone(),
+                text: settings.text.to_string(),
                 context: settings.context,
                 protocol: Some(protocol.name().into()),
                 codec: codec.value.to_string(),

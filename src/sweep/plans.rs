@@ -36,7 +36,8 @@ pub fn present(folder: &Path) -> Result<Vec<Plan>> {
 }
 
 fn read_plan(path: &Path) -> Result<Plan> {
-    let bytes = std::fs::read(path).map_err(|e| Error::io(path, &e))?;
+    let bytes = std::fs::read(path)
+        .map_err(|e| Error::io(path, &e).hint("name the folder that kvgauge sweep wrote to"))?;
     let plan: Option<Plan> = serde_json::from_slice(&bytes).ok().filter(Plan::is_known);
     plan.ok_or_else(|| {
         Error::input(format!("{}: expected a sweep's plan, found other bytes", path.display()))

@@ -213,6 +213,10 @@ pub fn subject_id(subject: &SubjectInfo) -> Result<String> {
     if subject.instruction_set != UNKNOWN_INSTRUCTION_SET {
         identity["instruction_set"] = subject.instruction_set.as_str().into();
     }
+    // Said only where it is not the default: ids from before it could be said stay.
+    if !subject.text.parse_special {
+        identity["parse_special"] = false.into();
+    }
     let bytes = serde_json::to_vec(&identity).map_err(|e| Error::system(format!("JSON: {e}")))?;
     Ok(short(&bytes))
 }

@@ -1,0 +1,120 @@
+//! `kvgauge codecs`.
+
+use super::{Outcome, output};
+use crate::codec::listing::{self, Listing};
+use crate::error::Result;
+use crate::report;
+use clap::Args;
+use std::fmt::Write;
+
+#[derive(Args)]
+pub struct Arguments {
+    /// Print one JSON object instead of the table
+    #[arg(long)]
+    json: bool,
+}
+
+impl Arguments {
+    pub fn run(self) -> Result<Outcome> {
+        let listing = listing::listing()?;
+        output::print(&if self.json { report::json(&listing)? } else { table(&listing) })?;
+        Ok(Outcome::Done)
+    }
+}
+
+/// For a terminal: each codec in two or three lines, since what it stands for is long.
+fn table(listing: &Listing) -> String {
+    let on = &listing.measured_on;
+    let [small, large] = on.head_dims;
+    let mut out = format!(
+        "Bits a value of keys and values together, from payloads of {} tokens on {} KV heads,\n\
+         at head size {small} and at {large}.\n\n",
+        on.tokens, on.kv_heads
+    );
+    let width = |text: &dyn Fn(&listing::Listed) -> usize| {
+        listing.codecs.iter().map(text).max().unwrap_or(0)
+    };
+    let name = width(&|codec| codec.codec.len());
+    for codec in &listing.codecs {
+        let bits: Vec<String> =
+            codec.bits_per_value.iter().map(|bits| format!("{bits:5.2}")).collect();
+        _ = writeln!(out, "{:<name$}  {}  {}", codec.codec, bits.join("  "), codec.what);
+        let indent = name + 2 + 7 * bits.len();
+        if let Some(flag) = codec.flag {
+            _ = writeln!(out, "{:indent$}{}: {flag}", "", codec.engine);
+        } else if codec.engine != "kvgauge" {
+            _ = writeln!(out, "{:indent$}{}", "", codec.engine);
+        }
+        if !codec.needs.is_empty() {
+            _ = writeln!(out, "{:indent$}needs {}", "", codec.needs.join("; "));
+        }
+    }
+    out.push_str(
+        "\nOther names are made of fields in this order, joined by -, defaults left out:\n",
+    );
+    let spelt = |field: &listing::ListedField| field.spelt.join(" ");
+    let width = listing.fields.iter().map(|field| spelt(field).len()).max().unwrap_or(0);
+    for field in &listing.fields {
+        _ = writeln!(out, "{:<width$}  {}", spelt(field), field.what.replace('`', ""));
+    }
+    out.push_str(
+        "\nk:NAME/v:NAME sets keys and values apart: k:q8_0/v:q4_0. For example int3-g32-asym-had.\n",
+    );
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The rows of README's tables of codecs and of fields.
+    fn readme(listing: &Listing) -> String {
+        let mut rows = String::new();
+        for codec in &listing.codecs {
+            let bits: Vec<String> =
+                codec.bits_per_value.iter().map(|bits| format!("{bits:.2}")).collect();
+            let bits = match &bits[..] {
+                [one, other] if one == other => one.clone(),
+                _ => bits.join(", "),
+            };
+            let whose = match codec.flag {
+                Some(flag) => format!("{}: `{flag}`", codec.engine),
+                None => codec.engine.to_string(),
+            };
+            let needs = codec.needs.join("; ");
+            _ = writeln!(
+                rows,
+                "| `{}` | {} | {whose} | {bits} | {needs} |",
+                codec.codec, codec.what
+            );
+        }
+        for field in &listing.fields {
+            let spelt: Vec<String> = field.spelt.iter().map(|word| format!("`{word}`")).collect();
+            _ = writeln!(rows, "| {} | {} |", spelt.join(", "), field.what);
+        }
+        rows
+    }
+
+    #[test]
+    fn the_readme_has_these_tables() {
+        let readme_file = std::fs::read_to_string("README.md").unwrap();
+        let rows = readme(&listing::listing().unwrap());
+        for row in rows.lines() {
+            let row = row.replace("|  |", "| |");
+            assert!(readme_file.lines().any(|line| line == row), "README.md: expected\n{rows}");
+        }
+        // And none that the program does not list.
+        let tables = readme_file.split("## Choosing a codec").nth(1).expect("the section");
+        let tables = tables.split("\n## ").next().expect("its end");
+        let found = tables.lines().filter(|line| line.starts_with("| `")).count();
+        assert_eq!(found, rows.lines().count());
+    }
+
+    #[test]
+    fn the_table_fits_a_terminal() {
+        for line in table(&listing::listing().unwrap()).lines() {
+            let width = line.chars().count();
+            assert!(width <= 190 && !line.ends_with(' '), "{width} columns: {line}");
+        }
+    }
+}

@@ -1,0 +1,470 @@
+//! clap's usage errors in the form of all others: one line of what is wrong, and a hint for people
+//! who come from other tools.
+
+use crate::codec::{Codec, nearest};
+use crate::error::Error;
+use crate::settings::Place;
+use clap::Command;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use std::ffi::OsString;
+
+/// Where nothing better is known, of the command line alone.
+const HELP: &str = "--help, after a command too, lists what can be asked for";
+
+/// A flag of another tool's: its names without dashes; the flag here, which a command must have for
+/// the hint to be given; what to say.
+pub(super) struct Brought {
+    names: &'static [&'static str],
+    pub flag: &'static str,
+    pub say: &'static str,
+}
+
+const fn brought(names: &'static [&'static str], flag: &'static str, say: &'static str) -> Brought {
+    Brought { names, flag, say }
+}
+
+/// Of llama.cpp, vLLM, SGLang, transformers and lm-eval; the first whose flag the command has.
+pub(super) const BROUGHT: &[Brought] = &[
+    brought(
+        &["config", "cfg", "settings"],
+        "shard",
+        "the settings file stands without a flag: kvgauge sweep FILE.toml",
+    ),
+    brought(
+        &["ctk", "ctv", "cache-type-k", "cache-type-v", "cache-type"],
+        "codec",
+        "the cache's type is a codec here: --codec q8_0; keys and values apart: \
+         --codec k:q8_0/v:q4_0",
+    ),
+    brought(
+        &["kv-cache-dtype", "kv_cache_dtype", "kv-cache-type", "cache-dtype", "quant-policy"],
+        "codec",
+        "the cache's type is a codec here, as in --codec fp8-e4m3; `kvgauge codecs` lists them",
+    ),
+    brought(
+        &["bits", "nbits", "kv-bits", "kv-group-size", "group-size", "g", "gs", "q-group-size"],
+        "codec",
+        "bits and group are fields of a codec's name: --codec int4-g64; `kvgauge codecs` lists them",
+    ),
+    brought(
+        &["quantization", "quantize", "q", "scheme", "cache", "preset", "method"],
+        "codec",
+        "how the cache is stored is --codec NAME; `kvgauge codecs` lists them",
+    ),
+    brought(
+        &[
+            "m",
+            "hf",
+            "hfr",
+            "hf-repo",
+            "hff",
+            "model-path",
+            "model-name",
+            "model-id",
+            "pretrained",
+            "model-url",
+            "mu",
+        ],
+        "model",
+        "the model is --model: a .gguf file, OWNER/NAME on the hub, or a folder",
+    ),
+    brought(
+        &["hf-token", "token"],
+        "model",
+        "a token for the hub is taken from HF_TOKEN, as transformers does",
+    ),
+    brought(
+        &["revision", "hf-revision"],
+        "model",
+        "a revision stands behind the name: --model OWNER/NAME@REVISION",
+    ),
+    brought(&["i", "in", "file", "f"], "input", "the file to read is --input FILE"),
+    brought(
+        &[
+            "f",
+            "file",
+            "p",
+            "prompt",
+            "bf",
+            "binary-file",
+            "dataset",
+            "data",
+            "input",
+            "i",
+            "corpus",
+            "text-file",
+        ],
+        "text",
+        "the text is --text FILE, wikitext-2 or builtin",
+    ),
+    brought(
+        &[
+            "c",
+            "ctx",
+            "ctx-size",
+            "n-ctx",
+            "ctx-len",
+            "context-size",
+            "context-length",
+            "max-model-len",
+            "max-seq-len",
+            "max-length",
+            "seqlen",
+            "seq-len",
+            "n",
+            "sequence-length",
+            "ppl-stride",
+        ],
+        "context",
+        "the tokens of a window are --context N",
+    ),
+    brought(
+        &["chunks", "n-chunks", "limit", "samples", "nsamples", "num-windows", "num-samples", "w"],
+        "windows",
+        "how much of the text is --windows N, or all",
+    ),
+    brought(&["t", "tb", "threads-batch", "j", "jobs"], "threads", "CPU threads are --threads N"),
+    brought(
+        &[
+            "ngl",
+            "gpu-layers",
+            "n-gpu-layers",
+            "gpu",
+            "cuda",
+            "dev",
+            "ng",
+            "split-mode",
+            "sm",
+            "mg",
+        ],
+        "device",
+        "the whole model runs on one device: --device cuda or metal, where the build has it",
+    ),
+    brought(
+        &["b", "ub", "batch-size", "ubatch-size", "np", "parallel", "max-num-seqs"],
+        "windows",
+        "kvgauge chooses batches itself, and they change no number: leave it out",
+    ),
+    brought(
+        &[
+            "fa",
+            "flash-attn",
+            "mmap",
+            "no-mmap",
+            "mlock",
+            "numa",
+            "gpu-memory-utilization",
+            "tp",
+            "tensor-parallel-size",
+            "trust-remote-code",
+            "enforce-eager",
+            "nkvo",
+            "no-kv-offload",
+        ],
+        "model",
+        "kvgauge has no such choice, and it would change no number: leave it out",
+    ),
+    brought(
+        &["kl-divergence", "kl-divergence-base", "save-all-logits", "perplexity", "ppl"],
+        "codec",
+        "perplexity and KL divergence come with every run, without a file of logits: leave it out",
+    ),
+    brought(&["s", "rng-seed"], "seed", "the seed is --seed N"),
+    brought(
+        &["o", "out", "output-dir", "output-file", "output_path", "of", "r"],
+        "output",
+        "where results go is --output",
+    ),
+    brought(
+        &["fp16", "bf16", "f16", "torch-dtype", "type", "precision"],
+        "dtype",
+        "arithmetic is --dtype f32, bf16 or f16",
+    ),
+    brought(
+        &["no-bos", "add-bos", "add-bos-token"],
+        "bos",
+        "the beginning-of-sequence token is --bos auto, always or never",
+    ),
+    brought(
+        &["special", "sp", "no-parse-special"],
+        "parse-special",
+        "whether control tokens in a text count is --parse-special true or false",
+    ),
+    brought(
+        &["tolerance", "threshold", "max-ppl", "max-increase", "max-perplexity-increase"],
+        "max-ppl-increase",
+        "the limit is --max-ppl-increase PERCENT",
+    ),
+    brought(
+        &["keep", "sink-size", "attention-sinks"],
+        "codec",
+        "first tokens kept exact are a field of a codec's name: --codec int4-g64-sink4",
+    ),
+    brought(
+        &["residual-length", "residual_length", "recent"],
+        "residual",
+        "recent tokens kept exact are --residual N, with --protocol decode",
+    ),
+    brought(&["c", "d", "x", "restore", "decode"], "decompress", "restoring is --decompress"),
+    brought(&["y", "overwrite", "f"], "force", "replacing a file is --force"),
+];
+
+/// `words`: the whole command line; `command`: what it was parsed as.
+pub fn error(error: &clap::Error, words: &[OsString], command: &Command) -> Error {
+    let text = error.render().to_string();
+    let values = |line: &str| Some(line.strip_prefix("  [")?.strip_suffix(']')?.to_string());
+    let what: Vec<&str> = text
+        .lines()
+        .take_while(|line| !line.is_empty() && values(line).is_none())
+        .map(str::trim)
+        .collect();
+    let told = Error::input(what.join(" ").trim_start_matches("error: "));
+    let word = |kind| match error.get(kind) {
+        Some(ContextValue::String(word)) => Some(word.as_str()),
+        _ => None,
+    };
+    let name = words.get(1).and_then(|word| word.to_str());
+    let sub = name.and_then(|name| command.find_subcommand(name));
+    let asked =
+        Asked { words, command, sub: sub.or((!command.has_subcommands()).then_some(command)) };
+    let argument = word(ContextKind::InvalidArg);
+    let value = word(ContextKind::InvalidValue);
+    let own = match error.kind() {
+        ErrorKind::UnknownArgument => argument.and_then(|argument| asked.unknown(argument)),
+        ErrorKind::InvalidSubcommand => {
+            word(ContextKind::InvalidSubcommand).and_then(|word| asked.no_command(word))
+        }
+        // Also where a flag ends the line.
+        ErrorKind::InvalidValue if value.is_none_or(str::is_empty) => argument.map(needs_value),
+        // What the parser of names says, word for word.
+        ErrorKind::ValueValidation if argument.map(flag_of) == Some("--codec") => {
+            if let Some(Err(error)) = value.map(str::parse::<Codec>) {
+                return Place::Flag("--codec").refuse(error);
+            }
+            None
+        }
+        ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
+            value.zip(argument).and_then(|(value, argument)| no_number(argument, value))
+        }
+        ErrorKind::ArgumentConflict => Some(twice(argument, &text)),
+        ErrorKind::MissingRequiredArgument => asked.example(),
+        ErrorKind::InvalidUtf8 => Some(
+            "paths may have any name, all else is UTF-8: rename the model's file, or link to it"
+                .into(),
+        ),
+        _ => None,
+    };
+    let tip = |line: &str| line.strip_prefix("  tip: ").map(str::to_string);
+    let tip = || text.lines().find_map(|line| tip(line).or_else(|| values(line)));
+    told.hint(own.or_else(tip).unwrap_or_else(|| HELP.into()))
+}
+
+/// A command line, and the command that it asks for.
+struct Asked<'a> {
+    words: &'a [OsString],
+    command: &'a Command,
+    /// `None`: no command that there is.
+    sub: Option<&'a Command>,
+}
+
+impl Asked<'_> {
+    fn unknown(&self, argument: &str) -> Option<String> {
+        // clap names the first letter of `-ctk` alone.
+        let typed = |word: &OsString| {
+            let word = word.to_str()?.split('=').next()?;
+            (word.starts_with(argument) && !word.starts_with("--")).then(|| word.to_string())
+        };
+        let whole = match argument.starts_with("--") {
+            true => argument.split('=').next().unwrap_or(argument).to_string(),
+            false => self.words.iter().skip(1).find_map(typed).unwrap_or(argument.into()),
+        };
+        if whole.parse::<f64>().is_ok() {
+            return Some("no number below 0 can be meant there".into());
+        }
+        let name = whole.trim_start_matches('-').to_ascii_lowercase();
+        if name.is_empty() {
+            return Some("what comes through a pipe is --text /dev/stdin".into());
+        }
+        let Some(sub) = self.sub else {
+            let has = |sub: &&Command| has(sub, &name);
+            let with = self.command.get_subcommands().find(has)?;
+            return Some(format!(
+                "flags stand behind a command: kvgauge {} {whole} …",
+                with.get_name()
+            ));
+        };
+        if !whole.starts_with('-') {
+            return self.stray(&whole);
+        }
+        let known = |entry: &&Brought| entry.names.contains(&name.as_str()) && has(sub, entry.flag);
+        if let Some(entry) = BROUGHT.iter().find(known) {
+            return Some(entry.say.into());
+        }
+        // A flag of kvgauge's, but of another command.
+        let other = self
+            .command
+            .get_subcommands()
+            .find(|other| has(other, &name) && other.get_name() != sub.get_name());
+        other
+            .filter(|_| name.len() > 1 && !has(sub, &name))
+            .map(|other| format!("--{name} is a flag of kvgauge {}", other.get_name()))
+    }
+
+    /// A word without a flag before it.
+    fn stray(&self, word: &str) -> Option<String> {
+        let sub = self.sub?;
+        if matches!(
+            word.to_ascii_lowercase().as_str(),
+            "yes" | "no" | "true" | "false" | "on" | "off"
+        ) {
+            return Some("yes or no stands behind = there, as in --strict=false".into());
+        }
+        let path = std::path::Path::new(word);
+        let ends = |ends: &[&str]| {
+            path.extension()
+                .is_some_and(|found| ends.iter().any(|end| found.eq_ignore_ascii_case(end)))
+        };
+        let meant = [
+            ("config", ends(&["toml"])),
+            ("text", ends(&["txt", "raw", "md"])),
+            ("model", ends(&["gguf"])),
+            ("input", ends(&["safetensors"])),
+            ("model", word.contains('/') || path.is_dir()),
+            ("codec", word.parse::<Codec>().is_ok()),
+        ];
+        if has(sub, "shard") && ends(&["toml"]) {
+            return Some(
+                "one settings file a sweep: it can list models, texts and contexts".into(),
+            );
+        }
+        let (flag, _) = meant.into_iter().find(|(flag, looks)| *looks && has(sub, flag))?;
+        Some(format!("every value stands behind its flag: --{flag} {word}"))
+    }
+
+    fn no_command(&self, word: &str) -> Option<String> {
+        let path = std::path::Path::new(word);
+        let ends =
+            |end: &str| path.extension().is_some_and(|found| found.eq_ignore_ascii_case(end));
+        if ends("toml") {
+            return Some(format!("kvgauge sweep {word}, or kvgauge validate --config {word}"));
+        }
+        if ends("gguf") || word.contains('/') || path.exists() {
+            return Some(format!("kvgauge validate --model {word}"));
+        }
+        let meant = match word.to_ascii_lowercase().as_str() {
+            "perplexity" | "ppl" | "eval" | "evaluate" | "measure" | "run" | "check" | "test"
+            | "benchmark" | "compare" => "validate",
+            "compress" | "decompress" | "quantize" | "kv_compress" | "kvcompress" | "inspect" => {
+                "kv-compress"
+            }
+            "list" | "codec" | "presets" | "types" | "formats" => "codecs",
+            "grid" | "search" | "bench" => "sweep",
+            "dump" | "export" | "save" => "extract",
+            _ => {
+                let near = self.command.get_subcommands().map(Command::get_name);
+                let near = nearest(word, near);
+                let names: Vec<&str> =
+                    self.command.get_subcommands().map(Command::get_name).collect();
+                return Some(match near {
+                    Some(near) => format!("did you mean `kvgauge {near}`?"),
+                    None => format!("the commands are {}", names.join(", ")),
+                });
+            }
+        };
+        Some(format!("did you mean `kvgauge {meant}`?"))
+    }
+
+    /// What a whole command looks like.
+    fn example(&self) -> Option<String> {
+        let example = match self.sub?.get_name() {
+            "sweep" => "kvgauge sweep configs/quickstart.toml",
+            "report" => "kvgauge report results/quickstart --output report",
+            "extract" => "kvgauge extract --model builtin --output kv_cache.safetensors",
+            "kv-compress" => {
+                "kv-compress --input kv_cache.safetensors --output compressed.safetensors"
+            }
+            "inspect" => "kv-compress inspect compressed.safetensors",
+            _ => return None,
+        };
+        Some(format!("for example: {example}"))
+    }
+}
+
+pub(super) fn has(command: &Command, flag: &str) -> bool {
+    command.get_arguments().any(|argument| argument.get_long() == Some(flag))
+}
+
+/// The flag's name in `--context <N>`.
+fn flag_of(argument: &str) -> &str {
+    argument.split([' ', '=', '[']).next().unwrap_or(argument)
+}
+
+/// For a flag with nothing behind it.
+fn needs_value(argument: &str) -> String {
+    match flag_of(argument) {
+        "--codec" => "for example --codec q4_0; `kvgauge codecs` lists them".into(),
+        "--model" => "for example --model builtin, OWNER/NAME, a folder or a .gguf file".into(),
+        "--text" => "for example --text builtin, wikitext-2 or a UTF-8 file".into(),
+        "--protocol" => "--protocol prefix or --protocol decode".into(),
+        flag => match argument.rsplit_once('<') {
+            Some((_, "N>")) => format!("for example {flag} 20"),
+            Some((_, "PERCENT>")) => format!("for example {flag} 1"),
+            Some((_, "FILE>")) => format!("for example {flag} FILE"),
+            Some((_, "DIR>")) => format!("for example {flag} results/mine"),
+            _ => format!("a value follows {flag}; --help says which"),
+        },
+    }
+}
+
+/// For a value that is no number where one is expected.
+fn no_number(argument: &str, value: &str) -> Option<String> {
+    let flag = flag_of(argument);
+    if !["<N>", "<N|all>", "<PERCENT>", "<X>", "<DB>", "<BASE>"]
+        .iter()
+        .any(|kind| argument.ends_with(kind))
+    {
+        return None;
+    }
+    let plain: String = value.chars().filter(|c| !matches!(c, ',' | '_' | '\'' | ' ')).collect();
+    let unit = plain.trim_start_matches(|c: char| c.is_ascii_digit());
+    let digits = &plain[..plain.len() - unit.len()];
+    let number = digits.parse::<u64>().ok();
+    let times = |factor: u64| number.and_then(|number| number.checked_mul(factor));
+    Some(match (unit.to_ascii_lowercase().as_str(), number) {
+        ("", Some(number)) if plain != value => {
+            format!("written without separators: {flag} {number}")
+        }
+        ("k" | "ki", _) => match (times(1024), times(1000)) {
+            (Some(binary), Some(decimal)) => {
+                format!("a number without a unit: {flag} {binary}, or {decimal}")
+            }
+            _ => format!("a number without a unit: {flag} N"),
+        },
+        ("all", None) | ("max", None) if flag == "--context" => {
+            "the longest context of the model is found by leaving --context out, up to 2048".into()
+        }
+        ("tokens" | "t" | "tok" | "%", Some(number)) => {
+            format!("a number without a unit: {flag} {number}")
+        }
+        _ if argument.ends_with("all>") => format!("a whole number or all: {flag} 20"),
+        _ if argument.ends_with("<N>") => {
+            format!("a whole number, 0 or more, without a unit: {flag} 64")
+        }
+        _ => format!("a number without a unit: {flag} 1"),
+    })
+}
+
+/// For a flag said twice, or beside one that excludes it.
+fn twice(argument: Option<&str>, text: &str) -> String {
+    let flag = argument.map_or("", flag_of);
+    if !text.contains("multiple times") {
+        return "leave one of the two out".into();
+    }
+    match flag {
+        "--model" | "--text" | "--context" => format!(
+            "one run takes one; `kvgauge sweep` takes several from its file: {} = [\"…\", \"…\"]",
+            flag.trim_start_matches('-')
+        ),
+        _ => "leave one of the two out".into(),
+    }
+}

@@ -1,0 +1,191 @@
+//! What there is to choose from: every codec with a name of its own, measured on a cache, and the
+//! fields that other names are made of.
+
+use super::name::{FIELDS, Field, FieldKind, PRESETS, Preset};
+use super::packing::Packing;
+use super::scheme::{Geometry, Rotation};
+use super::transform::Rope;
+use super::{Codec, TensorCodec};
+use crate::error::Result;
+use serde::Serialize;
+
+/// The cache that is packed to count bits: long enough that a first token kept exact hardly shows.
+const TOKENS: usize = 512;
+const KV_HEADS: usize = 4;
+const HEAD_DIMS: [usize; 2] = [64, 128];
+
+#[derive(Debug, Serialize)]
+pub struct Listing {
+    pub schema: &'static str,
+    pub measured_on: Measured,
+    pub codecs: Vec<Listed>,
+    pub fields: Vec<ListedField>,
+}
+
+/// One layer's cache, whose payloads are counted.
+#[derive(Debug, Serialize)]
+pub struct Measured {
+    pub tokens: usize,
+    pub kv_heads: usize,
+    pub head_dims: [usize; 2],
+}
+
+#[derive(Debug, Serialize)]
+pub struct Listed {
+    pub codec: &'static str,
+    pub what: &'static str,
+    pub engine: &'static str,
+    pub flag: Option<&'static str>,
+    /// Of keys and values together, one for each of `head_dims`.
+    pub bits_per_value: Vec<f64>,
+    pub needs: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct ListedField {
+    /// The key in `[grid]` of a settings file.
+    pub key: &'static str,
+    /// As it stands in a name.
+    pub spelt: Vec<String>,
+    pub what: &'static str,
+}
+
+/// All presets and controls, and all fields.
+pub fn listing() -> Result<Listing> {
+    Ok(Listing {
+        schema: "kvgauge.codecs/1",
+        measured_on: Measured { tokens: TOKENS, kv_heads: KV_HEADS, head_dims: HEAD_DIMS },
+        codecs: PRESETS.iter().map(Listed::new).collect::<Result<_>>()?,
+        fields: FIELDS.iter().map(ListedField::new).collect(),
+    })
+}
+
+impl Listed {
+    fn new(preset: &Preset) -> Result<Self> {
+        let bits = HEAD_DIMS.iter().map(|head_dim| bits_per_value(&preset.codec, *head_dim));
+        Ok(Self {
+            codec: preset.name,
+            what: preset.what,
+            engine: preset.engine,
+            flag: preset.flag,
+            bits_per_value: bits.collect::<Result<_>>()?,
+            needs: needs(&preset.codec),
+        })
+    }
+}
+
+impl ListedField {
+    fn new(field: &Field) -> Self {
+        let spelt = match field.kind {
+            FieldKind::Number(letters) => vec![format!("{letters}N")],
+            FieldKind::Word(words) => words.iter().map(ToString::to_string).collect(),
+            FieldKind::Flag => vec![field.key.to_string()],
+        };
+        Self { key: field.key, spelt, what: field.what }
+    }
+}
+
+/// Bits of the payloads of one layer over its values. Sizes do not depend on what the values are.
+fn bits_per_value(codec: &Codec, head_dim: usize) -> Result<f64> {
+    const THETA: f32 = 10_000.0;
+    let rope = Rope::new(&Rope::frequencies_of(THETA, head_dim), TOKENS);
+    let geometry = Geometry { rope: Some(&rope), ..Geometry::rows(TOKENS, head_dim) };
+    let count = KV_HEADS * TOKENS * head_dim;
+    let values: Vec<f32> = (0..count).map(|i| ((i * 37 % 101) as f32 - 50.0) / 10.0).collect();
+    let stored = |side: TensorCodec| -> Result<usize> {
+        Ok(side.compress_measured(&values, &geometry)?.0.stored_bytes())
+    };
+    Ok(8.0 * (stored(codec.key)? + stored(codec.value)?) as f64 / (2 * count) as f64)
+}
+
+/// What a model or a run must have for a codec, in a few words each.
+fn needs(codec: &Codec) -> Vec<String> {
+    let packings: Vec<&Packing> =
+        [&codec.key, &codec.value].into_iter().filter_map(TensorCodec::packing).collect();
+    let mut needs = Vec::new();
+    if packings.iter().any(|packing| packing.prerope()) {
+        needs.push("keys before RoPE".to_string());
+    }
+    let rotated = |packing: &&Packing| match packing {
+        Packing::Scheme(scheme) => scheme.rotation != Rotation::None,
+        Packing::TwoCentre(_) => false,
+    };
+    if packings.iter().any(|packing| matches!(packing, Packing::TwoCentre(_))) {
+        needs.push("head vectors of a multiple of 8".into());
+    } else if packings.iter().any(rotated) {
+        needs.push("even head vectors".into());
+    }
+    let blocks = [codec.key, codec.value].map(|side| side.block_tokens(HEAD_DIMS[0]));
+    match blocks {
+        [Ok(key), Ok(value)] if key.max(value) > 1 => {
+            needs.push(format!("blocks of {} tokens under decode", key.max(value)));
+        }
+        [Ok(_), Ok(_)] => {}
+        _ => needs.push("the whole prefix: no decode".into()),
+    }
+    needs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bits_are_those_of_the_formats() {
+        let listing = listing().unwrap();
+        let bits = |name: &str| {
+            let listed = listing.codecs.iter().find(|listed| listed.codec == name).expect(name);
+            listed.bits_per_value.clone()
+        };
+        for (name, expected) in [
+            ("int4-g64", 4.25),
+            ("q4_0", 4.5),
+            ("q4_1", 5.0),
+            ("q5_0", 5.5),
+            ("q5_1", 6.0),
+            ("q8_0", 8.5),
+            ("iq4_nl", 4.5),
+            ("quanto4", 4.5),
+            ("kivi4", 4.5),
+            ("turbo4", 4.25),
+            ("f16", 16.0),
+            ("noise", 16.0),
+        ] {
+            assert_eq!(bits(name), [expected; 2], "{name}");
+        }
+        // Two scales for a whole layer.
+        assert!(bits("fp8-e4m3").iter().all(|bits| *bits > 8.0 && *bits < 8.001));
+        // 4.25 bits and one token of 512 in 16.
+        for bits in bits("kvgauge4") {
+            assert!((bits - (4.25 * 511.0 + 16.0) / 512.0).abs() < 1e-9, "{bits}");
+        }
+    }
+
+    #[test]
+    fn what_a_codec_needs_is_said() {
+        let listing = listing().unwrap();
+        let needs = |name: &str| {
+            let listed = listing.codecs.iter().find(|listed| listed.codec == name).expect(name);
+            listed.needs.join("; ")
+        };
+        assert_eq!(needs("kvgauge4"), "keys before RoPE; head vectors of a multiple of 8");
+        assert_eq!(needs("kivi4"), "blocks of 64 tokens under decode");
+        assert_eq!(needs("fp8-e5m2"), "the whole prefix: no decode");
+        assert_eq!(needs("turbo4"), "even head vectors");
+        for name in ["int4-g64", "q4_0", "quanto4", "f16", "noise"] {
+            assert_eq!(needs(name), "", "{name}");
+        }
+    }
+
+    #[test]
+    fn fields_are_spelt_as_the_parser_takes_them() {
+        for field in listing().unwrap().fields {
+            for spelt in field.spelt {
+                let number = if field.key == "bits" { "3" } else { "32" };
+                let part = spelt.replace('N', number);
+                let name = if field.key == "bits" { part } else { format!("int4-{part}") };
+                assert!(name.parse::<Codec>().is_ok(), "{name}");
+            }
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Names of their own, and what they stand for: one table for the parser, the hints, `kvgauge
+//! codecs` and the README.
+
+use super::DEFAULT;
+use crate::codec::levels::Levels;
+use crate::codec::packing::Packing;
+use crate::codec::scheme::{Rotation, Scheme};
+use crate::codec::two_centre::{FittedLevels, TwoCentre};
+use crate::codec::{Codec, TensorCodec};
+
+/// A codec with a name of its own.
+pub struct Preset {
+    pub name: &'static str,
+    pub codec: Codec,
+    /// What is done, in a few words.
+    pub what: &'static str,
+    /// Whose it is.
+    pub engine: &'static str,
+    /// How that engine is asked for it, where it can be.
+    pub flag: Option<&'static str>,
+}
+
+/// All of them; controls last.
+pub const PRESETS: [Preset; 15] = {
+    use FittedLevels::{Nineteen, Sixteen};
+    use Levels::{
+        Asymmetric, E4m3, E5m2, Gaussian, GgmlAsymmetric, GgmlSymmetric, Iq4Nl, SignedExtreme,
+    };
+    const fn block(bits: u8, levels: Levels) -> Codec {
+        both(Scheme { bits, levels, ..Scheme::int4(32) })
+    }
+    const fn whole(levels: Levels) -> Codec {
+        both(Scheme { bits: 8, levels, ..Scheme::int4(Scheme::WHOLE) })
+    }
+    const fn both(scheme: Scheme) -> Codec {
+        pair(Packing::Scheme(scheme), Packing::Scheme(scheme))
+    }
+    const fn pair(key: Packing, value: Packing) -> Codec {
+        Codec { key: TensorCodec::Packed(key), value: TensorCodec::Packed(value) }
+    }
+    const fn llama_cpp(
+        name: &'static str,
+        codec: Codec,
+        what: &'static str,
+        flag: &'static str,
+    ) -> Preset {
+        Preset { name, codec, what, engine: "llama.cpp", flag: Some(flag) }
+    }
+    const fn control(name: &'static str, codec: TensorCodec, what: &'static str) -> Preset {
+        let codec = Codec { key: codec, value: codec };
+        Preset { name, codec, what, engine: "control", flag: None }
+    }
+    const KVGAUGE4: Codec = pair(
+        Packing::TwoCentre(TwoCentre { levels: Nineteen, prerope: true, shaped: true }),
+        Packing::TwoCentre(TwoCentre { levels: Sixteen, prerope: false, shaped: false }),
+    );
+    // KIVI (Liu et al. 2024) at four bits: keys by channel, values by token.
+    const KIVI4: Codec = {
+        let value = Scheme { levels: Asymmetric, ..DEFAULT };
+        pair(Packing::Scheme(Scheme { channel: true, ..value }), Packing::Scheme(value))
+    };
+    const TURBO4: Codec =
+        both(Scheme { levels: Gaussian, rotation: Rotation::SignedHadamard, ..DEFAULT });
+    // It quantises with the unrounded scale, as ggml does.
+    const QUANTO4: Codec = both(Scheme { levels: GgmlAsymmetric, ..DEFAULT });
+    [
+        Preset {
+            name: "kvgauge4",
+            codec: KVGAUGE4,
+            what: "keys before RoPE, two centres, Hadamard, fitted levels, noise shaping",
+            engine: "kvgauge",
+            flag: None,
+        },
+        Preset {
+            name: "int4-g64",
+            codec: both(DEFAULT),
+            what: "symmetric, the default",
+            engine: "kvgauge",
+            flag: Some("kv-compress -group-size 64"),
+        },
+        llama_cpp(
+            "q4_0",
+            block(4, SignedExtreme),
+            "4 bits from a signed extreme, blocks of 32",
+            "-ctk q4_0 -ctv q4_0",
+        ),
+        llama_cpp(
+            "q4_1",
+            block(4, GgmlAsymmetric),
+            "4 bits from a minimum, blocks of 32",
+            "-ctk q4_1 -ctv q4_1",
+        ),
+        llama_cpp(
+            "q5_0",
+            block(5, SignedExtreme),
+            "5 bits from a signed extreme, blocks of 32",
+            "-ctk q5_0 -ctv q5_0",
+        ),
+        llama_cpp(
+            "q5_1",
+            block(5, GgmlAsymmetric),
+            "5 bits from a minimum, blocks of 32",
+            "-ctk q5_1 -ctv q5_1",
+        ),
+        llama_cpp(
+            "q8_0",
+            block(8, GgmlSymmetric),
+            "8 bits, symmetric, blocks of 32",
+            "-ctk q8_0 -ctv q8_0",
+        ),
+        llama_cpp(
+            "iq4_nl",
+            block(4, Iq4Nl),
+            "4 bits, uneven levels, blocks of 32",
+            "-ctk iq4_nl -ctv iq4_nl",
+        ),
+        Preset {
+            name: "quanto4",
+            codec: QUANTO4,
+            what: "4 bits from a minimum, groups of 64",
+            engine: "transformers QuantizedCache",
+            flag: Some("backend=\"quanto\", nbits=4"),
+        },
+        Preset {
+            name: "kivi4",
+            codec: KIVI4,
+            what: "4 bits from a minimum, groups of 64: keys by channel, values by token",
+            engine: "KIVI",
+            flag: Some("k_bits=4, v_bits=4, group_size=64"),
+        },
+        Preset {
+            name: "turbo4",
+            codec: TURBO4,
+            what: "signs, Hadamard, Lloyd–Max levels scaled by the norm",
+            engine: "after TurboQuant",
+            flag: None,
+        },
+        Preset {
+            name: "fp8-e4m3",
+            codec: whole(E4m3),
+            what: "8-bit floats, one scale a tensor, from its largest value",
+            engine: "vLLM",
+            flag: Some("--kv-cache-dtype fp8_e4m3"),
+        },
+        Preset {
+            name: "fp8-e5m2",
+            codec: whole(E5m2),
+            what: "8-bit floats, one scale a tensor, from its largest value",
+            engine: "vLLM",
+            flag: Some("--kv-cache-dtype fp8_e5m2"),
+        },
+        control("f16", TensorCodec::F16, "a round trip through f16: the floor below any damage"),
+        control(
+            "noise",
+            TensorCodec::Noise(Packing::Scheme(DEFAULT)),
+            "Gaussian noise as large as the error of int4-g64; noise-NAME: of NAME",
+        ),
+    ]
+};
+
+/// The codec of that name.
+pub(super) fn find(name: &str) -> Option<Codec> {
+    PRESETS.iter().find(|preset| preset.name == name).map(|preset| preset.codec)
+}
+
+/// Its name, where it has one of its own.
+pub(super) fn name_of(codec: &Codec) -> Option<&'static str> {
+    PRESETS.iter().find(|preset| preset.codec == *codec).map(|preset| preset.name)
+}

@@ -1,0 +1,49 @@
+//! Where weights come from. All sources answer to Hugging Face tensor names, in Hugging Face
+//! order, as f32 on the CPU; the model asks once a tensor and keeps what it made of it.
+
+mod safetensors;
+mod unread;
+
+pub use safetensors::Safetensors;
+pub use unread::Unread;
+pub(super) use unread::refuse_unread;
+
+use crate::error::{Error, Result};
+use candle_core::{Device, Tensor};
+use rayon::prelude::*;
+use std::collections::BTreeSet;
+
+pub trait Weights {
+    /// The tensor as f32 on the CPU. Missing, of another shape or dtype, or not finite: an
+    /// input error that names file and tensor.
+    fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor>;
+
+    /// What [`Weights::tensor`] says before it reads a value.
+    fn check(&self, name: &str, shape: &[usize]) -> Result<()>;
+
+    /// Whether there is a tensor of that name.
+    fn contains(&self, name: &str) -> bool;
+
+    /// The tensors that are there and not `asked` for, but for those that are known to change
+    /// nothing.
+    fn unread(&self, asked: &BTreeSet<String>) -> Vec<Unread>;
+}
+
+pub(super) fn check_shape(place: &str, expected: &[usize], found: &[usize]) -> Result<()> {
+    if expected == found {
+        return Ok(());
+    }
+    Err(Error::input(format!("{place}: expected shape {expected:?}, found {found:?}"))
+        .hint("the config asks for the expected shape: do weights and config belong together?"))
+}
+
+pub(super) fn finite_tensor(values: Vec<f32>, shape: &[usize], place: &str) -> Result<Tensor> {
+    if let Some(index) = values.par_iter().position_first(|v| !v.is_finite()) {
+        return Err(Error::input(format!(
+            "{place}: index {index}: expected a finite number, found {}",
+            values[index]
+        ))
+        .hint("no result from such weights would mean anything: does the model run elsewhere?"));
+    }
+    Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
+}
