@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import inspect
 import json
 import os
 from dataclasses import dataclass
@@ -141,6 +142,34 @@ def open_tokenizer(source: Source, config: Any) -> Tokenizer:
     return Tokenizer(encode, bos_id, adds_bos)
 
 
+def check_kind(whole_config: Any, config: Any) -> None:
+    """Whether the config is of a decoder that caches keys and values in every layer, as far as it
+    says."""
+    kind = getattr(whole_config, "model_type", None) or type(whole_config).__name__
+    if getattr(whole_config, "is_encoder_decoder", False):
+        raise Problem(
+            f"--model: expected a decoder-only language model, found an encoder-decoder ({kind})",
+            "the cache of its encoder is computed once and never grows: it is not what is "
+            "compressed here",
+        )
+    if not getattr(config, "num_attention_heads", None):
+        raise Problem(
+            f"--model: expected a model that caches keys and values, found none of it ({kind}, "
+            "whose config names no attention heads)",
+            "a recurrent state is no cache of keys and values: there is nothing to compress",
+        )
+    layers = getattr(config, "layer_types", None) or getattr(config, "layers_block_type", None)
+    others = [str(layer) for layer in layers or [] if "attention" not in str(layer)]
+    linear = [str(layer) for layer in layers or [] if "linear" in str(layer)]
+    if others or linear:
+        raise Problem(
+            f"--model: expected keys and values in every layer, found layers of type "
+            f"{(others or linear)[0]} ({kind})",
+            "models with recurrent or convolution states beside keys and values cannot be "
+            "evaluated here",
+        )
+
+
 def load_model(source: Source, attention: str, device: str) -> Any:
     import torch
     import transformers
@@ -148,15 +177,34 @@ def load_model(source: Source, attention: str, device: str) -> Any:
     version = tuple(int(part) for part in transformers.__version__.split(".")[:2])
     dtype = "dtype" if version >= (4, 56) else "torch_dtype"
     arguments: Dict[str, Any] = {dtype: torch.float32, "attn_implementation": attention}
-    model = transformers.AutoModelForCausalLM.from_pretrained(
-        source.place, **source.arguments(), **arguments
-    )
+    try:
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            source.place, **source.arguments(), **arguments
+        )
+    except ValueError as error:
+        if "attention implementation" not in str(error):
+            raise
+        raise Problem(
+            f"--attention {attention}: transformers has no such attention for this model",
+            "use --attention eager",
+        ) from error
     try:
         return model.to(device).eval()
     except (RuntimeError, AssertionError) as error:
         raise Problem(
             f"--device {device}: {first_line(error)}", "use --device cpu, or install its support"
         ) from error
+
+
+def forward(model: Any, tokens: Any, cache: Any, **more: Any) -> Tuple[Any, Any]:
+    """Logits [batch, tokens, vocab] of a pass that goes on from ``cache``, and the cache after
+    it; ``None`` if the model returns none. transformers has renamed it on the way."""
+    named = "cache" in inspect.signature(model.forward).parameters
+    given = {"cache" if named else "past_key_values": cache}
+    output = model(input_ids=tokens, use_cache=True, **given, **more)
+    # Not both: the old name of a new version warns.
+    found = getattr(output, "cache", None) if named else getattr(output, "past_key_values", None)
+    return output.logits, found
 
 
 def read_text(path: str) -> Tuple[str, bytes]:
@@ -191,21 +239,22 @@ def window_bos(mode: str, tokenizer: Tokenizer) -> Optional[int]:
 
 def context_for(asked: Optional[int], config: Any) -> int:
     """The window length: what was asked for, or the default, within what the model computes."""
-    longest = _longest_context(config)
+    longest, what = _longest_context(config)
     if asked is None:
         return min(_DEFAULT_CONTEXT, longest or _DEFAULT_CONTEXT)
     if longest is not None and asked > longest:
         raise Problem(
-            f"--context: expected at most {longest}, the model's longest context, found {asked}",
+            f"--context: expected at most {longest}, {what}, found {asked}",
             f"use --context {longest} or less, or leave it out",
         )
     return asked
 
 
-def _longest_context(config: Any) -> Optional[int]:
-    """The longest window the model computes as it was trained to, where its config says so."""
-    limits = [getattr(config, "max_position_embeddings", None)]
+def _longest_context(config: Any) -> Tuple[Optional[int], str]:
+    """The longest window whose whole cache is computed and kept as the model was trained to, where
+    its config says so, and what sets it."""
+    limits = [(getattr(config, "max_position_embeddings", None), "the model's longest context")]
     if getattr(config, "use_sliding_window", True):
-        limits.append(getattr(config, "sliding_window", None))
-    known = [limit for limit in limits if isinstance(limit, int) and limit > 0]
-    return min(known) if known else None
+        limits.append((getattr(config, "sliding_window", None), "the model's sliding window"))
+    known = [(limit, what) for limit, what in limits if isinstance(limit, int) and limit > 0]
+    return min(known) if known else (None, "")

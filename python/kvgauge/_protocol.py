@@ -6,6 +6,7 @@ See :mod:`kvgauge.perplexity` for what it does. Everything after the logits is f
 from __future__ import annotations
 
 import inspect
+import json
 import math
 import os
 import tempfile
@@ -13,10 +14,13 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
-from ._problem import Problem
+from ._codecs import ask, rotation_metadata
+from ._model import forward
+from ._problem import Problem, first_line
 from ._report import CodecOutcome, DistortionSum, TokenScore
+from ._rotation import rotation_frequencies
 from .cache import CacheError, Layer, cache_layers, dynamic_cache, load_kv_cache, save_kv_cache
-from .compression_bridge import compress_kv_cache, decompress_kv_cache
+from .compression_bridge import CompressionError, compress_kv_cache, decompress_kv_cache
 
 if TYPE_CHECKING:
     import torch
@@ -70,14 +74,20 @@ def evaluate(
     ``advanced``: hears, now and then, how many more tokens went through the model.
 
     Distortion is that of the cache which the model got back against the one it made, so a
-    ``cache_dtype`` below f32 counts in. Raises ``CompressionError``, ``CacheError`` and
+    ``cache_dtype`` below f32 counts in. Codecs that take keys as they were before RoPE need a model
+    that rotates all of them by one table. Raises ``CompressionError``, ``CacheError`` and
     :class:`Problem`.
     """
     import torch
 
     result = Evaluation(baseline=[], codecs=[CodecOutcome(codec) for codec in codecs])
+    frequencies = None
+    rotated = next((codec for codec in codecs if ask(codec).needs_rotation), None)
+    if rotated is not None and windows:
+        first = windows[0]
+        frequencies = rotation_frequencies(model, first[0], prefix_length(len(first)), rotated)
     with tempfile.TemporaryDirectory(prefix="kvgauge-", dir=folder) as temporary:
-        files = _Files(temporary, cache_dtype, threads, _rope_theta(model))
+        files = _Files(temporary, cache_dtype, threads, rotation_metadata(frequencies))
         for window in windows:
             with torch.inference_mode():
                 _add_window(result, model, window, files, advanced)
@@ -109,16 +119,6 @@ def cut_windows(
     return windows
 
 
-def _rope_theta(model: Any) -> Optional[float]:
-    """Base of the model's rotary embedding; ``None`` where that is not all there is to it."""
-    config = model.config
-    parameters = getattr(config, "rope_parameters", None) or {}
-    kind = parameters.get("rope_type", "default")
-    theta = parameters.get("rope_theta", getattr(config, "rope_theta", None))
-    plain = kind == "default" and getattr(config, "rope_scaling", None) in (None, parameters)
-    return float(theta) if plain and theta is not None else None
-
-
 @dataclass
 class _Files:
     """The three files a cache passes through, and how."""
@@ -126,36 +126,42 @@ class _Files:
     folder: str
     dtype: str
     threads: Optional[int]
-    rope_theta: Optional[float]
+    #: Of the original: what keys were rotated by, where a codec needs it.
+    metadata: Dict[str, str]
 
     def path(self, name: str) -> str:
         return os.path.join(self.folder, name + ".safetensors")
 
     def save(self, layers: List[Layer]) -> None:
-        save_kv_cache(layers, self.path("original"), dtype=self.dtype, sync=False)
+        path = self.path("original")
+        save_kv_cache(layers, path, dtype=self.dtype, metadata=self.metadata, sync=False)
 
     def round_trip(self, codec: str, device: Any) -> Tuple[List[Layer], int]:
         """What came back, in float32 on ``device``, and the bytes of the payload between."""
-        packed, unpacked = self.path("packed"), self.path("unpacked")
-        compress_kv_cache(
-            self.path("original"),
-            packed,
-            codec=codec,
-            rope_theta=self.rope_theta,
-            threads=self.threads,
-            force=True,
-            sync=False,
-        )
-        decompress_kv_cache(packed, unpacked, threads=self.threads, force=True, sync=False)
+        original, packed, unpacked = map(self.path, ("original", "packed", "unpacked"))
+        common: Dict[str, Any] = {"threads": self.threads, "force": True, "sync": False}
+        try:
+            compress_kv_cache(original, packed, codec=codec, **common)
+            decompress_kv_cache(packed, unpacked, **common)
+        except CompressionError as error:
+            # The files are gone by the time that anybody reads this.
+            message = error.message.replace(f"{original}: ", "").replace(self.folder + os.sep, "")
+            raise CompressionError(
+                f"codec {codec}: {message}", error.hint, error.exit_status
+            ) from error
         layers = load_kv_cache(unpacked, device=device, dtype="f32", legacy=True)
         return list(layers), _payload_bytes(packed)
 
 
 def _payload_bytes(path: str) -> int:
-    """Tensor data of a safetensors file: all but the header and its length."""
+    """What a compressed file holds of its tensors: all but the header, and two bytes for every
+    exponent that is not the default, which the header has."""
     with open(path, "rb") as file:
-        header = int.from_bytes(file.read(8), "little")
-    return os.path.getsize(path) - 8 - header
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    tensors = json.loads(header["__metadata__"]["kvgauge"])["tensors"]
+    exponents = len([tensor for tensor in tensors if tensor.get("exponent", 0) != 0])
+    return os.path.getsize(path) - 8 - length + 2 * exponents
 
 
 def _add_window(
@@ -204,10 +210,19 @@ def _add_window(
 def _prefill(model: Any, tokens: "torch.Tensor") -> List[Layer]:
     # Without a model's config: plain layers, also where it would use a sliding window.
     cache = dynamic_cache([])
-    output = model(
-        input_ids=tokens, past_key_values=cache, use_cache=True, **_last_logits_only(model)
-    )
-    layers = cache_layers(output.past_key_values)
+    try:
+        _, filled = forward(model, tokens, cache, **_last_logits_only(model))
+        if filled is None:
+            raise TypeError("it returns no cache")
+        layers = cache_layers(filled)
+    except (AttributeError, IndexError, KeyError, NotImplementedError, TypeError) as error:
+        # What models with states of other kinds end in, each in its own way.
+        raise Problem(
+            f"{type(model).__name__}: expected a model that runs on a plain cache of keys and "
+            f"values, found one that fails with it: {type(error).__name__}: {first_line(error)}",
+            "models with recurrent or convolution states, or caches of their own, cannot be "
+            "evaluated here",
+        ) from error
     for index, (key, _) in enumerate(layers):
         if key.shape[2] != tokens.shape[1]:
             raise CacheError(
@@ -229,7 +244,7 @@ def _last_logits_only(model: Any) -> Dict[str, int]:
 def _continue(model: Any, tokens: "torch.Tensor", layers: List[Layer]) -> "torch.Tensor":
     """Logits [tokens, vocab] of one pass over a copy of the cache, which grows in place."""
     cache = dynamic_cache([(key.clone(), value.clone()) for key, value in layers])
-    logits: torch.Tensor = model(input_ids=tokens, past_key_values=cache, use_cache=True).logits
+    logits: torch.Tensor = forward(model, tokens, cache)[0]
     return logits[0]
 
 

@@ -18,8 +18,8 @@ from ._statistics import (
     positive_ci95,
     quantile,
     share_ci95,
-    verdict,
 )
+from ._verdict import CHECK, Limits, judge, meaningless, sentence
 
 SCHEMA = "kvgauge.validation/1"
 #: A cache is served in f16 or bf16: what ratios compare with.
@@ -84,7 +84,11 @@ class CodecOutcome:
 
 
 def codec_result(
-    outcome: CodecOutcome, baseline: Sequence[Sequence[float]], prefix: int, limit_percent: float
+    outcome: CodecOutcome,
+    baseline: Sequence[Sequence[float]],
+    prefix: int,
+    limits: Limits,
+    vocab_size: int,
 ) -> Dict[str, Any]:
     """One entry of ``codecs``. ``baseline``: −ln p of every scored target under the untouched
     cache, nats, [windows][targets], the first of which is target ``prefix + 1`` of its window."""
@@ -97,8 +101,9 @@ def codec_result(
     top1 = Estimate.of([_mean([float(score.same_top) for score in window]) for window in scores])
     squares = _mean([_mean([score.delta_p**2 for score in window]) for window in scores])
     klds = sorted(score.kld for window in scores for score in window)
-    decision, windows_needed = verdict(log_ratio, math.log1p(limit_percent / 100.0))
     perplexity = exp(_mean_nll(nll))
+    invalid = meaningless(exp(_mean_nll(baseline)), vocab_size)
+    agreement = Estimate.from_interval(top1.mean, share_ci95(top1), top1.windows)
     bits = 8.0 * outcome.stored_bytes / outcome.values
     key, value = DistortionSum(), DistortionSum()
     for layer_key, layer_value in outcome.layers:
@@ -106,6 +111,8 @@ def codec_result(
         value.add(layer_value)
     return {
         "codec": outcome.codec,
+        # Every scored target attends to the whole prefix.
+        "targets_affected": 1.0,
         "bits_per_value": bits,
         "compression_ratio": _SERVED_BITS / bits,
         "cache_bytes_per_token_f16": outcome.values * _SERVED_BITS / 8.0 / outcome.cached_tokens,
@@ -136,8 +143,7 @@ def codec_result(
             {"layer": index, "key": layer_key.figures(), "value": layer_value.figures()}
             for index, (layer_key, layer_value) in enumerate(outcome.layers)
         ],
-        "verdict": decision,
-        "windows_needed": windows_needed,
+        **judge(log_ratio, kld_per_window, agreement, limits, invalid),
     }
 
 
@@ -215,7 +221,7 @@ def table(result: Mapping[str, Any]) -> str:
     ]
     lines += _aligned(_rows(result["codecs"]))
     lines += ["bits a value; KLD: mean, nats; top-1: likeliest token unchanged; SNR in dB", ""]
-    lines += [_verdict_line(codec, result) for codec in result["codecs"]]
+    lines += _verdict_lines(result)
     return "\n".join(lines) + "\n"
 
 
@@ -250,25 +256,17 @@ def _aligned(rows: Sequence[Sequence[str]]) -> List[str]:
     ]
 
 
-def _verdict_line(codec: Mapping[str, Any], result: Mapping[str, Any]) -> str:
-    limit = f"the limit of {result['config']['max_ppl_increase']:+g} % perplexity"
-    if codec["verdict"] == "pass":
-        what = f"PASS: the whole interval is within {limit}"
-    elif codec["verdict"] == "fail":
-        what = f"FAIL: the whole interval is above {limit}"
-    elif result["windows"] < 2:
-        what = f"INCONCLUSIVE: one window has no interval to hold against {limit}"
-    else:
-        left = max(result["text"]["windows_available"] - result["first_window"], 0)
-        needed = codec["windows_needed"]
-        if needed is None:
-            advice = "the change is too close to it to tell"
-        elif needed <= left:
-            advice = f"--windows {needed} should settle it"
-        else:
-            advice = f"it takes about {needed} windows, {left} are there"
-        what = f"INCONCLUSIVE: {limit} is inside the interval; {advice}"
-    return f"{codec['codec']}: {what}"
+def _verdict_lines(result: Mapping[str, Any]) -> List[str]:
+    codecs, config = result["codecs"], result["config"]
+    # Where the baseline means nothing, that is said once.
+    reason = codecs[0].get("invalid_because")
+    if reason is not None:
+        return [f"INVALID: {reason}", CHECK]
+    limits = Limits(config["max_ppl_increase"], config["max_kld"], config["min_top1"])
+    left = max(result["text"]["windows_available"] - result["first_window"], 0)
+    return [
+        f"{codec['codec']}: {sentence(codec, result['windows'], left, limits)}" for codec in codecs
+    ]
 
 
 def _figure(value: Optional[float], form: str) -> str:

@@ -14,9 +14,6 @@ from typing import Callable, Optional, Sequence, Tuple
 
 Interval = Tuple[float, float]
 
-#: More windows than this are not worth asking for: the change is the limit.
-_MOST_WINDOWS = 1_000_000
-
 
 @dataclass(frozen=True)
 class Estimate:
@@ -36,11 +33,19 @@ class Estimate:
         squares = sum((value - mean) ** 2 for value in values)
         return cls(mean, math.sqrt(squares / (n - 1) / n), n)
 
+    @classmethod
+    def from_interval(cls, mean: float, ends: Optional[Interval], windows: int) -> Estimate:
+        """What a t interval was made from, one end of which may be cut."""
+        if ends is None:
+            return cls(mean, None, windows)
+        half = max(mean - ends[0], ends[1] - mean)
+        return cls(mean, half / t_quantile(0.975, windows - 1), windows)
+
     def ci95(self) -> Optional[Interval]:
         """Student's t interval."""
         if self.standard_error is None:
             return None
-        half = self.standard_error * t_quantile_975(self.windows - 1)
+        half = self.standard_error * t_quantile(0.975, self.windows - 1)
         return (self.mean - half, self.mean + half)
 
 
@@ -53,24 +58,35 @@ def share_ci95(share: Estimate) -> Optional[Interval]:
 
 
 def positive_ci95(values: Sequence[float]) -> Optional[Interval]:
-    """The interval of a mean of positive, skewed figures (KL divergences), one a window.
+    """The interval of a mean of figures that are 0 or more and skewed (KL divergences), one a
+    window: mean · exp(±t · d) with the deviation d of :func:`positive_log`, never below zero.
+    ``None`` too where two windows of very different size say nothing about the mean."""
+    ends = positive_log(values).ci95()
+    if ends is None:
+        return None
+    low, high = exp(ends[0]), exp(ends[1])
+    return (low, high) if math.isfinite(high) else None
 
-    Symmetric on the log scale, mean · exp(±t · d): d is the larger of Cox's deviation of a
-    log-normal mean, √(s²/n + s⁴/2(n−1)) with the variance s² of the logarithms, and of standard
-    error over mean, which sees outliers that logarithms make small. Student's t where a window
-    has exactly zero.
+
+def positive_log(values: Sequence[float]) -> Estimate:
+    """The logarithm of a mean of figures that are 0 or more, and the deviation of that.
+
+    The deviation is the larger of Cox's of a log-normal mean, √(s²/n + s⁴/2(n−1)) with the
+    variance s² of the logarithms, and of standard error over mean, which sees outliers that
+    logarithms make small. Where a window has exactly zero it is the second alone; all zero are
+    zero for certain.
     """
     plain = Estimate.of(values)
-    if plain.standard_error is None or min(values) <= 0.0:
-        return plain.ci95()
-    n = len(values)
-    logs = Estimate.of([math.log(value) for value in values])
-    assert logs.standard_error is not None
-    variance = logs.standard_error**2 * n
-    cox = math.sqrt(variance / n + variance**2 / (2 * (n - 1)))
-    deviation = max(cox, plain.standard_error / plain.mean)
-    factor = exp(t_quantile_975(n - 1) * deviation)
-    return (plain.mean / factor, plain.mean * factor)
+    n, error = len(values), plain.standard_error
+    if plain.mean <= 0.0:
+        return Estimate(-math.inf, None if error is None else 0.0, n)
+    if error is not None:
+        error /= plain.mean
+        if min(values) > 0.0:
+            logs = Estimate.of([math.log(value) for value in values]).standard_error or 0.0
+            variance = logs**2 * n
+            error = max(error, math.sqrt(variance / n + variance**2 / (2 * (n - 1))))
+    return Estimate(math.log(plain.mean), error, n)
 
 
 def quantile(ordered: Sequence[float], p: float) -> float:
@@ -81,53 +97,14 @@ def quantile(ordered: Sequence[float], p: float) -> float:
     return ordered[low] + (at - low) * (ordered[high] - ordered[low])
 
 
-def verdict(change: Estimate, limit: float) -> Tuple[str, Optional[int]]:
-    """``change``: mean log-ratio of perplexities; ``limit``: the highest accepted one.
-
-    ``pass``: the whole interval is at or below the limit; ``fail``: all of it is above;
-    ``inconclusive``: the interval holds the limit, with the number of windows that would settle
-    it if mean and spread stayed as they are, or ``None`` where no number would.
-    """
-    ends = change.ci95()
-    if ends is None:
-        return ("inconclusive", None)
-    if ends[1] <= limit:
-        return ("pass", None)
-    if ends[0] > limit:
-        return ("fail", None)
-    return ("inconclusive", _windows_needed(change, limit))
-
-
-def _windows_needed(change: Estimate, limit: float) -> Optional[int]:
-    """The smallest n with t(n−1) · s/√n ≤ |mean − limit|: the left side falls with n."""
-    assert change.standard_error is not None
-    spread = change.standard_error * math.sqrt(change.windows)
-    distance = abs(change.mean - limit)
-
-    def settles(n: int) -> bool:
-        return t_quantile_975(n - 1) * spread / math.sqrt(n) <= distance
-
-    low = high = change.windows
-    while not settles(high):
-        low, high = high, 2 * high
-        if high > _MOST_WINDOWS:
-            return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        if settles(middle):
-            high = middle
-        else:
-            low = middle
-    return high
-
-
 @cache
-def t_quantile_975(df: int) -> float:
-    """Student's t: the value that 97.5 % of the distribution lie below. ``df`` at least 1."""
+def t_quantile(p: float, df: int) -> float:
+    """Student's t: the value that the share ``p`` of the distribution lies below, half of it at
+    least. ``df`` at least 1."""
     upper = 1.0
-    while _t_below(upper, df) < 0.975:
+    while _t_below(upper, df) < p:
         upper *= 2.0
-    return _bisect(lambda t: _t_below(t, df) - 0.975, 0.0, upper)
+    return _bisect(lambda t: _t_below(t, df) - p, 0.0, upper)
 
 
 def exp(x: float) -> float:

@@ -20,26 +20,28 @@ import argparse
 import contextlib
 import hashlib
 import json
-import math
 import os
+import platform
 import re
 import sys
-import tempfile
 import time
 import traceback
 from typing import Any, Callable, Dict, Iterable, List, NoReturn, Optional, Sequence, Tuple
 
 from . import __version__
-from ._model import Source, context_for, load_model, open_tokenizer, read_text, window_bos
+from ._codecs import ask
+from ._model import Source, check_kind, context_for, load_model, open_tokenizer, read_text, window_bos
 from ._problem import Problem, first_line
 from ._protocol import Evaluation, cut_windows, evaluate, prefix_length, scored_targets
 from ._report import SCHEMA, baseline_result, codec_result, finite, table
+from ._verdict import Limits
 from ._whole_file import check_target, whole_file
 from .cache import CacheError
-from .compression_bridge import CompressionError, run_kv_compress
+from .compression_bridge import CompressionError
 
 __all__ = ["Evaluation", "Problem", "cut_windows", "evaluate", "main"]
 
+_PROGRAM = "python -m kvgauge.perplexity"
 _DEFAULT_WINDOWS = 20
 #: The shortest window with a prefix and a scored target that depends on it.
 _LEAST_CONTEXT = 4
@@ -68,7 +70,7 @@ def _run(options: argparse.Namespace) -> Dict[str, Any]:
         check_target(options.output)
     text, content = read_text(options.text)
     source = Source.parse(options.model, options.gguf_file)
-    codecs = _printed_names(options.codec or ["int4-g64"])
+    codecs = [ask(name).name for name in options.codec or ["int4-g64"]]
 
     progress = _Progress()
     if not progress.visible:
@@ -86,6 +88,7 @@ def _run(options: argparse.Namespace) -> Dict[str, Any]:
     whole_config = transformers.AutoConfig.from_pretrained(source.place, **source.arguments())
     # Models of more than text nest it; older versions have no such models.
     config = getattr(whole_config, "get_text_config", lambda: whole_config)()
+    check_kind(whole_config, config)
     context = context_for(options.context, config)
     _check_groups(codecs, config, context)
     tokenizer = open_tokenizer(source, config)
@@ -104,6 +107,7 @@ def _run(options: argparse.Namespace) -> Dict[str, Any]:
     model = load_model(source, options.attention, options.device)
     loaded = time.perf_counter()
 
+    limits = Limits(options.max_ppl_change, options.max_kld, options.min_top1)
     arms = 1 + len(codecs)
     progress.begin(len(windows) * (prefix_length(context) + arms * scored_targets(context)))
     evaluation = evaluate(
@@ -149,13 +153,16 @@ def _run(options: argparse.Namespace) -> Dict[str, Any]:
             "bos_id": bos,
             "dtype": "f32",
             "device": options.device,
+            "instruction_set": _instruction_set(),
+            "seed": 0,
             "baseline": baseline_result(evaluation.baseline),
             "codecs": [
                 codec_result(
                     outcome,
                     evaluation.baseline,
                     prefix_length(context),
-                    options.max_ppl_increase,
+                    limits,
+                    config.vocab_size,
                 )
                 for outcome in evaluation.codecs
             ],
@@ -209,12 +216,27 @@ def _config(
         "device": options.device,
         "threads": threads,
         "seed": 0,
-        "max_ppl_increase": options.max_ppl_increase,
+        "max_ppl_increase": options.max_ppl_change,
+        "max_kld": options.max_kld,
+        "min_top1": options.min_top1,
         "strict": options.strict,
         "offline": _offline(),
         "cross_check": False,
         "attribute": False,
     }
+
+
+def _instruction_set() -> str:
+    """What torch computes with on the CPU, in the words of ``kvgauge`` where it has them."""
+    import torch
+
+    machine = platform.machine().lower()
+    machine = {"x86_64": "x86-64", "amd64": "x86-64", "arm64": "aarch64"}.get(machine, machine)
+    backend = getattr(torch.backends, "cpu", None)
+    capability = str(backend.get_cpu_capability()).lower() if backend else "default"
+    if machine == "aarch64" and capability == "default":
+        capability = "neon"
+    return machine if capability == "default" else f"{machine} {capability}"
 
 
 def _offline() -> bool:
@@ -234,31 +256,6 @@ def _peak_rss_bytes() -> Optional[int]:
 
 
 # Checks before weights are read.
-
-
-def _printed_names(codecs: Iterable[str]) -> List[str]:
-    """Every name as kv-compress prints it. Asked of the binary with a tensor of eight values
-    before a model is loaded, so that a mistyped one costs no time."""
-    names = []
-    with tempfile.TemporaryDirectory(prefix="kvgauge-") as folder:
-        path = os.path.join(folder, "probe.safetensors")
-        _write_probe(path)
-        for codec in codecs:
-            result = run_kv_compress(["-input", path, "-metrics-only", f"--codec={codec}"])
-            printed = result.get("codec")
-            names.append(printed if isinstance(printed, str) else codec)
-    return names
-
-
-def _write_probe(path: str) -> None:
-    header = {
-        f"layer.0.{part}": {"dtype": "F32", "shape": [1, 1, 8], "data_offsets": [at, at + 32]}
-        for part, at in (("key", 0), ("value", 32))
-    }
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with open(path, "wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text + bytes(64))
 
 
 def _check_groups(codecs: Iterable[str], config: Any, context: int) -> None:
@@ -307,8 +304,7 @@ def _explained(error: Exception) -> Tuple[str, str, int]:
     if isinstance(error, Problem):
         return str(error), error.hint, error.exit_status
     if isinstance(error, CompressionError):
-        hint = error.hint or "run the same with kv-compress itself"
-        return error.message, hint, 2 if error.exit_status == 2 else 3
+        return error.message, _own_hint(error.hint), 2 if error.exit_status == 2 else 3
     if isinstance(error, CacheError):
         hint = "this command needs a model whose cache is plain keys and values"
         if "does not fit into" in str(error):
@@ -335,6 +331,16 @@ def _explained(error: Exception) -> Tuple[str, str, int]:
         return first_line(error), hint, 3
     traceback.print_exception(type(error), error, error.__traceback__)
     return f"{type(error).__name__}: {first_line(error)}", "the lines above say where", 3
+
+
+def _own_hint(hint: Optional[str]) -> str:
+    """What ``kv-compress`` says to do, unless it speaks of its own flags or files: those here are
+    in a temporary folder, and its flags are not this command's."""
+    own = {flag for action in _parser()._actions for flag in action.option_strings}
+    named = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]+", hint or ""))
+    if not hint or not named <= own or "--help" in named or "kv-compress" in hint:
+        return f"{_PROGRAM} --help lists what can be asked for"
+    return hint
 
 
 class _Progress:
@@ -384,7 +390,7 @@ def _report_problem(message: str, hint: str, status: int) -> int:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(_report_problem(message, f"{self.prog} --help lists what can be asked for", 2))
+        self.exit(_report_problem(message, f"{_PROGRAM} --help lists what can be asked for", 2))
 
 
 def _at_least(least: int) -> Callable[[str], int]:
@@ -404,17 +410,22 @@ def _window_count(text: str) -> Optional[int]:
     return None if text == "all" else _at_least(1)(text)
 
 
-def _limit(text: str) -> float:
-    with contextlib.suppress(ValueError):
-        number = float(text)
-        if math.isfinite(number) and number > -100.0:
-            return number
-    raise argparse.ArgumentTypeError(f"expected a percentage above -100, found {text!r}")
+def _limit(expected: str, most: float = sys.float_info.max) -> Callable[[str], float]:
+    """A number from 0 to ``most``."""
+
+    def parse(text: str) -> float:
+        with contextlib.suppress(ValueError):
+            number = float(text)
+            if 0.0 <= number <= most:
+                return number
+        raise argparse.ArgumentTypeError(f"expected {expected}, found {text!r}")
+
+    return parse
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="python -m kvgauge.perplexity",
+        prog=_PROGRAM,
         allow_abbrev=False,
         description="What does compressing the KV cache cost this model on this text? As `kvgauge "
         "validate`, with the model run by transformers and the cache passed through files.",
@@ -473,11 +484,25 @@ def _parser() -> argparse.ArgumentParser:
     add("--device", default="cpu", help="where the model runs: cpu, cuda, mps [default: cpu]")
     add("--threads", type=_at_least(1), metavar="N", help="CPU threads [default: all]")
     add(
+        "--max-ppl-change",
         "--max-ppl-increase",
-        type=_limit,
+        dest="max_ppl_change",
+        type=_limit("a percentage, 0 or more"),
         default=1.0,
         metavar="PERCENT",
-        help="highest accepted perplexity increase [default: 1]",
+        help="largest accepted change of the perplexity, up or down [default: 1]",
+    )
+    add(
+        "--max-kld",
+        type=_limit("nats a token, 0 or more"),
+        metavar="NATS",
+        help="largest accepted mean KL divergence [default: any]",
+    )
+    add(
+        "--min-top1",
+        type=_limit("a share from 0 to 1", 1.0),
+        metavar="SHARE",
+        help="smallest accepted share of targets that keep their likeliest token [default: any]",
     )
     add("--strict", action="store_true", help="exit with status 1 unless every codec passes")
     add("--json", action="store_true", help="print one JSON object instead of the table")

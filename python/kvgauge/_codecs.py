@@ -1,0 +1,81 @@
+"""What ``kv-compress`` says of a codec, asked with a tensor of eight values: before a model is
+loaded, so that a mistyped name costs no time."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from typing import Any, Dict, Optional, Sequence
+
+from .compression_bridge import CompressionError, run_kv_compress
+
+#: Where a file's metadata has what its keys were rotated by, as ``kvgauge extract`` writes it.
+_ORIGIN = "kvgauge.extract"
+_CHANNELS = 8
+
+
+@dataclass(frozen=True)
+class Codec:
+    """A codec's name as ``kv-compress`` prints it, and whether it takes keys as they were before
+    RoPE, for which a file has to say what they were rotated by."""
+
+    name: str
+    needs_rotation: bool
+
+
+def ask(name: str) -> Codec:
+    """Raises ``CompressionError`` where there is no such codec."""
+    with tempfile.TemporaryDirectory(prefix="kvgauge-") as folder:
+        path = os.path.join(folder, "probe.safetensors")
+        arguments = ["-input", path, "-metrics-only", f"--codec={name}"]
+        try:
+            _write_probe(path, None)
+            result, rotated = _run(arguments), False
+        except CompressionError as error:
+            if "prerope" not in error.message:
+                raise _without(path, error) from error
+            _write_probe(path, [1.0] * (_CHANNELS // 2))
+            try:
+                result, rotated = _run(arguments), True
+            except CompressionError as other:
+                raise _without(path, other) from other
+    printed = result.get("codec")
+    return Codec(printed if isinstance(printed, str) else name, rotated)
+
+
+def rotation_metadata(frequencies: Optional[Sequence[float]]) -> Dict[str, str]:
+    """The metadata entry that says what keys were rotated by: radians a position, one for
+    channels i and i + head_dim / 2."""
+    if frequencies is None:
+        return {}
+    return {_ORIGIN: json.dumps({"rope_frequencies": list(frequencies)})}
+
+
+def _run(arguments: Sequence[str]) -> Dict[str, Any]:
+    return run_kv_compress(list(arguments))
+
+
+def _without(path: str, error: CompressionError) -> CompressionError:
+    """The probe is nobody's file."""
+    message = error.message.replace(f"{path}: ", "")
+    return CompressionError(message, error.hint, error.exit_status)
+
+
+def _write_probe(path: str, frequencies: Optional[Sequence[float]]) -> None:
+    size = 4 * _CHANNELS
+    header: Dict[str, Any] = {
+        f"layer.0.{part}": {
+            "dtype": "F32",
+            "shape": [1, 1, _CHANNELS],
+            "data_offsets": [at, at + size],
+        }
+        for part, at in (("key", 0), ("value", size))
+    }
+    if frequencies is not None:
+        header["__metadata__"] = rotation_metadata(frequencies)
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text + bytes(2 * size))
