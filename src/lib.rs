@@ -22,6 +22,7 @@ pub mod model;
 mod platform;
 pub mod report;
 pub mod settings;
+mod sniff;
 pub mod subject;
 pub mod sweep;
 mod tensor;
