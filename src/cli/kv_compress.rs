@@ -4,7 +4,9 @@ use super::flags::said;
 use super::progress::FileProgress;
 use super::{Outcome, output};
 use crate::codec::Codec;
-use crate::container::{self, Contents, Plan, Quality, Summary, Target};
+use crate::container::{
+    self, AxisOrder, Contents, Layout, Left, Plan, Quality, Summary, Target, TensorSummary,
+};
 use crate::error::{Error, Result};
 use crate::report;
 use crate::settings;
@@ -49,17 +51,28 @@ pub struct Arguments {
     /// Codec, as in `kvgauge validate`; k:NAME/v:NAME goes by the tensors' names
     /// [default: int4-g64]
     #[arg(long, value_name = "NAME", conflicts_with = "decompress")]
-    codec: Option<Codec>,
+    codec: Option<String>,
+    /// Order of the tensors' last axes: heads-tokens-dim, as transformers has it, or
+    /// tokens-heads-dim, as vLLM and LMCache do [default: heads-tokens-dim]
+    #[arg(long, value_name = "ORDER", conflicts_with = "decompress")]
+    layout: Option<String>,
+    /// Axis of size 2, counted from 0, that has keys and values in one tensor; --layout is that
+    /// of the other axes
+    #[arg(long, value_name = "N", conflicts_with = "decompress", allow_negative_numbers = true)]
+    kv_axis: Option<i64>,
+    /// Length of the heads where they share the tensors' last axis
+    #[arg(long, value_name = "N", conflicts_with = "decompress")]
+    head_dim: Option<usize>,
     /// Base of the rotary embedding that the keys went through, for codecs with `prerope`
     /// [default: as `kvgauge extract` wrote it]
     #[arg(long, value_name = "BASE", conflicts_with = "decompress")]
     rope_theta: Option<f32>,
     /// Compress only tensors whose name matches; repeat for several
     #[arg(long, value_name = "GLOB", conflicts_with = "decompress")]
-    include: Vec<Pattern>,
+    include: Vec<String>,
     /// Store tensors whose name matches as they are; repeat for several
     #[arg(long, value_name = "GLOB", conflicts_with = "decompress")]
-    exclude: Vec<Pattern>,
+    exclude: Vec<String>,
     /// Also print every tensor's metrics
     #[arg(long, conflicts_with = "decompress")]
     per_tensor: bool,
@@ -69,7 +82,7 @@ pub struct Arguments {
     /// quality_passed needs at least this signal-to-noise ratio
     #[arg(long, value_name = "DB", default_value_t = MIN_SNR_DB, allow_negative_numbers = true)]
     min_snr_db: f64,
-    /// Exit with status 1 unless quality_passed
+    /// Exit with status 1 unless quality_passed, which needs something to have been measured
     #[arg(long)]
     strict: bool,
     /// CPU threads [default: all]
@@ -162,7 +175,11 @@ impl Arguments {
             (_, target) => container::compress(input, target, &self.plan()?, &progress),
         };
         progress.clear();
-        let metrics = Metrics::new(&result?, &self);
+        let summary = result?;
+        if let Some(left) = left_alone(&summary) {
+            progress.note(&left);
+        }
+        let metrics = Metrics::new(&summary, &self);
         output::print(&report::json(&metrics)?)?;
         Ok(if self.strict && !metrics.quality_passed {
             Outcome::LimitMissed
@@ -172,35 +189,104 @@ impl Arguments {
     }
 
     fn plan(&self) -> Result<Plan> {
-        let codec = match (self.codec, self.group_size) {
-            (Some(codec), _) => codec,
+        let codec = match (&self.codec, self.group_size) {
+            (Some(name), _) => name.parse::<Codec>().map_err(|e| e.within("--codec"))?,
             (None, size) => format!("int4-g{}", size.unwrap_or(64)).parse()?,
         };
         if let Some(theta) = self.rope_theta.filter(|theta| !(1.0..=1e12).contains(theta)) {
             return Err(Error::input(format!("--rope-theta: expected 1 or more, found {theta}"))
                 .hint("the model's config has it as rope_theta; 10000 is usual"));
         }
+        let order = match &self.layout {
+            Some(name) => name.parse().map_err(|e: Error| e.within("--layout"))?,
+            None => AxisOrder::default(),
+        };
+        let kv_axis = self.kv_axis.map(|axis| {
+            usize::try_from(axis).map_err(|_| {
+                Error::input(format!("--kv-axis: expected 0 or more, found {axis}"))
+                    .hint("axes are counted from 0, the first")
+            })
+        });
         Ok(Plan {
             codec,
-            include: self.include.clone(),
-            exclude: self.exclude.clone(),
+            include: patterns("--include", &self.include)?,
+            exclude: patterns("--exclude", &self.exclude)?,
             rope_theta: self.rope_theta,
+            layout: Layout { order, kv_axis: kv_axis.transpose()?, head_dim: self.head_dim },
         })
     }
+}
+
+fn patterns(flag: &str, globs: &[String]) -> Result<Vec<Pattern>> {
+    let pattern = |glob: &String| {
+        Pattern::new(glob).map_err(|e| {
+            Error::input(format!("{flag} {glob}: {}, at character {}", e.msg, e.pos))
+                .hint("* and ? stand for any characters, [ab] for one of them, [[] for a bracket")
+        })
+    };
+    globs.iter().map(pattern).collect()
+}
+
+/// What was stored as it is though nobody asked for that; of a file of which nothing was
+/// compressed, all of it. A file says of tensors that were left only that they were.
+fn left_alone(summary: &Summary) -> Option<String> {
+    let nothing = summary.tensors.iter().all(|tensor| tensor.codec.is_none());
+    let told = |tensor: &&TensorSummary| match tensor.left {
+        // Counts and masks are no cache; numbers of another type may be one.
+        Some(Left::Type) => nothing || is_number(tensor.dtype),
+        Some(Left::Grows) => true,
+        Some(Left::Excluded | Left::OneValue) => nothing,
+        None => nothing,
+    };
+    let mut groups: Vec<(String, usize)> = Vec::new();
+    for tensor in summary.tensors.iter().filter(told) {
+        let why = match tensor.left {
+            Some(Left::Grows) => " that would grow",
+            Some(Left::Excluded) => " left out by name",
+            Some(Left::OneValue) => " of one value",
+            Some(Left::Type) | None => "",
+        };
+        let group = format!("{:?}{why}", tensor.dtype);
+        match groups.iter_mut().find(|(known, _)| *known == group) {
+            Some((_, count)) => *count += 1,
+            None => groups.push((group, 1)),
+        }
+    }
+    let list: Vec<String> =
+        groups.iter().map(|(group, count)| format!("{count} {group}")).collect();
+    let list = list.join(", ");
+    match (nothing, list.is_empty()) {
+        (true, true) => Some("the file has no tensors: nothing was compressed or measured".into()),
+        (true, false) => Some(format!(
+            "nothing was compressed or measured; tensors stored as they are: {list} (F16, BF16 and \
+             F32 are compressed)"
+        )),
+        (false, true) => None,
+        (false, false) => Some(format!("tensors stored as they are: {list}")),
+    }
+}
+
+/// Of more values than counts and masks have types for.
+fn is_number(dtype: safetensors::Dtype) -> bool {
+    use safetensors::Dtype::*;
+    !matches!(dtype, BOOL | U8 | I8 | U16 | I16 | U32 | I32 | U64 | I64)
 }
 
 impl Metrics {
     fn new(summary: &Summary, arguments: &Arguments) -> Self {
         let quality = summary.quality;
-        // No error and nothing to err on pass: both limits are for damage that is there.
+        // No error is no damage: both limits are for damage that is there.
         let reaches = |found: Option<f64>, least: f64| found.is_none_or(|found| found >= least);
+        // Nothing can be said of a cache of which nothing was compressed.
+        let measured = quality.rmse.is_some();
         let compressed = summary.tensors.iter().filter(|tensor| tensor.codec.is_some()).count();
         Self {
             compression_ratio: summary.compression_ratio(),
             original_size_bytes: summary.original_bytes,
             compressed_size_bytes: summary.compressed_bytes,
             quality,
-            quality_passed: reaches(quality.cosine_similarity, arguments.min_cosine)
+            quality_passed: measured
+                && reaches(quality.cosine_similarity, arguments.min_cosine)
                 && reaches(quality.snr_db, arguments.min_snr_db),
             codec: summary.codec.clone(),
             bits_per_value: summary.bits_per_value(),
@@ -260,6 +346,7 @@ fn table(contents: &Contents) -> String {
             made.compression_ratio,
             or_none(made.bits_per_value)
         );
+        _ = writeln!(text, "layout {}", made.layout());
         let quality = made.quality;
         _ = writeln!(
             text,
@@ -278,7 +365,11 @@ fn table(contents: &Contents) -> String {
     let rows: Vec<[String; 5]> =
         std::iter::once(["tensor", "dtype", "shape", "codec", "bytes"].map(String::from))
             .chain(contents.tensors.iter().map(|item| {
-                let exponent = item.exponent.map_or(String::new(), |e| format!(" · 2^{e}"));
+                let exponent = match (item.exponent, item.exponents) {
+                    (Some(e), _) => format!(" · 2^{e}"),
+                    (None, Some([key, value])) => format!(" · 2^{key}, 2^{value}"),
+                    (None, None) => String::new(),
+                };
                 [
                     visible(&item.name),
                     format!("{:?}", item.dtype),

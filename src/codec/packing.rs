@@ -2,7 +2,7 @@
 
 use super::element::Element;
 use super::payload::SchemePayload;
-use super::scheme::{Geometry, Part, PartSizes, Scheme};
+use super::scheme::{Geometry, Part, PartSizes, Rotation, Scheme};
 use super::transform::Rope;
 use super::two_centre::{TwoCentre, TwoCentrePayload};
 use crate::error::{Error, Result};
@@ -62,6 +62,18 @@ impl Packing {
             Self::TwoCentre(codec) => {
                 Self::TwoCentre(TwoCentre { prerope: false, shaped: false, ..codec })
             }
+        }
+    }
+
+    /// Looks at more than the values one after the other: at head vectors, or at which of them are
+    /// tokens of one head.
+    pub fn reads_vectors(&self) -> bool {
+        match self {
+            Self::Scheme(scheme) => {
+                let tokens = scheme.channel || scheme.prerope || scheme.centred || scheme.sink > 0;
+                tokens || scheme.rotation != Rotation::None
+            }
+            Self::TwoCentre(_) => true,
         }
     }
 
@@ -204,7 +216,7 @@ impl Geometry<'_> {
             None => Err(Error::input(
                 "prerope: expected what the keys were rotated by, found none",
             )
-            .hint("for kv-compress say --rope-theta; `kvgauge extract` writes it to its files")),
+            .hint("say --rope-theta, the model's; files of `kvgauge extract` have what it takes")),
             Some((turned, _)) if turned != self.head_dim => Err(Error::input(format!(
                 "prerope: expected a rotation of {turned} values, found head vectors of {}",
                 self.head_dim
