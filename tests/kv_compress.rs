@@ -271,6 +271,45 @@ fn nothing_measured_is_nothing_passed() {
     notes(&folder.run(words), 1, &["4 F16 left out by name"]);
 }
 
+/// The scales of a cache in 8 bits are compressed; the cache is not, and has passed nothing.
+#[test]
+fn scales_are_not_the_cache() {
+    let folder = Folder::new();
+    let bytes = |name: &str, dtype| TensorData {
+        name: name.into(),
+        dtype,
+        shape: vec![2, 64, 64],
+        data: vec![0x3c; 2 * 64 * 64].into(),
+    };
+    let ones = |name: &str, shape: &[usize]| {
+        zoo::tensor(name, Dtype::F32, shape, &vec![0.5; shape.iter().product()])
+    };
+    for (shape, dtype, words) in [
+        (&[2][..], Dtype::F8_E4M3, "2 F8_E4M3"),
+        (&[2, 1, 1], Dtype::U8, "2 U8"),
+        (&[2, 64, 1], Dtype::I8, "2 I8"),
+        (&[2, 64], Dtype::F8_E5M2, "2 F8_E5M2"),
+    ] {
+        let cache = [bytes("a.key", dtype), bytes("a.value", dtype)];
+        let scales = [ones("k_scale", shape), ones("v_scale", shape)];
+        write_file(&folder.path("cache"), &[&cache[..], &scales].concat(), None).unwrap();
+        let words = ["most was not compressed", words];
+        let json = notes(&folder.run("-input cache -output out -force -strict"), 1, &words);
+        assert_eq!(
+            (&json["quality_passed"], &json["tensors_compressed"]),
+            (&false.into(), &2.into())
+        );
+        notes(&folder.run("-decompress -input out -output back -force -strict"), 1, &words);
+        assert_eq!(folder.read("back").len(), folder.read("cache").len());
+    }
+    // A mask of bytes beside a cache is not most of it.
+    let mask = TensorData { shape: vec![64], data: vec![1; 64].into(), ..bytes("mask", Dtype::U8) };
+    let cache = zoo::tensor("a.key", Dtype::F16, &[2, 64, 64], &zoo::numbers(8192, 3));
+    write_file(&folder.path("cache"), &[mask, cache], None).unwrap();
+    let words = "-input cache -metrics-only -min-snr-db 5 -min-cosine 0.5 -strict";
+    assert_eq!(folder.run(words).succeeds().json()["quality_passed"], true);
+}
+
 /// What nobody asked to leave, and may be a part of the cache, is named though others passed.
 #[test]
 fn what_was_left_is_named() {
@@ -304,6 +343,37 @@ fn what_was_left_is_named() {
     let words = "-input grown -metrics-only --codec int8-g8-asym-ch";
     let json = notes(&folder.run(words), 0, &["1 BF16 that would grow"]);
     assert_eq!((&json["tensors_compressed"], &json["tensors_unchanged"]), (&1.into(), &1.into()));
+}
+
+/// Fewer tokens than heads: most likely another engine's order, read as the usual one.
+#[test]
+fn a_doubtful_order_is_noted() {
+    let folder = Folder::new();
+    let file = |name: &str, shape: &[usize]| {
+        let values = zoo::numbers(shape.iter().product(), 5);
+        write_file(&folder.path(name), &[zoo::tensor("x.key", Dtype::F16, shape, &values)], None)
+            .unwrap();
+    };
+    file("nhd", &[96, 4, 64]);
+    file("kv", &[2, 96, 4, 64]);
+    file("hnd", &[4, 96, 64]);
+    file("rows", &[96, 64]);
+    let run = |name: &str, flags: &str| {
+        folder.run(&format!("-input {name} -metrics-only -rope-theta 10000 {flags}"))
+    };
+    let doubt = ["tensor x.key of shape [96, 4, 64] was read as 96 heads of 4 tokens", "--layout"];
+    for codec in ["kivi4", "kvgauge4", "int4-g64-ctr", "int4-g64-sink1", "int4-g64-prerope"] {
+        notes(&run("nhd", &format!("-codec {codec}")), 0, &doubt);
+        run("nhd", &format!("-codec {codec} -layout tokens-heads-dim")).succeeds();
+        run("nhd", &format!("-codec {codec} -layout heads-tokens-dim")).succeeds();
+        run("hnd", &format!("-codec {codec}")).succeeds();
+        run("rows", &format!("-codec {codec}")).succeeds();
+    }
+    notes(&run("kv", "-codec kivi4 -kv-axis 0"), 0, &["was read as 96 heads of 4 tokens"]);
+    // What is stored does not depend on it.
+    for codec in ["int4-g64", "q4_0", "turbo4", "f16"] {
+        run("nhd", &format!("-codec {codec}")).succeeds();
+    }
 }
 
 #[test]

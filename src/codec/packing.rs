@@ -65,16 +65,20 @@ impl Packing {
         }
     }
 
-    /// Looks at more than the values one after the other: at head vectors, or at which of them are
-    /// tokens of one head.
-    pub fn reads_vectors(&self) -> bool {
+    /// What is stored depends on which head vectors are tokens of one head, in which order.
+    pub fn reads_tokens(&self) -> bool {
         match self {
             Self::Scheme(scheme) => {
-                let tokens = scheme.channel || scheme.prerope || scheme.centred || scheme.sink > 0;
-                tokens || scheme.rotation != Rotation::None
+                scheme.channel || scheme.prerope || scheme.centred || scheme.sink > 0
             }
             Self::TwoCentre(_) => true,
         }
+    }
+
+    /// What is stored depends on where head vectors begin.
+    pub fn reads_vectors(&self) -> bool {
+        let turned = matches!(self, Self::Scheme(scheme) if scheme.rotation != Rotation::None);
+        turned || self.reads_tokens()
     }
 
     /// Whether a tensor of this geometry can be stored.
@@ -216,7 +220,7 @@ impl Geometry<'_> {
             None => Err(Error::input(
                 "prerope: expected what the keys were rotated by, found none",
             )
-            .hint("say --rope-theta, the model's; files of `kvgauge extract` have what it takes")),
+            .hint("say --rope-theta, as the model's config has it; `kvgauge extract` writes it to its files")),
             Some((turned, _)) if turned != self.head_dim => Err(Error::input(format!(
                 "prerope: expected a rotation of {turned} values, found head vectors of {}",
                 self.head_dim

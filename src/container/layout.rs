@@ -148,7 +148,8 @@ impl Layout {
                     };
                     return Err(Error::input(format!(
                         "axis {index}, counted from 0: expected one of size 2, keys and values, found {found}"
-                    )));
+                    ))
+                    .hint("--kv-axis says which it is; --exclude stores a tensor as it is"));
                 }
             }
         }
@@ -157,7 +158,8 @@ impl Layout {
             let Some(Axis { size, stride }) = last else {
                 return Err(Error::input(format!(
                     "heads of {head_dim}: expected a multiple of that as the last axis, found shape {shape:?}"
-                )));
+                ))
+                .hint("--head-dim is the length of one head; --exclude stores a tensor as it is"));
             };
             axes.push(Axis { size: size / head_dim, stride: stride.saturating_mul(head_dim) });
             axes.push(Axis { size: head_dim, stride });

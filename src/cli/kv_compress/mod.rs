@@ -1,12 +1,13 @@
 //! `kv-compress`, also `kvgauge kv-compress`: the codec on files, for other programs.
 
+mod inspect;
+mod notes;
+
 use super::flags::said;
 use super::progress::FileProgress;
 use super::{Outcome, output};
 use crate::codec::Codec;
-use crate::container::{
-    self, AxisOrder, Contents, Layout, Left, Plan, Quality, Summary, Target, TensorSummary,
-};
+use crate::container::{self, AxisOrder, Layout, Plan, Quality, Summary, Target};
 use crate::error::{Error, Result};
 use crate::report;
 use crate::settings;
@@ -15,7 +16,6 @@ use clap::{Args, Subcommand};
 use glob::Pattern;
 use serde::Serialize;
 use std::ffi::OsString;
-use std::fmt::Write;
 use std::path::PathBuf;
 
 /// Between the codecs that cost SmolLM2-135M about 1 % perplexity on WikiText-2 or less and those
@@ -99,19 +99,7 @@ pub struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Show what is inside a file, compressed or not
-    Inspect(InspectArguments),
-}
-
-#[derive(Args)]
-struct InspectArguments {
-    #[arg(value_name = "FILE")]
-    file: PathBuf,
-    /// Verify the checksums of all tensors too, not the header's alone
-    #[arg(long)]
-    verify: bool,
-    /// Print one JSON object instead of the table
-    #[arg(long)]
-    json: bool,
+    Inspect(inspect::Arguments),
 }
 
 /// The seven keys of the interface's decision record, and more.
@@ -176,8 +164,14 @@ impl Arguments {
         };
         progress.clear();
         let summary = result?;
-        if let Some(left) = left_alone(&summary) {
+        if let Some(left) = notes::left_alone(&summary) {
             progress.note(&left);
+        }
+        if let Some(doubt) = notes::doubtful_order(&summary, self.kv_axis)
+            && self.layout.is_none()
+            && !self.decompress
+        {
+            progress.note(&doubt);
         }
         let metrics = Metrics::new(&summary, &self);
         output::print(&report::json(&metrics)?)?;
@@ -227,58 +221,13 @@ fn patterns(flag: &str, globs: &[String]) -> Result<Vec<Pattern>> {
     globs.iter().map(pattern).collect()
 }
 
-/// What was stored as it is though nobody asked for that; of a file of which nothing was
-/// compressed, all of it. A file says of tensors that were left only that they were.
-fn left_alone(summary: &Summary) -> Option<String> {
-    let nothing = summary.tensors.iter().all(|tensor| tensor.codec.is_none());
-    let told = |tensor: &&TensorSummary| match tensor.left {
-        // Counts and masks are no cache; numbers of another type may be one.
-        Some(Left::Type) => nothing || is_number(tensor.dtype),
-        Some(Left::Grows) => true,
-        Some(Left::Excluded | Left::OneValue) => nothing,
-        None => nothing,
-    };
-    let mut groups: Vec<(String, usize)> = Vec::new();
-    for tensor in summary.tensors.iter().filter(told) {
-        let why = match tensor.left {
-            Some(Left::Grows) => " that would grow",
-            Some(Left::Excluded) => " left out by name",
-            Some(Left::OneValue) => " of one value",
-            Some(Left::Type) | None => "",
-        };
-        let group = format!("{:?}{why}", tensor.dtype);
-        match groups.iter_mut().find(|(known, _)| *known == group) {
-            Some((_, count)) => *count += 1,
-            None => groups.push((group, 1)),
-        }
-    }
-    let list: Vec<String> =
-        groups.iter().map(|(group, count)| format!("{count} {group}")).collect();
-    let list = list.join(", ");
-    match (nothing, list.is_empty()) {
-        (true, true) => Some("the file has no tensors: nothing was compressed or measured".into()),
-        (true, false) => Some(format!(
-            "nothing was compressed or measured; tensors stored as they are: {list} (F16, BF16 and \
-             F32 are compressed)"
-        )),
-        (false, true) => None,
-        (false, false) => Some(format!("tensors stored as they are: {list}")),
-    }
-}
-
-/// Of more values than counts and masks have types for.
-fn is_number(dtype: safetensors::Dtype) -> bool {
-    use safetensors::Dtype::*;
-    !matches!(dtype, BOOL | U8 | I8 | U16 | I16 | U32 | I32 | U64 | I64)
-}
-
 impl Metrics {
     fn new(summary: &Summary, arguments: &Arguments) -> Self {
         let quality = summary.quality;
         // No error is no damage: both limits are for damage that is there.
         let reaches = |found: Option<f64>, least: f64| found.is_none_or(|found| found >= least);
-        // Nothing can be said of a cache of which nothing was compressed.
-        let measured = quality.rmse.is_some();
+        // Nothing can be said of a cache that was not compressed.
+        let measured = quality.rmse.is_some() && !notes::mostly_left(summary);
         let compressed = summary.tensors.iter().filter(|tensor| tensor.codec.is_some()).count();
         Self {
             compression_ratio: summary.compression_ratio(),
@@ -311,81 +260,6 @@ impl TensorMetrics {
         };
         summary.tensors.iter().map(one).collect()
     }
-}
-
-impl InspectArguments {
-    fn run(self) -> Result<Outcome> {
-        let progress = FileProgress::new();
-        let contents = container::inspect(&self.file, self.verify, &progress);
-        progress.clear();
-        let contents = contents?;
-        let text = if self.json { report::json(&contents)? } else { table(&contents) };
-        output::print(&text)?;
-        Ok(Outcome::Done)
-    }
-}
-
-/// A table for people; names as they are in the file, but no control characters.
-fn table(contents: &Contents) -> String {
-    let visible = |text: &str| text.replace(char::is_control, "\u{fffd}");
-    let or_none = |value: Option<f64>| value.map_or("none".into(), |value| format!("{value:.4}"));
-    let mut text = String::new();
-    let size = contents.file_size_bytes;
-    let checked = match (&contents.compression, contents.verified) {
-        (None, _) => "no checksums",
-        (Some(_), true) => "all checksums right",
-        (Some(_), false) => "header's checksum right; --verify checks the tensors too",
-    };
-    _ = writeln!(text, "{}, {size} bytes, {checked}", contents.format);
-    if let Some(made) = &contents.compression {
-        _ = writeln!(
-            text,
-            "codec {}, {} bytes before, ratio {:.3}, {} bits/value",
-            visible(&made.codec),
-            made.original_size_bytes,
-            made.compression_ratio,
-            or_none(made.bits_per_value)
-        );
-        _ = writeln!(text, "layout {}", made.layout());
-        let quality = made.quality;
-        _ = writeln!(
-            text,
-            "SNR {} dB, cosine {}, RMSE {}",
-            or_none(quality.snr_db),
-            or_none(quality.cosine_similarity),
-            quality.rmse.map_or("none".into(), |rmse| format!("{rmse:.6e}"))
-        );
-    }
-    for (key, value) in contents.metadata.iter().flatten() {
-        let value = visible(value);
-        let end = value.char_indices().nth(80).map_or(value.len(), |(at, _)| at);
-        let rest = if end < value.len() { " …" } else { "" };
-        _ = writeln!(text, "metadata {}: {}{rest}", visible(key), &value[..end]);
-    }
-    let rows: Vec<[String; 5]> =
-        std::iter::once(["tensor", "dtype", "shape", "codec", "bytes"].map(String::from))
-            .chain(contents.tensors.iter().map(|item| {
-                let exponent = match (item.exponent, item.exponents) {
-                    (Some(e), _) => format!(" · 2^{e}"),
-                    (None, Some([key, value])) => format!(" · 2^{key}, 2^{value}"),
-                    (None, None) => String::new(),
-                };
-                [
-                    visible(&item.name),
-                    format!("{:?}", item.dtype),
-                    format!("{:?}", item.shape),
-                    format!("{}{exponent}", item.codec),
-                    item.stored_bytes.to_string(),
-                ]
-            }))
-            .collect();
-    let width = |column: usize| rows.iter().map(|r| r[column].chars().count()).max().unwrap_or(0);
-    let widths: [usize; 5] = std::array::from_fn(width);
-    for [name, dtype, shape, codec, bytes] in &rows {
-        let [a, b, c, d, e] = widths;
-        _ = writeln!(text, "{name:<a$}  {dtype:<b$}  {shape:<c$}  {codec:<d$}  {bytes:>e$}");
-    }
-    text
 }
 
 /// Turns the single dash of `-input` and its like into two, up to `--`. Values, numbers and -h,
