@@ -15,7 +15,8 @@ static FOLDER: LazyLock<TempDir> = LazyLock::new(|| TempDir::new().expect("a fol
 
 fn plans() -> [Plan; 3] {
     let plan = |codec: &str, layout| Plan { layout, ..Plan::all(codec.parse().expect("a codec")) };
-    let tokens_first = |kv_axis| Layout { order: AxisOrder::TokensHeadsDim, kv_axis, head_dim: None };
+    let tokens_first =
+        |kv_axis| Layout { order: AxisOrder::TokensHeadsDim, kv_axis, head_dim: None };
     [
         plan("int4-g32", Layout::default()),
         plan("int4-g32-ch", tokens_first(None)),
