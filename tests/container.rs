@@ -9,7 +9,8 @@ use folder::names_in;
 use half::{bf16, f16};
 use kvgauge::codec::{Codec, Element, Geometry, Rope, TensorCodec};
 use kvgauge::container::{
-    self, Plan, Report, Summary, Target, TensorData, compress, decompress, read_file, write_file,
+    self, AxisOrder, Layout, Left, Plan, Report, Summary, Target, TensorData, compress, decompress,
+    read_file, write_file,
 };
 use kvgauge::error::{Kind, Result};
 use kvgauge::whole_file::Existing;
@@ -45,6 +46,15 @@ impl Folder {
         path
     }
 
+    /// The zoo without tensors of one axis, of which nobody knows what it is.
+    fn zoo_of_vectors(&self) -> PathBuf {
+        let path = self.path("vectors.safetensors");
+        let tensors: Vec<TensorData> =
+            zoo::tensors().into_iter().filter(|tensor| tensor.shape.len() != 1).collect();
+        write_file(&path, &tensors, Some(zoo::metadata())).unwrap();
+        path
+    }
+
     /// A plain file of tensors that every codec can store.
     fn even(&self) -> PathBuf {
         let path = self.path("even.safetensors");
@@ -58,7 +68,7 @@ impl Folder {
 }
 
 /// With even head vectors of one length: what every codec can store. Magnitudes that f16's scales
-/// do not hold are among them.
+/// do not hold are among them, and tensors that some codecs or all leave as they are.
 fn even_tensors() -> Vec<TensorData<'static>> {
     let tensor = |name, dtype, shape: &[usize], seed, by: f32| {
         let values = zoo::numbers(shape.iter().product(), seed);
@@ -72,14 +82,16 @@ fn even_tensors() -> Vec<TensorData<'static>> {
     };
     vec![
         mask,
-        tensor("a.key", Dtype::F16, &[2, 5, 8], 1, 1.0),
-        tensor("a.value", Dtype::BF16, &[2, 5, 8], 2, 1.0),
+        tensor("a.key", Dtype::F16, &[2, 12, 8], 1, 1.0),
+        tensor("a.value", Dtype::BF16, &[2, 12, 8], 2, 1.0),
         tensor("b.key", Dtype::F32, &[3, 7, 8], 3, 1e30),
         tensor("b.value", Dtype::F32, &[3, 7, 8], 4, 1e-30),
         tensor("c.key", Dtype::BF16, &[2, 1, 2, 8], 5, 100.0),
-        tensor("c.value", Dtype::F16, &[8], 6, 1.0),
+        tensor("c.value", Dtype::F16, &[1, 8], 6, 1.0),
         tensor("d.key", Dtype::F16, &[2, 0, 8], 7, 1.0),
         tensor("d.value", Dtype::F16, &[2, 2, 8], 8, 0.0),
+        // Neither key nor value, and nobody asks.
+        tensor("scale", Dtype::F32, &[], 9, 1.0),
     ]
 }
 
@@ -112,12 +124,20 @@ fn held(bytes: &[u8]) -> Option<Held> {
     Some((tensors.collect(), header.offset_keys(), metadata))
 }
 
-/// What the codec makes of a tensor's bytes, by way of the codec in memory.
+/// What the codec makes of a tensor's bytes, by way of the codec in memory; one value, and what
+/// would grow, stays as it is.
 fn through(codec: TensorCodec, dtype: Dtype, shape: &[usize], bytes: &[u8]) -> Vec<u8> {
     fn typed<T: Element>(codec: TensorCodec, geometry: &Geometry, bytes: &[u8]) -> Vec<u8> {
         let mut values = vec![T::default(); bytes.len() / size_of::<T>()];
         bytemuck::cast_slice_mut::<T, u8>(&mut values).copy_from_slice(bytes);
+        if values.len() == 1 {
+            return bytes.to_vec();
+        }
         let (payload, _) = codec.compress_measured(&values, geometry).unwrap();
+        let stored: usize = payload.parts().iter().map(|part| part.len()).sum();
+        if stored > bytes.len() {
+            return bytes.to_vec();
+        }
         payload.decompress(geometry, &mut values);
         bytemuck::cast_slice(&values).to_vec()
     }
@@ -156,35 +176,33 @@ fn assert_restored(source: &[u8], restored: &[u8], codec: &str) {
 #[test]
 fn everything_comes_back() {
     let folder = Folder::new();
-    let (source, packed, restored) = (folder.zoo(), folder.path("packed"), folder.path("restored"));
-    let first = ["int4-g64", "int4-g8", "int4-g9", "int4-g100000", "f16", "k:int4-g32/v:f16"];
-    let second = [
-        "q4_0",
-        "kivi4",
-        "fp8-e4m3",
-        "k:int2-lm/v:f16",
-        "int5-g32-mid-mse",
-        "int3-g8-asym-ch-ctr-s8-sink2",
-        "int4-g4294967295-sink4294967295",
-    ];
-    for codec in first.into_iter().chain(second) {
-        // No name of it says key or value.
-        let plan = Plan { exclude: vec![glob::Pattern::new("mask").unwrap()], ..plan(codec) };
-        let made = compress(&source, Some(target(&packed)), &plan, &()).unwrap();
+    let (zoo, vectors) = (folder.zoo(), folder.zoo_of_vectors());
+    let (packed, restored) = (folder.path("packed"), folder.path("restored"));
+    let flat =
+        ["int4-g64", "int4-g8", "int4-g9", "int4-g100000", "f16", "k:int4-g32/v:f16", "q4_0"];
+    let flat = flat.into_iter().chain(["fp8-e4m3", "k:int2-lm/v:f16", "int5-g32-mid-mse"]);
+    let tokens = ["kivi4", "int3-g8-asym-ch-ctr-s8-sink2", "int4-g4294967295-sink4294967295"];
+    let all = flat.map(|codec| (&zoo, codec)).chain(tokens.map(|codec| (&vectors, codec)));
+    for (source, codec) in all {
+        let plan = plan(codec);
+        let made = compress(source, Some(target(&packed)), &plan, &()).unwrap();
         let read = unpack(&packed, &restored).unwrap();
-        assert_restored(&fs::read(&source).unwrap(), &fs::read(&restored).unwrap(), codec);
+        assert_restored(&fs::read(source).unwrap(), &fs::read(&restored).unwrap(), codec);
         // The figures that decompression gives are those of compression, to the last bit.
         assert_eq!((made.quality, &made.codec), (read.quality, &read.codec));
-        assert_eq!(made.original_bytes, fs::metadata(&source).unwrap().len());
+        assert_eq!(made.original_bytes, fs::metadata(source).unwrap().len());
         assert_eq!(made.compressed_bytes, fs::metadata(&packed).unwrap().len());
         assert_eq!(made.bits_per_value(), read.bits_per_value());
         // Metrics alone are the same, and so are the bytes of another run.
-        assert_eq!(compress(&source, None, &plan, &()).unwrap(), made);
+        assert_eq!(compress(source, None, &plan, &()).unwrap(), made);
         let again = folder.path("again");
-        compress(&source, Some(target(&again)), &plan, &()).unwrap();
+        compress(source, Some(target(&again)), &plan, &()).unwrap();
         assert_eq!(fs::read(&again).unwrap(), fs::read(&packed).unwrap());
     }
-    assert_eq!(folder.names(), ["again", "packed", "restored", "zoo.safetensors"]);
+    assert_eq!(
+        folder.names(),
+        ["again", "packed", "restored", "vectors.safetensors", "zoo.safetensors"]
+    );
 }
 
 #[test]
@@ -193,8 +211,7 @@ fn every_tensor_that_a_codec_can_rotate_comes_back() {
     let (source, packed, restored) =
         (folder.even(), folder.path("packed"), folder.path("restored"));
     for codec in FAMILY.iter().map(|(_, codec)| *codec).chain(["int4-g8-prerope", "turbo4"]) {
-        let plan = Plan { exclude: vec![glob::Pattern::new("mask").unwrap()], ..plan(codec) };
-        let made = compress(&source, Some(target(&packed)), &plan, &()).unwrap();
+        let made = pack(&source, &packed, codec).unwrap();
         let read = unpack(&packed, &restored).unwrap();
         assert_restored(&fs::read(&source).unwrap(), &fs::read(&restored).unwrap(), codec);
         assert_eq!((made.quality, &made.codec), (read.quality, &read.codec));
@@ -285,6 +302,9 @@ fn tensors_one_by_one() {
         assert_eq!(plain.get_tensor_f32(&name).unwrap(), widen(&data), "{name}");
         let decoded = through(TensorCodec::int4(64), dtype, &shape, &data);
         assert_eq!(compressed.get_tensor_f32(&name).unwrap(), widen(&decoded), "{name}");
+        if shape.is_empty() {
+            assert_eq!(decoded, *data, "a scalar is no cache");
+        }
     }
     assert!(plain.get_tensor_f32("absent").unwrap_err().to_string().contains("absent: missing"));
 }
@@ -303,7 +323,7 @@ fn what_is_selected_is_compressed() {
     };
     assert_eq!(select(&["layer.*"], &[]).len(), 4);
     assert_eq!(select(&["layer.*"], &["*.value", "*1*"]), ["layer.0.key"]);
-    assert_eq!(select(&["ids", "one.*"], &[]), ["one.key"]);
+    assert_eq!(select(&["ids", "one.*", "x.*"], &[]), ["x.key"]);
     assert_eq!(select(&[], &["*"]), [""; 0]);
     let typo = vec![glob::Pattern::new("nosuch*").unwrap()];
     for (flag, plan) in [
@@ -313,6 +333,92 @@ fn what_is_selected_is_compressed() {
         let error = compress(&source, None, &plan, &()).unwrap_err().to_string();
         assert!(error.contains(&format!("{flag} nosuch*: no tensor")), "{error}");
     }
+}
+
+/// What is no cache, what would grow, and what a codec cannot make sense of.
+#[test]
+fn tensors_that_stay_as_they_are() {
+    let folder = Folder::new();
+    let (source, packed, restored) = (folder.path("a"), folder.path("b"), folder.path("c"));
+    let tensor = |name: &str, dtype, shape: &[usize]| {
+        let values = zoo::numbers(shape.iter().product(), 1);
+        zoo::tensor(name, dtype, shape, &values)
+    };
+    let cache = tensor("layers.0.key", Dtype::F16, &[2, 9, 16]);
+    for (codec, other, left) in [
+        ("int4-g64", tensor("k_scale", Dtype::F32, &[]), Left::OneValue),
+        ("int4-g64", tensor("k_scale", Dtype::F32, &[1]), Left::OneValue),
+        ("int4-g64", tensor("x", Dtype::BF16, &[1, 1, 1]), Left::OneValue),
+        ("f16", tensor("k_scale", Dtype::F32, &[]), Left::OneValue),
+        ("kvgauge4", tensor("k_scale", Dtype::F32, &[]), Left::OneValue),
+        ("k:int4-g32/v:f16", tensor("scale", Dtype::F32, &[]), Left::OneValue),
+        // One token alone, whose parts have a scale and a minimum each.
+        ("int8-g8-asym", tensor("x.key", Dtype::F16, &[1, 1, 3]), Left::Grows),
+        ("int8-g8-ch-ctr", tensor("x.key", Dtype::F16, &[2, 1, 64]), Left::Grows),
+        ("int8-g8-asym-ch", tensor("x.key", Dtype::BF16, &[4, 1, 32]), Left::Grows),
+        ("int4-g8-ctr-sink4", tensor("x.key", Dtype::F16, &[1, 4, 8]), Left::Grows),
+        ("int4-g64", TensorData { dtype: Dtype::F8_E4M3, ..bytes("x.key", &[2, 8]) }, Left::Type),
+        ("int4-g64", TensorData { dtype: Dtype::U8, ..bytes("x.key", &[2, 8]) }, Left::Type),
+    ] {
+        let what = format!("{codec} of {:?} {:?}", other.dtype, other.shape);
+        write_file(&source, &[cache.clone(), other.clone()], None).unwrap();
+        let summary = pack(&source, &packed, codec).unwrap();
+        let (compressed, kept) = (&summary.tensors[0], &summary.tensors[1]);
+        let (compressed, kept) =
+            if compressed.name == other.name { (kept, compressed) } else { (compressed, kept) };
+        assert_eq!((kept.codec, kept.left), (None, Some(left)), "{what}");
+        assert!(compressed.codec.is_some() && compressed.left.is_none(), "{what}");
+        // Figures are of what was compressed, alone.
+        assert_eq!(summary.quality.rmse, compressed.distortion.rmse, "{what}");
+        let bits = 8.0 * compressed.stored_bytes as f64 / compressed.values() as f64;
+        assert_eq!(summary.bits_per_value(), Some(bits), "{what}");
+        unpack(&packed, &restored).unwrap();
+        let (tensors, ..) = held(&fs::read(&restored).unwrap()).unwrap();
+        assert_eq!(tensors[&other.name].2, *other.data, "{what}");
+        // Alone: nothing was measured.
+        write_file(&source, &[other], None).unwrap();
+        let summary = pack(&source, &packed, codec).unwrap();
+        assert_eq!((summary.quality.rmse, summary.bits_per_value()), (None, None), "{what}");
+    }
+    // As large as before is not larger: f16 is a control, and bf16 in it is as long.
+    write_file(&source, &[tensor("x.key", Dtype::BF16, &[2, 8])], None).unwrap();
+    assert!(pack(&source, &packed, "f16").unwrap().tensors[0].codec.is_some());
+}
+
+fn bytes(name: &str, shape: &[usize]) -> TensorData<'static> {
+    let data = vec![0x38; shape.iter().product()];
+    TensorData { name: name.into(), dtype: Dtype::U8, shape: shape.to_vec(), data: data.into() }
+}
+
+/// A codec that looks at tokens or head vectors, and one axis of which nobody knows what it is.
+#[test]
+fn one_axis_is_neither_tokens_nor_channels() {
+    let folder = Folder::new();
+    let (source, packed) = (folder.path("a"), folder.path("b"));
+    write_file(&source, &[zoo::tensor("x.key", Dtype::F16, &[4096], &zoo::numbers(4096, 1))], None)
+        .unwrap();
+    for codec in ["kvgauge4", "kivi4", "turbo4", "tc16", "int4-g64-ctr", "int4-g64-sink1"]
+        .into_iter()
+        .chain(["int4-g64-ch", "int4-g64-prerope", "int4-g64-had"])
+    {
+        let error = pack(&source, &packed, codec).unwrap_err();
+        let text = error.to_string();
+        let expected = "expected [tokens, head_dim] or more axes, found shape [4096]";
+        assert!(text.contains("tensor x.key: codec") && text.contains(expected), "{text}");
+        assert!(error.hint_text().unwrap().contains("--exclude"), "{codec}");
+    }
+    assert!(!packed.exists());
+    for codec in ["int4-g64", "q4_0", "quanto4", "fp8-e4m3", "int5-g32-lm-mse-s8", "f16"] {
+        pack(&source, &packed, codec).unwrap();
+    }
+    // What is in the way can be left out.
+    let cache = zoo::tensor("y.key", Dtype::F16, &[2, 9, 8], &zoo::numbers(144, 1));
+    let scales = zoo::tensor("scales", Dtype::F32, &[32], &zoo::numbers(32, 1));
+    write_file(&source, &[cache, scales], None).unwrap();
+    assert!(pack(&source, &packed, "tc16").unwrap_err().to_string().contains("tensor scales"));
+    let plan = Plan { exclude: vec![glob::Pattern::new("scales").unwrap()], ..plan("tc16") };
+    let summary = compress(&source, None, &plan, &()).unwrap();
+    assert_eq!(summary.tensors.iter().filter(|t| t.codec.is_some()).count(), 1);
 }
 
 #[test]
@@ -388,13 +494,30 @@ fn values_that_are_no_numbers_name_tensor_and_index() {
 
 /// Golden files of version 2, which between them have every part and every kind of levels.
 const FAMILY: [(&str, &str); 7] = [
-    ("v2-all-parts", "k:int3-g8-asym-ch-prerope-ctr-had-s8-sink2/v:int5-g24-lm-had-mse-sink1"),
-    ("v2-kivi4", "kivi4"),
-    ("v2-ggml", "k:q4_0/v:iq4_nl"),
-    ("v2-floats", "k:fp8-e4m3/v:fp8-e5m2"),
-    ("v2-turbo4", "k:turbo4/v:int6-g9-ext-ctr"),
-    ("v2-prerope", "int7-g16-mid-prerope-mse"),
-    ("v2-kvgauge4", "kvgauge4"),
+    (
+        "v2-vectors-all-parts",
+        "k:int3-g8-asym-ch-prerope-ctr-had-s8-sink2/v:int5-g24-lm-had-mse-sink1",
+    ),
+    ("v2-vectors-kivi4", "kivi4"),
+    ("v2-vectors-ggml", "k:q4_0/v:iq4_nl"),
+    ("v2-vectors-floats", "k:fp8-e4m3/v:fp8-e5m2"),
+    ("v2-vectors-turbo4", "k:turbo4/v:int6-g9-ext-ctr"),
+    ("v2-vectors-prerope", "int7-g16-mid-prerope-mse"),
+    ("v2-vectors-kvgauge4", "kvgauge4"),
+];
+
+/// Of writers that compressed scalars, tensors that grew by it, and single axes as if they were
+/// head vectors.
+const OF_FORMER_WRITERS: [&str; 9] = [
+    "v1-int4-g64",
+    "v1-mixed",
+    "v2-all-parts",
+    "v2-kivi4",
+    "v2-ggml",
+    "v2-floats",
+    "v2-turbo4",
+    "v2-prerope",
+    "v2-kvgauge4",
 ];
 
 /// Every later version must read the files of every earlier one.
@@ -403,24 +526,26 @@ fn golden_files() {
     let data = Path::new("tests/data");
     let folder = Folder::new();
     let (zoo, even, restored) = (folder.zoo(), folder.even(), folder.path("restored"));
-    let first = [("v1-int4-g64", "int4-g64"), ("v1-mixed", "k:int4-g9/v:f16")].map(|x| (&zoo, x));
-    for (source, (name, codec)) in first.into_iter().chain(FAMILY.map(|x| (&even, x))) {
-        let packed = data.join(format!("{name}.kvc"));
-        let expected = data.join(format!("{name}.safetensors"));
-        let now = folder.path("now");
+    let first = [("v1-scalars-int4-g64", "int4-g64"), ("v1-scalars-mixed", "k:int4-g9/v:f16")];
+    let now = folder.path("now");
+    let mut written = Vec::new();
+    let made_today = first.map(|x| (&zoo, x)).into_iter().chain(FAMILY.map(|x| (&even, x)));
+    for (source, (name, codec)) in made_today {
         pack(source, &now, codec).unwrap();
+        let packed = data.join(format!("{name}.kvc"));
         if !packed.exists() {
             fs::copy(&now, &packed).unwrap();
-            unpack(&packed, &expected).unwrap();
-            panic!(
-                "{} was not there and has been written: look at it, commit it",
-                packed.display()
-            );
+            unpack(&packed, &data.join(format!("{name}.safetensors"))).unwrap();
+            written.push(name);
         }
-        unpack(&packed, &restored).unwrap();
-        assert_eq!(fs::read(&restored).unwrap(), fs::read(&expected).unwrap(), "{name}");
         // As long as this version is what is written: the same bytes on every machine.
         assert_eq!(fs::read(&now).unwrap(), fs::read(&packed).unwrap(), "{name}");
+    }
+    assert!(written.is_empty(), "{written:?} were not there: look at what was written, commit it");
+    for name in first.iter().chain(&FAMILY).map(|(name, _)| *name).chain(OF_FORMER_WRITERS) {
+        unpack(&data.join(format!("{name}.kvc")), &restored).unwrap();
+        let expected = data.join(format!("{name}.safetensors"));
+        assert_eq!(fs::read(&restored).unwrap(), fs::read(&expected).unwrap(), "{name}");
     }
 }
 
@@ -466,9 +591,23 @@ fn small_family(folder: &Folder) -> Vec<u8> {
     fs::read(packed).unwrap()
 }
 
-/// Both.
-fn small(folder: &Folder) -> [Vec<u8>; 2] {
-    [small_packed(folder), small_family(folder)]
+/// The same of version 3: keys and values in one tensor, heads behind their tokens.
+fn small_layout(folder: &Folder) -> Vec<u8> {
+    let (path, packed) = (folder.path("small"), folder.path("small.kvc"));
+    let tensors = [
+        zoo::tensor("cache", Dtype::F16, &[7, 2, 3, 8], &zoo::numbers(336, 1)),
+        even_tensors().swap_remove(0),
+    ];
+    write_file(&path, &tensors, None).unwrap();
+    let layout = Layout { order: AxisOrder::TokensHeadsDim, kv_axis: Some(1), head_dim: None };
+    let plan = Plan { layout, ..plan("k:int3-g8-asym-ch-prerope-sink1/v:int4-g16") };
+    compress(&path, Some(target(&packed)), &plan, &()).unwrap();
+    fs::read(packed).unwrap()
+}
+
+/// One of each version.
+fn small(folder: &Folder) -> [Vec<u8>; 3] {
+    [small_packed(folder), small_family(folder), small_layout(folder)]
 }
 
 /// With a header changed on purpose, its checksum put right.
@@ -589,7 +728,7 @@ fn ten_thousand_mutations_of_a_compressed_file() {
     let wholes = small(&folder);
     let mut dice = Dice(20);
     for round in 0..10_000 {
-        let whole = &wholes[round % 2];
+        let whole = &wholes[round % wholes.len()];
         let bytes = dice.damage(whole);
         if bytes != *whole {
             // As far as it goes: the mask alone may be what was changed.
@@ -698,9 +837,9 @@ fn the_wrong_kind_of_file() {
     let mut bytes = fs::read(&packed).unwrap();
     let text = br#"\"version\":1"#;
     let at = bytes.windows(text.len()).position(|w| w == text).unwrap();
-    bytes[at + text.len() - 1] = b'3';
+    bytes[at + text.len() - 1] = b'4';
     zoo::repair(&mut bytes);
-    refused(unpack(&folder.write("later", &bytes), &output), "version 3");
+    refused(unpack(&folder.write("later", &bytes), &output), "version 4");
     assert!(!output.exists());
 }
 
@@ -709,8 +848,7 @@ fn the_wrong_kind_of_file() {
 #[test]
 fn forged_headers() {
     let folder = Folder::new();
-    let family = small_family(&folder);
-    for (whole, tensors) in [(small_packed(&folder), 6), (family, 3)] {
+    for (whole, tensors) in small(&folder).into_iter().zip([6, 3, 2]) {
         forged_digits(&folder, &whole, tensors);
     }
 }
@@ -765,8 +903,8 @@ fn forged_frequencies() {
     }
     for (from, to) in [
         // A table for as many positions would not fit memory.
-        (r#"\"shape\":[2,5,8]"#, r#"\"shape\":[0,1099511627776,8]"#),
-        (r#"\"shape\":[2,5,8]"#, r#"\"shape\":[18446744073709551615,5,8]"#),
+        (r#"\"shape\":[2,12,8]"#, r#"\"shape\":[0,1099511627776,8]"#),
+        (r#"\"shape\":[2,12,8]"#, r#"\"shape\":[18446744073709551615,12,8]"#),
         (r#"\"version\":2"#, r#"\"version\":1"#),
         ("-sink2", "-sink4294967296"),
         ("-sink2", "-sink4294967295"),
@@ -778,6 +916,91 @@ fn forged_frequencies() {
         ("k:int3", "k:noise-int3"),
     ] {
         assert_refused(&folder, &forged(&whole, from, to), true, || format!("{from} → {to}"));
+    }
+}
+
+/// What the page says of version 3.
+#[test]
+fn forged_layouts() {
+    let folder = Folder::new();
+    let whole = small_layout(&folder);
+    let said = r#"\"layout\":\"tokens-heads-dim\",\"kv_axis\":1,"#;
+    unpack(&folder.write("whole", &forged(&whole, said, said)), &folder.path("output")).unwrap();
+    fs::remove_file(folder.path("output")).unwrap();
+    for to in [
+        "",
+        r#"\"layout\":\"tokens-heads-dim\","#,
+        r#"\"kv_axis\":1,"#,
+        r#"\"layout\":\"heads-tokens-dim\",\"kv_axis\":1,"#,
+        r#"\"layout\":\"tokens-heads-dim\",\"kv_axis\":0,"#,
+        r#"\"layout\":\"tokens-heads-dim\",\"kv_axis\":2,"#,
+        r#"\"layout\":\"tokens-heads-dim\",\"kv_axis\":4,"#,
+        r#"\"layout\":\"tokens-heads-dim\",\"kv_axis\":-1,"#,
+        r#"\"layout\":\"tokens-heads-dim\",\"kv_axis\":18446744073709551615,"#,
+        r#"\"layout\":\"tokens-heads-dim\",\"kv_axis\":null,"#,
+        r#"\"layout\":\"nhd\",\"kv_axis\":1,"#,
+        r#"\"layout\":null,\"kv_axis\":1,"#,
+        r#"\"layout\":\"tokens-heads-dim\",\"kv_axis\":1,\"head_dim\":0,"#,
+        r#"\"layout\":\"tokens-heads-dim\",\"kv_axis\":1,\"head_dim\":3,"#,
+        r#"\"layout\":\"tokens-heads-dim\",\"kv_axis\":1,\"head_dim\":4,"#,
+    ] {
+        assert_refused(&folder, &forged(&whole, said, to), true, || format!("layout {to}"));
+    }
+    for (from, to) in [
+        (r#"\"version\":3"#, r#"\"version\":2"#),
+        (r#"\"version\":3"#, r#"\"version\":1"#),
+        (r#"\"exponents\":[0,0]"#, r#"\"exponents\":[0,201]"#),
+        (r#"\"exponents\":[0,0]"#, r#"\"exponents\":[0]"#),
+        (r#"\"exponents\":[0,0]"#, r#"\"exponents\":[0,0,0]"#),
+        (r#"\"exponents\":[0,0]"#, r#"\"exponent\":0"#),
+        (r#"\"exponents\":[0,0]"#, r#"\"exponents\":[0,0],\"exponent\":0"#),
+        (r#"\"exponents\":[0,0]"#, r#"\"codec\":\"int4-g16\",\"exponents\":[0,0]"#),
+        (r#"\"shape\":[7,2,3,8]"#, r#"\"shape\":[3,2,7,8]"#),
+        (r#"\"shape\":[7,2,3,8]"#, r#"\"shape\":[14,3,8]"#),
+        (r#"\"shape\":[7,2,3,8]"#, r#"\"shape\":[4611686018427387904,2,3,8]"#),
+    ] {
+        assert_refused(&folder, &forged(&whole, from, to), true, || format!("{from} → {to}"));
+    }
+    // Where no tensor is read by it: of version 1.
+    let plain = small_packed(&folder);
+    let tensors = r#"\"tensors\":["#;
+    for version in ["1", "3"] {
+        let forged = forged(&plain, r#"\"version\":1"#, &format!(r#"\"version\":{version}"#));
+        let bytes = self::forged(&forged, tensors, &format!("{said}{tensors}"));
+        assert_refused(&folder, &bytes, true, || format!("layout in version {version}"));
+    }
+}
+
+/// A plain file may speak of the format, and carry a manifest, its own or another's key.
+#[test]
+fn plain_files_that_speak_of_the_format_are_plain() {
+    let folder = Folder::new();
+    let (source, packed, restored) = (folder.path("a"), folder.path("b"), folder.path("c"));
+    let whole = small_packed(&folder);
+    let (_, header) = SafeTensors::read_metadata(&whole).unwrap();
+    let manifest = header.metadata().as_ref().unwrap()["kvgauge"].clone();
+    let tensors: Vec<TensorData> = (zoo::tensors().into_iter())
+        .filter(|tensor| manifest.contains(&format!(r#""name":"{}""#, tensor.name)))
+        .collect();
+    for (key, text) in [
+        ("note", r#"made by "format":"kvgauge-kv""#),
+        ("note", "kvgauge-kv"),
+        ("kvgauge", r#"{"format":"kvgauge-kv"}"#),
+        ("kvgauge", r#"{"format":"kvgauge-kv","version":1}"#),
+        ("kvgauge", r#""format":"kvgauge-kv","version":1,"codec":"int4-g64""#),
+        ("kvgauge-kv", "{}"),
+        ("was", &manifest),
+        ("a", &format!("before {manifest} behind")),
+    ] {
+        let metadata = [(key.to_string(), text.to_string())].into();
+        write_file(&source, &tensors, Some(metadata)).unwrap();
+        assert_eq!(container::inspect(&source, true, &()).unwrap().format, "safetensors", "{text}");
+        assert_eq!(read_file(&source).unwrap().metadata().unwrap()[key], text);
+        pack(&source, &packed, "int4-g64").unwrap();
+        unpack(&packed, &restored).unwrap();
+        assert_restored(&fs::read(&source).unwrap(), &fs::read(&restored).unwrap(), "int4-g64");
+        let error = unpack(&source, &restored).unwrap_err().to_string();
+        assert!(error.contains("not a file made by kv-compress"), "{text}: {error}");
     }
 }
 

@@ -29,8 +29,9 @@ Layer = Tuple["torch.Tensor", "torch.Tensor"]
 #: A torch dtype or its name, long or short: ``torch.float16``, ``"float16"``, ``"f16"``.
 FloatType = Union[str, "torch.dtype"]
 
-#: The metadata entry by which compressed files are known.
+#: The metadata entry of compressed files, and how their header begins.
 _COMPRESSED = "kvgauge"
+_OPENING = b'{"__metadata__":{"kvgauge":"{\\"header_crc32\\":\\"'
 _NAME = re.compile(r"layer\.(0|[1-9][0-9]*)\.(key|value)")
 _SHORT_NAMES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 _STORED_NAMES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
@@ -280,7 +281,7 @@ def _write_safetensors(
         if not isinstance(key, str) or not isinstance(text, str):
             raise TypeError(f"metadata: expected strings, found {key!r}: {text!r}")
     if _COMPRESSED in metadata:
-        raise CacheError(f"metadata: the key {_COMPRESSED!r} marks compressed files")
+        raise CacheError(f"metadata: the key {_COMPRESSED!r} is that of compressed files")
     header: Dict[str, Any] = {"__metadata__": metadata} if metadata else {}
     end = 0
     for name, tensor in tensors:
@@ -310,11 +311,11 @@ def _read_layers(
     place = os.fspath(path)
     wanted = None if dtype is None else _dtype(dtype)
     # safetensors' own error for a missing file does not name it on every platform.
-    with open(place, "rb"):
-        pass
+    with open(place, "rb") as start:
+        compressed = start.read(8 + len(_OPENING))[8:] == _OPENING
     try:
         with safe_open(place, framework="pt", device="cpu") as file:
-            if _COMPRESSED in (file.metadata() or {}):
+            if compressed:
                 raise CacheError(
                     f"{place}: expected plain tensors, found a compressed file; "
                     "decompress_kv_cache turns it back"

@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import operator
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -86,7 +87,8 @@ class CompressionMetrics:
     tensors and ``None`` where there is nothing to measure; ``snr_db`` is also ``None`` where there
     is no error at all (``rmse`` is 0 then).
     ``quality_passed``: cosine similarity and SNR reach the limits, those of ``kv-compress`` (0.991
-    and 16 dB) where the call sets none; what is ``None`` misses no limit.
+    and 16 dB) where the call sets none; no error at all misses none. False where nothing was
+    compressed, or less than was left for its type: of a cache in float8, say.
 
     Of :func:`decompress_kv_cache`: the figures measured when the file was made, which it carries.
     """
@@ -109,6 +111,9 @@ def compress_kv_cache(
     rope_theta: Optional[float] = None,
     include: Patterns = (),
     exclude: Patterns = (),
+    layout: Optional[str] = None,
+    kv_axis: Optional[int] = None,
+    head_dim: Optional[int] = None,
     min_cosine: Optional[float] = None,
     min_snr_db: Optional[float] = None,
     threads: Optional[int] = None,
@@ -123,7 +128,13 @@ def compress_kv_cache(
     through, for codecs that take them back, such as ``"kvgauge4"``; not needed for files that
     ``kvgauge extract`` wrote.
     ``include``, ``exclude``: glob patterns of tensor names; what they leave out passes through
-    unchanged, as do tensors that are not F16, BF16 or F32.
+    unchanged, as do tensors that are not F16, BF16 or F32, single values, and tensors that would
+    grow.
+    ``layout``: the order of the tensors' last axes, ``"heads-tokens-dim"`` as transformers has it,
+    unless it is ``"tokens-heads-dim"``, as in vLLM and LMCache. ``kv_axis``: the axis, counted from
+    0, that has keys at 0 and values at 1, where a tensor holds both. ``head_dim``: how long the heads
+    are, where they share the last axis. They hold for every tensor that is compressed; the file says
+    them, and what is restored lies as it lay.
     ``min_cosine``, ``min_snr_db``: limits that ``quality_passed`` reports on, 0.991 and 16 dB
     unless given; missing one is not an error.
     ``force``: replace an existing output file. Without it that is an error, as on the command
@@ -137,6 +148,7 @@ def compress_kv_cache(
     """
     arguments = ["-input", _path(input_path), "-output", _path(output_path)]
     arguments += _codec_arguments(group_size, codec, rope_theta, include, exclude, threads)
+    arguments += _layout_arguments(layout, kv_axis, head_dim)
     arguments += _limit_arguments(min_cosine, min_snr_db)
     return _metrics(run_kv_compress(arguments + _writing_arguments(force, sync)))
 
@@ -168,6 +180,9 @@ def measure_kv_cache(
     rope_theta: Optional[float] = None,
     include: Patterns = (),
     exclude: Patterns = (),
+    layout: Optional[str] = None,
+    kv_axis: Optional[int] = None,
+    head_dim: Optional[int] = None,
     min_cosine: Optional[float] = None,
     min_snr_db: Optional[float] = None,
     threads: Optional[int] = None,
@@ -175,6 +190,7 @@ def measure_kv_cache(
     """What :func:`compress_kv_cache` would report, with nothing written."""
     arguments = ["-input", _path(input_path), "-metrics-only"]
     arguments += _codec_arguments(group_size, codec, rope_theta, include, exclude, threads)
+    arguments += _layout_arguments(layout, kv_axis, head_dim)
     return _metrics(run_kv_compress(arguments + _limit_arguments(min_cosine, min_snr_db)))
 
 
@@ -295,6 +311,16 @@ def _codec_arguments(
     return arguments + _thread_arguments(threads)
 
 
+def _layout_arguments(
+    layout: Optional[str], kv_axis: Optional[int], head_dim: Optional[int]
+) -> List[str]:
+    arguments = [] if layout is None else [f"--layout={layout}"]
+    for option, number in (("--kv-axis", kv_axis), ("--head-dim", head_dim)):
+        if number is not None:
+            arguments.append(f"{option}={operator.index(number)}")
+    return arguments
+
+
 def _thread_arguments(threads: Optional[int]) -> List[str]:
     return [] if threads is None else [f"--threads={operator.index(threads)}"]
 
@@ -309,8 +335,8 @@ def _writing_arguments(force: bool, sync: bool) -> List[str]:
 
 
 def _raise_failure(binary: str, status: int, stderr: str) -> NoReturn:
-    message = _last_line(stderr, "error: ")
-    hint = _last_line(stderr, "hint: ")
+    message = _in_python(_last_line(stderr, "error: "), end="")
+    hint = _in_python(_last_line(stderr, "hint: "))
     if message is None:
         said = stderr.strip()
         ending = f"; its last words: {said[-_QUOTED:]}" if said else ""
@@ -326,6 +352,47 @@ def _raise_failure(binary: str, status: int, stderr: str) -> NoReturn:
 def _last_line(text: str, start: str) -> Optional[str]:
     lines = [line[len(start) :].strip() for line in text.splitlines() if line.startswith(start)]
     return lines[-1] if lines else None
+
+
+#: What a flag of the binary is here.
+KEYWORDS: Mapping[str, str] = {
+    "--codec": "codec=",
+    "--decompress": "decompress_kv_cache",
+    "--exclude": "exclude=",
+    "--force": "force=True",
+    "--group-size": "group_size=",
+    "--head-dim": "head_dim=",
+    "--help": "help(kvgauge.compress_kv_cache)",
+    "--include": "include=",
+    "--input": "input_path",
+    "--kv-axis": "kv_axis=",
+    "--layout": "layout=",
+    "--metrics-only": "measure_kv_cache",
+    "--min-cosine": "min_cosine=",
+    "--min-snr-db": "min_snr_db=",
+    "--no-sync": "sync=False",
+    "--output": "output_path",
+    "--rope-theta": "rope_theta=",
+    "--threads": "threads=",
+}
+#: With one dash or two, in quotes and with its value's name where clap speaks; none within a word
+#: or a path.
+_FLAG = re.compile(r"'(--[a-z-]+)(?: <[A-Z|]+>)?'|(?<![\w./-])(--?[a-z][a-z-]*[a-z])(?![\w./])")
+
+
+def _in_python(text: Optional[str], end: str = "=") -> Optional[str]:
+    """What the binary says of its flags, said of the keywords that they are here. ``end``: how
+    a keyword ends, which a hint tells to set and an error only names."""
+
+    def keyword(match: "re.Match[str]") -> str:
+        flag = match[1] or match[2]
+        known = KEYWORDS.get(flag if flag.startswith("--") else f"-{flag}")
+        if known is not None:
+            return known[:-1] + end if known.endswith("=") else known
+        # None of the bridge's.
+        return flag[2:].replace("-", "_") if flag.startswith("--") else flag
+
+    return None if text is None else _FLAG.sub(keyword, text)
 
 
 def _signal_name(number: int) -> str:

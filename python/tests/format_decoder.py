@@ -1,4 +1,4 @@
-"""A strict decoder of compressed KV files, versions 1 and 2, written from FORMAT.md alone.
+"""A strict decoder of compressed KV files, versions 1 to 3, written from FORMAT.md alone.
 
 Pure Python and numpy: it shares no code with the program that writes the files, so that the two
 agree only where the page says what it should. It is slow and holds the file in memory.
@@ -57,9 +57,13 @@ MANIFEST_FIELDS = (
     "quality",
     "metadata",
     "rope",
+    "layout",
+    "kv_axis",
+    "head_dim",
     "tensors",
 )
-TENSOR_FIELDS = ("name", "dtype", "shape", "crc32", "codec", "exponent")
+OPTIONAL_FIELDS = ("metadata", "rope", "layout", "kv_axis", "head_dim")
+TENSOR_FIELDS = ("name", "dtype", "shape", "crc32", "codec", "exponent", "exponents")
 
 F16_MAX = 65504.0
 F64_MAX = float(np.finfo(np.float64).max)
@@ -265,15 +269,16 @@ def by_role(codec):
 
 
 def check_manifest(manifest):
-    as_object(manifest, MANIFEST_FIELDS, ("metadata", "rope"), "manifest")
+    as_object(manifest, MANIFEST_FIELDS, OPTIONAL_FIELDS, "manifest")
     need(manifest["format"] == "kvgauge-kv", "unknown format {!r}", manifest["format"])
     version = manifest["version"]
-    need(is_integer(version) and version in (1, 2), "unknown version {!r}", version)
+    need(is_integer(version) and version in (1, 2, 3), "unknown version {!r}", version)
     codec = manifest["codec"]
     roles = by_role(codec)
     need(roles is not None, "unknown codec {!r}", codec)
-    first = all(map(is_first, roles))
-    need(version == (1 if first else 2), "codec {!r} in version {}", codec, version)
+    layout = check_layout(manifest)
+    first = 3 if layout else 1 if all(map(is_first, roles)) else 2
+    need(version == first, "codec {!r} in version {}", codec, version)
     source_bytes = manifest["source_bytes"]
     need(is_integer(source_bytes) and 0 <= source_bytes < 2**64, "bad source_bytes")
 
@@ -292,7 +297,7 @@ def check_manifest(manifest):
     need(type(manifest["tensors"]) is list, "tensors: not an array")
     names = set()
     for tensor in manifest["tensors"]:
-        as_object(tensor, TENSOR_FIELDS, ("codec", "exponent"), "tensor")
+        as_object(tensor, TENSOR_FIELDS, ("codec", "exponent", "exponents"), "tensor")
         name = tensor["name"]
         need(type(name) is str and name != "__metadata__", "a tensor's name is not a name")
         need(name not in names, "{!r}: two tensors have this name", name)
@@ -300,33 +305,120 @@ def check_manifest(manifest):
         as_dtype(tensor["dtype"], name)
         tensor["shape"] = as_shape(tensor["shape"], name)
         as_crc(tensor["crc32"], name)
-
-        stored = tensor.setdefault("codec", None)
-        own = stored is not None
-        if roles[0] == roles[1]:
-            need(stored in (None, "none"), "{!r}: codec {!r}", name, stored)
-        else:
-            need(own and stored in ("none", *roles), "{!r}: codec {!r}", name, stored)
-        stored = tensor["codec"] = stored if own else codec
-        if stored != "none":
-            good = tensor["dtype"] in COMPRESSIBLE
-            need(good, "{!r}: {} of {}", name, stored, tensor["dtype"])
-
-        if scheme_of(stored) is None:
-            need("exponent" not in tensor, "{!r}: an exponent without codes", name)
-        else:
-            need("exponent" in tensor, "{!r}: no exponent", name)
-            exponent = tensor["exponent"]
-            good = is_integer(exponent) and -200 <= exponent <= 200
-            need(good, "{!r}: bad exponent {!r}", name, exponent)
+        check_sides(tensor, codec, roles, layout)
+    read = any(tensor["sides"] for tensor in manifest["tensors"])
+    need(read or not layout, "a layout for nothing")
     check_rope(manifest)
+
+
+class Layout(NamedTuple):
+    tokens_first: bool
+    kv_axis: object
+    head_dim: object
+
+
+class Side(NamedTuple):
+    """What one codec has made of a tensor, or of its keys or its values."""
+
+    prefix: str
+    codec: str
+    exponent: object
+    shape: tuple
+
+
+def check_layout(manifest):
+    """How tensors are read; None where that is as they lie."""
+    order, axis, dim = (manifest.get(field) for field in ("layout", "kv_axis", "head_dim"))
+    if "layout" not in manifest:
+        need("kv_axis" not in manifest and "head_dim" not in manifest, "no layout")
+        return None
+    need(order in ("heads-tokens-dim", "tokens-heads-dim"), "unknown layout {!r}", order)
+    need(order == "tokens-heads-dim" or "kv_axis" in manifest, "the usual layout")
+    if "kv_axis" in manifest:
+        need(is_integer(axis) and axis >= 0, "bad kv_axis {!r}", axis)
+    if "head_dim" in manifest:
+        good = is_integer(dim) and dim >= 1 and order == "tokens-heads-dim"
+        need(good, "bad head_dim {!r}", dim)
+    return Layout(order == "tokens-heads-dim", axis, dim)
+
+
+def check_sides(tensor, codec, roles, layout):
+    """Give a tensor its sides: none where it is stored as it is."""
+    name, stored, own = tensor["name"], tensor.get("codec"), "codec" in tensor
+    tensor["sides"] = []
+    both = layout is not None and layout.kv_axis is not None
+    if both or roles[0] == roles[1]:
+        need(not own or stored == "none", "{!r}: codec {!r}", name, stored)
+    else:
+        need(own and stored in ("none", *roles), "{!r}: codec {!r}", name, stored)
+    if stored == "none":
+        need("exponent" not in tensor, "{!r}: an exponent without codes", name)
+        need("exponents" not in tensor, "{!r}: exponents without codes", name)
+        return
+    good = tensor["dtype"] in COMPRESSIBLE
+    need(good, "{!r}: {} of {}", name, codec, tensor["dtype"])
+    codecs = roles if both else [stored if own else roles[0]]
+    shape = side_shape(tensor, layout)
+    if both:
+        need("exponent" not in tensor, "{!r}: one exponent", name)
+        exponents = tensor.get("exponents")
+        good = type(exponents) is list and len(exponents) == 2
+        need(good, "{!r}: bad exponents {!r}", name, exponents)
+        for own, exponent in zip(codecs, exponents):
+            need(scheme_of(own) or exponent == 0, "{!r}: an exponent without codes", name)
+    else:
+        need("exponents" not in tensor, "{!r}: exponents of one", name)
+        coded = scheme_of(codecs[0]) is not None
+        need(coded == ("exponent" in tensor), "{!r}: exponent or none", name)
+        exponents = [tensor.get("exponent", 0)]
+    for exponent in exponents:
+        good = is_integer(exponent) and -200 <= exponent <= 200
+        need(good, "{!r}: bad exponent {!r}", name, exponent)
+    prefixes = ("key.", "value.") if both else ("",)
+    for side in zip(prefixes, codecs, exponents):
+        tensor["sides"].append(Side(*side, shape))
+
+
+def side_shape(tensor, layout):
+    """The shape of a side, once it is rearranged."""
+    shape, name = list(tensor["shape"]), tensor["name"]
+    if layout is None:
+        return tuple(shape)
+    if layout.kv_axis is not None:
+        good = layout.kv_axis < len(shape) and shape[layout.kv_axis] == 2
+        need(good, "{!r}: no axis of keys and values", name)
+        shape.pop(layout.kv_axis)
+    if layout.head_dim is not None:
+        good = shape and shape[-1] % layout.head_dim == 0
+        need(good, "{!r}: no heads in the last axis", name)
+        shape[-1:] = [shape[-1] // layout.head_dim, layout.head_dim]
+    if layout.tokens_first:
+        need(len(shape) >= 3, "{!r}: no tokens, heads and channels", name)
+        shape[-3], shape[-2] = shape[-2], shape[-3]
+    return tuple(shape)
+
+
+def put_back(sides, tensor, layout):
+    """The bytes of a tensor from those of its sides."""
+    if layout is None:
+        return sides[0]
+    word = "<u4" if tensor["dtype"] == "F32" else "<u2"
+    shape = side_shape(tensor, layout)
+    values = [np.frombuffer(side, word).reshape(shape) for side in sides]
+    if layout.tokens_first:
+        values = [side.swapaxes(-3, -2) for side in values]
+    if layout.head_dim is not None:
+        values = [side.reshape(*side.shape[:-2], -1) if side.size else side for side in values]
+    if layout.kv_axis is not None and values[0].size:
+        values = [np.stack(values, layout.kv_axis)]
+    return np.ascontiguousarray(values[0]).tobytes()
 
 
 def check_rope(manifest):
     """Require frequencies where they are needed, and that tensors can be turned and rotated."""
     needed = False
-    for tensor in manifest["tensors"]:
-        scheme, dim = scheme_of(tensor["codec"]), heads_of(tensor["shape"])[2]
+    for tensor, side in ((t, side) for t in manifest["tensors"] for side in t["sides"]):
+        scheme, dim = scheme_of(side.codec), heads_of(side.shape)[2]
         if type(scheme) is TwoCentre:
             need(dim % 8 == 0, "{!r}: a head vector of no multiple of 8", tensor["name"])
         if scheme and scheme.had:
@@ -347,15 +439,21 @@ def check_rope(manifest):
 
 def parts_of(tensor, dots):
     """The stored parts of one tensor, in the order of the page's table."""
-    name, shape, n = tensor["name"], tensor["shape"], count(tensor["shape"])
-    if tensor["codec"] == "none":
-        return [Part(name, tensor["dtype"], shape)]
-    if tensor["codec"] == "f16":
-        return [Part(f"{name}{dots}values", "F16", shape)]
+    name = tensor["name"]
+    if not tensor["sides"]:
+        return [Part(name, tensor["dtype"], tensor["shape"])]
     return [
-        Part(f"{name}{dots}{part}", dtype, (size,))
-        for part, (dtype, size) in sizes_of(scheme_of(tensor["codec"]), tensor).items()
+        Part(f"{name}{dots}{side.prefix}{part}", dtype, shape)
+        for side in tensor["sides"]
+        for part, dtype, shape in parts_of_side(side, tensor["dtype"])
     ]
+
+
+def parts_of_side(side, dtype):
+    if side.codec == "f16":
+        return [("values", "F16", side.shape)]
+    sizes = sizes_of(scheme_of(side.codec), side.shape, dtype)
+    return [(part, dtype, (size,)) for part, (dtype, size) in sizes.items()]
 
 
 def heads_of(shape):
@@ -366,9 +464,9 @@ def heads_of(shape):
     return count(shape) // (tokens * dim), tokens, dim
 
 
-def sizes_of(scheme, tensor):
+def sizes_of(scheme, shape, dtype):
     """dtype and number of values of each part, in order."""
-    heads, tokens, dim = heads_of(tensor["shape"])
+    heads, tokens, dim = heads_of(shape)
     if type(scheme) is TwoCentre:
         block, own = block_of(scheme, dim)
         blocks = heads * max(tokens - 1, 0) * (dim // block)
@@ -383,7 +481,7 @@ def sizes_of(scheme, tensor):
     groups = lines * (-(-line // scheme.group) if scheme.group != math.inf else min(line, 1))
     sizes = {}
     if scheme.sink:
-        sizes["sinks"] = "BF16" if tensor["dtype"] == "BF16" else "F16", heads * sinks * dim
+        sizes["sinks"] = "BF16" if dtype == "BF16" else "F16", heads * sinks * dim
     if scheme.ctr:
         sizes["means"] = "F16", heads * dim
     sizes["scales"] = "U8" if scheme.s8 else "F16", groups
@@ -462,15 +560,15 @@ def decode_f16(data, tensor):
     return narrow(finite_f16(data, tensor["name"]).astype(np.float32), tensor["dtype"])
 
 
-def decode_int4(scales, codes, tensor):
-    n, group = count(tensor["shape"]), group_size(tensor["codec"])
+def decode_int4(scales, codes, side, tensor):
+    n, group = count(side.shape), group_size(side.codec)
     scales = finite_f16(scales, tensor["name"]).astype(np.float64)
     packed = np.frombuffer(codes, np.uint8)
     # "For an odd n the last high four bits are 8."
     need(n % 2 == 0 or packed[-1] >> 4 == 8, "{!r}: bad last four bits", tensor["name"])
     codes = np.stack([packed & 15, packed >> 4], -1).reshape(-1)[:n].astype(np.float64) - 8
     # No more than 4 + 11 significant bits, and no less than 2**-224: exact in f64. Rounded once.
-    values = np.ldexp(codes * scales[np.arange(n) // min(group, max(n, 1))], tensor["exponent"])
+    values = np.ldexp(codes * scales[np.arange(n) // min(group, max(n, 1))], side.exponent)
     values = np.clip(values, -F32_MAX, F32_MAX).astype(np.float32)
     return narrow(values, tensor["dtype"])
 
@@ -571,9 +669,9 @@ CURVES = {
 }
 
 
-def decode_two_centres(stored, tensor, rope):
-    scheme, exponent = scheme_of(tensor["codec"]), tensor["exponent"]
-    heads, tokens, dim = heads_of(tensor["shape"])
+def decode_two_centres(stored, side, tensor, rope):
+    scheme, exponent = scheme_of(side.codec), side.exponent
+    heads, tokens, dim = heads_of(side.shape)
     if tokens == 0 or dim == 0:
         return b""
     block, own = block_of(scheme, dim)
@@ -615,12 +713,12 @@ def decode_two_centres(stored, tensor, rope):
     return narrow(scaled(x.reshape(-1), exponent), tensor["dtype"])
 
 
-def decode_scheme(stored, tensor, rope):
-    scheme, exponent = scheme_of(tensor["codec"]), tensor["exponent"]
+def decode_scheme(stored, side, tensor, rope):
+    scheme, exponent = scheme_of(side.codec), side.exponent
     if type(scheme) is TwoCentre:
-        return decode_two_centres(stored, tensor, rope)
-    heads, tokens, dim = heads_of(tensor["shape"])
-    sizes = sizes_of(scheme, tensor)
+        return decode_two_centres(stored, side, tensor, rope)
+    heads, tokens, dim = heads_of(side.shape)
+    sizes = sizes_of(scheme, side.shape, tensor["dtype"])
     parts = dict(zip(sizes, stored))
     if tokens == 0:
         return b""
@@ -668,6 +766,21 @@ def decode_scheme(stored, tensor, rope):
 # The file
 
 
+def decode_sides(stored, tensor, manifest):
+    """The bytes of a tensor from those of its parts."""
+    sides = []
+    for side in tensor["sides"]:
+        own = len(parts_of_side(side, tensor["dtype"]))
+        parts, stored = stored[:own], stored[own:]
+        if side.codec == "f16":
+            sides.append(decode_f16(*parts, tensor))
+        elif group_size(side.codec) is not None:
+            sides.append(decode_int4(*parts, side, tensor))
+        else:
+            sides.append(decode_scheme(parts, side, tensor, manifest.get("rope")))
+    return put_back(sides, tensor, check_layout(manifest))
+
+
 def decode(file):
     """The tensors and the metadata of a compressed file, given as bytes."""
     need(len(file) >= 8, "shorter than eight bytes")
@@ -701,14 +814,10 @@ def decode(file):
         for part in stored:
             crc = zlib.crc32(part, crc)
         need(tensor["crc32"] == f"{crc:08x}", "{!r}: the checksum is wrong", tensor["name"])
-        if tensor["codec"] == "none":
-            (restored,) = stored
-        elif tensor["codec"] == "f16":
-            restored = decode_f16(*stored, tensor)
-        elif group_size(tensor["codec"]) is not None:
-            restored = decode_int4(*stored, tensor)
+        if tensor["sides"]:
+            restored = decode_sides(stored, tensor, manifest)
         else:
-            restored = decode_scheme(stored, tensor, manifest.get("rope"))
+            (restored,) = stored
         tensors[tensor["name"]] = Tensor(tensor["dtype"], tensor["shape"], restored)
     return tensors, manifest.get("metadata")
 

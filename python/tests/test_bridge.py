@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import stat
 import subprocess
 import sys
@@ -179,6 +180,27 @@ class Misbehaving(FolderTest):
         self.assertEqual((error.message, error.hint), ("what it is", "do it"))
         self.assertEqual(error.exit_status, 3)
 
+    def test_flags_are_named_as_keywords(self) -> None:
+        for said, expected in (
+            ("--force replaces it", "force=True replaces it"),
+            ("-decompress restores the tensors", "decompress_kv_cache restores the tensors"),
+            ("say --rope-theta, the model's", "say rope_theta=, the model's"),
+            ("leave --min-cosine out", "leave min_cosine= out"),
+            ("--no-sync; --kv-axis (--head-dim)", "sync=False; kv_axis= (head_dim=)"),
+            ("--an-unknown-one is there", "an_unknown_one is there"),
+            ("did you mean k:int4-g64-ch/v:int4-g64?", "did you mean k:int4-g64-ch/v:int4-g64?"),
+            ("./--force and a/--force.x stay", "./--force and a/--force.x stay"),
+        ):
+            (self.folder / "said").write_text(f"error: {said}\nhint: {said}\n")
+            self.fake(f'cat "{self.folder}/said" >&2; exit 2')
+            error = self.error()
+            self.assertEqual(error.hint, expected)
+            self.assertEqual(error.message.replace("=", ""), expected.replace("=", ""))
+        (self.folder / "said").write_text(
+            "error: invalid value '-1' for '--threads <N>': no number\n"
+        )
+        self.assertEqual(self.error().message, "invalid value '-1' for threads: no number")
+
     def test_a_death_without_words(self) -> None:
         path = self.fake("kill -9 $$")
         error = self.error()
@@ -218,6 +240,12 @@ class Misbehaving(FolderTest):
         compress_kv_cache("i", "o", codec="kvgauge4", rope_theta=10000)
         expected = "-input i -output o --codec=kvgauge4 --rope-theta=10000.0"
         self.assertEqual(arguments(), expected)
+        layout: Any = {"layout": "tokens-heads-dim", "kv_axis": 1, "head_dim": 64}
+        compress_kv_cache("i", "o", codec="q4_0", **layout)
+        said = "--layout=tokens-heads-dim --kv-axis=1 --head-dim=64"
+        self.assertEqual(arguments(), f"-input i -output o --codec=q4_0 {said}")
+        measure_kv_cache("i", **layout)
+        self.assertEqual(arguments(), f"-input i -metrics-only -group-size 64 {said}")
         measure_kv_cache("i", min_snr_db=10)
         expected = "-input i -metrics-only -group-size 64 --min-snr-db=10.0"
         self.assertEqual(arguments(), expected)
@@ -370,6 +398,9 @@ class Real(FolderTest):
         metrics = measure_kv_cache(self.source)
         figures = (metrics.rmse, metrics.snr_db, metrics.cosine_similarity)
         self.assertEqual(figures, (None, None, None))
+        self.assertIs(metrics.quality_passed, False)
+        self.save_file({"layer.0.key": self.np.zeros((1, 8, 64), "f8")}, self.source)
+        self.assertIs(measure_kv_cache(self.source, min_cosine=-1).quality_passed, False)
 
     def test_limits_are_reported_and_are_no_errors(self) -> None:
         self.write()
@@ -436,6 +467,98 @@ class Real(FolderTest):
         with self.assertRaisesRegex(CompressionError, "cache.safetensors"):
             compress_kv_cache(self.source, self.packed)
         self.assert_only("cache.safetensors")
+
+    def test_hints_speak_python(self) -> None:
+        """Whatever is wrong: a hint names keywords, and no flag."""
+        tensors = self.write()
+        self.save_file(
+            {"x.key": self.np.zeros(99, "f2"), "y": self.np.ones((2, 9, 8), "f4")},
+            self.folder / "odd",
+        )
+        nan = {**tensors, "layer.0.key": self.np.full((2, 40, 64), self.np.nan, "f4")}
+        self.save_file(nan, self.folder / "nan")
+        (self.folder / "text").write_text("no tensors")
+        (self.folder / "page").write_text("<!DOCTYPE html>")
+        (self.folder / "there").write_text("precious")
+        compress_kv_cache(self.source, self.packed)
+        odd, there = self.folder / "odd", self.folder / "there"
+        cases: Any = (
+            ({"output_path": there}, "force=True"),
+            ({"input_path": self.packed}, "decompress_kv_cache"),
+            ({"input_path": self.folder / "nan"}, "exclude="),
+            ({"input_path": odd, "codec": "kivi4"}, "kv_axis="),
+            ({"input_path": odd, "codec": "int4-g64-ch"}, "exclude="),
+            ({"codec": "kvgauge4"}, "rope_theta="),
+            ({"codec": "kvgauge4", "rope_theta": 0}, "rope_theta"),
+            ({"codec": "int4_g64"}, "int4-g64"),
+            ({"codec": "int4-64"}, "did you mean"),
+            ({"group_size": 7}, ""),
+            ({"group_size": 10**30}, ""),
+            ({"threads": -1}, "help("),
+            ({"threads": 10**6}, ""),
+            ({"min_cosine": float("nan")}, "min_cosine="),
+            ({"include": "nosuch"}, "inspect"),
+            ({"exclude": "["}, "bracket"),
+            ({"layout": "nhd"}, "tokens-heads-dim"),
+            ({"layout": "tokens-heads-dim", "head_dim": 48}, "exclude="),
+            ({"kv_axis": 1}, "exclude="),
+            ({"kv_axis": -1}, "counted"),
+            ({"head_dim": 64}, "layout="),
+            ({"input_path": self.folder / "text"}, "safetensors"),
+            ({"input_path": self.folder / "page"}, "server"),
+            ({"input_path": self.folder / "absent"}, "path"),
+            ({"input_path": self.folder}, ""),
+            ({"output_path": self.source, "force": True}, "in place"),
+            ({"output_path": self.folder / "no" / "such"}, "folder"),
+        )
+        for options, expected in cases:
+            arguments = {"input_path": self.source, "output_path": self.unpacked, **options}
+            with self.subTest(options):
+                with self.assertRaises(CompressionError) as caught:
+                    compress_kv_cache(**arguments)
+                error = caught.exception
+                self.assertIn(expected, error.hint or "")
+                self.assertNotIn("--", f"{error.message} {error.hint}")
+                self.assertNotRegex(error.hint or "", r"(^|\s)-[a-z]")
+        self.assertFalse(self.unpacked.exists())
+
+    def test_every_flag_has_a_keyword(self) -> None:
+        shown = subprocess.run(
+            [find_binary(), "--help"], capture_output=True, text=True, check=True
+        )
+        flags = set(re.findall(r"^ +(?:-[a-zA-Z], )?(--[a-z-]+)", shown.stdout, re.MULTILINE))
+        ours = flags - {"--per-tensor", "--strict", "--version"}
+        self.assertEqual(ours, set(compression_bridge.KEYWORDS))
+
+    def test_caches_of_engines(self) -> None:
+        """vLLM's order, keys and values in one tensor: as if they were apart in the usual one."""
+        random = self.np.random.default_rng(5)
+        keys, values = random.normal(size=(2, 3, 40, 64)).astype("f2")
+        keys[:, :, 3] += 9
+        self.save_file({"0.key": keys, "0.value": values}, self.source)
+        options: Any = {"codec": "kvgauge4", "rope_theta": 1e4, "force": True}
+        usual = compress_kv_cache(self.source, self.packed, **options)
+        decompress_kv_cache(self.packed, self.unpacked)
+        expected = self.load_file(self.unpacked)
+        both = self.np.stack([keys, values]).transpose(0, 2, 1, 3)
+        for cache, layout in (
+            (both, {"kv_axis": 0}),
+            (both.transpose(1, 0, 2, 3), {"kv_axis": 1}),
+            (both.reshape(2, 40, 192), {"kv_axis": 0, "head_dim": 64}),
+        ):
+            with self.subTest(shape=cache.shape):
+                self.save_file({"kv_cache": self.np.ascontiguousarray(cache)}, self.source)
+                layout = {"layout": "tokens-heads-dim", **layout}
+                metrics = compress_kv_cache(self.source, self.packed, **options, **layout)
+                self.assertAlmostEqual(metrics.snr_db or 0, usual.snr_db or 1, delta=1e-6)
+                measured = measure_kv_cache(self.source, codec="kvgauge4", rope_theta=1e4, **layout)
+                self.assertEqual(measured, metrics)
+                decompress_kv_cache(self.packed, self.unpacked, force=True)
+                back = self.load_file(self.unpacked)["kv_cache"]
+                self.assertEqual(back.shape, cache.shape)
+                sides = self.np.moveaxis(back, layout["kv_axis"], 0).reshape(2, 40, 3, 64)
+                for side, name in zip(sides, ("0.key", "0.value")):
+                    self.assertTrue((side.transpose(1, 0, 2) == expected[name]).all())
 
     def test_damage_is_an_error(self) -> None:
         self.write()

@@ -169,7 +169,9 @@ def fix_checksums(manifest, header, data):
     for tensor in manifest["tensors"]:
         name, crc = tensor["name"], 0
         endings = ("values", "sinks", "means", "scales", "minima", "codes")
-        for part in (name, *(f"{name}.{ending}" for ending in endings)):
+        sides = ("", "key.", "value.")
+        parts = (f"{name}.{side}{ending}" for side in sides for ending in endings)
+        for part in (name, *parts):
             if part in header:
                 crc = zlib.crc32(data[slice(*header[part]["data_offsets"])], crc)
         tensor["crc32"] = f"{crc:08x}"
@@ -377,7 +379,7 @@ class Binary(unittest.TestCase):
             with self.subTest(group=group):
                 manifest = self.both(serialize(tensors), "-group-size", str(group))
                 self.assertEqual(manifest["codec"], f"int4-g{group}")
-                exponents.update(tensor["exponent"] for tensor in manifest["tensors"])
+                exponents.update(tensor.get("exponent", 0) for tensor in manifest["tensors"])
         # The data reach both ends of what the writer chooses.
         self.assertLess(min(exponents), -150)
         self.assertGreater(max(exponents), 105)
@@ -551,11 +553,16 @@ class Binary(unittest.TestCase):
         return tensors
 
     def test_codecs_of_the_family(self):
-        shapes = [(2, 9, 16), (1, 2, 5, 7), (3, 33), (70,), (1,), (), (0,), (2, 0, 8), (0, 5, 3)]
-        file = serialize(self.family(shapes))
+        shapes = [(2, 9, 16), (1, 2, 5, 7), (3, 33), (1,), (), (0,), (2, 0, 8), (0, 5, 3)]
+        tensors = self.family(shapes)
+        # Codecs that tell tokens from channels do not take it.
+        flat = self.family([(70,)])
+        files = [serialize(t) for t in (tensors, {**tensors, **{"f" + n: t for n, t in flat.items()}})]
         for codec in self.family_codecs():
+            fields = set(codec.replace("/", "-").split("-"))
+            tells = fields & {"ch", "ctr", "sink2", "sink3", "kivi4"}
             with self.subTest(codec):
-                manifest = self.both(file, "--codec", codec)
+                manifest = self.both(files[not tells], "--codec", codec)
                 first = all(map(format_decoder.is_first, format_decoder.by_role(manifest["codec"])))
                 self.assertEqual(manifest["version"], 1 if first else 2)
 
@@ -563,7 +570,7 @@ class Binary(unittest.TestCase):
         codecs = ("int4-g32-had", "turbo4", "int3-g9-asym-ch-had-mse-sink1", "int5-g1000-lm-had-s8",
                   "k:int2-g64-mid-ctr-had-sink4/v:int4-g64-had", "int8-g8-ext-ctr-had")
         for dim in (2, 6, 64, 80, 96, 128):
-            file = serialize(self.family([(2, 7, dim), (dim,), (3, 0, dim)]))
+            file = serialize(self.family([(2, 7, dim), (1, dim), (3, 0, dim)]))
             for codec in codecs:
                 with self.subTest(codec, dim=dim):
                     self.both(file, "--codec", codec)
@@ -572,7 +579,7 @@ class Binary(unittest.TestCase):
         codecs = ("int4-g32-prerope", "k:int4-g64-mid-prerope-ctr-had-sink5/v:q4_0",
                   "k:int3-g8-asym-ch-prerope-s8/v:f16", "int4-g32-ext-prerope", "int4-g64-prerope-mse")
         for dim in (2, 64, 80, 96, 128):
-            file = serialize(self.family([(2, 7, dim), (dim,), (0, 2, dim)]))
+            file = serialize(self.family([(2, 7, dim), (1, dim), (0, 2, dim)]))
             for theta in ("1", "10000", "500000"):
                 codec = codecs[(dim + int(theta)) % len(codecs)]
                 for codec in (codec, codecs[0]):
@@ -585,7 +592,7 @@ class Binary(unittest.TestCase):
 
     def test_two_centres(self):
         for dim in (8, 16, 64, 80, 96, 128):
-            shapes = [(2, 37, dim), (1, 1, dim), (dim,), (3, 0, dim), (0, 2, dim)]
+            shapes = [(2, 37, dim), (1, 1, dim), (1, dim), (3, 0, dim), (0, 2, dim)]
             file = serialize(self.family(shapes))
             for codec in ("kvgauge4", "tc16", "tc19-shape", "k:tc16-prerope/v:tc19"):
                 with self.subTest(codec, dim=dim):
@@ -598,7 +605,7 @@ class Binary(unittest.TestCase):
 
     def test_what_the_page_does_not_allow_in_version_2(self):
         """Files with right checksums that break the page: both refuse them."""
-        shape = (2, 5, 8)
+        shape = (2, 12, 8)
         tensors = {
             "key": floats("F16", self.values(shape, 1)),
             "value": floats("BF16", self.values(shape, 1)),
@@ -668,6 +675,106 @@ class Binary(unittest.TestCase):
             plain[0]["codec"] = name
             self.refused(put_together(*plain), name)
             self.assertIsNone(self.decompress(put_together(*plain)))
+
+    # Version 3
+
+    LAYOUTS = (
+        ("heads-tokens-dim", 0, None, (2, 3, 9, 16)),
+        ("heads-tokens-dim", 3, None, (3, 9, 16, 2)),
+        ("heads-tokens-dim", 0, None, (2, 9, 16)),
+        ("heads-tokens-dim", 1, None, (5, 2, 0, 16)),
+        ("tokens-heads-dim", None, None, (9, 3, 16)),
+        ("tokens-heads-dim", None, None, (2, 1, 9, 3, 16)),
+        ("tokens-heads-dim", None, 16, (9, 48)),
+        ("tokens-heads-dim", None, 8, (2, 9, 48)),
+        ("tokens-heads-dim", 0, None, (2, 9, 3, 16)),
+        ("tokens-heads-dim", 1, None, (9, 2, 3, 16)),
+        ("tokens-heads-dim", 2, None, (9, 3, 2, 16)),
+        ("tokens-heads-dim", 1, 16, (4, 2, 9, 48)),
+        ("tokens-heads-dim", 0, 16, (2, 9, 48)),
+        ("tokens-heads-dim", 0, 16, (2, 0, 48)),
+    )
+
+    def layout_arguments(self, order, axis, dim):
+        arguments = ["--layout", order]
+        arguments += [] if axis is None else ["--kv-axis", str(axis)]
+        return arguments + ([] if dim is None else ["--head-dim", str(dim)])
+
+    def test_layouts(self):
+        codecs = ("kvgauge4", "kivi4", "int4-g64", "int4-g9", "f16", "k:int4-g64/v:f16", "fp8-e4m3",
+                  "k:f16/v:int3-g8-asym-ch-ctr-had-s8-sink2", "int5-g32-mid-prerope-had", "turbo4",
+                  "k:int4-g16-ch-prerope-sink1/v:iq4_nl")
+        for order, axis, dim, shape in self.LAYOUTS:
+            tensors = {}
+            for name, tensor in self.family([shape], scales=(1.0,)).items():
+                tensors[name] = tensor
+            tensors["scale"] = floats("F32", np.float32(0.5))
+            tensors["mask"] = Tensor("BOOL", (3,), b"\1\0\1")
+            for codec in codecs:
+                with self.subTest(codec, order=order, axis=axis, shape=shape):
+                    arguments = self.layout_arguments(order, axis, dim)
+                    arguments += ["--codec", codec, "--rope-theta", "10000"]
+                    manifest = self.both(serialize(tensors), *arguments)
+                    self.assertEqual(manifest["version"], 3)
+                    said = [manifest.get(field) for field in ("layout", "kv_axis", "head_dim")]
+                    self.assertEqual(said, [order, axis, dim])
+
+    def test_names_that_clash_in_layouts(self):
+        x, plain = floats("F32", self.values((2, 5, 8), 1)), Tensor("U8", (2,), b"ab")
+        for tensors in (
+            {"x": x, "x.key.codes": plain, "x..value.scales": plain},
+            {"x": x, "x.key": x, "x.key.key.codes": plain},
+            {"x": x, "x.key": plain, "x.codes": plain, "x.key.values": plain},
+        ):
+            for codec in ("int4-g8", "k:f16/v:q4_0"):
+                self.both(serialize(tensors), "--kv-axis", "0", "--codec", codec)
+
+    def test_what_the_page_does_not_allow_in_version_3(self):
+        tensors = {"kv": floats("F16", self.values((7, 2, 3, 8), 1)),
+                   "mask": Tensor("BOOL", (3,), b"\1\0\1")}
+        arguments = ("--codec", "k:int4-g16-prerope-sink1/v:f16", "--rope-theta", "10000", "--layout",
+                     "tokens-heads-dim", "--kv-axis", "1")
+        manifest, header, data = take_apart(self.compress(serialize(tensors), *arguments))
+        self.agree(put_together(manifest, header, data))
+
+        def case(what, change):
+            parts = copy.deepcopy((manifest, header, data))
+            change(*parts)
+            fix_checksums(*parts)
+            # Fields in the page's order.
+            parts[0].update(tensors=parts[0].pop("tensors"))
+            file = put_together(*parts)
+            with self.subTest(what):
+                self.refused(file, what)
+                self.assertIsNone(self.decompress(file), f"the binary takes {what}")
+
+        for version in (1, 2, 4, 3.0):
+            case(f"version {version}", lambda m, h, d, v=version: m.update(version=v))
+        for value in ("heads-tokens-dim", "nhd", "", None, 1, ["tokens-heads-dim"]):
+            case(f"layout {value}", lambda m, h, d, v=value: m.update(layout=v))
+        for value in (0, 2, 4, -1, 1.0, "1", None, 2**64):
+            case(f"kv_axis {value}", lambda m, h, d, v=value: m.update(kv_axis=v))
+        for value in (0, 3, 4, 16, -8, 8.0, "8", None):
+            case(f"head_dim {value}", lambda m, h, d, v=value: m.update(head_dim=v))
+        for field in ("layout", "kv_axis"):
+            case(f"no {field}", lambda m, h, d, f=field: m.pop(f))
+        for value in ([0], [0, 0, 0], [0, 1], [201, 0], [0, None], ["0", 0], 0, None, {}):
+            case(f"exponents {value}", lambda m, h, d, v=value: m["tensors"][0].update(exponents=v))
+        case("no exponents", lambda m, h, d: m["tensors"][0].pop("exponents"))
+        case("exponents of none", lambda m, h, d: m["tensors"][1].update(exponents=[0, 0]))
+        for part in list(header):
+            if part != "mask":
+                case(f"no {part}", lambda m, h, d, p=part: h.pop(p))
+        case("nothing read by it", lambda m, h, d: (
+            m["tensors"].pop(0), m.pop("rope"), h.clear(), d.__setitem__(slice(None), b"\1\0\1"),
+            h.update(mask={"dtype": "BOOL", "shape": [3], "data_offsets": [0, 3]})))
+        # Said of nothing: files of versions 1 and 2.
+        for codec in ("int4-g16", "q4_0"):
+            plain = {"x": floats("F16", self.values((2, 2, 4, 8), 1))}
+            manifest, header, data = take_apart(self.compress(serialize(plain), "--codec", codec))
+            for fields in ({"layout": "heads-tokens-dim"}, {"layout": "tokens-heads-dim"},
+                           {"kv_axis": 0}, {"head_dim": 8}):
+                case(f"{fields} in {codec}", lambda m, h, d, f=fields: m.update(f))
 
     def test_any_bytes_decode_alike(self):
         """What no writer writes, though the page allows it: any codes, finite numbers, exponents."""

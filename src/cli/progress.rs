@@ -129,6 +129,11 @@ impl FileProgress {
         Self(bar)
     }
 
+    pub fn note(&self, text: &str) {
+        // Not eprintln: it panics where stderr is a pipe that nobody reads any more.
+        self.0.suspend(|| _ = writeln!(std::io::stderr(), "note: {text}"));
+    }
+
     /// Removes the bar, so that what follows starts on a clean line.
     pub fn clear(&self) {
         self.0.finish_and_clear();

@@ -148,6 +148,18 @@ pub struct Int4Payload {
 }
 
 impl Int4Payload {
+    /// With room for its parts, which are zero.
+    pub fn empty(group: usize, len: usize) -> Self {
+        assert!(group > 0, "a group holds at least one value");
+        Self {
+            len,
+            group,
+            codes: vec![0; len.div_ceil(2)],
+            scales: vec![f16::ZERO; len.div_ceil(group)],
+            exponent: 0,
+        }
+    }
+
     /// `values`: flattened row-major, in head vectors of `head_dim`. The last group may be
     /// partial. `None` where a value is not finite.
     pub fn compress_measured<T: Element>(
@@ -155,14 +167,7 @@ impl Int4Payload {
         group: usize,
         head_dim: usize,
     ) -> Option<(Self, DistortionSum)> {
-        assert!(group > 0, "a group holds at least one value");
-        let mut payload = Self {
-            len: values.len(),
-            group,
-            codes: vec![0; values.len().div_ceil(2)],
-            scales: vec![f16::ZERO; values.len().div_ceil(group)],
-            exponent: 0,
-        };
+        let mut payload = Self::empty(group, values.len());
         // One optimistic pass; the rare tensor out of f16's range is done again.
         let mut outcome = payload.fill(values, head_dim);
         if outcome.finite && !outcome.in_range {
@@ -217,6 +222,28 @@ impl Int4Payload {
             .for_each(|((out, codes), scales)| {
                 decompress_block(codes, scales, group, self.exponent, out);
             });
+    }
+
+    /// The bytes of scales and codes, in the order of a file.
+    pub(super) fn parts(&self) -> Vec<&[u8]> {
+        vec![bytemuck::cast_slice(&self.scales), &self.codes]
+    }
+
+    /// The same, to be read into.
+    pub(super) fn parts_mut(&mut self) -> Vec<&mut [u8]> {
+        vec![bytemuck::cast_slice_mut(&mut self.scales), &mut self.codes]
+    }
+
+    pub(super) fn is_finite(&self) -> bool {
+        self.scales.iter().all(|scale| scale.is_finite())
+    }
+
+    pub(super) fn exponent(&self) -> i32 {
+        self.exponent
+    }
+
+    pub(super) fn set_exponent(&mut self, exponent: i32) {
+        self.exponent = exponent;
     }
 
     /// Number of values.

@@ -194,6 +194,67 @@ fn measured<T: Element>(
 }
 
 impl Payload {
+    /// Of `codec`, with room for its parts, which are zero. `None` for what stores nothing.
+    pub fn empty<T: Element>(
+        codec: TensorCodec,
+        values: usize,
+        geometry: &Geometry,
+    ) -> Option<Self> {
+        match codec {
+            TensorCodec::F16 => Some(Payload::F16(vec![f16::ZERO; values])),
+            TensorCodec::Packed(packing) => Some(match packing.as_int4() {
+                Some(group) => Payload::Int4(Int4Payload::empty(group, values)),
+                None => Payload::Packed(PackedTensor::empty::<T>(packing, values, geometry)),
+            }),
+            TensorCodec::Noise(_) => None,
+        }
+    }
+
+    /// The bytes of each part, in the order of a file.
+    pub fn parts(&self) -> Vec<&[u8]> {
+        match self {
+            Payload::F16(values) => vec![bytemuck::cast_slice(values)],
+            Payload::Int4(payload) => payload.parts(),
+            Payload::Packed(payload) => payload.parts(),
+        }
+    }
+
+    /// The same, to be read into.
+    pub fn parts_mut(&mut self) -> Vec<&mut [u8]> {
+        match self {
+            Payload::F16(values) => vec![bytemuck::cast_slice_mut(values)],
+            Payload::Int4(payload) => payload.parts_mut(),
+            Payload::Packed(payload) => payload.parts_mut(),
+        }
+    }
+
+    /// All numbers are stored divided by two to this power; 0 for f16.
+    pub fn exponent(&self) -> i32 {
+        match self {
+            Payload::F16(_) => 0,
+            Payload::Int4(payload) => payload.exponent(),
+            Payload::Packed(payload) => payload.exponent(),
+        }
+    }
+
+    /// What [`Payload::exponent`] was of the tensor whose parts these are.
+    pub fn set_exponent(&mut self, exponent: i32) {
+        match self {
+            Payload::F16(_) => {}
+            Payload::Int4(payload) => payload.set_exponent(exponent),
+            Payload::Packed(payload) => payload.set_exponent(exponent),
+        }
+    }
+
+    /// Whether all numbers but codes are finite, as every writer's are.
+    pub fn is_finite(&self) -> bool {
+        match self {
+            Payload::F16(values) => values.iter().all(|value| value.is_finite()),
+            Payload::Int4(payload) => payload.is_finite(),
+            Payload::Packed(payload) => payload.is_finite(),
+        }
+    }
+
     /// Number of values stored.
     pub fn len(&self) -> usize {
         match self {

@@ -2,7 +2,7 @@
 
 use super::element::Element;
 use super::payload::SchemePayload;
-use super::scheme::{Geometry, Part, PartSizes, Scheme};
+use super::scheme::{Geometry, Part, PartSizes, Rotation, Scheme};
 use super::transform::Rope;
 use super::two_centre::{TwoCentre, TwoCentrePayload};
 use crate::error::{Error, Result};
@@ -63,6 +63,22 @@ impl Packing {
                 Self::TwoCentre(TwoCentre { prerope: false, shaped: false, ..codec })
             }
         }
+    }
+
+    /// What is stored depends on which head vectors are tokens of one head, in which order.
+    pub fn reads_tokens(&self) -> bool {
+        match self {
+            Self::Scheme(scheme) => {
+                scheme.channel || scheme.prerope || scheme.centred || scheme.sink > 0
+            }
+            Self::TwoCentre(_) => true,
+        }
+    }
+
+    /// What is stored depends on where head vectors begin.
+    pub fn reads_vectors(&self) -> bool {
+        let turned = matches!(self, Self::Scheme(scheme) if scheme.rotation != Rotation::None);
+        turned || self.reads_tokens()
     }
 
     /// Whether a tensor of this geometry can be stored.
@@ -204,7 +220,7 @@ impl Geometry<'_> {
             None => Err(Error::input(
                 "prerope: expected what the keys were rotated by, found none",
             )
-            .hint("for kv-compress say --rope-theta; `kvgauge extract` writes it to its files")),
+            .hint("say --rope-theta, as the model's config has it; `kvgauge extract` writes it to its files")),
             Some((turned, _)) if turned != self.head_dim => Err(Error::input(format!(
                 "prerope: expected a rotation of {turned} values, found head vectors of {}",
                 self.head_dim

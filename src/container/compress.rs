@@ -1,17 +1,16 @@
 //! Safetensors file → compressed file.
 
-use super::manifest::{self, CODES, Manifest, SCALES, Stored};
+use super::manifest::{self, CODES, Coded, Manifest, SCALES, Stored};
 use super::pipeline::{Buffer, in_order};
 use super::safetensors::{Header, Tensor};
-use super::select::Plan;
+use super::select::{Left, Plan};
 use super::source::Source;
 use super::{
-    Checksums, Job, Report, Summary, Target, TensorSummary, geometry, jobs, per_dtype, rope,
+    Checksums, Job, Piecewise, Report, Summary, Target, TensorSummary, geometry, jobs, per_dtype,
+    rope,
 };
 use crate::codec::int4::{BlockLayout, compress_block, exponent_for};
-use crate::codec::{
-    DistortionRun, DistortionSum, Element, Packing, Payload, Rope, TensorCodec, compress_halves,
-};
+use crate::codec::{DistortionRun, DistortionSum, Element, Rope, compress_halves};
 use crate::error::{Error, Result};
 use crc32fast::Hasher;
 use half::f16;
@@ -21,7 +20,7 @@ use std::path::Path;
 /// stored unchanged. Without `target` nothing is written, and the summary is the same.
 ///
 /// Memory: a few MB a thread and the header, whatever the file's size; with a codec other than
-/// symmetric INT4 and f16, several times a tensor for each thread.
+/// symmetric INT4 and f16, or another layout, several times a tensor for each thread.
 ///
 /// Errors: not a safetensors file, compressed already, NaN or infinity (tensor and index named),
 /// a codec that does not fit, input and output the same file, output that cannot be written.
@@ -39,13 +38,16 @@ pub fn compress(
         return Err(at_input(Error::input("compressed already"))
             .hint("-decompress restores the tensors; compress those"));
     }
-    let codecs = plan.assign(&header).map_err(at_input)?;
-    let frequencies = plan.rope(&header, &codecs);
-    let turns = rope(frequencies.as_deref(), &header.tensors, codecs.iter().copied());
-    plan.check(&header, &codecs, turns.as_ref()).map_err(at_input)?;
+    let fates = plan.assign(&header).map_err(at_input)?;
+    let left: Vec<Option<Left>> = fates.iter().map(|fate| fate.as_ref().err().copied()).collect();
+    let coded: Vec<Option<Coded>> = fates.into_iter().map(|fate| fate.ok()).collect();
+    let frequencies = plan.rope(&header, &coded);
+    let turns = rope(frequencies.as_deref(), coded.iter().map(Option::as_ref));
+    plan.check(&header, &coded, turns.as_ref()).map_err(at_input)?;
     let frequencies = frequencies.filter(|_| turns.is_some());
-    let mut manifest = Manifest::new(&header, source.len(), plan.codec, &codecs, frequencies);
-    let (stored, parts) = manifest.layout().map_err(at_input)?;
+    let (codec, layout) = (plan.codec, plan.layout);
+    let mut manifest = Manifest::new(&header, source.len(), codec, layout, &coded, frequencies);
+    let (stored, parts) = manifest.stored().map_err(at_input)?;
     let room = manifest.room(&parts)?;
     let output = target.map(|target| target.create(input)).transpose()?;
 
@@ -68,22 +70,23 @@ pub fn compress(
     // One optimistic pass; the rare tensor out of f16's range is done again.
     for (index, result) in results.iter_mut().enumerate().filter(|(_, result)| !result.in_range) {
         let exponent = compressor.exponent(index)?;
-        manifest.tensors[index].exponent = Some(exponent);
+        manifest.tensors[index].set_exponents(&[exponent]);
         *result = compressor.run(index..index + 1, exponent)?.swap_remove(0);
     }
     source.check_unchanged()?;
 
     let (mut all, mut summaries) = (DistortionSum::default(), Vec::new());
-    for (((result, tensor), stored), record) in
-        results.into_iter().zip(&header.tensors).zip(&stored).zip(&mut manifest.tensors)
+    for (((result, tensor), (stored, left)), record) in results
+        .into_iter()
+        .zip(&header.tensors)
+        .zip(stored.iter().zip(left))
+        .zip(&mut manifest.tensors)
     {
-        if let Some(exponent) = result.exponent {
-            record.exponent = Some(exponent);
-        }
+        record.set_exponents(&result.exponents);
         let (crc32, distortion) = result.finish();
         record.crc32 = manifest::hex(crc32);
         all = all.plus(distortion);
-        summaries.push(TensorSummary::new(tensor, stored, distortion));
+        summaries.push(TensorSummary { left, ..TensorSummary::new(tensor, stored, distortion) });
     }
     manifest.quality = all.finish().into();
     if let Some(output) = output {
@@ -120,8 +123,8 @@ struct Outcome {
     /// Of a tensor that is one piece.
     sum: DistortionSum,
     in_range: bool,
-    /// Of a tensor that found its own.
-    exponent: Option<i32>,
+    /// Of a tensor that found its own, of each side.
+    exponents: Vec<i32>,
 }
 
 impl Outcome {
@@ -131,7 +134,7 @@ impl Outcome {
             run: None,
             sum: DistortionSum::default(),
             in_range: true,
-            exponent: None,
+            exponents: Vec::new(),
         }
     }
 
@@ -143,7 +146,7 @@ impl Outcome {
     fn then(&mut self, next: Self) {
         self.crc32.then(next.crc32);
         self.in_range &= next.in_range;
-        self.exponent = self.exponent.or(next.exponent);
+        self.exponents.extend(next.exponents);
         self.sum = self.sum.plus(next.sum);
         self.run = match (self.run.take(), next.run) {
             (Some(run), Some(next)) => Some(run.then(next)),
@@ -170,17 +173,19 @@ impl Compressor<'_> {
         let first = range.start;
         let mut results: Vec<Outcome> = range.clone().map(|_| Outcome::nothing()).collect();
         in_order(
-            range.flat_map(|index| jobs(index, &self.tensors[index], self.stored[index].codec)),
+            range.flat_map(|index| self.jobs(index)),
             |buffers: &mut Buffers, job: &Job| {
                 let dtype = self.tensors[job.tensor].info.dtype;
-                let result = match self.stored[job.tensor].codec {
+                let result = match &self.stored[job.tensor].coded {
                     None => self.copy(buffers, job),
-                    Some(TensorCodec::F16) => per_dtype!(dtype, T => self.halve::<T>(buffers, job)),
-                    Some(codec) => match codec.packing().and_then(Packing::as_int4) {
-                        Some(group) => per_dtype!(dtype, T => {
+                    Some(coded) => match Piecewise::of(coded) {
+                        Some(Piecewise::F16) => {
+                            per_dtype!(dtype, T => self.halve::<T>(buffers, job))
+                        }
+                        Some(Piecewise::Int4(group)) => per_dtype!(dtype, T => {
                             self.quantise::<T>(buffers, job, group, exponent)
                         }),
-                        None => per_dtype!(dtype, T => self.pack::<T>(buffers, job, codec)),
+                        None => per_dtype!(dtype, T => self.pack::<T>(buffers, job, coded)),
                     },
                 };
                 self.report.advance(job.bytes);
@@ -192,6 +197,10 @@ impl Compressor<'_> {
             },
         )?;
         Ok(results)
+    }
+
+    fn jobs(&self, index: usize) -> impl Iterator<Item = Job> {
+        jobs(index, &self.tensors[index], self.stored[index].coded.as_ref())
     }
 
     fn copy(&self, buffers: &mut Buffers, job: &Job) -> Result<Outcome> {
@@ -248,27 +257,40 @@ impl Compressor<'_> {
         Ok(outcome)
     }
 
-    /// A whole tensor.
-    fn pack<T: Element>(
-        &self,
-        buffers: &mut Buffers,
-        job: &Job,
-        codec: TensorCodec,
-    ) -> Result<Outcome> {
+    /// A whole tensor, side by side.
+    fn pack<T: Element>(&self, buffers: &mut Buffers, job: &Job, coded: &Coded) -> Result<Outcome> {
         let tensor = &self.tensors[job.tensor];
         let values = buffers.values.values::<T>(job.values);
         self.read(bytemuck::cast_slice_mut(values), job)?;
-        let packed = codec.compress_measured(values, &geometry(tensor, self.rope));
+        let mut ordered = Vec::new();
+        if !coded.form.is_plain() {
+            // Looked for here: the codec would count in its own order.
+            if !T::absmax(values).is_finite() {
+                return Err(self.not_finite(job, values));
+            }
+            ordered.resize(coded.form.values(), T::default());
+        }
+        let geometry = geometry(coded, self.rope);
         let place = || format!("{}: tensor {}", self.source.path().display(), tensor.name);
-        let (payload, sum) =
-            packed.map_err(|e| e.within(place()).hint("--exclude stores a tensor as it is"))?;
-        let Payload::Packed(payload) = payload else {
-            return Err(Error::system(format!("{}: {codec} is no payload of parts", place())));
-        };
-        let mut outcome = Outcome { sum, exponent: Some(payload.exponent()), ..Outcome::nothing() };
-        for (part, bytes) in payload.parts().iter().enumerate() {
-            self.write(job, part, bytes, 0)?;
-            outcome.crc32.push(hash(bytes));
+        let mut outcome = Outcome::nothing();
+        let mut part = 0;
+        for (side, codec) in coded.coding.sides().into_iter().enumerate() {
+            let values: &[T] = if coded.form.is_plain() {
+                values
+            } else {
+                coded.form.gather(side, values, &mut ordered);
+                &ordered
+            };
+            let packed = codec.compress_measured(values, &geometry);
+            let (payload, sum) =
+                packed.map_err(|e| e.within(place()).hint("--exclude stores a tensor as it is"))?;
+            outcome.sum = outcome.sum.plus(sum);
+            outcome.exponents.push(payload.exponent());
+            for bytes in payload.parts() {
+                self.write(job, part, bytes, 0)?;
+                outcome.crc32.push(hash(bytes));
+                part += 1;
+            }
         }
         Ok(outcome)
     }
@@ -278,7 +300,7 @@ impl Compressor<'_> {
         let tensor = &self.tensors[index];
         let mut largest = 0f32;
         in_order(
-            jobs(index, tensor, self.stored[index].codec),
+            self.jobs(index),
             |buffer: &mut Buffer, job: &Job| {
                 per_dtype!(tensor.info.dtype, T => {
                     let values = buffer.values::<T>(job.values);

@@ -1,16 +1,15 @@
 //! Compressed file → safetensors file, and parts of it.
 
-use super::manifest::{self, CODES, Manifest, SCALES, Stored};
+use super::manifest::{self, CODES, Coded, Manifest, SCALES, Stored};
 use super::pipeline::{Buffer, in_order};
 use super::safetensors::Header;
 use super::source::Source;
 use super::{
-    Checksums, Job, Report, Summary, Target, TensorSummary, geometry, jobs, per_dtype, rope,
+    Checksums, Job, Piecewise, Report, Summary, Target, TensorSummary, geometry, jobs, per_dtype,
+    rope,
 };
 use crate::codec::int4::decompress_block;
-use crate::codec::{
-    DistortionSum, Element, PackedTensor, Packing, Rope, TensorCodec, decompress_halves,
-};
+use crate::codec::{DistortionSum, Element, Payload, Rope, TensorCodec, decompress_halves};
 use crate::error::{Error, Result};
 use crc32fast::Hasher;
 use half::f16;
@@ -20,7 +19,7 @@ use std::path::Path;
 /// the file it was made from. The summary has the figures measured then.
 ///
 /// Memory: a few MB a thread and the header, whatever the file's size; with a codec other than
-/// symmetric INT4 and f16, several times a tensor for each thread.
+/// symmetric INT4 and f16, or another layout, several times a tensor for each thread.
 ///
 /// Errors: not a compressed file, damage anywhere in it, input and output the same file, output
 /// that cannot be written. After any of them there is no new file, and an old one is as it was.
@@ -73,11 +72,12 @@ impl Packed {
         let (manifest, stored) =
             Manifest::from_header(header, bytes).map_err(|e| e.within(source.path().display()))?;
         let restored = manifest.source_header().map_err(|e| e.within(source.path().display()))?;
-        let codecs = || stored.iter().map(|stored| stored.codec);
-        let rope = rope(manifest.rope.as_deref(), &restored.tensors, codecs());
-        for (tensor, codec) in restored.tensors.iter().zip(codecs()) {
-            if let Some(packing) = codec.as_ref().and_then(TensorCodec::packing) {
-                let fits = packing.check(&geometry(tensor, rope.as_ref()));
+        let coded = || stored.iter().map(|stored| stored.coded.as_ref());
+        let rope = rope(manifest.rope.as_deref(), coded());
+        for (tensor, coded) in restored.tensors.iter().zip(coded()) {
+            let Some(coded) = coded else { continue };
+            for packing in coded.coding.sides().iter().filter_map(TensorCodec::packing) {
+                let fits = packing.check(&geometry(coded, rope.as_ref()));
                 let place = || format!("{}: tensor {}", source.path().display(), tensor.name);
                 fits.map_err(|e| manifest::damaged(e).within(place()))?;
             }
@@ -107,27 +107,25 @@ impl Packed {
         let (first, restored) = (range.start, &self.restored);
         let mut crc32: Vec<Checksums> = range.clone().map(|_| Checksums::default()).collect();
         in_order(
-            range
-                .clone()
-                .flat_map(|index| jobs(index, &restored.tensors[index], self.stored[index].codec)),
+            range.clone().flat_map(|index| {
+                jobs(index, &restored.tensors[index], self.stored[index].coded.as_ref())
+            }),
             |buffers: &mut Buffers, job: &Job| {
                 let dtype = restored.tensors[job.tensor].info.dtype;
                 let take = |bytes: &[u8]| take(job.tensor, job.offset, bytes);
-                let result = match self.stored[job.tensor].codec {
+                let result = match &self.stored[job.tensor].coded {
                     None => self.copy(buffers, job, take),
-                    Some(TensorCodec::F16) => {
-                        per_dtype!(dtype, T => self.widen::<T>(buffers, job, take))
-                    }
-                    Some(TensorCodec::Packed(packing) | TensorCodec::Noise(packing)) => {
-                        match packing.as_int4() {
-                            Some(group) => per_dtype!(dtype, T => {
-                                self.dequantise::<T>(buffers, job, group, take)
-                            }),
-                            None => per_dtype!(dtype, T => {
-                                self.unpack::<T>(buffers, job, packing, take)
-                            }),
+                    Some(coded) => match Piecewise::of(coded) {
+                        Some(Piecewise::F16) => {
+                            per_dtype!(dtype, T => self.widen::<T>(buffers, job, take))
                         }
-                    }
+                        Some(Piecewise::Int4(group)) => per_dtype!(dtype, T => {
+                            self.dequantise::<T>(buffers, job, group, take)
+                        }),
+                        None => per_dtype!(dtype, T => {
+                            self.unpack::<T>(buffers, job, coded, take)
+                        }),
+                    },
                 };
                 report.advance(job.bytes);
                 result
@@ -190,36 +188,54 @@ impl Packed {
         let of_scales = self.read(job, SCALES, bytes, 2 * (job.first / group) as u64)?;
         let of_codes = self.read(job, CODES, codes, job.first as u64 / 2)?;
         self.check_finite(job, scales)?;
-        let exponent = self.manifest.tensors[job.tensor].exponent.unwrap_or(0);
+        let exponent = self.exponent(job, 0);
         let values = buffers.values.values::<T>(job.values);
         decompress_block(codes, scales, group, exponent, values);
         take(bytemuck::cast_slice(values))?;
         Ok(Checksums(vec![of_scales, of_codes]))
     }
 
-    /// A whole tensor.
+    /// A whole tensor, side by side.
     fn unpack<T: Element>(
         &self,
         buffers: &mut Buffers,
         job: &Job,
-        packing: Packing,
+        coded: &Coded,
         take: impl Fn(&[u8]) -> Result<()>,
     ) -> Result<Checksums> {
-        let geometry = geometry(&self.restored.tensors[job.tensor], self.rope.as_ref());
-        let mut payload = PackedTensor::empty::<T>(packing, job.values, &geometry);
-        payload.set_exponent(self.manifest.tensors[job.tensor].exponent.unwrap_or(0));
+        let geometry = geometry(coded, self.rope.as_ref());
+        let (form, values) = (&coded.form, buffers.values.values::<T>(job.values));
+        let mut ordered = vec![T::default(); if form.is_plain() { 0 } else { form.values() }];
         let mut checksums = Checksums::default();
-        for (part, bytes) in payload.parts_mut().into_iter().enumerate() {
-            checksums.push(self.read(job, part, bytes, 0)?);
+        let mut part = 0;
+        for (side, codec) in coded.coding.sides().into_iter().enumerate() {
+            let payload = Payload::empty::<T>(codec, form.values(), &geometry);
+            let Some(mut payload) = payload else {
+                return Err(Error::system(format!("codec {codec} stores nothing")));
+            };
+            payload.set_exponent(self.exponent(job, side));
+            for bytes in payload.parts_mut() {
+                checksums.push(self.read(job, part, bytes, 0)?);
+                part += 1;
+            }
+            if !payload.is_finite() {
+                let name = &self.manifest.tensors[job.tensor].name;
+                return Err(self.damaged(name, "expected finite scales and values".into()));
+            }
+            if form.is_plain() {
+                payload.decompress(&geometry, values);
+            } else {
+                payload.decompress(&geometry, &mut ordered);
+                form.scatter(side, &ordered, values);
+            }
         }
-        if !payload.is_finite() {
-            let name = &self.manifest.tensors[job.tensor].name;
-            return Err(self.damaged(name, "expected finite scales and values".into()));
-        }
-        let values = buffers.values.values::<T>(job.values);
-        payload.decompress(&geometry, values);
         take(bytemuck::cast_slice(values))?;
         Ok(checksums)
+    }
+
+    /// Of one side; 0 where nothing is said.
+    fn exponent(&self, job: &Job, side: usize) -> i32 {
+        self.manifest.tensors[job.tensor].exponents().get(side).copied().unwrap_or(0)
     }
 
     fn read(&self, job: &Job, part: usize, bytes: &mut [u8], offset: u64) -> Result<Hasher> {

@@ -144,14 +144,17 @@ fn header_of(tensors: &[TensorData], metadata: Option<TextMap>) -> Result<Header
     let mut header = Header { metadata, tensors: Vec::with_capacity(tensors.len()) };
     let mut names = std::collections::HashSet::new();
     for TensorData { name, dtype, shape, data } in tensors {
-        let refuse = |what: String| Err(Error::input(format!("tensor {name}: {what}")));
+        let refuse = |what: String, hint: &str| {
+            Err(Error::input(format!("tensor {name}: {what}")).hint(hint))
+        };
         if name == METADATA || !names.insert(name) {
-            return refuse("the name is taken".into());
+            return refuse("the name is taken".into(), "each tensor needs a name of its own");
         }
         let place = header.push(name.clone(), *dtype, shape.clone());
         if !place.is_ok_and(|tensor| tensor.bytes() == data.len()) {
             let found = data.len();
-            return refuse(format!("expected {dtype:?} of shape {shape:?}, found {found} bytes"));
+            let what = format!("expected {dtype:?} of shape {shape:?}, found {found} bytes");
+            return refuse(what, "its bytes are those of all values, row-major");
         }
     }
     Ok(header)

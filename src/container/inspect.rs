@@ -4,7 +4,7 @@ use super::decompress::Packed;
 use super::manifest::{Manifest, Quality};
 use super::safetensors::{Header, TextMap};
 use super::source::Source;
-use super::{Report, Summary};
+use super::{AxisOrder, Layout, Report, Summary};
 use crate::error::Result;
 use safetensors::Dtype;
 use serde::Serialize;
@@ -33,6 +33,13 @@ pub struct Compression {
     pub bits_per_value: Option<f64>,
     #[serde(flatten)]
     pub quality: Quality,
+    /// The order of a compressed tensor's last axes.
+    pub layout: AxisOrder,
+    /// The axis of keys and values, and how long the heads are that share the last one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kv_axis: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub head_dim: Option<usize>,
 }
 
 /// One tensor: dtype and shape as in the uncompressed file.
@@ -46,6 +53,16 @@ pub struct Item {
     pub stored_bytes: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exponent: Option<i32>,
+    /// Of keys and of values, where a tensor holds both.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exponents: Option<[i32; 2]>,
+}
+
+impl Compression {
+    /// How the compressed tensors are read.
+    pub fn layout(&self) -> Layout {
+        Layout { order: self.layout, kv_axis: self.kv_axis, head_dim: self.head_dim }
+    }
 }
 
 /// Reads the header of a safetensors file, plain or compressed; with `verify`, every byte of a
@@ -62,6 +79,7 @@ pub fn inspect(path: &Path, verify: bool, report: &dyn Report) -> Result<Content
             dtype: tensor.info.dtype,
             shape: tensor.info.shape,
             exponent: None,
+            exponents: None,
         });
         return Ok(Contents {
             format: "safetensors".into(),
@@ -83,13 +101,20 @@ impl Contents {
     fn new(packed: Packed, verified: bool) -> Self {
         let summary: Summary = packed.summary();
         let manifest = packed.manifest;
+        let layout = manifest.layout();
+        // 0 takes no room in a table.
+        let said = |exponents: &[i32]| exponents.iter().any(|exponent| *exponent != 0);
         let items = summary.tensors.iter().zip(&manifest.tensors).map(|(tensor, record)| Item {
             name: record.name.clone(),
             dtype: record.dtype,
             shape: record.shape.clone(),
             codec: record.codec_name(&manifest.codec).into(),
             stored_bytes: tensor.stored_bytes,
-            exponent: record.exponent.filter(|exponent| *exponent != 0),
+            exponent: match *record.exponents() {
+                [exponent] if exponent != 0 => Some(exponent),
+                _ => None,
+            },
+            exponents: <[i32; 2]>::try_from(record.exponents()).ok().filter(|both| said(both)),
         });
         Self {
             format: manifest.format_name(),
@@ -102,6 +127,9 @@ impl Contents {
                 compression_ratio: summary.compression_ratio(),
                 bits_per_value: summary.bits_per_value(),
                 quality: summary.quality,
+                layout: layout.order,
+                kv_axis: layout.kv_axis,
+                head_dim: layout.head_dim,
             }),
             metadata: manifest.metadata,
         }

@@ -8,6 +8,7 @@ mod compress;
 mod decompress;
 mod file;
 mod inspect;
+mod layout;
 mod manifest;
 mod pipeline;
 pub(crate) mod safetensors;
@@ -18,16 +19,17 @@ pub use compress::compress;
 pub use decompress::decompress;
 pub use file::{TensorData, TensorFile, read_file, write_file, write_tensors};
 pub use inspect::{Contents, inspect};
-pub use manifest::Quality;
+pub use layout::{AxisOrder, Layout};
+pub use manifest::{Coding, Quality};
 pub use safetensors::TextMap;
-pub use select::Plan;
+pub use select::{Left, Plan};
 
-use crate::codec::{Distortion, DistortionSum, Geometry, Packing, Rope, TensorCodec, int4};
+use crate::codec::{Distortion, DistortionSum, Geometry, Rope, TensorCodec, int4};
 use crate::error::{Error, Result};
 use crate::whole_file::{self, Existing, NewFile};
 use ::safetensors::Dtype;
 use crc32fast::Hasher;
-use manifest::Stored;
+use manifest::{Coded, Stored};
 use pipeline::{BLOCK, PIECE};
 use safetensors::Tensor;
 use std::path::Path;
@@ -105,7 +107,9 @@ pub struct TensorSummary {
     pub dtype: Dtype,
     pub shape: Vec<usize>,
     /// `None`: stored unchanged.
-    pub codec: Option<TensorCodec>,
+    pub codec: Option<Coding>,
+    /// Why it is stored unchanged, where that is known: a file does not say it.
+    pub left: Option<Left>,
     /// Bytes of all its parts.
     pub stored_bytes: u64,
     /// Nothing but `None` for a tensor stored unchanged, and where it was not measured.
@@ -118,7 +122,8 @@ impl TensorSummary {
             name: tensor.name.clone(),
             dtype: tensor.info.dtype,
             shape: tensor.info.shape.clone(),
-            codec: stored.codec,
+            codec: stored.coded.as_ref().map(|coded| coded.coding),
+            left: None,
             stored_bytes: stored.parts.iter().map(|part| part.end - part.start).sum(),
             distortion: distortion.finish(),
         }
@@ -207,40 +212,58 @@ impl Job {
     }
 }
 
-/// What the codec is told of a tensor.
-fn geometry<'a>(tensor: &Tensor, rope: Option<&'a Rope>) -> Geometry<'a> {
-    Geometry { rope, ..Geometry::of_shape(&tensor.info.shape) }
+/// What the codec is told of a tensor, or of one of its sides.
+fn geometry<'a>(coded: &Coded, rope: Option<&'a Rope>) -> Geometry<'a> {
+    Geometry { rope, ..Geometry::of_shape(&coded.form.shape) }
 }
 
 /// What keys were rotated by, for as many tokens as a tensor that needs it has.
-fn rope(
+fn rope<'a>(
     frequencies: Option<&[f32]>,
-    tensors: &[Tensor],
-    codecs: impl Iterator<Item = Option<TensorCodec>>,
+    coded: impl Iterator<Item = Option<&'a Coded>>,
 ) -> Option<Rope> {
     let frequencies = frequencies?;
-    let needs = |codec: Option<TensorCodec>| codec?.packing().map(Packing::prerope);
-    let needing = tensors.iter().zip(codecs).filter(|(_, codec)| needs(*codec) == Some(true));
-    let needing: Vec<_> =
-        needing.map(|(tensor, _)| Geometry::of_shape(&tensor.info.shape)).collect();
+    let needing: Vec<_> = coded
+        .flatten()
+        .filter(|coded| coded.coding.needs_rope())
+        .map(|coded| geometry(coded, None))
+        .collect();
     // Head vectors of another length are refused later; no table is made of their shapes' size.
     let fitting = needing.iter().filter(|geometry| geometry.head_dim == 2 * frequencies.len());
     let tokens = fitting.map(|geometry| geometry.tokens).max().unwrap_or(0);
     (!needing.is_empty()).then(|| Rope::new(frequencies, tokens))
 }
 
-/// The pieces of a tensor, which depend on its size and codec only: only symmetric INT4 and what
-/// stays as it is are worked on in several.
-fn jobs(index: usize, tensor: &Tensor, codec: Option<TensorCodec>) -> impl Iterator<Item = Job> {
+/// A codec whose tensors are worked on in pieces, as they lie in the file.
+#[derive(Clone, Copy)]
+enum Piecewise {
+    F16,
+    /// With groups of so many values.
+    Int4(usize),
+}
+
+impl Piecewise {
+    fn of(coded: &Coded) -> Option<Self> {
+        let manifest::Coding::One(codec) = coded.coding else { return None };
+        match codec {
+            _ if !coded.form.is_plain() => None,
+            TensorCodec::F16 => Some(Self::F16),
+            TensorCodec::Packed(packing) => packing.as_int4().map(Self::Int4),
+            TensorCodec::Noise(_) => None,
+        }
+    }
+}
+
+/// The pieces of a tensor, which depend on its size and codec only: only symmetric INT4, f16 and
+/// what stays as it is are worked on in several.
+fn jobs(index: usize, tensor: &Tensor, coded: Option<&Coded>) -> impl Iterator<Item = Job> {
     // What is stored unchanged is copied in bytes: some types have less than one.
-    let values = if codec.is_some() { tensor.values() } else { tensor.bytes() };
+    let values = if coded.is_some() { tensor.values() } else { tensor.bytes() };
     let all = Job { tensor: index, first: 0, values, offset: 0, bytes: tensor.bytes() as u64 };
-    let (group, piece) = match codec {
-        Some(TensorCodec::Packed(packing)) => match packing.as_int4() {
-            Some(group) => (group, PIECE),
-            None => (1, usize::MAX / 4),
-        },
-        _ => (1, PIECE),
+    let (group, piece) = match coded.map(Piecewise::of) {
+        None | Some(Some(Piecewise::F16)) => (1, PIECE),
+        Some(Some(Piecewise::Int4(group))) => (group, PIECE),
+        Some(None) => (1, usize::MAX / 4),
     };
     all.cut(group, piece)
 }

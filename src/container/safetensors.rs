@@ -6,6 +6,7 @@
 
 use super::source::Source;
 use crate::error::{Error, Result};
+use crate::sniff::{self, Kind};
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 use serde::de::{MapAccess, Visitor};
@@ -54,8 +55,16 @@ impl Header {
     /// Returns its bytes too, the length included.
     pub fn read(source: &Source) -> Result<(Self, Vec<u8>)> {
         let broken = |what: String| {
-            Error::input(format!("{}: not a safetensors file: {what}", source.path().display()))
-                .hint("is the file complete, and is it safetensors?")
+            let path = source.path().display();
+            match foreign(source) {
+                // A healthy file of another kind must not be called damaged.
+                Some(kind) => {
+                    Error::input(format!("{path}: not a safetensors file, but {}", kind.name()))
+                        .hint(kind.hint())
+                }
+                None => Error::input(format!("{path}: not a safetensors file: {what}"))
+                    .hint("is it safetensors, and was it written to its end?"),
+            }
         };
         if source.len() < LENGTH_BYTES as u64 {
             return Err(broken(format!("expected at least 8 bytes, found {}", source.len())));
@@ -119,7 +128,8 @@ impl Header {
         let Some(end) = bytes.and_then(|bytes| start.checked_add(bytes)) else {
             return Err(Error::input(format!(
                 "tensor {name}: {dtype:?} of shape {shape:?} fits no file"
-            )));
+            ))
+            .hint("a file holds whole bytes, and no more than it can count"));
         };
         let info = TensorInfo { dtype, shape, data_offsets: (start, end) };
         self.tensors.push(Tensor { name, info });
@@ -148,6 +158,13 @@ impl Header {
         bytes[..LENGTH_BYTES].copy_from_slice(&length.to_le_bytes());
         Ok(bytes)
     }
+}
+
+/// What a file is that is no safetensors file, where its first bytes tell.
+fn foreign(source: &Source) -> Option<Kind> {
+    let mut start = vec![0; (source.len() as usize).min(sniff::ENOUGH)];
+    source.read_at(&mut start, 0).ok()?;
+    sniff::sniff(&start).filter(|kind| *kind != Kind::Safetensors)
 }
 
 impl Tensor {

@@ -1,8 +1,10 @@
 //! Which tensors are compressed, and by which codec.
 
-use super::manifest::is_float;
+use super::geometry;
+use super::layout::Layout;
+use super::manifest::{Coded, Coding, is_float};
 use super::safetensors::{Header, Tensor};
-use crate::codec::{Codec, Geometry, Packing, Rope, TensorCodec};
+use crate::codec::{Codec, Packing, Rope, TensorCodec};
 use crate::error::{Error, Result};
 use glob::Pattern;
 use serde::Deserialize;
@@ -21,21 +23,46 @@ pub struct Plan {
     /// Base of the rotary embedding that the keys went through, for codecs that take them back;
     /// `None`: as the file says, if `kvgauge extract` made it.
     pub rope_theta: Option<f32>,
+    /// Which axis of the tensors is what: of all that are compressed.
+    pub layout: Layout,
 }
+
+/// Why a tensor is stored as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// It is not F16, BF16 or F32.
+    Type,
+    /// By [`Plan::include`] and [`Plan::exclude`].
+    Excluded,
+    /// It is one value: a scale of the cache, a count, but no cache.
+    OneValue,
+    /// What is stored of it would be larger.
+    Grows,
+}
+
+/// What becomes of a tensor.
+pub(super) type Fate = std::result::Result<Coded, Left>;
+
+/// The hint where a tensor stands in the way.
+const EXCLUDE: &str = "--exclude stores a tensor as it is";
 
 impl Plan {
     /// All float tensors by one codec.
     pub fn all(codec: Codec) -> Self {
-        Self { codec, include: Vec::new(), exclude: Vec::new(), rope_theta: None }
+        Self {
+            codec,
+            include: Vec::new(),
+            exclude: Vec::new(),
+            rope_theta: None,
+            layout: Layout::default(),
+        }
     }
 
     /// What keys are taken back from, radians a position and pair of channels, if it is known.
-    pub(super) fn rope(&self, header: &Header, codecs: &[Option<TensorCodec>]) -> Option<Vec<f32>> {
-        let needs = |codec: &TensorCodec| codec.packing().is_some_and(Packing::prerope);
-        let mut tensors = header.tensors.iter().zip(codecs);
-        let (tensor, _) = tensors.find(|(_, codec)| codec.as_ref().is_some_and(needs))?;
+    pub(super) fn rope(&self, header: &Header, coded: &[Option<Coded>]) -> Option<Vec<f32>> {
+        let needing = coded.iter().flatten().find(|coded| coded.coding.needs_rope())?;
         match self.rope_theta {
-            Some(theta) => Some(Rope::frequencies_of(theta, tensor.head_dim())),
+            Some(theta) => Some(Rope::frequencies_of(theta, geometry(needing, None).head_dim)),
             None => {
                 let origin = header.metadata.as_ref()?.get(crate::extract::METADATA)?;
                 serde_json::from_str::<RopeOf>(origin).ok().map(|origin| origin.rope_frequencies)
@@ -47,7 +74,7 @@ impl Plan {
     pub(super) fn check(
         &self,
         header: &Header,
-        codecs: &[Option<TensorCodec>],
+        coded: &[Option<Coded>],
         rope: Option<&Rope>,
     ) -> Result<()> {
         let noise = |codec| matches!(codec, TensorCodec::Noise(_));
@@ -55,18 +82,19 @@ impl Plan {
             return Err(Error::input(format!("codec {}: stores nothing", self.codec))
                 .hint("noise is a control for `kvgauge validate` and `kvgauge sweep`"));
         }
-        for (tensor, codec) in header.tensors.iter().zip(codecs) {
-            if let Some(scheme) = codec.as_ref().and_then(TensorCodec::packing) {
-                let geometry = Geometry { rope, ..Geometry::of_shape(&tensor.info.shape) };
-                let fits = scheme.check(&geometry);
-                fits.map_err(|e| e.within(format!("tensor {}", tensor.name)))?;
+        for (tensor, coded) in header.tensors.iter().zip(coded) {
+            let Some(coded) = coded else { continue };
+            for packing in coded.coding.sides().iter().filter_map(TensorCodec::packing) {
+                let fits = packing.check(&geometry(coded, rope));
+                fits.map_err(|e| e.within(format!("tensor {}", tensor.name)).hint(EXCLUDE))?;
             }
         }
         Ok(())
     }
 
-    /// The codec of each tensor; `None`: stored unchanged.
-    pub fn assign(&self, header: &Header) -> Result<Vec<Option<TensorCodec>>> {
+    /// What becomes of each tensor.
+    pub(super) fn assign(&self, header: &Header) -> Result<Vec<Fate>> {
+        self.layout.check()?;
         let found = |pattern: &Pattern| header.tensors.iter().any(|t| pattern.matches(&t.name));
         // A mistyped --exclude would compress what was to stay as it is.
         for (flag, patterns) in [("--include", &self.include), ("--exclude", &self.exclude)] {
@@ -75,31 +103,68 @@ impl Plan {
                     .hint("`kv-compress inspect FILE` lists the names; quote the pattern"));
             }
         }
-        header.tensors.iter().map(|tensor| self.codec_of(tensor)).collect()
+        header.tensors.iter().map(|tensor| self.fate_of(tensor)).collect()
     }
 
-    fn codec_of(&self, tensor: &Tensor) -> Result<Option<TensorCodec>> {
+    fn fate_of(&self, tensor: &Tensor) -> Result<Fate> {
         let matches = |patterns: &[Pattern]| patterns.iter().any(|p| p.matches(&tensor.name));
         let included = self.include.is_empty() || matches(&self.include);
-        if !is_float(tensor.info.dtype) || !included || matches(&self.exclude) {
-            return Ok(None);
+        if !included || matches(&self.exclude) {
+            return Ok(Err(Left::Excluded));
         }
-        let codec = if self.codec.key == self.codec.value {
-            self.codec.key
+        if tensor.values() == 1 {
+            return Ok(Err(Left::OneValue));
+        }
+        if !is_float(tensor.info.dtype) {
+            return Ok(Err(Left::Type));
+        }
+        let place = || format!("tensor {}", tensor.name);
+        let form = self.layout.form(&tensor.info.shape);
+        let form = form.map_err(|e| e.within(place()).hint(EXCLUDE))?;
+        let coded = Coded { coding: self.coding_of(tensor)?, form };
+        let shape = &tensor.info.shape;
+        let sides = coded.coding.sides();
+        let reading =
+            sides.iter().find(|codec| codec.packing().is_some_and(Packing::reads_vectors));
+        if let Some(codec) = reading
+            && coded.form.shape.len() < 2
+            && coded.form.values() > 0
+        {
+            let besides = self.layout.besides();
+            return Err(Error::input(format!(
+                "{}: codec {codec}: expected [tokens, head_dim] or more axes{besides}, found shape \
+                 {shape:?}",
+                place()
+            ))
+            .hint("such a codec tells tokens from channels; --exclude stores a tensor as it is"));
+        }
+        let grows = coded.stored_bytes(tensor.info.dtype) > tensor.bytes() as u128;
+        Ok(if grows { Err(Left::Grows) } else { Ok(coded) })
+    }
+
+    fn coding_of(&self, tensor: &Tensor) -> Result<Coding> {
+        let coding = if self.layout.kv_axis.is_some() {
+            Coding::Both(self.codec)
+        } else if self.codec.key == self.codec.value {
+            Coding::One(self.codec.key)
         } else {
             match Role::of(&tensor.name) {
-                Some(Role::Key) => self.codec.key,
-                Some(Role::Value) => self.codec.value,
+                Some(Role::Key) => Coding::One(self.codec.key),
+                Some(Role::Value) => Coding::One(self.codec.value),
                 None => {
                     return Err(Error::input(format!(
                         "codec {}: tensor {}: expected `key` or `value` in its name",
                         self.codec, tensor.name
                     ))
-                    .hint("--exclude it, or use one codec for all"));
+                    .hint(
+                        "--kv-axis says which axis has keys and values in one tensor; or --exclude \
+                         it, or use one codec for all",
+                    ));
                 }
             }
         };
-        if let Some(group) = codec.group().filter(|group| *group > LARGEST_GROUP)
+        let group = coding.sides().iter().filter_map(TensorCodec::group).max();
+        if let Some(group) = group.filter(|group| *group > LARGEST_GROUP)
             && tensor.values() > LARGEST_GROUP
         {
             return Err(Error::input(format!(
@@ -108,7 +173,7 @@ impl Plan {
             ))
             .hint("32, 64 and 128 are usual"));
         }
-        Ok(Some(codec))
+        Ok(coding)
     }
 }
 

@@ -60,7 +60,7 @@ impl TwoCentre {
             return Err(Error::input(format!(
                 "two centres: expected head vectors of a multiple of 8 values, found {dim}"
             ))
-            .hint("its blocks are powers of two"));
+            .hint("its blocks are powers of two, 8 at least; q4_0 takes any length"));
         }
         if self.prerope { geometry.check_rope() } else { Ok(()) }
     }

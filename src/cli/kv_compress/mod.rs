@@ -1,10 +1,13 @@
 //! `kv-compress`, also `kvgauge kv-compress`: the codec on files, for other programs.
 
+mod inspect;
+mod notes;
+
 use super::flags::said;
 use super::progress::FileProgress;
 use super::{Outcome, output};
 use crate::codec::Codec;
-use crate::container::{self, Contents, Plan, Quality, Summary, Target};
+use crate::container::{self, AxisOrder, Layout, Plan, Quality, Summary, Target};
 use crate::error::{Error, Result};
 use crate::report;
 use crate::settings;
@@ -13,7 +16,6 @@ use clap::{Args, Subcommand};
 use glob::Pattern;
 use serde::Serialize;
 use std::ffi::OsString;
-use std::fmt::Write;
 use std::path::PathBuf;
 
 /// Between the codecs that cost SmolLM2-135M about 1 % perplexity on WikiText-2 or less and those
@@ -49,17 +51,28 @@ pub struct Arguments {
     /// Codec, as in `kvgauge validate`; k:NAME/v:NAME goes by the tensors' names
     /// [default: int4-g64]
     #[arg(long, value_name = "NAME", conflicts_with = "decompress")]
-    codec: Option<Codec>,
+    codec: Option<String>,
+    /// Order of the tensors' last axes: heads-tokens-dim, as transformers has it, or
+    /// tokens-heads-dim, as vLLM and LMCache do [default: heads-tokens-dim]
+    #[arg(long, value_name = "ORDER", conflicts_with = "decompress")]
+    layout: Option<String>,
+    /// Axis of size 2, counted from 0, that has keys and values in one tensor; --layout is that
+    /// of the other axes
+    #[arg(long, value_name = "N", conflicts_with = "decompress", allow_negative_numbers = true)]
+    kv_axis: Option<i64>,
+    /// Length of the heads where they share the tensors' last axis
+    #[arg(long, value_name = "N", conflicts_with = "decompress")]
+    head_dim: Option<usize>,
     /// Base of the rotary embedding that the keys went through, for codecs with `prerope`
     /// [default: as `kvgauge extract` wrote it]
     #[arg(long, value_name = "BASE", conflicts_with = "decompress")]
     rope_theta: Option<f32>,
     /// Compress only tensors whose name matches; repeat for several
     #[arg(long, value_name = "GLOB", conflicts_with = "decompress")]
-    include: Vec<Pattern>,
+    include: Vec<String>,
     /// Store tensors whose name matches as they are; repeat for several
     #[arg(long, value_name = "GLOB", conflicts_with = "decompress")]
-    exclude: Vec<Pattern>,
+    exclude: Vec<String>,
     /// Also print every tensor's metrics
     #[arg(long, conflicts_with = "decompress")]
     per_tensor: bool,
@@ -69,7 +82,7 @@ pub struct Arguments {
     /// quality_passed needs at least this signal-to-noise ratio
     #[arg(long, value_name = "DB", default_value_t = MIN_SNR_DB, allow_negative_numbers = true)]
     min_snr_db: f64,
-    /// Exit with status 1 unless quality_passed
+    /// Exit with status 1 unless quality_passed, which needs something to have been measured
     #[arg(long)]
     strict: bool,
     /// CPU threads [default: all]
@@ -86,19 +99,7 @@ pub struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Show what is inside a file, compressed or not
-    Inspect(InspectArguments),
-}
-
-#[derive(Args)]
-struct InspectArguments {
-    #[arg(value_name = "FILE")]
-    file: PathBuf,
-    /// Verify the checksums of all tensors too, not the header's alone
-    #[arg(long)]
-    verify: bool,
-    /// Print one JSON object instead of the table
-    #[arg(long)]
-    json: bool,
+    Inspect(inspect::Arguments),
 }
 
 /// The seven keys of the interface's decision record, and more.
@@ -162,7 +163,17 @@ impl Arguments {
             (_, target) => container::compress(input, target, &self.plan()?, &progress),
         };
         progress.clear();
-        let metrics = Metrics::new(&result?, &self);
+        let summary = result?;
+        if let Some(left) = notes::left_alone(&summary) {
+            progress.note(&left);
+        }
+        if let Some(doubt) = notes::doubtful_order(&summary, self.kv_axis)
+            && self.layout.is_none()
+            && !self.decompress
+        {
+            progress.note(&doubt);
+        }
+        let metrics = Metrics::new(&summary, &self);
         output::print(&report::json(&metrics)?)?;
         Ok(if self.strict && !metrics.quality_passed {
             Outcome::LimitMissed
@@ -172,35 +183,59 @@ impl Arguments {
     }
 
     fn plan(&self) -> Result<Plan> {
-        let codec = match (self.codec, self.group_size) {
-            (Some(codec), _) => codec,
+        let codec = match (&self.codec, self.group_size) {
+            (Some(name), _) => name.parse::<Codec>().map_err(|e| e.within("--codec"))?,
             (None, size) => format!("int4-g{}", size.unwrap_or(64)).parse()?,
         };
         if let Some(theta) = self.rope_theta.filter(|theta| !(1.0..=1e12).contains(theta)) {
             return Err(Error::input(format!("--rope-theta: expected 1 or more, found {theta}"))
                 .hint("the model's config has it as rope_theta; 10000 is usual"));
         }
+        let order = match &self.layout {
+            Some(name) => name.parse().map_err(|e: Error| e.within("--layout"))?,
+            None => AxisOrder::default(),
+        };
+        let kv_axis = self.kv_axis.map(|axis| {
+            usize::try_from(axis).map_err(|_| {
+                Error::input(format!("--kv-axis: expected 0 or more, found {axis}"))
+                    .hint("axes are counted from 0, the first")
+            })
+        });
         Ok(Plan {
             codec,
-            include: self.include.clone(),
-            exclude: self.exclude.clone(),
+            include: patterns("--include", &self.include)?,
+            exclude: patterns("--exclude", &self.exclude)?,
             rope_theta: self.rope_theta,
+            layout: Layout { order, kv_axis: kv_axis.transpose()?, head_dim: self.head_dim },
         })
     }
+}
+
+fn patterns(flag: &str, globs: &[String]) -> Result<Vec<Pattern>> {
+    let pattern = |glob: &String| {
+        Pattern::new(glob).map_err(|e| {
+            Error::input(format!("{flag} {glob}: {}, at character {}", e.msg, e.pos))
+                .hint("* and ? stand for any characters, [ab] for one of them, [[] for a bracket")
+        })
+    };
+    globs.iter().map(pattern).collect()
 }
 
 impl Metrics {
     fn new(summary: &Summary, arguments: &Arguments) -> Self {
         let quality = summary.quality;
-        // No error and nothing to err on pass: both limits are for damage that is there.
+        // No error is no damage: both limits are for damage that is there.
         let reaches = |found: Option<f64>, least: f64| found.is_none_or(|found| found >= least);
+        // Nothing can be said of a cache that was not compressed.
+        let measured = quality.rmse.is_some() && !notes::mostly_left(summary);
         let compressed = summary.tensors.iter().filter(|tensor| tensor.codec.is_some()).count();
         Self {
             compression_ratio: summary.compression_ratio(),
             original_size_bytes: summary.original_bytes,
             compressed_size_bytes: summary.compressed_bytes,
             quality,
-            quality_passed: reaches(quality.cosine_similarity, arguments.min_cosine)
+            quality_passed: measured
+                && reaches(quality.cosine_similarity, arguments.min_cosine)
                 && reaches(quality.snr_db, arguments.min_snr_db),
             codec: summary.codec.clone(),
             bits_per_value: summary.bits_per_value(),
@@ -225,76 +260,6 @@ impl TensorMetrics {
         };
         summary.tensors.iter().map(one).collect()
     }
-}
-
-impl InspectArguments {
-    fn run(self) -> Result<Outcome> {
-        let progress = FileProgress::new();
-        let contents = container::inspect(&self.file, self.verify, &progress);
-        progress.clear();
-        let contents = contents?;
-        let text = if self.json { report::json(&contents)? } else { table(&contents) };
-        output::print(&text)?;
-        Ok(Outcome::Done)
-    }
-}
-
-/// A table for people; names as they are in the file, but no control characters.
-fn table(contents: &Contents) -> String {
-    let visible = |text: &str| text.replace(char::is_control, "\u{fffd}");
-    let or_none = |value: Option<f64>| value.map_or("none".into(), |value| format!("{value:.4}"));
-    let mut text = String::new();
-    let size = contents.file_size_bytes;
-    let checked = match (&contents.compression, contents.verified) {
-        (None, _) => "no checksums",
-        (Some(_), true) => "all checksums right",
-        (Some(_), false) => "header's checksum right; --verify checks the tensors too",
-    };
-    _ = writeln!(text, "{}, {size} bytes, {checked}", contents.format);
-    if let Some(made) = &contents.compression {
-        _ = writeln!(
-            text,
-            "codec {}, {} bytes before, ratio {:.3}, {} bits/value",
-            visible(&made.codec),
-            made.original_size_bytes,
-            made.compression_ratio,
-            or_none(made.bits_per_value)
-        );
-        let quality = made.quality;
-        _ = writeln!(
-            text,
-            "SNR {} dB, cosine {}, RMSE {}",
-            or_none(quality.snr_db),
-            or_none(quality.cosine_similarity),
-            quality.rmse.map_or("none".into(), |rmse| format!("{rmse:.6e}"))
-        );
-    }
-    for (key, value) in contents.metadata.iter().flatten() {
-        let value = visible(value);
-        let end = value.char_indices().nth(80).map_or(value.len(), |(at, _)| at);
-        let rest = if end < value.len() { " …" } else { "" };
-        _ = writeln!(text, "metadata {}: {}{rest}", visible(key), &value[..end]);
-    }
-    let rows: Vec<[String; 5]> =
-        std::iter::once(["tensor", "dtype", "shape", "codec", "bytes"].map(String::from))
-            .chain(contents.tensors.iter().map(|item| {
-                let exponent = item.exponent.map_or(String::new(), |e| format!(" · 2^{e}"));
-                [
-                    visible(&item.name),
-                    format!("{:?}", item.dtype),
-                    format!("{:?}", item.shape),
-                    format!("{}{exponent}", item.codec),
-                    item.stored_bytes.to_string(),
-                ]
-            }))
-            .collect();
-    let width = |column: usize| rows.iter().map(|r| r[column].chars().count()).max().unwrap_or(0);
-    let widths: [usize; 5] = std::array::from_fn(width);
-    for [name, dtype, shape, codec, bytes] in &rows {
-        let [a, b, c, d, e] = widths;
-        _ = writeln!(text, "{name:<a$}  {dtype:<b$}  {shape:<c$}  {codec:<d$}  {bytes:>e$}");
-    }
-    text
 }
 
 /// Turns the single dash of `-input` and its like into two, up to `--`. Values, numbers and -h,

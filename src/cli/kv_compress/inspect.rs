@@ -1,0 +1,97 @@
+//! `kv-compress inspect`.
+
+use super::super::progress::FileProgress;
+use super::super::{Outcome, output};
+use crate::container::{self, Contents};
+use crate::error::Result;
+use crate::report;
+use clap::Args;
+use std::fmt::Write;
+use std::path::PathBuf;
+
+#[derive(Args)]
+pub struct Arguments {
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Verify the checksums of all tensors too, not the header's alone
+    #[arg(long)]
+    verify: bool,
+    /// Print one JSON object instead of the table
+    #[arg(long)]
+    json: bool,
+}
+
+impl Arguments {
+    pub fn run(self) -> Result<Outcome> {
+        let progress = FileProgress::new();
+        let contents = container::inspect(&self.file, self.verify, &progress);
+        progress.clear();
+        let contents = contents?;
+        let text = if self.json { report::json(&contents)? } else { table(&contents) };
+        output::print(&text)?;
+        Ok(Outcome::Done)
+    }
+}
+
+/// A table for people; names as they are in the file, but no control characters.
+fn table(contents: &Contents) -> String {
+    let visible = |text: &str| text.replace(char::is_control, "\u{fffd}");
+    let or_none = |value: Option<f64>| value.map_or("none".into(), |value| format!("{value:.4}"));
+    let mut text = String::new();
+    let size = contents.file_size_bytes;
+    let checked = match (&contents.compression, contents.verified) {
+        (None, _) => "no checksums",
+        (Some(_), true) => "all checksums right",
+        (Some(_), false) => "header's checksum right; --verify checks the tensors too",
+    };
+    _ = writeln!(text, "{}, {size} bytes, {checked}", contents.format);
+    if let Some(made) = &contents.compression {
+        _ = writeln!(
+            text,
+            "codec {}, {} bytes before, ratio {:.3}, {} bits/value",
+            visible(&made.codec),
+            made.original_size_bytes,
+            made.compression_ratio,
+            or_none(made.bits_per_value)
+        );
+        _ = writeln!(text, "layout {}", made.layout());
+        let quality = made.quality;
+        _ = writeln!(
+            text,
+            "SNR {} dB, cosine {}, RMSE {}",
+            or_none(quality.snr_db),
+            or_none(quality.cosine_similarity),
+            quality.rmse.map_or("none".into(), |rmse| format!("{rmse:.6e}"))
+        );
+    }
+    for (key, value) in contents.metadata.iter().flatten() {
+        let value = visible(value);
+        let end = value.char_indices().nth(80).map_or(value.len(), |(at, _)| at);
+        let rest = if end < value.len() { " …" } else { "" };
+        _ = writeln!(text, "metadata {}: {}{rest}", visible(key), &value[..end]);
+    }
+    let rows: Vec<[String; 5]> =
+        std::iter::once(["tensor", "dtype", "shape", "codec", "bytes"].map(String::from))
+            .chain(contents.tensors.iter().map(|item| {
+                let exponent = match (item.exponent, item.exponents) {
+                    (Some(e), _) => format!(" · 2^{e}"),
+                    (None, Some([key, value])) => format!(" · 2^{key}, 2^{value}"),
+                    (None, None) => String::new(),
+                };
+                [
+                    visible(&item.name),
+                    format!("{:?}", item.dtype),
+                    format!("{:?}", item.shape),
+                    format!("{}{exponent}", item.codec),
+                    item.stored_bytes.to_string(),
+                ]
+            }))
+            .collect();
+    let width = |column: usize| rows.iter().map(|r| r[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; 5] = std::array::from_fn(width);
+    for [name, dtype, shape, codec, bytes] in &rows {
+        let [a, b, c, d, e] = widths;
+        _ = writeln!(text, "{name:<a$}  {dtype:<b$}  {shape:<c$}  {codec:<d$}  {bytes:>e$}");
+    }
+    text
+}

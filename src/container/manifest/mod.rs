@@ -1,0 +1,290 @@
+//! What a compressed file says of itself: the JSON under the metadata key `kvgauge`, and where
+//! the parts of each tensor lie. `FORMAT.md` beside this file is the specification.
+
+mod announced;
+mod parts;
+mod record;
+
+pub use parts::{CODES, Coded, Coding, SCALES, Stored};
+pub use record::{Record, is_float};
+
+use super::layout::{AxisOrder, Layout};
+use super::safetensors::{Header, LENGTH_BYTES, METADATA, Tensor, TextMap};
+use crate::codec::{Codec, Distortion, TensorCodec};
+use crate::error::{Error, Result};
+use serde::{Deserialize, Deserializer, Serialize};
+
+const KEY: &str = "kvgauge";
+const FORMAT: &str = "kvgauge-kv";
+/// Of files of symmetric INT4 and f16 alone, of all other codecs, and of tensors that are not read
+/// as they lie.
+const VERSIONS: [u32; 3] = [1, 2, 3];
+/// Every compressed file begins so, after the header's length; the checksum follows.
+const OPENING: &str = r#"{"__metadata__":{"kvgauge":"{\"header_crc32\":\""#;
+/// Stands in the checksum's place while the header's checksum is taken.
+const BLANK: &str = "00000000";
+/// Radians a position, at most: no angle of them is infinite.
+const MOST_FREQUENT: f32 = 65536.0;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    header_crc32: String,
+    format: String,
+    version: u32,
+    /// As asked for.
+    pub codec: String,
+    /// The source file's size, bytes.
+    pub source_bytes: u64,
+    /// Over all compressed tensors, measured when the file was made.
+    pub quality: Quality,
+    /// The source's own.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "not_null")]
+    pub metadata: Option<TextMap>,
+    /// What keys taken before RoPE were rotated by: radians a position, one a pair of channels.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "not_null")]
+    pub rope: Option<Vec<f32>>,
+    /// How the compressed tensors are read, where it is not as they lie.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "not_null")]
+    layout: Option<AxisOrder>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "not_null")]
+    kv_axis: Option<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "not_null")]
+    head_dim: Option<usize>,
+    /// In the source's order.
+    pub tensors: Vec<Record>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Quality {
+    #[serde(deserialize_with = "or_null")]
+    pub rmse: Option<f64>,
+    #[serde(deserialize_with = "or_null")]
+    pub snr_db: Option<f64>,
+    #[serde(deserialize_with = "or_null")]
+    pub cosine_similarity: Option<f64>,
+}
+
+/// A field that has to be there and may be null.
+fn or_null<'de, D: Deserializer<'de>>(json: D) -> std::result::Result<Option<f64>, D::Error> {
+    Option::deserialize(json)
+}
+
+/// A field that may be left out and must not be null.
+fn not_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    json: D,
+) -> std::result::Result<Option<T>, D::Error> {
+    T::deserialize(json).map(Some)
+}
+
+/// The version of the format that files have: the first one that knows what they hold.
+fn version_of(codec: &Codec, layout: &Layout) -> u32 {
+    let known_first = |codec: &TensorCodec| codec.packing().is_none_or(|p| p.as_int4().is_some());
+    let [first, second, third] = VERSIONS;
+    match layout.is_default() {
+        false => third,
+        true if [codec.key, codec.value].iter().all(known_first) => first,
+        true => second,
+    }
+}
+
+impl From<Distortion> for Quality {
+    fn from(distortion: Distortion) -> Self {
+        Self {
+            rmse: distortion.rmse,
+            snr_db: distortion.snr_db,
+            cosine_similarity: distortion.cosine,
+        }
+    }
+}
+
+impl Manifest {
+    /// For a source of `source_bytes` whose tensors are stored as `coded` says (`None`: unchanged).
+    /// `rope`: see [`Manifest::rope`]. Checksums, exponents and quality are filled in later.
+    pub fn new(
+        source: &Header,
+        source_bytes: u64,
+        codec: Codec,
+        layout: Layout,
+        coded: &[Option<Coded>],
+        rope: Option<Vec<f32>>,
+    ) -> Self {
+        // Nothing is said of axes that nobody looks at.
+        let layout = if coded.iter().any(Option::is_some) { layout } else { Layout::default() };
+        let record = |(tensor, coded): (&Tensor, &Option<Coded>)| {
+            let coding = coded.as_ref().map(|coded| coded.coding);
+            Record::new(&tensor.name, tensor.info.dtype, &tensor.info.shape, &codec, coding)
+        };
+        Self {
+            header_crc32: BLANK.into(),
+            format: FORMAT.into(),
+            version: version_of(&codec, &layout),
+            codec: codec.to_string(),
+            source_bytes,
+            quality: Quality::default(),
+            metadata: source.metadata.clone(),
+            rope,
+            layout: (!layout.is_default()).then_some(layout.order),
+            kv_axis: layout.kv_axis,
+            head_dim: layout.head_dim,
+            tensors: source.tensors.iter().zip(coded).map(record).collect(),
+        }
+    }
+
+    /// How compressed tensors are read.
+    pub fn layout(&self) -> Layout {
+        let order = self.layout.unwrap_or_default();
+        Layout { order, kv_axis: self.kv_axis, head_dim: self.head_dim }
+    }
+
+    /// How each tensor is stored, and the header of the file that holds them, as yet without
+    /// metadata.
+    pub fn stored(&self) -> Result<(Vec<Stored>, Header)> {
+        let of_file: Codec = self.codec.parse()?;
+        if of_file.to_string() != self.codec {
+            return Err(Error::input(format!("codec {of_file} by another name: {:?}", self.codec)));
+        }
+        let layout = self.layout();
+        layout.check()?;
+        if self.layout.is_some() == layout.is_default() {
+            return Err(Error::input(
+                "layout: expected where it is not the usual one, and nowhere else",
+            ));
+        }
+        if self.version != version_of(&of_file, &layout) {
+            let version = self.version;
+            return Err(Error::input(format!(
+                "codec {of_file}, layout {layout} in a file of version {version}"
+            )));
+        }
+        let stores_nothing = |codec| matches!(codec, TensorCodec::Noise(_));
+        if stores_nothing(of_file.key) || stores_nothing(of_file.value) {
+            return Err(Error::input(format!("codec {of_file}: stores nothing")));
+        }
+        let mut coded = Vec::with_capacity(self.tensors.len());
+        for record in &self.tensors {
+            if record.name == METADATA {
+                return Err(Error::input(format!("a tensor of the name {METADATA}")));
+            }
+            let own = record.coded(&of_file, &layout);
+            coded.push(own.map_err(|e| e.within(format!("tensor {:?}", record.name)))?);
+        }
+        if !layout.is_default() && coded.iter().all(Option::is_none) {
+            return Err(Error::input(format!("layout {layout}: no tensor is read by it")));
+        }
+        let needed = coded.iter().flatten().any(|coded| coded.coding.needs_rope());
+        if self.rope.is_some() != needed {
+            let found = if needed { "none" } else { "one that no tensor needs" };
+            return Err(Error::input(format!(
+                "rope: expected where a tensor has prerope and nowhere else, found {found}"
+            )));
+        }
+        // One that is no number is not within the limit.
+        let angular = |frequency: &f32| frequency.abs() <= MOST_FREQUENT;
+        if !self.rope.iter().flatten().all(angular) {
+            let most = MOST_FREQUENT;
+            return Err(Error::input(format!("rope: expected at most {most} radians a position")));
+        }
+        parts::place(&self.tensors, coded)
+    }
+
+    /// Bytes of the file up to its first tensor. They depend on names, shapes and codecs only:
+    /// there is room for the longest numbers.
+    pub fn room(&self, parts: &Header) -> Result<usize> {
+        let widest = Some(-f64::from_bits(0x0010_0000_0000_0001));
+        let mut longest = self.clone();
+        longest.quality = Quality { rmse: widest, snr_db: widest, cosine_similarity: widest };
+        longest.tensors.iter_mut().for_each(Record::longest);
+        Ok(longest.embed(parts)?.to_bytes(0)?.len())
+    }
+
+    /// The file up to its first tensor, which begins after `room` bytes.
+    pub fn to_bytes(&self, parts: &Header, room: usize) -> Result<Vec<u8>> {
+        let mut bytes = self.embed(parts)?.to_bytes(room)?;
+        let crc32 = hex(crc32fast::hash(&bytes));
+        bytes[LENGTH_BYTES + OPENING.len()..][..BLANK.len()].copy_from_slice(crc32.as_bytes());
+        Ok(bytes)
+    }
+
+    fn embed(&self, parts: &Header) -> Result<Header> {
+        let json =
+            serde_json::to_string(self).map_err(|e| Error::system(format!("manifest: {e}")))?;
+        Ok(Header {
+            metadata: Some([(KEY.to_string(), json)].into()),
+            tensors: parts.tensors.clone(),
+        })
+    }
+
+    /// Format and version, for people.
+    pub fn format_name(&self) -> String {
+        format!("{} {}", self.format, self.version)
+    }
+
+    /// Reads and checks a compressed file's header, given as parsed and as `bytes`.
+    pub fn from_header(header: &Header, mut bytes: Vec<u8>) -> Result<(Self, Vec<Stored>)> {
+        let at = LENGTH_BYTES + OPENING.len();
+        if !Self::announced(header, &bytes)? {
+            return Err(Error::input("not a file made by kv-compress")
+                .hint("it holds plain tensors already; only compressed files are decompressed"));
+        }
+        let found = bytes.get(at..at + BLANK.len()).map(<[u8]>::to_vec).unwrap_or_default();
+        if let Some(place) = bytes.get_mut(at..at + BLANK.len()) {
+            place.copy_from_slice(BLANK.as_bytes());
+        }
+        let expected = hex(crc32fast::hash(&bytes));
+        if found != expected.as_bytes() {
+            let found = String::from_utf8_lossy(&found).into_owned();
+            return Err(damaged(format!(
+                "header: expected the checksum {expected}, found {found:?}"
+            )));
+        }
+        let only = header.metadata.as_ref().filter(|metadata| metadata.len() == 1);
+        let json = only.and_then(|metadata| metadata.get(KEY));
+        let json = json.ok_or_else(|| damaged("header: expected one entry, kvgauge"))?;
+        // The version first: a later one may have fields that this one does not know.
+        #[derive(Deserialize)]
+        struct Stamp {
+            format: String,
+            version: u32,
+        }
+        let parse = |e: serde_json::Error| damaged(format!("header: {e}"));
+        let stamp: Stamp = serde_json::from_str(json).map_err(parse)?;
+        if stamp.format != FORMAT || !VERSIONS.contains(&stamp.version) {
+            return Err(Error::input(format!(
+                "expected format {FORMAT} version 1, 2 or 3, found {:?} version {}",
+                stamp.format, stamp.version
+            ))
+            .hint(format!(
+                "this is kvgauge {}, which reads versions 1 to 3; a newer one made the file",
+                env!("CARGO_PKG_VERSION")
+            )));
+        }
+        let manifest: Self = serde_json::from_str(json).map_err(parse)?;
+        let (stored, parts) = manifest.stored().map_err(|e| damaged(format!("header: {e}")))?;
+        if parts.tensors != header.tensors {
+            return Err(damaged("header: tensors and kvgauge entry do not agree"));
+        }
+        Ok((manifest, stored))
+    }
+
+    /// The header of the file that was compressed.
+    pub fn source_header(&self) -> Result<Header> {
+        let mut header = Header { metadata: self.metadata.clone(), tensors: Vec::new() };
+        for record in &self.tensors {
+            header.push(record.name.clone(), record.dtype, record.shape.clone())?;
+        }
+        Ok(header)
+    }
+}
+
+/// What no writer writes.
+pub fn damaged(what: impl std::fmt::Display) -> Error {
+    Error::input(format!("damaged: {what}"))
+        .hint("the file was changed or cut since it was made: make it again")
+}
+
+/// A CRC-32 as the manifest writes it.
+pub fn hex(crc32: u32) -> String {
+    format!("{crc32:08x}")
+}

@@ -1,0 +1,141 @@
+//! What the manifest says of one tensor.
+
+use super::super::layout::Layout;
+use super::{BLANK, Coded, Coding, not_null};
+use crate::codec::{Codec, TensorCodec};
+use crate::error::{Error, Result};
+use safetensors::Dtype;
+use serde::{Deserialize, Serialize};
+
+/// How a tensor that is stored as it was names its codec.
+const UNCHANGED: &str = "none";
+/// What an f32 tensor can need at most, with room.
+const EXPONENTS: std::ops::RangeInclusive<i32> = -200..=200;
+
+/// One tensor of the source.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    pub name: String,
+    pub dtype: Dtype,
+    pub shape: Vec<usize>,
+    /// Of its stored parts, one after the other; eight hexadecimal digits.
+    pub crc32: String,
+    /// Left out where it is the file's and that is one for keys and values, or the tensor holds
+    /// both.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "not_null")]
+    codec: Option<String>,
+    /// Of a tensor with codes: what is stored of it is divided by two to this power.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "not_null")]
+    exponent: Option<i32>,
+    /// The same of a tensor of keys and values, of each; 0 for those in f16.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "not_null")]
+    exponents: Option<[i32; 2]>,
+}
+
+impl Record {
+    /// Of a tensor of a file of codec `of_file`, as yet without checksum and exponents.
+    pub fn new(
+        name: &str,
+        dtype: Dtype,
+        shape: &[usize],
+        of_file: &Codec,
+        coding: Option<Coding>,
+    ) -> Self {
+        let (codec, exponent, exponents) = match coding {
+            None => (Some(UNCHANGED.into()), None, None),
+            Some(Coding::Both(_)) => (None, None, Some([0, 0])),
+            Some(Coding::One(own)) => (
+                (of_file.key != of_file.value).then(|| own.to_string()),
+                matches!(own, TensorCodec::Packed(_)).then_some(0),
+                None,
+            ),
+        };
+        let (name, shape) = (name.to_string(), shape.to_vec());
+        Self { name, dtype, shape, crc32: BLANK.into(), codec, exponent, exponents }
+    }
+
+    /// With the longest numbers.
+    pub fn longest(&mut self) {
+        let most = *EXPONENTS.start();
+        self.exponent = self.exponent.map(|_| most);
+        self.exponents = self.exponents.map(|_| [most; 2]);
+    }
+
+    /// Of each side; of a tensor without codes there is none.
+    pub fn exponents(&self) -> Vec<i32> {
+        match self.exponents {
+            Some(both) => both.to_vec(),
+            None => self.exponent.into_iter().collect(),
+        }
+    }
+
+    /// `found`: of each side.
+    pub fn set_exponents(&mut self, found: &[i32]) {
+        if let [first, ..] = *found {
+            self.exponent = self.exponent.map(|_| first);
+        }
+        if let [key, value] = *found {
+            self.exponents = self.exponents.map(|_| [key, value]);
+        }
+    }
+
+    /// How it is stored; `None`: unchanged. `of_file`: what holds where it names no codec.
+    pub fn coded(&self, of_file: &Codec, layout: &Layout) -> Result<Option<Coded>> {
+        let one_for_all = of_file.key == of_file.value;
+        let no_exponent = self.exponent.is_none() && self.exponents.is_none();
+        let coding = match self.codec.as_deref() {
+            Some(UNCHANGED) if no_exponent => return Ok(None),
+            None if layout.kv_axis.is_some() => Coding::Both(*of_file),
+            None if one_for_all => Coding::One(of_file.key),
+            Some(own) if layout.kv_axis.is_none() && !one_for_all => {
+                let sides = [of_file.key, of_file.value];
+                match sides.into_iter().find(|codec| codec.to_string() == own) {
+                    Some(codec) => Coding::One(codec),
+                    None => return Err(self.odd_codec(of_file)),
+                }
+            }
+            _ => return Err(self.odd_codec(of_file)),
+        };
+        if !is_float(self.dtype) {
+            return Err(Error::input(format!("codec {coding} for a tensor of {:?}", self.dtype)));
+        }
+        // What follows multiplies them, and by 8 bits.
+        let size = self.shape.iter().try_fold(1usize, |size, d| size.checked_mul(*d));
+        if !self.shape.contains(&0) && size.is_none_or(|size| size >= usize::MAX / 64) {
+            return Err(Error::input(format!("shape {:?}: too large", self.shape)));
+        }
+        let within = |exponent: i32| EXPONENTS.contains(&exponent);
+        let has_codes = |codec| matches!(codec, TensorCodec::Packed(_));
+        let fitting = match (coding, self.exponent, self.exponents) {
+            (Coding::One(codec), Some(e), None) => has_codes(codec) && within(e),
+            (Coding::One(codec), None, None) => !has_codes(codec),
+            (Coding::Both(codec), None, Some(both)) => {
+                let sides = [codec.key, codec.value].into_iter().zip(both);
+                sides
+                    .into_iter()
+                    .all(|(codec, e)| if has_codes(codec) { within(e) } else { e == 0 })
+            }
+            _ => false,
+        };
+        if !fitting {
+            let found = self.exponents();
+            return Err(Error::input(format!("codec {coding} with exponents {found:?}")));
+        }
+        Ok(Some(Coded { coding, form: layout.form(&self.shape)? }))
+    }
+
+    fn odd_codec(&self, of_file: &Codec) -> Error {
+        Error::input(format!("codec {:?} in a file of {of_file}", self.codec))
+    }
+
+    /// Its codec, for people.
+    pub fn codec_name<'a>(&'a self, of_file: &'a str) -> &'a str {
+        self.codec.as_deref().unwrap_or(of_file)
+    }
+}
+
+/// The types that are compressed; all others are stored as they are.
+pub fn is_float(dtype: Dtype) -> bool {
+    matches!(dtype, Dtype::F16 | Dtype::BF16 | Dtype::F32)
+}
