@@ -150,9 +150,11 @@ fn targets_affected_are_those_that_change() {
             }
             found => found.unwrap(),
         };
-        // Order of summation alone leaves 1e-12.
+        // Order of summation alone leaves 1e-12, tokens kept in 16 bits 1e-7.
+        let floor = if name.contains("sink") { 3e-7 } else { 1e-9 };
         let scores = &found.codecs[0].windows[0].scores;
-        let changed: Vec<bool> = scores.iter().map(|score| score.kld > 1e-9).collect();
+        println!("{protocol} {name}: {:?}", scores.iter().map(|s| s.kld).collect::<Vec<_>>());
+        let changed: Vec<bool> = scores.iter().map(|score| score.kld > floor).collect();
         let first = changed.iter().position(|changed| *changed).unwrap_or(changed.len());
         assert_eq!(changed.len() - first, expected, "{protocol} {name}");
         assert!(changed[first..].iter().all(|changed| *changed), "{protocol} {name}");
@@ -249,7 +251,7 @@ fn bits_count_blocks_and_the_rest() {
     let stored = |tokens: f64| tokens * 5.0 + 2.0 * 16.0 + (64.0 - tokens - 2.0) * 16.0;
     assert_eq!(run(0, 8, "k:int4-g32-asym-ch-sink2/v:f16"), (stored(32.0) / 64.0 + 16.0) / 2.0);
     // A codec with a memory: what is stored once is counted once, in any chunks.
-    assert_eq!(run(3, 5, "kvgauge4"), run(3, 64, "kvgauge4"));
+    assert_eq!(run(3, 5, "kvgauge4"), run(3, 40, "kvgauge4"));
 }
 
 /// Chunks of one token and no residual: a token sees itself exactly and all others stored. That is

@@ -37,14 +37,14 @@ def check(ok, name, message):
 
 def sort_keys(page, table, column):
     return page.evaluate(
-        """([table, column]) => [...document.querySelectorAll("table[data-subject]")[table]
+        """([table, column]) => [...document.querySelectorAll("table[data-view]")[table]
             .tBodies[0].rows].map((row) => row.cells[column].dataset.sort)""",
         [table, column],
     )
 
 
 def check_sorting(page, name):
-    tables = page.locator("table[data-subject]")
+    tables = page.locator("table[data-view]")
     for t in range(tables.count()):
         heads = tables.nth(t).locator("thead th")
         for c in range(heads.count()):
@@ -75,51 +75,95 @@ def shown(page):
     return page.evaluate(
         """() => ({
             answers: [...document.querySelectorAll(".answer")].map((p) => p.textContent),
-            verdicts: [...document.querySelectorAll("td.verdict")].map((td) => td.textContent),
+            verdicts: [...document.querySelectorAll("table[data-view] td.verdict")].map((td) => td.textContent),
+            beside: [...document.querySelectorAll("table[data-both] td.verdict")].map((td) => td.textContent),
             chosen: [...document.querySelectorAll("tr.chosen")].map((tr) => tr.rowIndex),
         })"""
     )
 
 
-def expected_choice(subject, limit):
-    def within(cell):
-        ends = cell["change_ci95"]
-        return (cell["ratio"] > 1 and ends and None not in ends
-                and ends[1] <= limit and ends[0] >= -abs(limit))
-
-    fit = [cell for cell in subject["cells"] if within(cell)]
-    return min(fit, key=lambda cell: (cell["bits"], cell["kld"]))["codec"] if fit else None
+def student_t(data, df):
+    """97.5 %: the page's table where it reaches, else Cornish and Fisher's expansion."""
+    if df <= len(data["t975"]):
+        return data["t975"][df - 1]
+    z = 1.959963984540054
+    return z + (z**3 + z) / (4 * df) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * df**2)
 
 
-def expected_verdict(cell, limit):
-    ends, limit = cell["log_ratio_ci95"], math.log1p(limit / 100)
-    if not ends:
-        return "inconclusive"
-    return "pass" if ends[1] <= limit else "fail" if ends[0] > limit else "inconclusive"
+def expected_verdict(data, subject, cell, limits):
+    """The worst over the limits, each by its whole interval."""
+    if not subject["judged"] or cell["invalid"]:
+        return "invalid"
+    change, kld, top1 = limits
+    down = -math.inf if change >= 100 else math.log1p(-change / 100)
+    criteria = [(cell["log_ratio"], down, math.log1p(change / 100))]
+    if kld is not None:
+        criteria.append((cell["log_kld"], -math.inf, math.log(kld) if kld > 0 else -math.inf))
+    if top1 is not None:
+        criteria.append((cell["top1"], top1, math.inf))
+    order = ["pass", "inconclusive", "fail"]
+    worst = 0
+    for (mean, error), least, most in criteria:
+        if error is None:
+            verdict = "inconclusive"
+        else:
+            half = student_t(data, subject["windows"] - 1) * error
+            low, high = (-math.inf,) * 2 if mean is None else (mean - half, mean + half)
+            if low >= least and high <= most:
+                verdict = "pass"
+            else:
+                verdict = "fail" if low > most or high < least else "inconclusive"
+        worst = max(worst, order.index(verdict))
+    return order[worst]
+
+
+def expected_choice(data, subject, limits):
+    def passes(cell):
+        return expected_verdict(data, subject, cell, limits) == "pass"
+
+    def everywhere(cell):
+        return all(any(other["codec"] == cell["codec"] and passes(other) for other in view)
+                   for view in subject["views"])
+
+    fit = [cell for cell in subject["views"][0] if cell["ratio"] > 1 and everywhere(cell)]
+    if not fit or not subject["recommends"]:
+        return None
+    return min(fit, key=lambda cell: (cell["bits"], cell["kld"]))["codec"]
 
 
 def check_limit(page, name):
-    field = page.locator("#limit")
-    if field.count() == 0:
+    fields = [page.locator(f"#{field}") for field in ("limit", "max-kld", "min-top1")]
+    if fields[0].count() == 0:
         return
     data = json.loads(page.locator("#data").text_content())
     static = shown(page)
     seen = set()
-    for limit in (0.01, 0.3, 2.5, 50, 1e9):
-        field.fill(f"{limit:.10g}" if limit < 1e9 else "1000000000")
+    for limits in ((0.01, None, None), (0.3, None, None), (2.5, None, None), (50, None, None),
+                   (1e9, None, None), (1e9, 0.01, None), (1e9, None, 0.9), (5, 0.03, 0.8), (0, 0, 1)):
+        for field, limit in zip(fields, limits):
+            field.fill("" if limit is None else "1000000000" if limit == 1e9 else f"{limit:.10g}")
         now = shown(page)
         seen.add(json.dumps(now["verdicts"]))
-        cells = [cell for subject in data["subjects"] for cell in subject["cells"]]
-        for cell, words in zip(cells, now["verdicts"], strict=True):
-            check(words.split()[0] == expected_verdict(cell, limit), name,
-                  f"limit {limit}: {cell['codec']} is {words}")
+        cells = [(subject, cell) for subject in data["subjects"] for view in subject["views"]
+                 for cell in view]
+        for (subject, cell), words in zip(cells, now["verdicts"], strict=True):
+            check(words.split()[0] == expected_verdict(data, subject, cell, limits), name,
+                  f"limits {limits}: {cell['codec']} is {words}")
+        beside = [cell for subject in data["subjects"] if len(subject["views"]) > 1
+                  for first in subject["views"][0] for view in subject["views"]
+                  for cell in view if cell["codec"] == first["codec"]]
+        for cell, words in zip(beside, now["beside"], strict=True):
+            of = next(s for s in data["subjects"] if any(cell in view for view in s["views"]))
+            check(words.split()[0] == expected_verdict(data, of, cell, limits), name,
+                  f"limits {limits}: {cell['codec']} is {words} side by side")
         for subject, answer in zip(data["subjects"], now["answers"], strict=True):
-            codec = expected_choice(subject, limit)
-            check((codec or "No ") in answer, name, f"limit {limit}: {codec} not in {answer}")
-    several = any(s["windows"] > 1 and len(s["cells"]) > 1 for s in data["subjects"])
+            codec = expected_choice(data, subject, limits)
+            nothing = "No " if subject["judged"] else "Nothing"
+            check((codec or nothing) in answer, name, f"limits {limits}: {codec} not in {answer}")
+    several = any(s["windows"] > 1 and len(s["views"][0]) > 1 and s["judged"] for s in data["subjects"])
     check(len(seen) > 1 or not several, name, "no limit changes a verdict")
     page.locator("#reset").click()
-    check(shown(page) == static, name, f"at the sweep's limit: {shown(page)} is not {static}")
+    check(shown(page) == static, name, f"at the sweep's limits: {shown(page)} is not {static}")
 
 
 def check_layout(page, name, width):

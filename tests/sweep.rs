@@ -157,8 +157,10 @@ fn both_protocols_run_by_default() {
     // In shards, in a folder each and in one: the same bytes.
     for index in 1..=3 {
         let shard = format!("{index}/3");
-        sweep.run(&format!("part-{index}"), &["--shard", &shard]).succeeds();
-        sweep.run("parts", &["--shard", &shard]).succeeds();
+        for output in [&format!("part-{index}"), "parts"] {
+            let answer = sweep.run(output, &["--shard", &shard]);
+            assert_eq!(answer.status, Some(0), "{}", answer.stderr);
+        }
     }
     for (folders, output) in
         [(&["part-3", "part-1", "part-2"][..], "apart"), (&["parts"], "together")]
@@ -361,7 +363,8 @@ fn figures_beyond_f64_survive_a_second_run() {
         });
     });
     let sweep = Sweep::new(&format!(
-        "model = '{}'\ntext = 'builtin'\ncontext = 32\nwindows = 2\ncodec = ['int4-g8', 'f16']",
+        "model = '{}'\ntext = 'builtin'\ncontext = 32\nwindows = 2\n\
+         protocol = 'prefix'\ncodec = ['int4-g8', 'f16']",
         model.folder.path().display()
     ));
     let first = sweep.results("out", &[]);
@@ -381,7 +384,7 @@ fn a_failed_cell_is_recorded_and_the_rest_go_on() {
     let model = broken.folder.path().to_str().unwrap();
     let sweep = Sweep::new(&format!(
         "model = ['{model}', 'builtin']\ntext = 'builtin'\ncontext = 64\nwindows = 2\n\
-         codec = ['f16', 'int4-g32']"
+         protocol = 'prefix'\ncodec = ['f16', 'int4-g32']"
     ));
     for attempt in 1..=2 {
         let answer = sweep.run("out", &[]);
@@ -639,7 +642,7 @@ fn a_report_can_be_made_again_for_another_limit() {
     // Two sweeps with limits of their own have none in common.
     fs::write(&sweep.config, format!("max_ppl_increase = 3{CONFIG}")).unwrap();
     sweep.results("other", &[]);
-    sweep.report(&["out", "other"], "both", &[]).is_refused(&["different limits", "1 and 3"]);
+    sweep.report(&["out", "other"], "both", &[]).is_refused(&["different limits", "1 % and 3 %"]);
     sweep.report(&["out", "other"], "both", &["--max-ppl-increase", "2"]).succeeds();
     assert_eq!(sweep.json("both")["sweeps"].as_array().unwrap().len(), 2);
     assert_eq!(cells(&sweep.json("both")).len(), 10, "the same cells, once");

@@ -107,12 +107,10 @@ impl Protocol {
     pub fn tells(self) -> &'static str {
         match self {
             Self::Prefix => {
-                "prefix: what a prompt's cache costs that is stored once and read back, as prefix \
-                 caching and offloading do; new tokens stay exact"
+                "prefix: what a prompt's cache costs that is stored once and reused; new tokens stay exact"
             }
             Self::Decode { .. } => {
-                "decode: what a server pays that keeps its whole cache in this form, every token \
-                 stored as it is written"
+                "decode: what a server pays that stores every token this way, as it is written"
             }
         }
     }
@@ -222,7 +220,10 @@ impl Protocol {
                 let smaller = (residual > 0 && with(0)).then(|| {
                     // The largest that is felt.
                     let too_large = first_of(0, residual, |residual| !with(residual));
-                    format!("--residual {} or less", too_large - 1)
+                    match too_large - 1 {
+                        0 => "--residual 0".to_string(),
+                        largest => format!("--residual {largest} or less"),
+                    }
                 });
                 let block = codec.lossy_sides().iter().filter_map(|c| c.block_tokens(head_dim).ok()).max();
                 let blocks = block.filter(|block| *block > 1 && smaller.is_none()).map(|block| {

@@ -80,17 +80,13 @@ pub struct TextInfo {
     pub tokens: usize,
     /// Windows of this context the whole text holds.
     pub windows_available: usize,
-    /// Whether control tokens that it spells out were the model's own; left out where so.
-    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    /// Whether control tokens that it spells out were the model's own.
+    #[serde(default = "yes")]
     pub parse_special: bool,
 }
 
 fn yes() -> bool {
     true
-}
-
-fn is_yes(value: &bool) -> bool {
-    *value
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

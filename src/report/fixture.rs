@@ -111,10 +111,10 @@ fn part(info: SubjectInfo, shapes: &[Shape], limits: &Limits) -> Part {
 /// Both protocols, all limits, a codec that `decode` refuses and one that not all targets feel.
 fn both() -> SweepReport {
     let limits = Limits { max_ppl_change: 2.0, max_kld: Some(0.2), min_top1: Some(0.3) };
-    let info = |protocol| SubjectInfo {
-        protocol,
-        seed: 3,
-        ..subject_info("HuggingFaceTB/SmolLM2-135M", 20, 30)
+    let info = |protocol| {
+        let mut info = subject_info("HuggingFaceTB/SmolLM2-135M", 20, 30);
+        info.text.parse_special = false;
+        SubjectInfo { protocol, seed: 3, ..info }
     };
     let shapes = usual_shapes();
     let first = part(info(Protocol::Prefix), &shapes, &limits);

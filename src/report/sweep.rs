@@ -82,7 +82,6 @@ pub struct SubjectReport {
     /// In the order asked for.
     pub cells: Vec<CellReport>,
     /// Where both protocols ran: what is above is `prefix`'s, and this `decode`'s.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub decode: Option<DecodeReport>,
 }
 
