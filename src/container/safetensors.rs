@@ -55,7 +55,9 @@ impl Header {
     pub fn read(source: &Source) -> Result<(Self, Vec<u8>)> {
         let broken = |what: String| {
             Error::input(format!("{}: not a safetensors file: {what}", source.path().display()))
-                .hint("is the file complete, and is it safetensors?")
+                .hint(
+                    "is it safetensors, and was it cut short? compare its size with the original's",
+                )
         };
         if source.len() < LENGTH_BYTES as u64 {
             return Err(broken(format!("expected at least 8 bytes, found {}", source.len())));
