@@ -249,7 +249,7 @@ impl Kind {
             Kind::Zeros => {
                 "a download that was not finished leaves such a file: let it finish, then run again"
             }
-            Kind::Empty => "the file has no bytes: was it ever written?",
+            Kind::Empty => "the file has no bytes: was its copy or download cut short?",
         }
     }
 }

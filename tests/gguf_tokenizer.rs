@@ -230,6 +230,20 @@ fn user_defined_tokens_are_matched_and_unused_ones_are_not() {
     assert_eq!(encode(&tokenizer, "a<x>b<y>"), [0, 2, 1, 3, 7, 5]);
 }
 
+/// What `--parse-special false` does: control tokens are spelt out, user-defined ones are not.
+#[test]
+fn control_tokens_can_be_taken_for_text() {
+    let mut metadata = tiny();
+    metadata.insert(TOKENS.into(), texts(&["a", "b", "<x>", "<", "x", ">", "<y>", "y"]));
+    let kinds = [1, 1, 4, 1, 1, 1, 3, 1];
+    metadata.insert(TOKEN_TYPE.into(), Value::Array(kinds.map(Value::I32).to_vec()));
+    metadata.insert(MERGES.into(), Value::Array(Vec::new()));
+    let mut tokenizer = build(&metadata).tokenizer;
+    assert_eq!(encode(&tokenizer, "a<x>b<y>"), [0, 2, 1, 6]);
+    tokenizer.set_encode_special_tokens(true);
+    assert_eq!(encode(&tokenizer, "a<x>b<y>"), [0, 2, 1, 3, 7, 5]);
+}
+
 /// Asserts an input error of one line with all of `parts`.
 #[track_caller]
 fn refused(metadata: &Metadata, parts: &[&str]) {

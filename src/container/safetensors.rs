@@ -62,8 +62,9 @@ impl Header {
                     Error::input(format!("{path}: not a safetensors file, but {}", kind.name()))
                         .hint(kind.hint())
                 }
-                None => Error::input(format!("{path}: not a safetensors file: {what}"))
-                    .hint("is it safetensors, and was it written to its end?"),
+                None => Error::input(format!("{path}: not a safetensors file: {what}")).hint(
+                    "is it safetensors, and was it cut short? compare its size with the original's",
+                ),
             }
         };
         if source.len() < LENGTH_BYTES as u64 {

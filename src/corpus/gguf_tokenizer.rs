@@ -56,7 +56,10 @@ pub struct GgufTokenizer {
 
 /// `metadata`: the key/value section of a GGUF file.
 pub fn from_gguf(metadata: &HashMap<String, Value>) -> Result<GgufTokenizer> {
-    let metadata = Metadata(metadata);
+    read(Metadata(metadata)).map_err(|e| e.hint(MADE_BY))
+}
+
+fn read(metadata: Metadata) -> Result<GgufTokenizer> {
     let (vocabulary, mut tokenizer, expects_bos) = match metadata.text(MODEL)? {
         "gpt2" => {
             let recipe = Recipe::named_by(&metadata)?;
@@ -93,6 +96,9 @@ pub fn from_gguf(metadata: &HashMap<String, Value>) -> Result<GgufTokenizer> {
     })
 }
 
+/// The hint where nothing better is known.
+const MADE_BY: &str = "llama.cpp's convert_hf_to_gguf.py writes the tokenizer.ggml.* keys: is \
+    this the whole file of a language model, or was its header edited?";
 const USE_THE_FOLDER: &str = "use the model's Hugging Face folder, which has a tokenizer.json";
 
 fn byte_level(metadata: &Metadata, vocabulary: &Vocabulary, recipe: &Recipe) -> Result<Tokenizer> {
@@ -265,5 +271,5 @@ impl Vocabulary {
 fn rejected(error: tokenizers::Error) -> Error {
     let text = error.to_string();
     let first_line = text.lines().next().unwrap_or_default();
-    Error::input(format!("tokenizer metadata: {first_line}")).hint(metadata::MADE_BY)
+    Error::input(format!("tokenizer metadata: {first_line}"))
 }

@@ -205,7 +205,8 @@ impl Llama {
                 start + tokens.len(),
                 longest.tokens,
                 longest.bound
-            )));
+            ))
+            .hint("use a smaller --context"));
         }
         for cache in caches.iter() {
             let (found, expected) =

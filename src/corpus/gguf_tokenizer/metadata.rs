@@ -125,10 +125,6 @@ fn described(value: &Value) -> String {
     }
 }
 
-/// The hint where the header's tokenizer is not what it has to be.
-pub(super) const MADE_BY: &str = "llama.cpp's convert_hf_to_gguf.py writes the tokenizer.ggml.* \
-    keys: is this the whole file of a language model, or was its header edited?";
-
 /// Short enough for a one-line message, whatever the file holds.
 pub(super) fn quoted(text: &str) -> String {
     match text.char_indices().nth(40) {
@@ -143,5 +139,5 @@ pub(super) fn mismatch(
     expected: impl Display,
     found: impl Display,
 ) -> Error {
-    Error::input(format!("{place}: {what}, expected {expected}, found {found}")).hint(MADE_BY)
+    Error::input(format!("{place}: {what}, expected {expected}, found {found}"))
 }
