@@ -211,6 +211,8 @@ def _config(
         "codec": codecs,
         "protocol": "prefix",
         "bos": options.bos,
+        # transformers matches control tokens in a text as the model's own.
+        "parse_special": True,
         "dtype": "f32",
         "cache_dtype": options.cache_dtype,
         "device": options.device,
