@@ -62,12 +62,26 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     return 1 if options.strict and missed else 0
 
 
+def _check_output(path: str, force: bool) -> None:
+    """Raises where ``path`` cannot be written, or is a file that an earlier result is not."""
+    check_target(path)
+    if force or not os.path.exists(path):
+        return
+    with open(path, "rb") as file:
+        head = file.read(200)
+    if head.strip() and f'"schema": "{SCHEMA}"'.encode() not in head:
+        raise Problem(
+            f"--output: {path}: expected a result of kvgauge or a new file, found another file",
+            "choose another name; --force replaces it",
+        )
+
+
 def _run(options: argparse.Namespace) -> Dict[str, Any]:
     """Everything but printing: the result, which is also in the file where one was asked for."""
     start = time.perf_counter()
     # What can be wrong without a model is found out before torch is imported.
     if options.output is not None:
-        check_target(options.output)
+        _check_output(options.output, options.force)
     text, content = read_text(options.text)
     source = Source.parse(options.model, options.gguf_file)
     codecs = [ask(name).name for name in options.codec or ["int4-g64"]]
@@ -179,6 +193,7 @@ def _run(options: argparse.Namespace) -> Dict[str, Any]:
         }
     )
     if options.output is not None:
+        _check_output(options.output, options.force)
         with whole_file(options.output) as file:
             file.write(_json(result).encode())
     return result
@@ -509,6 +524,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--strict", action="store_true", help="exit with status 1 unless every codec passes")
     add("--json", action="store_true", help="print one JSON object instead of the table")
     add("--output", metavar="FILE", help="also write the JSON object to a file")
+    add("--force", action="store_true", help="replace a file that is no result of kvgauge")
     add("--version", action="version", version=f"kvgauge {__version__}")
     return parser
 

@@ -247,6 +247,12 @@ class CommandLine(FolderTest):
         self.assert_refused("absent", "--model", "any/model", "--text", str(self.folder / "absent"))
         self.assert_refused("found a folder", *asked, "--output", str(self.folder))
         self.assert_refused("no folder", *asked, "--output", str(self.folder / "absent" / "file"))
+        # What somebody else wrote stays.
+        notes = self.folder / "notes.md"
+        notes.write_text("# Mine\n")
+        self.assert_refused("found another file", *asked, "--output", str(notes))
+        self.assertEqual(notes.read_text(), "# Mine\n")
+        notes.unlink()
         self.assert_refused("expected a folder or a .gguf file", "--model", "./absent", *asked[2:])
         text.write_bytes(b"caf\xe9")
         self.assert_refused("found the byte 0xe9 at offset 3", *asked)
