@@ -1179,7 +1179,7 @@ fn the_table_fits_a_terminal() {
     // Too few windows left to decide.
     let few =
         good_with(&["--first-window", "2319", "--max-ppl-increase", "1.25"]).succeeds().stdout;
-    assert!(few.contains("the text has 2: a longer text or a wider limit"), "{few}");
+    assert!(few.contains("the text has 2 windows: take a longer one; a limit of ±"), "{few}");
     for line in table.lines().chain(few.lines()) {
         assert!(line.chars().count() <= 110, "{} columns: {line}", line.chars().count());
     }

@@ -150,11 +150,9 @@ fn targets_affected_are_those_that_change() {
             }
             found => found.unwrap(),
         };
-        // Order of summation alone leaves 1e-12, tokens kept in 16 bits 1e-7.
-        let floor = if name.contains("sink") { 3e-7 } else { 1e-9 };
+        // Order of summation alone leaves 1e-12, a token kept in 16 bits 2e-7, a codec 5e-5.
         let scores = &found.codecs[0].windows[0].scores;
-        println!("{protocol} {name}: {:?}", scores.iter().map(|s| s.kld).collect::<Vec<_>>());
-        let changed: Vec<bool> = scores.iter().map(|score| score.kld > floor).collect();
+        let changed: Vec<bool> = scores.iter().map(|score| score.kld > 1e-6).collect();
         let first = changed.iter().position(|changed| *changed).unwrap_or(changed.len());
         assert_eq!(changed.len() - first, expected, "{protocol} {name}");
         assert!(changed[first..].iter().all(|changed| *changed), "{protocol} {name}");

@@ -20,35 +20,23 @@ fn percent(share: f64) -> f64 {
     (share * 1e8).round() / 1e6
 }
 
-/// The verdict and what it rests on, for a line of its own.
+/// The verdict and what it rests on: a line, and indented ones behind it. Ends without a newline.
 pub(super) fn sentence(result: &CodecResult, subject: &SubjectInfo, against: &Limits) -> String {
     let judgement = &result.judgement;
-    let mut reasons = reasons(result, against).join("; ");
-    match judgement.verdict {
-        Verdict::Pass => reasons = format!("the whole interval is within {}", limits(against)),
-        Verdict::Fail => {}
-        Verdict::Inconclusive => {
-            reasons.push_str("; ");
-            reasons.push_str(&advice(result, subject));
-        }
+    let reasons = match judgement.verdict {
+        Verdict::Pass => format!("the whole interval is within {}", limits(against)),
+        Verdict::Fail | Verdict::Inconclusive => reasons(result, against).join("; "),
         // The reason is the baseline's, which is told once.
-        Verdict::Invalid => {
-            reasons = "nothing was measured that a limit could be held against".into()
-        }
+        Verdict::Invalid => "nothing was measured that a limit could be held against".into(),
+    };
+    let mut lines = vec![format!("{}: {reasons}", judgement.verdict.word().to_uppercase())];
+    if judgement.verdict == Verdict::Inconclusive {
+        lines.push(advice(result, subject));
     }
-    format!("{}: {reasons}{}", judgement.verdict.word().to_uppercase(), felt(result))
-}
-
-/// Where the codec cannot be felt by all targets, how many it is.
-fn felt(result: &CodecResult) -> String {
-    let share = result.figures.targets_affected;
-    match share < 1.0 {
-        true => format!(
-            " (only {:.1} % of the scored targets attend to a stored token; the others are as without a codec)",
-            100.0 * share
-        ),
-        false => String::new(),
+    if let Some(share) = share_felt(result) {
+        lines.push(format!("only {share} of the scored targets attend to a stored token"));
     }
+    lines.join("\n    ")
 }
 
 /// What has the verdict that the whole has, and why.
@@ -63,7 +51,7 @@ fn reasons(result: &CodecResult, against: &Limits) -> Vec<String> {
             true if one => {
                 format!("one window has no interval to hold against ±{limit} % perplexity")
             }
-            true => format!("a limit of ±{limit} % perplexity is inside the interval"),
+            true => format!("an end of ±{limit} % perplexity is inside the interval"),
             false => format!("the whole interval is outside ±{limit} % perplexity"),
         });
     }
@@ -91,24 +79,21 @@ fn reasons(result: &CodecResult, against: &Limits) -> Vec<String> {
 fn advice(result: &CodecResult, subject: &SubjectInfo) -> String {
     let left = windows_left(subject);
     let judgement = &result.judgement;
-    let longer = format!("the text has {left}: a longer text or a wider limit settles it");
     let mut advice = match (judgement.windows_needed, judgement.windows_needed_ci80) {
         (Some(needed), Some(range)) => {
-            let told = format!(
-                "about {needed} windows would settle it (80 % range: {})",
-                range_words(range)
-            );
+            let told =
+                format!("it takes about {needed} windows (80 % range: {})", range_words(range));
             match range.0 > left {
-                true => format!("{told}; {longer}"),
-                false if needed > left => format!("{told}; the text has {left}"),
+                true => format!("{told}, the text has {left}: take a longer one"),
+                false if needed > left => format!("{told}, the text has {left}"),
                 false => told,
             }
         }
         _ if subject.windows < LEAST_WINDOWS_TO_PLAN => match left < LEAST_WINDOWS_TO_PLAN {
-            true => longer,
-            false => format!(
-                "use more --windows; from {LEAST_WINDOWS_TO_PLAN} on it can be told how many it takes"
-            ),
+            true => format!("the text has {left} windows: take a longer one"),
+            false => {
+                format!("{LEAST_WINDOWS_TO_PLAN} windows or more tell how many would settle it")
+            }
         },
         _ => "it is too close to its limit to tell".into(),
     };
@@ -117,7 +102,7 @@ fn advice(result: &CodecResult, subject: &SubjectInfo) -> String {
     {
         // Rounded up, so that it holds.
         let passes = (10.0 * low.abs().max(high.abs())).ceil() / 10.0;
-        advice.push_str(&format!("; as it is, a limit of {passes} % would pass"));
+        advice.push_str(&format!("; a limit of ±{passes} % would pass as it is"));
     }
     advice
 }
