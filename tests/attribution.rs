@@ -238,7 +238,7 @@ fn the_table_says_where_the_damage_comes_from() {
         assert!(table.matches(line).count() >= 2, "no {line:?} in\n{table}");
     }
     let one = ["--model", "builtin", "--context", "32", "--windows", "1", "--attribute"];
-    let decode = [&one[..], &["--protocol", "decode", "--residual", "8"]].concat();
+    let decode = [&one[..], &["--protocol", "decode", "--residual", "8", "--chunk", "8"]].concat();
     for request in [&one[..], &decode] {
         let table = validate(request).succeeds().stdout;
         assert!(table.contains("sum of the parts") && table.contains("one window"), "{table}");

@@ -154,9 +154,7 @@ fn damage(cell: &CellReport) -> String {
 
 /// Why `decode` says nothing of a codec.
 fn refused(subject: &SubjectReport, codec: &str) -> String {
-    let refused = subject.decode.iter().flat_map(|decode| &decode.refused);
-    let reason = refused.into_iter().find(|refused| refused.codec == codec);
-    let reason = reason.map_or("no result".into(), |refused| code(&refused.error));
+    let reason = subject.why_refused(codec).map_or("no result".into(), code);
     format!("– | – | {reason}")
 }
 

@@ -210,6 +210,12 @@ impl SubjectReport {
         self.decode.as_ref()?.cells.iter().find(|cell| cell.result.figures.codec == codec)
     }
 
+    /// Why `decode` has no cell of this codec, where it refused it.
+    pub fn why_refused(&self, codec: &str) -> Option<&str> {
+        let refused = &self.decode.as_ref()?.refused;
+        refused.iter().find(|refused| refused.codec == codec).map(|refused| refused.error.as_str())
+    }
+
     /// `prefix and decode`
     pub fn under(&self) -> String {
         self.recommended_under.join(" and ")

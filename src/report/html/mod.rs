@@ -240,13 +240,14 @@ fn both(
          <table class=\"both\" data-both=\"{index}\">\n<thead><tr><th scope=\"col\" class=\"name\">codec</th>\
          <th scope=\"col\">bits</th>"
     )?;
+    // Verdicts first: they are what the table is for.
     for view in views {
         let name = view.subject.protocol.name();
-        write!(
-            out,
-            "<th scope=\"col\">{name}: ppl change</th><th scope=\"col\">{name}: KLD</th>\
-             <th scope=\"col\" class=\"verdict\">{name}: verdict</th>"
-        )?;
+        write!(out, "<th scope=\"col\" class=\"verdict\">{name}: verdict</th>")?;
+    }
+    for view in views {
+        let name = view.subject.protocol.name();
+        write!(out, "<th scope=\"col\">{name}: ppl change</th><th scope=\"col\">{name}: KLD</th>")?;
     }
     out.push_str("</tr></thead>\n<tbody>\n");
     for (i, cell) in subject.cells.iter().enumerate() {
@@ -259,34 +260,38 @@ fn both(
             columns::breakable(&escape(&f.codec)),
             f.bits_per_value
         )?;
+        let named = |view: &SubjectReport| {
+            view.cells.iter().find(|cell| cell.result.figures.codec == f.codec).cloned()
+        };
         for (place, view) in views.iter().enumerate() {
-            match view.cells.iter().find(|cell| cell.result.figures.codec == f.codec) {
-                Some(cell) => {
-                    let f = &cell.result.figures;
-                    write!(
-                        out,
-                        "<td class=\"n\">{} % <span class=\"ci\">{}</span></td>\
-                         <td class=\"n\">{} <span class=\"ci\">{}</span></td>\
-                         <td class=\"verdict\" data-view=\"{place}\">{}</td>",
-                        minus(&signed(f.perplexity_change_percent)),
-                        minus(&change_interval(f)),
-                        minus(&small(f.kld_mean)),
-                        minus(&kld_interval(f)),
-                        columns::verdict_html(cell, &view.subject)
-                    )?;
-                }
-                None => {
-                    let refused = subject.decode.iter().flat_map(|decode| &decode.refused);
-                    let why = refused.into_iter().find(|refused| refused.codec == f.codec);
-                    let why = why.map_or("no result", |refused| &refused.error);
-                    write!(
-                        out,
-                        "<td class=\"n\">–</td><td class=\"n\">–</td>\
-                         <td class=\"why\"><span class=\"ci\">no verdict: {}</span></td>",
-                        escape(why)
-                    )?;
-                }
+            match named(view) {
+                Some(cell) => write!(
+                    out,
+                    "<td class=\"verdict\" data-view=\"{place}\">{}</td>",
+                    columns::verdict_html(&cell, &view.subject)
+                )?,
+                None => write!(
+                    out,
+                    "<td class=\"why\"><span class=\"ci\">no verdict: {}</span></td>",
+                    escape(subject.why_refused(&f.codec).unwrap_or("no result"))
+                )?,
             }
+        }
+        for view in views {
+            let Some(cell) = named(view) else {
+                out.push_str("<td class=\"n\">–</td><td class=\"n\">–</td>");
+                continue;
+            };
+            let f = &cell.result.figures;
+            write!(
+                out,
+                "<td class=\"n\">{} % <span class=\"ci\">{}</span></td>\
+                 <td class=\"n\">{} <span class=\"ci\">{}</span></td>",
+                minus(&signed(f.perplexity_change_percent)),
+                minus(&change_interval(f)),
+                minus(&small(f.kld_mean)),
+                minus(&kld_interval(f))
+            )?;
         }
         out.push_str("</tr>\n");
     }
