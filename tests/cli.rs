@@ -1184,7 +1184,9 @@ fn the_table_fits_a_terminal() {
         assert!(line.chars().count() <= 110, "{} columns: {line}", line.chars().count());
     }
     assert!(!table.contains('\u{1b}'), "{table}");
-    for word in ["kvgauge", "`prefix`", "builtin", "no BOS", "baseline", "int4-g64: ", "3.76×"] {
+    for word in
+        ["kvgauge", "`prefix`", "builtin", "no BOS", "baseline", "int4-g64, decode: ", "3.76×"]
+    {
         assert!(table.contains(word), "no {word} in\n{table}");
     }
     let one = validate(&["--model", "builtin", "--context", "64", "--windows", "1"]);

@@ -498,7 +498,7 @@ fn files_of_other_kinds_are_called_by_their_name() {
         ("parquet", b"PAR1\x15\x04\x15\x10", "a Parquet table", "table"),
         ("json", b"{\"layer.0.key\": [0.5]}", "JSON", "meant"),
         ("zeros", &[0; 64], "nothing but zeros", "finish"),
-        ("none", b"", "an empty file", "written"),
+        ("none", b"", "an empty file", "no bytes"),
     ] {
         fs::write(folder.path(name), bytes).unwrap();
         for words in [

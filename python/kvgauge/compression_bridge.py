@@ -377,7 +377,9 @@ KEYWORDS: Mapping[str, str] = {
 }
 #: With one dash or two, in quotes and with its value's name where clap speaks; none within a word
 #: or a path.
-_FLAG = re.compile(r"'(--[a-z-]+)(?: <[A-Z|]+>)?'|(?<![\w./-])(--?[a-z][a-z-]*[a-z])(?![\w./])")
+_FLAG = re.compile(
+    r"'(--[a-z-]+)(?: <[A-Z|]+>)?'|(?<![\w./-])(--?[a-z][a-z-]*[a-z])(?![\w./])(?: (?=\d))?"
+)
 
 
 def _in_python(text: Optional[str], end: str = "=") -> Optional[str]:

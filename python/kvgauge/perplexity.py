@@ -354,6 +354,8 @@ def _own_hint(hint: Optional[str]) -> str:
     """What ``kv-compress`` says to do, unless it speaks of its own flags or files: those here are
     in a temporary folder, and its flags are not this command's."""
     own = {flag for action in _parser()._actions for flag in action.option_strings}
+    # This one too means another file there.
+    own -= {"--force"}
     named = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]+", hint or ""))
     if not hint or not named <= own or "--help" in named or "kv-compress" in hint:
         return f"{_PROGRAM} --help lists what can be asked for"

@@ -494,7 +494,7 @@ class Real(FolderTest):
             ({"codec": "int4-64"}, "did you mean"),
             ({"group_size": 7}, ""),
             ({"group_size": 10**30}, ""),
-            ({"threads": -1}, "help("),
+            ({"threads": -1}, "threads=64"),
             ({"threads": 10**6}, ""),
             ({"min_cosine": float("nan")}, "min_cosine="),
             ({"include": "nosuch"}, "inspect"),
