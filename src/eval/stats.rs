@@ -42,9 +42,11 @@ pub fn share_ci95(share: &Estimate) -> Option<[f64; 2]> {
 /// and reaches below 0. So this one is symmetric on the log scale, mean · exp(±t · d) with the
 /// deviation d of [`positive_log`], and never negative.
 pub fn positive_ci95(values: &[f64]) -> Option<[f64; 2]> {
-    let ends = positive_log(values).ci95()?.map(f64::exp);
+    let mean = Estimate::of(values).mean;
+    let deviation = positive_log(values).standard_error?;
+    let factor = (student_t_quantile(0.975, values.len() as f64 - 1.0) * deviation).exp();
     // Two windows of very different size say nothing about the mean.
-    ends.iter().all(|end| end.is_finite()).then_some(ends)
+    factor.is_finite().then(|| [mean / factor, mean * factor])
 }
 
 /// The mean of figures that are 0 or more, on the log scale: its logarithm, and the deviation of
