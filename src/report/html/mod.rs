@@ -4,6 +4,7 @@
 //! Every string from outside passes [`escape`]; what the script needs is JSON in a data block.
 
 mod columns;
+mod data;
 
 use super::charts::{self, NamedChart};
 use super::sweep::{CellReport, SubjectReport, SweepReport, UnfinishedCell};
@@ -11,15 +12,13 @@ use super::table::{
     bos, change_interval, compressed, dtype_and_device, kld_interval, signed, small, windows,
 };
 use super::text::escape;
-use super::verdict::{self, windows_left};
-use crate::error::{Error, Result};
-use crate::eval::stats::{Estimate, positive_log, student_t_quantile};
-use crate::eval::verdict::{LEAST_WINDOWS_TO_PLAN, Limits, Verdict};
+use super::verdict;
+use crate::error::Result;
+use crate::eval::verdict::Limits;
 use crate::model::source::Provenance;
 use crate::whole_file::PAGE_MARK;
 use base64::prelude::{BASE64_STANDARD, Engine};
 use columns::COLUMNS;
-use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::collections::HashSet;
 use std::fmt::Write;
@@ -27,14 +26,12 @@ use std::fmt::Write;
 const CSS: &str = include_str!("report.css");
 const JS: &str = include_str!("report.js");
 const METHOD: &str = include_str!("method.html");
-/// Degrees of freedom with a t quantile of their own; above them the script's series is good to 1e-8.
-const T_TABLE: usize = 40;
 
 /// `charts`: of each subject and protocol, as [`SweepReport::by_protocol`] has them.
 pub fn render(report: &SweepReport, charts: &[Vec<NamedChart>]) -> Result<String> {
     let mut out = String::new();
     // Writing to a String cannot fail.
-    let _ = page(&mut out, report, charts, &data(report)?);
+    let _ = page(&mut out, report, charts, &data::data(report)?);
     Ok(out)
 }
 
@@ -480,109 +477,4 @@ fn model(out: &mut String, model: &Provenance) -> std::fmt::Result {
     }
     out.push_str("</dd>\n");
     Ok(())
-}
-
-/// What the script works with.
-#[derive(Serialize)]
-struct Data<'a> {
-    limits: Limits,
-    /// Quantiles of Student's t for 1 … [`T_TABLE`] degrees of freedom: 97.5 % and 90 %.
-    t975: Vec<f64>,
-    t900: Vec<f64>,
-    /// Fewer say too little of their spread.
-    least_windows_to_plan: usize,
-    one_window: &'static str,
-    subjects: Vec<SubjectData<'a>>,
-}
-
-#[derive(Serialize)]
-struct SubjectData<'a> {
-    windows: usize,
-    /// That the text has, from the first one evaluated on.
-    windows_left: usize,
-    /// Whether the baseline means something, and all protocols asked for have results.
-    judged: bool,
-    recommends: bool,
-    none_within: String,
-    /// Protocol by protocol.
-    views: Vec<Vec<CellData<'a>>>,
-}
-
-/// A figure on the scale of its interval: mean and standard error over windows.
-type OnScale = (f64, Option<f64>);
-
-#[derive(Serialize)]
-struct CellData<'a> {
-    codec: &'a str,
-    bits: f64,
-    ratio: f64,
-    kld: f64,
-    log_ratio: OnScale,
-    /// On the log scale; no mean where it is 0.
-    log_kld: OnScale,
-    top1: OnScale,
-    /// Whatever the limits: no target could feel it.
-    invalid: bool,
-    /// Of the first protocol's cells: for the answer.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    summary: Option<String>,
-}
-
-impl<'a> CellData<'a> {
-    fn new(cell: &'a CellReport, windows: usize, summary: Option<String>) -> Self {
-        let f = &cell.result.figures;
-        let on_scale = |estimate: Estimate| (estimate.mean, estimate.standard_error);
-        Self {
-            codec: &f.codec,
-            bits: f.bits_per_value,
-            ratio: f.compression_ratio,
-            kld: f.kld_mean,
-            log_ratio: on_scale(f.log_ratio(windows)),
-            log_kld: on_scale(positive_log(&f.kld_per_window)),
-            top1: on_scale(f.top1(windows)),
-            invalid: cell.result.judgement.verdict == Verdict::Invalid,
-            summary,
-        }
-    }
-}
-
-fn data(report: &SweepReport) -> Result<String> {
-    let subjects = report
-        .subjects
-        .iter()
-        .map(|subject| {
-            let windows = subject.subject.windows;
-            let vocab_size = subject.subject.model.vocab_size;
-            let first = subject
-                .cells
-                .iter()
-                .map(|cell| CellData::new(cell, windows, Some(summary(subject, cell))));
-            let decode = subject.decode.as_ref().map(|decode| {
-                decode.cells.iter().map(|cell| CellData::new(cell, windows, None)).collect()
-            });
-            let views: Vec<Vec<CellData>> =
-                std::iter::once(first.collect()).chain(decode).collect();
-            SubjectData {
-                windows,
-                windows_left: windows_left(&subject.subject),
-                judged: subject.baseline.meaningless(vocab_size).is_none(),
-                recommends: views.len() == subject.recommended_under.len(),
-                none_within: none_within(subject),
-                views,
-            }
-        })
-        .collect();
-    let table = |p: f64| (1..=T_TABLE).map(|df| student_t_quantile(p, df as f64)).collect();
-    let data = Data {
-        limits: report.limits,
-        t975: table(0.975),
-        t900: table(0.9),
-        least_windows_to_plan: LEAST_WINDOWS_TO_PLAN,
-        one_window: ONE_WINDOW,
-        subjects,
-    };
-    let json = serde_json::to_string(&data)
-        .map_err(|e| Error::system(format!("writing the report: {e}")))?;
-    // Nothing in a data block may look like the end of it.
-    Ok(json.replace('<', "\\u003c").replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029"))
 }
