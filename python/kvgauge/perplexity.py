@@ -158,6 +158,7 @@ def _run(options: argparse.Namespace) -> Dict[str, Any]:
                 "bytes": len(content),
                 "tokens": len(tokens),
                 "windows_available": len(tokens) // context,
+                "parse_special": True,
             },
             "context": context,
             "prefix": prefix_length(context),
