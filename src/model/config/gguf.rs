@@ -2,6 +2,7 @@
 
 use super::{AttentionBias, IN_PYTHON, ModelConfig, RopeScaling};
 use crate::error::{Error, Result};
+use crate::model::gguf::whole_number;
 use candle_core::quantized::gguf_file::Value;
 use std::collections::HashMap;
 
@@ -136,15 +137,7 @@ impl Header<'_> {
 
     fn integer(&self, key: &str) -> Result<usize> {
         let value = self.get(key)?;
-        let number = match value {
-            Value::I8(n) => u64::try_from(*n).ok(),
-            Value::I16(n) => u64::try_from(*n).ok(),
-            Value::I32(n) => u64::try_from(*n).ok(),
-            Value::I64(n) => u64::try_from(*n).ok(),
-            Value::Bool(_) => None,
-            other => other.to_u64().ok(),
-        };
-        number
+        whole_number(value)
             .and_then(|n| usize::try_from(n).ok())
             .ok_or_else(|| mistyped(key, "a whole number", value))
     }

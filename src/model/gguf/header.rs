@@ -136,18 +136,22 @@ impl Header {
     }
 }
 
-fn alignment(metadata: &HashMap<String, Value>) -> Result<u64> {
-    const KEY: &str = "general.alignment";
-    let Some(value) = metadata.get(KEY) else { return Ok(DEFAULT_ALIGNMENT) };
-    let found = match value {
+/// A value of any integer type, where it is 0 or more; a boolean is none.
+pub(in crate::model) fn whole_number(value: &Value) -> Option<u64> {
+    match value {
         Value::I8(n) => u64::try_from(*n).ok(),
         Value::I16(n) => u64::try_from(*n).ok(),
         Value::I32(n) => u64::try_from(*n).ok(),
         Value::I64(n) => u64::try_from(*n).ok(),
         Value::Bool(_) => None,
         other => other.to_u64().ok(),
-    };
-    found.filter(|n| n.is_power_of_two() && *n <= MAX_ALIGNMENT).ok_or_else(|| {
+    }
+}
+
+fn alignment(metadata: &HashMap<String, Value>) -> Result<u64> {
+    const KEY: &str = "general.alignment";
+    let Some(value) = metadata.get(KEY) else { return Ok(DEFAULT_ALIGNMENT) };
+    whole_number(value).filter(|n| n.is_power_of_two() && *n <= MAX_ALIGNMENT).ok_or_else(|| {
         invalid(format!("{KEY}: expected a power of two up to 2^20, found {value:.40?}"))
     })
 }
