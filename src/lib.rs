@@ -14,7 +14,7 @@ pub mod container;
 pub mod corpus;
 pub mod error;
 pub mod eval;
-pub mod extract;
+
 mod hash;
 pub mod hub;
 mod instruction_set;
@@ -22,12 +22,13 @@ mod lanes;
 pub mod model;
 mod platform;
 pub mod report;
+pub mod results;
+pub mod run;
 pub mod settings;
 mod sniff;
-pub mod subject;
-pub mod sweep;
+
 mod tensor;
-pub mod validate;
+
 pub mod whole_file;
 
 pub use error::{Error, Result};

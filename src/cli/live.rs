@@ -3,11 +3,13 @@
 
 use super::progress::{TerminalProgress, new_bar, style};
 use crate::eval::Observer;
-use crate::report::figures::{CodecResult, SubjectInfo};
 use crate::report::sweep_table;
 use crate::report::text::one_line;
-use crate::subject::Stages;
-use crate::sweep::{CellName, CellOutcome, CellRecord, Progress};
+use crate::results::figures::CodecResult;
+use crate::results::record::{CellName, CellOutcome, CellRecord};
+use crate::results::subject::SubjectInfo;
+use crate::run::subject::Stages;
+use crate::run::sweep::Progress;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget};
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};

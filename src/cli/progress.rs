@@ -4,8 +4,8 @@
 use crate::container::Report;
 use crate::eval::Observer;
 use crate::hub::DownloadProgress;
-use crate::subject::Stages;
-use crate::validate::Progress;
+use crate::run::subject::Stages;
+use crate::run::validate::Progress;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use std::io::{IsTerminal, Write};
 use std::sync::Mutex;

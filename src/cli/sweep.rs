@@ -7,11 +7,12 @@ use super::{Outcome, output};
 use crate::error::{Error, Result};
 use crate::eval::verdict::Limits;
 use crate::hub::{Hub, HubOptions};
-use crate::report::sweep::{SweepReport, SweepSource};
 use crate::report::{self, dry_run_table, sweep_table};
+use crate::results::record::Plan;
+use crate::results::sweep::{SweepReport, SweepSource};
+use crate::run::subject::Stages;
+use crate::run::sweep::{self, Cells, Request, Shard};
 use crate::settings::{ConfigFile, Settings};
-use crate::subject::Stages;
-use crate::sweep::{self, Cells, Request, Shard};
 use crate::whole_file::same_target;
 use clap::Args;
 use std::ffi::OsString;
@@ -200,7 +201,7 @@ fn write_and_tell(report: &SweepReport, folder: &Path, force: bool, json: bool) 
 }
 
 /// Those of the sweeps, but where `said` has one: a percentage that is a number, another limit.
-fn common_limits(plans: &[sweep::Plan], said: Limits) -> Result<Limits> {
+fn common_limits(plans: &[Plan], said: Limits) -> Result<Limits> {
     fn one<T: PartialEq + Copy>(
         flag: &str,
         mut found: impl Iterator<Item = T>,

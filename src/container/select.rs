@@ -64,7 +64,7 @@ impl Plan {
         match self.rope_theta {
             Some(theta) => Some(Rope::frequencies_of(theta, geometry(needing, None).head_dim)),
             None => {
-                let origin = header.metadata.as_ref()?.get(crate::extract::METADATA)?;
+                let origin = header.metadata.as_ref()?.get(crate::run::extract::METADATA)?;
                 serde_json::from_str::<RopeOf>(origin).ok().map(|origin| origin.rope_frequencies)
             }
         }
@@ -177,7 +177,7 @@ impl Plan {
     }
 }
 
-/// The part of [`crate::extract::Origin`] that is needed here.
+/// The part of [`crate::run::extract::Origin`] that is needed here.
 #[derive(Deserialize)]
 struct RopeOf {
     rope_frequencies: Vec<f32>,

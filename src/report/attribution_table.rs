@@ -1,8 +1,8 @@
 //! Where a codec's damage comes from, as text for a terminal.
 
-use super::attribution::{Attribution, PartFigures, Sum};
-use super::figures::CodecFigures;
 use super::table::{align, signed, signed_ends, small, small_ends};
+use crate::results::attribution::{Attribution, PartFigures, Sum};
+use crate::results::figures::CodecFigures;
 use std::fmt::Write;
 
 /// Of the parts of layers, the worst.
@@ -96,7 +96,7 @@ fn difference(sum: &Sum) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::fixture;
+    use crate::results::fixture;
 
     fn lines(layers: usize, heads: usize, windows: usize) -> Vec<String> {
         let (whole, attribution) = fixture::attribution("int4-g64", layers, heads, windows);

@@ -1,8 +1,8 @@
 //! One row a cell, RFC 4180. Figures are those of the JSON, digit for digit, under its keys:
 //! levels joined by `_`, ends of an interval `_low` and `_high`. Empty: `null`, or not known.
 
-use super::sweep::SweepReport;
 use crate::error::{Error, Result};
+use crate::results::sweep::SweepReport;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -158,8 +158,8 @@ fn row(out: &mut String, fields: impl Iterator<Item = String>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture;
     use super::*;
+    use crate::results::fixture;
 
     /// A reader of RFC 4180.
     fn parse(text: &str) -> Vec<Vec<String>> {

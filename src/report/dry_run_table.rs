@@ -1,7 +1,7 @@
 //! What a sweep would take, as text.
 
 use super::table::align;
-use crate::sweep::{DryRun, SubjectEstimate};
+use crate::results::timings::{DryRun, SubjectEstimate};
 
 /// Ends with a newline.
 pub fn render(run: &DryRun) -> String {

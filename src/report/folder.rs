@@ -1,8 +1,8 @@
 //! The files that a sweep leaves behind.
 
-use super::sweep::SweepReport;
 use super::{charts, csv, html, json, markdown};
 use crate::error::Result;
+use crate::results::sweep::SweepReport;
 use crate::whole_file::Kind;
 
 pub struct ReportFile {
@@ -50,8 +50,8 @@ pub fn files(report: &SweepReport) -> Result<Vec<ReportFile>> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture::{self, HOSTILE};
     use super::*;
+    use crate::results::fixture::{self, HOSTILE};
     use roxmltree::Document;
 
     fn text(file: &ReportFile) -> &str {
@@ -72,7 +72,7 @@ mod tests {
                 for file in &files {
                     std::fs::write(folder.join(&file.name), &file.bytes).unwrap();
                 }
-                let table = super::super::sweep_table::render(&report);
+                let table = crate::report::sweep_table::render(&report);
                 std::fs::write(folder.join("stdout.txt"), table).unwrap();
             }
         }
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn every_key_is_in_the_schema_and_the_other_way_round() {
-        let schema = include_str!("SCHEMA.md");
+        let schema = include_str!("../results/SCHEMA.md");
         let mut found = std::collections::BTreeSet::new();
         for (_, report) in fixture::all() {
             keys(&serde_json::to_value(&report).unwrap(), &mut found);
@@ -185,7 +185,7 @@ mod tests {
             }
         }
         // A key that is left out at its default is in no fixture that nobody thought of.
-        for source in [include_str!("figures.rs"), include_str!("sweep.rs")] {
+        for source in [include_str!("../results/figures.rs"), include_str!("../results/sweep.rs")] {
             assert!(!source.contains("skip_serializing"));
         }
     }
@@ -207,7 +207,7 @@ mod tests {
                     _ => {}
                 }
             }
-            let table = super::super::sweep_table::render(&report);
+            let table = crate::report::sweep_table::render(&report);
             assert_eq!(table.contains(both), mixed, "{name}");
             assert_eq!(table.contains("\ncomputed  on x86-64 avx2\n"), mixed, "{name}");
         }

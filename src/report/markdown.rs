@@ -1,12 +1,12 @@
 //! The result as Markdown, for a pull request.
 
-use super::sweep::{CellReport, SubjectReport, SweepReport, UnfinishedCell};
 use super::table::{
     bos, change_interval, dtype_and_device, kld_interval, short, signed, small, windows,
 };
 use super::text::{one_line, printable};
 use super::verdict::{self, brief};
 use crate::eval::verdict::Limits;
+use crate::results::sweep::{CellReport, SubjectReport, SweepReport, UnfinishedCell};
 use crate::whole_file::MARKDOWN_MARK;
 use std::fmt::Write;
 
@@ -190,8 +190,8 @@ fn longest_run(text: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture;
     use super::*;
+    use crate::results::fixture;
 
     #[test]
     fn what_could_be_markup_stays_in_code() {

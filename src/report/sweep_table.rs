@@ -1,11 +1,12 @@
 //! The end of a sweep as text for a terminal.
 
-use super::figures::{CodecFigures, CodecResult, SubjectInfo};
-use super::sweep::{SubjectReport, SweepReport, UnfinishedCell};
 use super::table::{align, baseline_line, change_interval, signed, small, subject_lines};
 use super::text::one_line;
 use super::verdict::{self, undecided};
 use crate::eval::verdict::{Limits, Verdict};
+use crate::results::figures::{CodecFigures, CodecResult};
+use crate::results::subject::SubjectInfo;
+use crate::results::sweep::{SubjectReport, SweepReport, UnfinishedCell};
 use std::fmt::Write;
 
 const LEGEND: &str = "bits a value; KLD: mean, nats; top-1: likeliest token unchanged; interval: \
@@ -153,8 +154,8 @@ fn unfinished(what: &str, cell: &UnfinishedCell) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture;
     use super::*;
+    use crate::results::fixture;
 
     fn rendered(name: &str) -> String {
         render(&fixture::all().into_iter().find(|(found, _)| *found == name).unwrap().1)

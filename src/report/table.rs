@@ -1,12 +1,13 @@
 //! The result as text for a terminal: a head, one row a codec, the verdicts.
 
 use super::attribution_table;
-use super::figures::{Baseline, CodecFigures, CodecResult, SubjectInfo};
 use super::text::one_line;
-use super::validation::{ProtocolResult, Validation};
 use super::verdict::{self, share_felt};
 use crate::eval::Protocol;
 use crate::eval::verdict::Verdict;
+use crate::results::figures::{Baseline, CodecFigures, CodecResult};
+use crate::results::subject::SubjectInfo;
+use crate::results::validation::{ProtocolResult, Validation};
 use std::fmt::Write;
 
 /// What the titles have no room for.

@@ -1,7 +1,8 @@
 //! Verdicts in words. The page's script has the same for another limit.
 
-use super::figures::{CodecResult, SubjectInfo};
 use crate::eval::verdict::{LEAST_WINDOWS_TO_PLAN, Limits, Verdict};
+use crate::results::figures::CodecResult;
+use crate::results::subject::SubjectInfo;
 
 /// The limits, in words: `±1 % perplexity, mean KLD at most 0.01`.
 pub(super) fn limits(limits: &Limits) -> String {

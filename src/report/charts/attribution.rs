@@ -7,10 +7,10 @@ use super::key::Key;
 use super::{shorten, theme};
 use crate::error::Result;
 use crate::eval::attribution::{HeadParts, LayerParts};
-use crate::report::attribution::{Attribution, PartFigures};
-use crate::report::figures::CodecFigures;
 use crate::report::table::{signed, signed_ends, small, small_ends};
 use crate::report::text::one_line;
+use crate::results::attribution::{Attribution, PartFigures};
+use crate::results::figures::CodecFigures;
 use plotters::coord::ranged1d::Ranged;
 
 const LEFT: i32 = 70;
@@ -264,7 +264,7 @@ impl Panel<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::fixture;
+    use crate::results::fixture;
     use roxmltree::Document;
 
     /// Codec, layers, KV heads and windows.

@@ -4,8 +4,8 @@ use super::axis::minus;
 use super::canvas::{Anchor, Canvas, Chart, FONT, WIDTH, draw};
 use super::{name_lines, theme};
 use crate::error::Result;
-use crate::report::sweep::SubjectReport;
 use crate::report::text::width;
+use crate::results::sweep::SubjectReport;
 use plotters::style::RGBColor;
 
 const TOP: i32 = 34;

@@ -15,10 +15,10 @@ pub mod theme;
 
 pub use canvas::Chart;
 
-use super::sweep::{CellReport, SubjectReport};
 use super::text::one_line;
-use super::validation::Validation;
 use crate::error::Result;
+use crate::results::sweep::{CellReport, SubjectReport};
+use crate::results::validation::Validation;
 
 /// Name within a subject's pictures, and the picture.
 pub struct NamedChart {
@@ -105,7 +105,7 @@ fn front_cells(subject: &SubjectReport, most: usize) -> (Vec<(usize, &CellReport
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::fixture;
+    use crate::results::fixture;
 
     #[test]
     fn the_recommended_codec_is_named_though_others_beat_it() {

@@ -6,9 +6,9 @@ use super::key::Key;
 use super::labels::{self, Care, Label, Obstacles, Placed, Segment};
 use super::{name_lines, shorten, theme};
 use crate::error::Result;
-use crate::report::sweep::{CellReport, SubjectReport};
 use crate::report::table::{signed, small};
 use crate::report::text::one_line;
+use crate::results::sweep::{CellReport, SubjectReport};
 use plotters::style::RGBColor;
 
 const BITS: &str = "Bits a value";

@@ -5,10 +5,10 @@ use super::canvas::{Anchor, Canvas, Chart, Frame, Marker, draw};
 use super::key::Key;
 use super::{front_cells, shorten, theme};
 use crate::error::Result;
-use crate::report::figures::{Histogram, PositionBin};
-use crate::report::sweep::{CellReport, SubjectReport};
 use crate::report::table::small;
 use crate::report::text::one_line;
+use crate::results::figures::{Histogram, PositionBin};
+use crate::results::sweep::{CellReport, SubjectReport};
 
 const MOST: usize = theme::SERIES.len();
 /// Of a name in the key.

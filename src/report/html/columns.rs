@@ -3,11 +3,11 @@
 use super::minus;
 use crate::codec::Distortion;
 use crate::eval::verdict::Verdict;
-use crate::report::figures::SubjectInfo;
-use crate::report::sweep::{CellReport, SubjectReport};
 use crate::report::table::{bos, change_interval, kld_interval, signed, small};
 use crate::report::text::escape;
 use crate::report::verdict::undecided;
+use crate::results::subject::SubjectInfo;
+use crate::results::sweep::{CellReport, SubjectReport};
 
 pub struct Column {
     pub name: &'static str,

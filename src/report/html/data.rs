@@ -5,8 +5,8 @@ use super::{ONE_WINDOW, none_within, summary};
 use crate::error::{Error, Result};
 use crate::eval::stats::{Estimate, positive_log, student_t_quantile};
 use crate::eval::verdict::{LEAST_WINDOWS_TO_PLAN, Limits, Verdict};
-use crate::report::sweep::{CellReport, SweepReport};
 use crate::report::verdict::windows_left;
+use crate::results::sweep::{CellReport, SweepReport};
 use serde::Serialize;
 
 /// Degrees of freedom with a t quantile of their own; above them the script's series is good to 1e-8.

@@ -7,7 +7,6 @@ mod columns;
 mod data;
 
 use super::charts::{self, NamedChart};
-use super::sweep::{CellReport, SubjectReport, SweepReport, UnfinishedCell};
 use super::table::{
     bos, change_interval, compressed, dtype_and_device, kld_interval, signed, small, windows,
 };
@@ -16,6 +15,7 @@ use super::verdict;
 use crate::error::Result;
 use crate::eval::verdict::Limits;
 use crate::model::source::Provenance;
+use crate::results::sweep::{CellReport, SubjectReport, SweepReport, UnfinishedCell};
 use crate::whole_file::PAGE_MARK;
 use base64::prelude::{BASE64_STANDARD, Engine};
 use columns::COLUMNS;

@@ -4,25 +4,25 @@
 //! |---|---|
 //! | `plan.json` | what was asked for ([`Plan`]); `plan-earlier-1.json`: before that ([`super::plans`]) |
 //! | `cells.jsonl` | one line a finished cell ([`CellRecord`]), appended and synced |
-//! | `timings.json` | where the last run's seconds went ([`Timings`]) |
+//! | `timings.json` | where the last run's seconds went ([`SweepTimings`]) |
 //! | `windows.jsonl` | one line a window ([`WindowRecord`]) of cells still running; gone when all are done |
 //!
 //! A shard's files are `plan-2-of-3.json` and so on, so that shards may share a folder. Reading
 //! takes all of them together.
 
-use super::Timings;
-use super::log::{self, Log};
 use super::plans::{self, merged};
-use super::record::{
-    CellFailure, CellName, CellOutcome, CellRecord, CellResult, Plan, PlannedCell, WindowRecord,
-};
 use super::shard::Shard;
 use crate::error::{Error, Result};
 use crate::eval::protocol::{Protocol, Protocols};
 use crate::eval::verdict::Limits;
 use crate::report;
-use crate::report::figures::SubjectInfo;
-use crate::report::sweep::{Asked, Part, SubjectReport, SweepReport, SweepSource, UnfinishedCell};
+use crate::results::log::{self, Log};
+use crate::results::record::{
+    CellFailure, CellName, CellOutcome, CellRecord, CellResult, Plan, PlannedCell, WindowRecord,
+};
+use crate::results::subject::SubjectInfo;
+use crate::results::sweep::{Asked, Part, SubjectReport, SweepReport, SweepSource, UnfinishedCell};
+use crate::results::timings::SweepTimings;
 use crate::whole_file::{self, Existing, Kind, NewFile};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -61,7 +61,7 @@ impl Folder {
         plans::write(&self.path, self.shard, plan, cells, existing)
     }
 
-    pub fn write_timings(&self, timings: &Timings) -> Result<()> {
+    pub fn write_timings(&self, timings: &SweepTimings) -> Result<()> {
         let path = self.path.join(self.shard.file("timings", "json"));
         let existing = Existing::own(Kind::Timings, self.force);
         whole_file::write(&path, report::json(timings)?.as_bytes(), existing)

@@ -13,39 +13,9 @@ use crate::eval::{ARMS_AT_ONCE, Arm, Evaluator, Protocol, SCORED_AT_ONCE, StageT
 use crate::hub::Hub;
 use crate::model::{Llama, ModelConfig, RandomWeights};
 use crate::platform;
+use crate::results::timings::{CellEstimate, DryRun, SubjectEstimate};
+use crate::run::subject::{Stages, Subject};
 use crate::settings::Settings;
-use crate::subject::{Stages, Subject};
-use serde::Serialize;
-
-#[derive(Debug, Clone, Serialize)]
-pub struct DryRun {
-    pub subjects: Vec<SubjectEstimate>,
-    pub seconds: f64,
-    /// The most at any time.
-    pub memory_bytes: u64,
-}
-
-/// Cells of this shard that share a model, text, context and protocol.
-#[derive(Debug, Clone, Serialize)]
-pub struct SubjectEstimate {
-    pub model: String,
-    pub text: String,
-    pub context: usize,
-    pub protocol: &'static str,
-    pub windows: usize,
-    /// Prefill and baseline, which all cells share.
-    pub shared_seconds: f64,
-    /// Of the model and its work, beside the program, texts and tokenizers.
-    pub memory_bytes: u64,
-    pub cells: Vec<CellEstimate>,
-}
-
-#[derive(Debug, Clone, Serialize)]
-pub struct CellEstimate {
-    pub codec: String,
-    pub bits_per_value: f64,
-    pub seconds: f64,
-}
 
 /// Opens what [`super::run`] would open, but no weights, and writes nothing.
 pub fn dry_run(request: &Request, hub: &Hub, stages: &mut dyn Stages) -> Result<DryRun> {

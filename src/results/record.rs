@@ -5,9 +5,10 @@ use crate::eval::CodecWindow;
 use crate::eval::protocol::scored_len;
 use crate::eval::verdict::Limits;
 use crate::hash;
-use crate::report::figures::{Baseline, CodecFigures, SubjectInfo, UNKNOWN_INSTRUCTION_SET};
-use crate::report::sweep::SweepSource;
-use crate::report::validation::RefusedCodec;
+use crate::results::figures::{Baseline, CodecFigures};
+use crate::results::subject::{SubjectInfo, UNKNOWN_INSTRUCTION_SET};
+use crate::results::sweep::SweepSource;
+use crate::results::validation::RefusedCodec;
 use serde::{Deserialize, Serialize};
 use std::path::{Component, Path, PathBuf};
 
@@ -233,7 +234,7 @@ fn short(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::fixture;
+    use crate::results::fixture;
 
     #[test]
     fn control_tokens_as_plain_text_are_other_cells_and_old_ones_stay() {

@@ -1,9 +1,9 @@
 //! The report in a sweep's folder: what it takes the place of, and what it must not.
 
-use super::record::{CellName, Plan};
 use crate::error::{Error, Result};
-use crate::report::sweep::SweepReport;
 use crate::report::{self, charts};
+use crate::results::record::{CellName, Plan};
+use crate::results::sweep::SweepReport;
 use crate::whole_file::{self, Existing, Kind, NewFile};
 use serde::Deserialize;
 use std::collections::HashSet;
@@ -161,7 +161,7 @@ pub fn write_report(report: &SweepReport, path: &Path, force: bool) -> Result<Pa
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::fixture;
+    use crate::results::fixture;
 
     /// What is checked before is what is written after.
     #[test]

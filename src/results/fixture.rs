@@ -2,9 +2,8 @@
 //! figures that it hardly would.
 
 use super::attribution::Attribution;
-use super::figures::{
-    Baseline, CodecFigures, Histogram, LayerResult, ModelInfo, PositionBin, SubjectInfo, TextInfo,
-};
+use super::figures::{Baseline, CodecFigures, Histogram, LayerResult, PositionBin};
+use super::subject::{ModelInfo, SubjectInfo, TextInfo};
 use super::sweep::{Asked, Part, SCHEMA, SubjectReport, SweepReport, SweepSource, UnfinishedCell};
 use super::validation::RefusedCodec;
 use crate::codec::Distortion;

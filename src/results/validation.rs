@@ -4,12 +4,12 @@
 //! NaN and infinities cannot occur in the JSON: serde_json writes them as `null`.
 
 use super::attribution::Attribution;
-use super::figures::{Baseline, CodecFigures, CodecResult, SubjectInfo};
+use super::figures::{Baseline, CodecFigures, CodecResult};
+use super::subject::SubjectInfo;
 use crate::eval::attribution::Parts;
 use crate::eval::verdict::Verdict;
 use crate::eval::{Evaluation, Protocol, Scope, StageTimings};
 use crate::settings::Settings;
-use crate::subject::Refusal;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -51,16 +51,6 @@ pub struct RefusedCodec {
     pub codec: String,
     pub error: String,
     pub hint: Option<String>,
-}
-
-impl RefusedCodec {
-    pub fn new(refusal: &Refusal) -> Self {
-        Self {
-            codec: refusal.codec.to_string(),
-            error: refusal.error.to_string(),
-            hint: refusal.error.hint_text().map(str::to_string),
-        }
-    }
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -109,7 +99,7 @@ pub struct Run<'a> {
     pub settings: &'a Settings,
     pub first: ProtocolRun,
     /// Beside `prefix`, and the codecs it refused.
-    pub decode: Option<(ProtocolRun, Vec<Refusal>)>,
+    pub decode: Option<(ProtocolRun, Vec<RefusedCodec>)>,
     pub threads: usize,
     pub cross_check: Option<CrossCheck>,
     pub prepare: Duration,
@@ -154,7 +144,7 @@ impl Validation {
                 scored_tokens: run.subject.scored_tokens,
                 baseline,
                 codecs,
-                refused: refused.iter().map(RefusedCodec::new).collect(),
+                refused,
             }
         });
         let StageTimings { prefill, codec, continuation, scoring } = stages;

@@ -4,10 +4,10 @@
 //! What counts is which cells a plan asks for, not how it or its paths are called.
 
 use super::folder::{Cells, files};
-use super::record::{CellName, Plan, PlannedCell};
 use super::shard::Shard;
 use crate::error::{Error, Result};
 use crate::report;
+use crate::results::record::{CellName, Plan, PlannedCell};
 use crate::whole_file::{self, Existing, Kind};
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -175,13 +175,13 @@ pub fn merged(plans: &[Plan], is_known: impl Fn(&PlannedCell) -> bool) -> Vec<Pl
 
 #[cfg(test)]
 mod tests {
-    use super::super::log::Log;
-    use super::super::record::{CellRecord, CellResult, cell_id, subject_id};
     use super::*;
     use crate::eval::verdict::Limits;
-    use crate::report::figures::Baseline;
-    use crate::report::fixture;
-    use crate::report::sweep::{SweepReport, SweepSource};
+    use crate::results::figures::Baseline;
+    use crate::results::fixture;
+    use crate::results::log::Log;
+    use crate::results::record::{CellOutcome, CellRecord, CellResult, cell_id, subject_id};
+    use crate::results::sweep::{SweepReport, SweepSource};
     use tempfile::TempDir;
 
     const CODECS: [&str; 3] = ["f16", "int4-g32", "int4-g64"];
@@ -210,8 +210,8 @@ mod tests {
 
     fn id(record: &CellRecord) -> String {
         match &record.outcome {
-            super::super::CellOutcome::Done(result) => result.id.clone(),
-            super::super::CellOutcome::Failed(_) => panic!("{record:?}"),
+            CellOutcome::Done(result) => result.id.clone(),
+            CellOutcome::Failed(_) => panic!("{record:?}"),
         }
     }
 

@@ -8,17 +8,14 @@
 
 mod estimate;
 mod folder;
-mod log;
 mod plans;
-mod record;
 mod report_files;
 mod shard;
 mod subject_run;
 
-pub use estimate::{CellEstimate, DryRun, SubjectEstimate, dry_run};
+pub use estimate::dry_run;
 pub use folder::Cells;
 pub use plans::read_plans;
-pub use record::{CellFailure, CellName, CellOutcome, CellRecord, CellResult, Plan, PlannedCell};
 pub use report_files::{FILES, check_folder, check_report, write_report};
 pub use shard::Shard;
 
@@ -30,15 +27,16 @@ use crate::hub::Hub;
 use crate::model::Llama;
 use crate::model::source::ModelWeights;
 use crate::platform;
-use crate::report::figures::{CodecResult, SubjectInfo};
-use crate::report::sweep::SweepSource;
-use crate::report::validation::RefusedCodec;
+use crate::results::figures::CodecResult;
+use crate::results::record::{CellName, CellRecord, Plan, PlannedCell, cell_id, subject_id};
+use crate::results::subject::SubjectInfo;
+use crate::results::sweep::SweepSource;
+use crate::results::timings::{SubjectTimings, SweepTimings};
+use crate::results::validation::RefusedCodec;
+use crate::run::subject::{Refusal, Shelf, Stages, Subject, check_codecs};
+use crate::run::validate;
 use crate::settings::{Said, Settings};
-use crate::subject::{Refusal, Shelf, Stages, Subject, check_codecs};
-use crate::validate;
 use folder::Folder;
-use record::{cell_id, subject_id};
-use serde::Serialize;
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::time::Instant;
@@ -80,31 +78,6 @@ pub struct Outcome {
     /// How many of them failed, and the first error.
     pub failed: usize,
     pub first_failure: Option<Error>,
-}
-
-/// Seconds of this run, by stage; kept apart from results, which are the same in every run.
-#[derive(Debug, Clone, Default, Serialize)]
-pub struct Timings {
-    pub threads: usize,
-    pub prepare: f64,
-    pub load: f64,
-    pub total: f64,
-    pub subjects: Vec<SubjectTimings>,
-    pub peak_rss_bytes: Option<u64>,
-}
-
-#[derive(Debug, Clone, Serialize)]
-pub struct SubjectTimings {
-    pub model: String,
-    pub text: String,
-    pub context: usize,
-    pub protocol: &'static str,
-    /// That this run evaluated.
-    pub codecs: usize,
-    pub prefill: f64,
-    pub codec: f64,
-    pub continuation: f64,
-    pub scoring: f64,
 }
 
 impl Request {
@@ -163,12 +136,12 @@ pub fn run(request: &Request, hub: &Hub, progress: &mut dyn Progress) -> Result<
         plan: request.plan(),
         failed: 0,
         first_failure: None,
-        timings: Timings { threads: rayon::current_num_threads(), ..Default::default() },
+        timings: SweepTimings { threads: rayon::current_num_threads(), ..Default::default() },
         progress,
     };
     let total = opened.iter().map(|opened| opened.cells.len()).sum();
     for (cell, refusal) in opened.iter().flat_map(|opened| &opened.refused) {
-        sweep.plan.cells[*cell].refused = Some(RefusedCodec::new(refusal));
+        sweep.plan.cells[*cell].refused = Some(RefusedCodec::from(refusal));
         sweep.progress.note(&format!("no cell under decode: {}", refusal.error));
     }
     let mut runs = sweep.open_weights(opened)?;
@@ -260,7 +233,7 @@ struct Sweep<'p> {
     plan: Plan,
     failed: usize,
     first_failure: Option<Error>,
-    timings: Timings,
+    timings: SweepTimings,
     progress: &'p mut dyn Progress,
 }
 
@@ -316,7 +289,7 @@ impl Sweep<'_> {
                 let weights =
                     shelf.entry(&settings.model).or_insert_with(|| subject.model.weights());
                 let ModelWeights { weights, provenance } = weights.clone()?;
-                let info = SubjectInfo::new(settings, protocol, &subject, provenance);
+                let info = subject.info(settings, protocol, provenance);
                 Ok((subject_id(&info)?, subject, weights, info))
             });
             let (id, subject, weights, info) = match there {
@@ -421,22 +394,5 @@ impl Sweep<'_> {
             self.finish(record)?;
         }
         Ok(())
-    }
-}
-
-impl SubjectTimings {
-    fn new(subject: &SubjectInfo, codecs: usize, stages: StageTimings) -> Self {
-        let StageTimings { prefill, codec, continuation, scoring } = stages;
-        Self {
-            model: subject.model.provenance.source.clone(),
-            text: subject.text.source.clone(),
-            context: subject.context,
-            protocol: subject.protocol.name(),
-            codecs,
-            prefill: prefill.as_secs_f64(),
-            codec: codec.as_secs_f64(),
-            continuation: continuation.as_secs_f64(),
-            scoring: scoring.as_secs_f64(),
-        }
     }
 }

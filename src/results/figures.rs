@@ -5,16 +5,12 @@
 //! verdict can be given later, against any limit. NaN and infinities cannot occur in the JSON:
 //! serde_json writes them as `null`.
 
+use super::subject::SubjectInfo;
 use crate::codec::{Distortion, DistortionSum};
-use crate::corpus::Text;
-use crate::eval::protocol::{prefix_len, scored_len};
+use crate::eval::protocol::scored_len;
 use crate::eval::stats::{Estimate, positive_ci95, quantile, share_ci95, student_t_quantile};
 use crate::eval::verdict::{Criterion, Judgement, Limits, Verdict, change_bounds};
-use crate::eval::{CodecOutcome, LayerDistortion, Protocol};
-use crate::model::ModelConfig;
-use crate::model::source::Provenance;
-use crate::settings::{DeviceKind, FloatType, Settings};
-use crate::subject::Subject;
+use crate::eval::{CodecOutcome, LayerDistortion};
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// A cache is served in f16 or bf16: what ratios compare with.
@@ -24,70 +20,6 @@ const POSITION_BINS: usize = 16;
 /// The histogram of KL divergences: 10⁻¹⁰ … 10² nats, this many bins a decade.
 const BINS_PER_DECADE: i32 = 4;
 const DECADES: std::ops::Range<i32> = -10..2;
-
-/// Model, text and windows: what codecs are compared on.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct SubjectInfo {
-    #[serde(flatten)]
-    pub protocol: Protocol,
-    pub model: ModelInfo,
-    pub text: TextInfo,
-    pub context: usize,
-    /// Tokens of a window before the one that predicts the first scored target; with `prefix`,
-    /// those whose cache is compressed.
-    pub prefix: usize,
-    pub first_window: usize,
-    pub windows: usize,
-    /// Over all windows.
-    pub scored_tokens: usize,
-    /// The token that replaced the first of every window.
-    pub bos_id: Option<u32>,
-    pub dtype: FloatType,
-    pub device: DeviceKind,
-    /// See [`crate::instruction_set`].
-    #[serde(default = "unknown_instruction_set")]
-    pub instruction_set: String,
-    /// Of what is drawn at random.
-    #[serde(default)]
-    pub seed: u64,
-}
-
-/// Of figures from before it was recorded.
-pub const UNKNOWN_INSTRUCTION_SET: &str = "unknown";
-
-fn unknown_instruction_set() -> String {
-    UNKNOWN_INSTRUCTION_SET.into()
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ModelInfo {
-    #[serde(flatten)]
-    pub provenance: Provenance,
-    pub architecture: String,
-    pub layers: usize,
-    pub heads: usize,
-    pub kv_heads: usize,
-    pub head_dim: usize,
-    pub vocab_size: usize,
-    pub max_position_embeddings: usize,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct TextInfo {
-    pub source: String,
-    pub sha256: String,
-    pub bytes: usize,
-    pub tokens: usize,
-    /// Windows of this context the whole text holds.
-    pub windows_available: usize,
-    /// Whether control tokens that it spells out were the model's own.
-    #[serde(default = "yes")]
-    pub parse_special: bool,
-}
-
-fn yes() -> bool {
-    true
-}
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Baseline {
@@ -185,40 +117,6 @@ pub struct CodecResult {
     pub judgement: Judgement,
 }
 
-impl SubjectInfo {
-    pub fn new(
-        settings: &Settings,
-        protocol: Protocol,
-        subject: &Subject,
-        provenance: Provenance,
-    ) -> Self {
-        let Subject { model, text, tokens, context, bos, windows } = subject;
-        Self {
-            protocol,
-            model: ModelInfo::new(&model.config, provenance),
-            text: TextInfo::new(text, tokens.len(), tokens.len() / context, settings.parse_special),
-            context: *context,
-            prefix: prefix_len(*context),
-            first_window: settings.first_window,
-            windows: windows.len(),
-            scored_tokens: windows.len() * scored_len(*context),
-            bos_id: *bos,
-            dtype: settings.dtype,
-            device: settings.device,
-            instruction_set: crate::instruction_set().into(),
-            seed: settings.seed,
-        }
-    }
-}
-
-impl SubjectInfo {
-    /// Whether this is the same model, text and windows under the other protocol.
-    pub fn is_beside(&self, other: &Self) -> bool {
-        self.protocol.name() != other.protocol.name()
-            && *self == Self { protocol: self.protocol, ..other.clone() }
-    }
-}
-
 impl Baseline {
     /// `nll`: −ln p of every scored target, `[windows][targets]`.
     pub fn of(nll: &[Vec<f64>]) -> Self {
@@ -240,34 +138,6 @@ impl Baseline {
                 self.perplexity
             )
         })
-    }
-}
-
-impl ModelInfo {
-    fn new(config: &ModelConfig, provenance: Provenance) -> Self {
-        Self {
-            provenance,
-            architecture: config.architecture.clone(),
-            layers: config.layers,
-            heads: config.heads,
-            kv_heads: config.kv_heads,
-            head_dim: config.head_dim,
-            vocab_size: config.vocab_size,
-            max_position_embeddings: config.max_position_embeddings,
-        }
-    }
-}
-
-impl TextInfo {
-    fn new(text: &Text, tokens: usize, windows_available: usize, parse_special: bool) -> Self {
-        Self {
-            source: text.source.clone(),
-            sha256: text.sha256.clone(),
-            bytes: text.content.len(),
-            tokens,
-            windows_available,
-            parse_special,
-        }
     }
 }
 

@@ -1,6 +1,7 @@
 #![doc = include_str!("SCHEMA.md")]
 
-use super::figures::{Baseline, CodecResult, SubjectInfo};
+use super::figures::{Baseline, CodecResult};
+use super::subject::SubjectInfo;
 use super::validation::RefusedCodec;
 use crate::eval::Protocol;
 use crate::eval::verdict::Limits;

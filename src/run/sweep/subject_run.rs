@@ -1,14 +1,17 @@
 //! One subject on its way through its windows, with the codecs that are not done.
 
-use super::record::{ArmRecord, CellName, CellRecord, CellResult, PlannedCell, WindowRecord};
 use crate::codec::Codec;
 use crate::error::{Error, Result};
 use crate::eval::{CodecOutcome, CodecWindow, WindowOutcome};
 use crate::model::Llama;
 use crate::model::oracle::WeightsRef;
-use crate::report::figures::{Baseline, CodecFigures, CodecResult, SubjectInfo};
+use crate::results::figures::{Baseline, CodecFigures, CodecResult};
+use crate::results::record::{
+    ArmRecord, CellName, CellRecord, CellResult, PlannedCell, WindowRecord,
+};
+use crate::results::subject::SubjectInfo;
+use crate::run::subject::Subject;
 use crate::settings::Settings;
-use crate::subject::Subject;
 
 /// A subject with cells to do.
 pub struct SubjectRun<'a> {

@@ -9,10 +9,9 @@ use crate::model::Llama;
 use crate::model::oracle::{Oracle, WeightsRef};
 use crate::model::source::ModelWeights;
 use crate::platform;
-use crate::report::figures::SubjectInfo;
-use crate::report::validation::{CrossCheck, ProtocolRun, Run, Validation};
+use crate::results::validation::{CrossCheck, ProtocolRun, RefusedCodec, Run, Validation};
+use crate::run::subject::{Shelf, Stages, Subject, check_codecs};
 use crate::settings::Settings;
-use crate::subject::{Shelf, Stages, Subject, check_codecs};
 use candle_core::DType;
 use std::time::Instant;
 
@@ -78,7 +77,7 @@ pub fn run(settings: &Settings, hub: &Hub, progress: &mut dyn Progress) -> Resul
         let evaluator = Evaluator::new(&model, protocol, context, settings.seed);
         let evaluation =
             evaluator.evaluate(&subject.windows, &arms, progress).map_err(|e| explain(e, dtype))?;
-        let subject = SubjectInfo::new(settings, protocol, &subject, provenance.clone());
+        let subject = subject.info(settings, protocol, provenance.clone());
         done.push(ProtocolRun { subject, evaluation, parts });
     }
     let mut done = done.into_iter();
@@ -87,7 +86,9 @@ pub fn run(settings: &Settings, hub: &Hub, progress: &mut dyn Progress) -> Resul
     Ok(Validation::new(Run {
         settings,
         first,
-        decode: done.next().map(|decode| (decode, refused)),
+        decode: done
+            .next()
+            .map(|decode| (decode, refused.iter().map(RefusedCodec::from).collect())),
         threads: rayon::current_num_threads(),
         cross_check,
         prepare,

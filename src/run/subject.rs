@@ -4,10 +4,12 @@
 use crate::codec::Codec;
 use crate::corpus::{Text, TextSource, WindowPlan};
 use crate::error::{Error, Result};
-use crate::eval::protocol::{Protocol, Protocols};
+use crate::eval::protocol::{Protocol, Protocols, prefix_len, scored_len};
 use crate::hub::Hub;
 use crate::model::ModelConfig;
-use crate::model::source::OpenModel;
+use crate::model::source::{OpenModel, Provenance};
+use crate::results::subject::{ModelInfo, SubjectInfo, TextInfo};
+use crate::results::validation::RefusedCodec;
 use crate::settings::{Bos, Said, Settings};
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
@@ -105,11 +107,65 @@ impl Subject {
     }
 }
 
+impl Subject {
+    /// Everything that determines the numbers, as results record it.
+    pub fn info(
+        &self,
+        settings: &Settings,
+        protocol: Protocol,
+        provenance: Provenance,
+    ) -> SubjectInfo {
+        let Self { model, text, tokens, context, bos, windows } = self;
+        let config = &model.config;
+        SubjectInfo {
+            protocol,
+            model: ModelInfo {
+                provenance,
+                architecture: config.architecture.clone(),
+                layers: config.layers,
+                heads: config.heads,
+                kv_heads: config.kv_heads,
+                head_dim: config.head_dim,
+                vocab_size: config.vocab_size,
+                max_position_embeddings: config.max_position_embeddings,
+            },
+            text: TextInfo {
+                source: text.source.clone(),
+                sha256: text.sha256.clone(),
+                bytes: text.content.len(),
+                tokens: tokens.len(),
+                windows_available: tokens.len() / context,
+                parse_special: settings.parse_special,
+            },
+            context: *context,
+            prefix: prefix_len(*context),
+            first_window: settings.first_window,
+            windows: windows.len(),
+            scored_tokens: windows.len() * scored_len(*context),
+            bos_id: *bos,
+            dtype: settings.dtype,
+            device: settings.device,
+            instruction_set: crate::instruction_set().into(),
+            seed: settings.seed,
+        }
+    }
+}
+
 /// A codec that `decode` cannot take, and why.
 #[derive(Debug, Clone)]
 pub struct Refusal {
     pub codec: Codec,
     pub error: Error,
+}
+
+impl From<&Refusal> for RefusedCodec {
+    fn from(refusal: &Refusal) -> Self {
+        Self {
+            codec: refusal.codec.to_string(),
+            error: refusal.error.to_string(),
+            hint: refusal.error.hint_text().map(str::to_string),
+        }
+    }
 }
 
 /// Whether the codecs can be used on this model under some of a run's protocols, before its

@@ -1,0 +1,12 @@
+//! Results: measurements as they are logged, and the figures that follow from them.
+
+pub mod attribution;
+pub mod figures;
+#[cfg(test)]
+pub mod fixture;
+pub mod log;
+pub mod record;
+pub mod subject;
+pub mod sweep;
+pub mod timings;
+pub mod validation;

@@ -1,0 +1,6 @@
+//! Runs: the steps of each command, in order.
+
+pub mod extract;
+pub mod subject;
+pub mod sweep;
+pub mod validate;
