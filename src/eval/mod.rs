@@ -16,7 +16,7 @@ mod window;
 pub use arm::{Arm, HeadScope, Scope, Side};
 pub use evaluator::Evaluator;
 pub use outcome::{
-    CodecOutcome, CodecWindow, Evaluation, LayerDistortion, StageTimings, WindowOutcome,
+    CodecOutcome, CodecWindow, Evaluation, LayerDistortion, StageTimings, WindowOutcome, layer_sums,
 };
 pub use protocol::Protocol;
 pub use window::{ARMS_AT_ONCE, SCORED_AT_ONCE};
