@@ -1,6 +1,6 @@
 //! The result of `validate` as one value: what `--json` prints and the table shows.
 //!
-//! Field names are the contract of schema `kvgauge.validation/1`; README explains each.
+//! Field names are the contract of schema `kvgauge.validation/1`; docs/json.md explains them.
 //! NaN and infinities cannot occur in the JSON: serde_json writes them as `null`.
 
 use super::attribution::Attribution;
