@@ -2,6 +2,7 @@
 
 mod codecs;
 mod extract;
+mod figures;
 mod flags;
 mod kv_compress;
 mod live;
@@ -43,6 +44,8 @@ enum Command {
     Extract(extract::Arguments),
     /// Compress the KV cache in a safetensors file, or restore it
     KvCompress(kv_compress::Arguments),
+    /// Work out figures and verdicts of a measurement that another program made
+    Figures(figures::Arguments),
     /// List every codec with a name: bits a value, what it stands for, what it needs
     Codecs(codecs::Arguments),
 }
@@ -72,6 +75,7 @@ pub fn main() -> ExitCode {
             Command::Report(arguments) => arguments.run(),
             Command::Extract(arguments) => arguments.run(),
             Command::KvCompress(arguments) => arguments.run(),
+            Command::Figures(arguments) => arguments.run(),
             Command::Codecs(arguments) => arguments.run(),
         })
     })

@@ -4,12 +4,12 @@ use super::align::{align, align_groups};
 use super::attribution_table;
 use super::text::one_line;
 use crate::eval::Protocol;
-use crate::eval::verdict::Verdict;
+use crate::eval::verdict::{Limits, Verdict};
 use crate::results::columns::{DAMAGE, FELT, Row, SIZE, Table, VALIDATE, headings, texts};
 use crate::results::figures::{Baseline, CodecResult};
 use crate::results::print::{bos, compressed, dtype_and_device, short};
 use crate::results::subject::SubjectInfo;
-use crate::results::validation::{ProtocolResult, ValidatedCodec, Validation};
+use crate::results::validation::{FiguresReport, ProtocolResult, Validation};
 use crate::results::verdict_words;
 use std::fmt::Write;
 
@@ -29,7 +29,11 @@ pub fn render(result: &Validation) -> String {
     out.push('\n');
     match &result.decode {
         Some(decode) => both(&mut out, result, decode),
-        None => one(&mut out, result),
+        None => {
+            let codecs: Vec<&CodecResult> = result.codecs.iter().map(|c| &c.result).collect();
+            let limits = &result.config.limits;
+            one(&mut out, &result.subject, &result.baseline, &codecs, limits);
+        }
     }
     for codec in &result.codecs {
         if let Some(attribution) = &codec.attribution {
@@ -41,34 +45,50 @@ pub fn render(result: &Validation) -> String {
 }
 
 /// One protocol: every figure there is room for.
-fn one(out: &mut String, r: &Validation) {
-    let felt = any_felt_in_part(&r.codecs);
+fn one(
+    out: &mut String,
+    subject: &SubjectInfo,
+    baseline: &Baseline,
+    codecs: &[&CodecResult],
+    limits: &Limits,
+) {
+    let felt = any_felt_in_part(codecs.iter().copied());
     let columns = with_felt(VALIDATE, felt);
-    let row = |codec: &ValidatedCodec| {
-        texts(&columns, &Row::new(&codec.result, &r.subject), Table::Validate)
-    };
+    let row = |result: &&CodecResult| texts(&columns, &Row::new(result, subject), Table::Validate);
     let mut rows = vec![headings(&columns, Table::Validate)];
-    rows.extend(r.codecs.iter().map(row));
+    rows.extend(codecs.iter().map(row));
     out.push_str(&align(&rows));
     out.push_str(LEGEND);
     if felt {
         out.push_str(FELT_LEGEND);
     }
     out.push('\n');
-    if let Some(reason) = meaningless(r) {
+    if let Some(reason) = meaningless(baseline, subject) {
         out.push_str(&reason);
         return;
     }
-    for codec in &r.codecs {
-        let result = &codec.result;
-        let says = verdict_words::sentence(result, &r.subject, &r.config.limits);
+    for result in codecs {
+        let says = verdict_words::sentence(result, subject, limits);
         out.push_str(&format!("{}: {says}\n", result.figures.codec));
     }
 }
 
+/// Figures of a measurement that another program made: a head, one row a codec, the verdicts.
+pub fn render_figures(figures: &FiguresReport) -> String {
+    let FiguresReport { kvgauge_version, subject, limits, baseline, codecs, .. } = figures;
+    let mut out = String::new();
+    // Writing to a String cannot fail.
+    let _ = writeln!(out, "kvgauge {kvgauge_version}, protocol `{}`", subject.protocol);
+    let _ = subject_lines(&mut out, subject);
+    let _ = baseline_line(&mut out, baseline);
+    out.push('\n');
+    one(&mut out, subject, baseline, &codecs.iter().collect::<Vec<_>>(), limits);
+    out
+}
+
 /// Both protocols side by side.
 fn both(out: &mut String, r: &Validation, decode: &ProtocolResult) {
-    let felt = any_felt_in_part(r.codecs.iter().chain(&decode.codecs));
+    let felt = any_felt_in_part(r.codecs.iter().chain(&decode.codecs).map(|codec| &codec.result));
     let damage = with_felt(DAMAGE, felt);
     let of_decode = SubjectInfo { protocol: decode.protocol, ..r.subject.clone() };
     let of = |columns: &[&str], result: &CodecResult, subject: &SubjectInfo| {
@@ -110,7 +130,7 @@ fn both(out: &mut String, r: &Validation, decode: &ProtocolResult) {
         out.push('\n');
     }
     out.push('\n');
-    if let Some(reason) = meaningless(r) {
+    if let Some(reason) = meaningless(&r.baseline, &r.subject) {
         out.push_str(&reason);
         return;
     }
@@ -146,8 +166,8 @@ fn decode_name(protocol: Protocol) -> String {
 }
 
 /// Whether a codec is such as some scored targets cannot feel.
-fn any_felt_in_part<'a>(codecs: impl IntoIterator<Item = &'a ValidatedCodec>) -> bool {
-    codecs.into_iter().any(|codec| codec.result.figures.targets_affected < 1.0)
+fn any_felt_in_part<'a>(mut codecs: impl Iterator<Item = &'a CodecResult>) -> bool {
+    codecs.any(|codec| codec.figures.targets_affected < 1.0)
 }
 
 fn with_felt(columns: &[&'static str], felt: bool) -> Vec<&'static str> {
@@ -155,8 +175,8 @@ fn with_felt(columns: &[&'static str], felt: bool) -> Vec<&'static str> {
 }
 
 /// The verdict of all codecs where the baseline itself means nothing: said once.
-fn meaningless(r: &Validation) -> Option<String> {
-    let reason = r.baseline.meaningless(r.subject.model.vocab_size)?;
+fn meaningless(baseline: &Baseline, subject: &SubjectInfo) -> Option<String> {
+    let reason = baseline.meaningless(subject.model.vocab_size)?;
     Some(format!("INVALID: {reason}\n{}\n", verdict_words::CHECK))
 }
 
