@@ -1,6 +1,6 @@
 //! The three float types a cache comes in.
 
-use super::simd;
+use super::convert;
 use half::{bf16, f16};
 
 /// Which of the three types: kernels are written for each.
@@ -128,12 +128,12 @@ impl Element for f16 {
 
     #[inline(always)]
     fn widen(values: &[Self], out: &mut [f32]) {
-        simd::widen_halves(values, out);
+        convert::widen_halves(values, out);
     }
 
     #[inline(always)]
     fn narrow_saturating(values: &[f32], out: &mut [Self]) {
-        simd::narrow_halves(values, out);
+        convert::narrow_halves(values, out);
     }
 
     stored_as!(f16);

@@ -1,11 +1,11 @@
 //! What there is to choose from: every codec with a name of its own, measured on a cache, and the
 //! fields that other names are made of.
 
+use super::geometry::Geometry;
 use super::name::{FIELDS, Field, FieldKind, PRESETS, Preset};
 use super::packing::Packing;
-use super::scheme::{Geometry, Rotation};
-use super::transform::Rope;
-use super::{Codec, TensorCodec};
+use super::rotary::RotaryTable;
+use super::tensor_codec::{Codec, TensorCodec};
 use crate::error::Result;
 use serde::Serialize;
 
@@ -47,7 +47,8 @@ pub struct ListedField {
     pub key: &'static str,
     /// As it stands in a name.
     pub spelt: Vec<String>,
-    pub what: &'static str,
+    /// What it does, in a few words.
+    pub what: String,
 }
 
 /// All presets and controls, and all fields.
@@ -81,14 +82,14 @@ impl ListedField {
             FieldKind::Word(words) => words.iter().map(ToString::to_string).collect(),
             FieldKind::Flag => vec![field.key.to_string()],
         };
-        Self { key: field.key, spelt, what: field.what }
+        Self { key: field.key, spelt, what: field.meaning() }
     }
 }
 
 /// Bits of the payloads of one layer over its values. Sizes do not depend on what the values are.
 fn bits_per_value(codec: &Codec, head_dim: usize) -> Result<f64> {
     const THETA: f32 = 10_000.0;
-    let rope = Rope::new(&Rope::frequencies_of(THETA, head_dim), TOKENS);
+    let rope = RotaryTable::new(&RotaryTable::frequencies_of(THETA, head_dim), TOKENS);
     let geometry = Geometry { rope: Some(&rope), ..Geometry::rows(TOKENS, head_dim) };
     let count = KV_HEADS * TOKENS * head_dim;
     let values: Vec<f32> = (0..count).map(|i| ((i * 37 % 101) as f32 - 50.0) / 10.0).collect();
@@ -106,13 +107,9 @@ fn needs(codec: &Codec) -> Vec<String> {
     if packings.iter().any(|packing| packing.prerope()) {
         needs.push("keys before RoPE".to_string());
     }
-    let rotated = |packing: &&Packing| match packing {
-        Packing::Scheme(scheme) => scheme.rotation != Rotation::None,
-        Packing::TwoCentre(_) => false,
-    };
     if packings.iter().any(|packing| matches!(packing, Packing::TwoCentre(_))) {
         needs.push("head vectors of a multiple of 8".into());
-    } else if packings.iter().any(rotated) {
+    } else if packings.iter().any(|packing| packing.is_rotated()) {
         needs.push("even head vectors".into());
     }
     let blocks = [codec.key, codec.value].map(|side| side.block_tokens(HEAD_DIMS[0]));

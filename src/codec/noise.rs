@@ -3,8 +3,9 @@
 //! A codec whose error is noise costs a model what its size says; the difference to this control
 //! is what its error costs beyond its size.
 
-use super::Element;
 use super::distortion::DistortionSum;
+use super::element::Element;
+use super::halves::decompress_halves;
 use crc32fast::Hasher;
 use half::f16;
 use rand::SeedableRng;
@@ -31,4 +32,20 @@ pub(super) fn with_noise<T: Element>(values: &[T], rmse: f64, seed: u64) -> Vec<
 /// Root mean square of the error, 0 without values.
 pub(super) fn size(distortion: DistortionSum) -> f64 {
     distortion.finish().rmse.unwrap_or(0.0)
+}
+
+/// The values with noise as large as the error of `decoded`, what that differs by from them, and
+/// the bytes it takes: what [`super::TensorCodec::Noise`] makes of a part of a tensor.
+pub fn add_noise<T: Element>(
+    values: &[T],
+    decoded: &[T],
+    head_dim: usize,
+    seed: u64,
+) -> (Vec<T>, DistortionSum, usize) {
+    let error = DistortionSum::measure(values, decoded, head_dim);
+    let halves = with_noise(values, size(error), seed);
+    let mut noisy = vec![T::default(); values.len()];
+    decompress_halves(&halves, &mut noisy);
+    let distortion = DistortionSum::measure(values, &noisy, head_dim);
+    (noisy, distortion, 2 * halves.len())
 }

@@ -4,7 +4,7 @@
 use super::round_trip::CodecContext;
 use super::{Arm, window};
 use super::{CodecOutcome, Evaluation, Observer, StageTimings, WindowOutcome, decode, prefix};
-use crate::codec::{Codec, Packing, Rope, TensorCodec};
+use crate::codec::{Codec, Packing, RotaryTable, TensorCodec};
 use crate::error::{Error, Result};
 use crate::model::{Llama, ModelConfig};
 use serde::{Deserialize, Serialize};
@@ -153,7 +153,7 @@ impl Protocol {
     /// read.
     pub fn check(self, config: &ModelConfig, context: usize, codec: &Codec) -> Result<()> {
         let of_codec = |e: Error| e.within(format!("codec {codec}"));
-        let rope = Rope::new(&vec![0.0; config.head_dim / 2], 0);
+        let rope = RotaryTable::new(&vec![0.0; config.head_dim / 2], 0);
         for side in [codec.key, codec.value] {
             side.check_head(config.head_dim, &rope).map_err(of_codec)?;
         }
@@ -270,7 +270,7 @@ pub struct Evaluator<'m> {
 impl<'m> Evaluator<'m> {
     /// `context`: the longest window; `seed`: of what codecs draw at random.
     pub fn new(model: &'m Llama, protocol: Protocol, context: usize, seed: u64) -> Self {
-        let rope = Rope::new(model.rope_frequencies(), context);
+        let rope = RotaryTable::new(model.rope_frequencies(), context);
         Self { model, protocol, context: CodecContext { rope, seed } }
     }
 

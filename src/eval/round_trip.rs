@@ -1,7 +1,9 @@
 //! A cache through a codec and back, with what that costs in bytes and in distortion.
 
 use super::{Arm, CodecWindow, HeadScope, LayerDistortion, Side};
-use crate::codec::{DistortionSum, Element, Geometry, Packing, Rope, TensorCodec, add_noise};
+use crate::codec::{
+    DistortionSum, Element, Geometry, Packing, RotaryTable, TensorCodec, add_noise,
+};
 use crate::error::{Error, Result};
 use crate::model::{KvCache, LayerKv};
 use candle_core::{DType, Tensor, WithDType};
@@ -18,7 +20,7 @@ pub(super) struct CacheRoundTrip {
 #[derive(Debug, Clone)]
 pub struct CodecContext {
     /// What the model rotates keys by, for every position of a window.
-    pub rope: Rope,
+    pub rope: RotaryTable,
     /// Of what is drawn at random.
     pub seed: u64,
 }

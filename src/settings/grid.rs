@@ -6,7 +6,7 @@
 
 use super::file::Entry;
 use super::place::{Place, Said};
-use crate::codec::{Codec, FIELDS, FieldKind, GROUP, Parts, compose};
+use crate::codec::{Codec, FIELDS, FieldKind, FieldTexts, GROUP, compose};
 use crate::error::{Error, Result};
 
 /// More is a slip of the pen: they share one run.
@@ -128,7 +128,7 @@ fn over<'a>(own: &Choice<'a>, shared: &Choice<'a>) -> Choice<'a> {
     std::array::from_fn(|index| own[index].or(shared[index]))
 }
 
-fn names<'a>(choice: &Choice<'a>) -> Parts<'a> {
+fn names<'a>(choice: &Choice<'a>) -> FieldTexts<'a> {
     choice.map(|part| part.map_or("", |said| &said.value))
 }
 
@@ -154,7 +154,7 @@ fn codec(key: &Choice, value: &Choice) -> Result<Said<Codec>> {
 fn offender<'a>(choice: &Choice<'a>) -> Option<&'a Said<String>> {
     choice.iter().enumerate().filter_map(|(index, part)| Some((index, (*part)?))).find_map(
         |(index, part)| {
-            let mut alone = Parts::default();
+            let mut alone = FieldTexts::default();
             alone[index] = &part.value;
             compose(&alone, &alone).parse::<Codec>().is_err().then_some(part)
         },

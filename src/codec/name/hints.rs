@@ -1,8 +1,9 @@
-//! What a name that is none was probably meant to be.
+//! The likely intended name for an unknown one.
 
 use super::{FIELDS, Field, GROUP, PRESETS, TWO_CENTRE_FLAGS, elsewhere, place, shown};
 use crate::codec::packing::Packing;
-use crate::codec::{Codec, MIN_GROUP, TensorCodec};
+use crate::codec::scheme::MIN_GROUP;
+use crate::codec::tensor_codec::{Codec, TensorCodec};
 use crate::error::Error;
 
 /// Compared with when a name is unknown, beside the presets.
@@ -20,7 +21,7 @@ pub(super) fn no_codec(name: &str, whole: &str) -> Error {
     })
 }
 
-/// The same with what was probably meant.
+/// The same with a hint at the likely intended name.
 pub(super) fn unknown(name: &str, whole: &str) -> Error {
     let meant = |name: String| format!("did you mean {name}?");
     let lower = name.trim().to_ascii_lowercase();

@@ -9,11 +9,10 @@ mod elsewhere;
 mod hints;
 mod presets;
 
-use super::levels::Levels;
 use super::packing::Packing;
-use super::scheme::{Rotation, Scheme};
+use super::scheme::{Levels, MIN_GROUP, Rotation, Scheme};
+use super::tensor_codec::{Codec, TensorCodec};
 use super::two_centre::{FittedLevels, TwoCentre};
-use super::{Codec, MIN_GROUP, TensorCodec};
 use crate::error::{Error, Result};
 use hints::unknown;
 pub(crate) use hints::{nearest, split_names};
@@ -35,11 +34,19 @@ impl TensorCodec {
 pub struct Field {
     pub key: &'static str,
     pub kind: FieldKind,
-    /// What it does, in a few words.
-    pub what: &'static str,
+    /// A few words on it; [`Field::meaning`] has them all.
+    what: &'static str,
 }
 
 impl Field {
+    /// What it does, in a few words.
+    pub fn meaning(&self) -> String {
+        if self.key != "levels" {
+            return self.what.into();
+        }
+        format!("{}: {}", self.what, Levels::NAMED.map(|named| named.what).join("; "))
+    }
+
     /// Those it can be, but for numbers.
     fn words(&self) -> &[&'static str] {
         match &self.kind {
@@ -69,12 +76,7 @@ pub const FIELDS: [Field; 10] = {
     [
         field("bits", Number("int"), "bits a code, 2 to 8; left out: 4"),
         field("group", Number("g"), "values that share a scale, 8 or more; left out: 64"),
-        field(
-            "levels",
-            Word(&["sym", "asym", "mid", "ext", "lm"]),
-            "levels: symmetric; from a stored minimum; all 2^b and no zero; all 2^b from a signed \
-             extreme (`int4-g32-ext` is `q4_0`); Lloyd–Max levels of a Gaussian",
-        ),
+        field("levels", Word(&LEVEL_WORDS), "levels"),
         field("ch", Flag, "groups run over the tokens of one channel"),
         field("prerope", Flag, "keys as they are before RoPE"),
         field("ctr", Flag, "the mean of each channel stored apart"),
@@ -85,12 +87,22 @@ pub const FIELDS: [Field; 10] = {
     ]
 };
 
+/// The words of [`Levels::NAMED`].
+const LEVEL_WORDS: [&str; Levels::NAMED.len()] = {
+    let (mut words, mut index) = ([""; Levels::NAMED.len()], 0);
+    while index < words.len() {
+        words[index] = Levels::NAMED[index].word;
+        index += 1;
+    }
+    words
+};
+
 /// Where `bits` and `group` stand in [`FIELDS`].
 const BITS: usize = 0;
 pub const GROUP: usize = 1;
 
 /// Each field of [`FIELDS`] as it stands in a name; empty where it is left out.
-pub type Parts<'a> = [&'a str; FIELDS.len()];
+pub type FieldTexts<'a> = [&'a str; FIELDS.len()];
 
 /// Where the others stand.
 const LEVELS: usize = 2;
@@ -140,10 +152,11 @@ impl fmt::Display for TwoCentre {
 impl fmt::Display for Scheme {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "int{}-g{}", self.bits, self.group)?;
-        let levels = Levels::WORDS.iter().find(|(_, levels)| *levels == self.levels);
-        let levels = levels.map_or("sym", |(word, _)| *word);
+        // Those without a word are in presets only, which have names of their own.
+        let [default, others @ ..] = Levels::NAMED;
+        let levels = others.iter().find(|named| named.levels == self.levels);
         for (said, word) in [
-            (levels != "sym", levels),
+            (levels.is_some(), levels.map_or(default.word, |named| named.word)),
             (self.channel, "ch"),
             (self.prerope, "prerope"),
             (self.centred, "ctr"),
@@ -247,8 +260,8 @@ fn parse_two_centre(name: &str) -> Option<TwoCentre> {
 }
 
 /// The name of the codec with these fields for keys and values.
-pub fn compose(key: &Parts, value: &Parts) -> String {
-    let name = |parts: &Parts| {
+pub fn compose(key: &FieldTexts, value: &FieldTexts) -> String {
+    let name = |parts: &FieldTexts| {
         let bits = if parts[BITS].is_empty() { "int4" } else { parts[BITS] };
         let rest = parts[GROUP..].iter().filter(|part| !part.is_empty());
         rest.fold(bits.to_string(), |name, part| name + "-" + part)
@@ -263,6 +276,7 @@ fn parse_scheme(name: &str, whole: &str) -> Result<Scheme> {
     }
     let mut fields = name.split('-');
     let mut scheme = DEFAULT;
+    let [mut named, ..] = Levels::NAMED;
     let refuse = |what: String, hint: &str| {
         Err(Error::input(format!("codec `{}`: expected {what}", shown(whole))).hint(hint))
     };
@@ -297,8 +311,9 @@ fn parse_scheme(name: &str, whole: &str) -> Result<Scheme> {
                 };
             }
             Some(LEVELS) => {
-                let word = Levels::WORDS.iter().find(|(word, _)| *word == field);
-                scheme.levels = word.map_or(scheme.levels, |(_, levels)| *levels);
+                if let Some(found) = Levels::NAMED.into_iter().find(|named| named.word == field) {
+                    (scheme.levels, named) = (found.levels, found);
+                }
             }
             Some(SINK) => {
                 let digits = &field["sink".len()..];
@@ -321,8 +336,9 @@ fn parse_scheme(name: &str, whole: &str) -> Result<Scheme> {
             },
         }
     }
-    if scheme.bits > scheme.levels.max_bits() {
-        let what = format!("at most {} bits with lm, found {}", 5, scheme.bits);
+    if scheme.bits > named.max_bits {
+        let (most, word, found) = (named.max_bits, named.word, scheme.bits);
+        let what = format!("at most {most} bits with {word}, found {found}");
         return refuse(what, "from 6 bits on, mid is as good");
     }
     if scheme.small_scales && scheme.levels == Levels::SignedExtreme {

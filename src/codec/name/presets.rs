@@ -2,11 +2,10 @@
 //! codecs` and the README.
 
 use super::DEFAULT;
-use crate::codec::levels::Levels;
 use crate::codec::packing::Packing;
-use crate::codec::scheme::{Rotation, Scheme};
+use crate::codec::scheme::{Levels, Rotation, Scheme};
+use crate::codec::tensor_codec::{Codec, TensorCodec};
 use crate::codec::two_centre::{FittedLevels, TwoCentre};
-use crate::codec::{Codec, TensorCodec};
 
 /// A codec with a name of its own.
 pub struct Preset {
@@ -21,7 +20,7 @@ pub struct Preset {
 }
 
 /// All of them; controls last.
-pub const PRESETS: [Preset; 15] = {
+pub const PRESETS: &[Preset] = {
     use FittedLevels::{Nineteen, Sixteen};
     use Levels::{
         Asymmetric, E4m3, E5m2, Gaussian, GgmlAsymmetric, GgmlSymmetric, Iq4Nl, SignedExtreme,
@@ -63,7 +62,7 @@ pub const PRESETS: [Preset; 15] = {
         both(Scheme { levels: Gaussian, rotation: Rotation::SignedHadamard, ..DEFAULT });
     // It quantises with the unrounded scale, as ggml does.
     const QUANTO4: Codec = both(Scheme { levels: GgmlAsymmetric, ..DEFAULT });
-    [
+    &[
         Preset {
             name: "kvgauge4",
             codec: KVGAUGE4,

@@ -1,6 +1,7 @@
 //! Names that are some, and names that are none.
 
 use super::*;
+use crate::codec::scheme::NamedLevels;
 
 fn message(name: &str) -> String {
     name.parse::<Codec>().expect_err(name).to_string()
@@ -15,7 +16,9 @@ fn schemes() -> Vec<Scheme> {
     let flags = |index: usize| [0, 1, 2, 3, 4, 5].map(|bit| index >> bit & 1 == 1);
     let mut all = Vec::new();
     for (group, sink) in [(64, 0), (MIN_GROUP, 1), (48, 4), (u32::MAX as usize, 12)] {
-        for (bits, (_, levels)) in (2..=8).flat_map(|b| Levels::WORDS.map(|word| (b, word))) {
+        for (bits, NamedLevels { levels, max_bits, .. }) in
+            (2..=8).flat_map(|b| Levels::NAMED.map(|named| (b, named)))
+        {
             for [channel, prerope, centred, had, searched, small_scales] in (0..64).map(flags) {
                 let rotation = if had { Rotation::Hadamard } else { Rotation::None };
                 let scheme = Scheme {
@@ -31,7 +34,7 @@ fn schemes() -> Vec<Scheme> {
                     sink,
                 };
                 let signed = levels == Levels::SignedExtreme && small_scales;
-                if bits <= levels.max_bits() && !signed {
+                if bits <= max_bits && !signed {
                     all.push(scheme);
                 }
             }
@@ -65,7 +68,7 @@ fn every_codec_survives_print_and_parse() {
             survives(Codec { key: TensorCodec::F16, value });
         }
     }
-    for Preset { name, codec, .. } in PRESETS {
+    for &Preset { name, codec, .. } in PRESETS {
         assert_eq!(codec.to_string(), name);
         survives(codec);
         survives(Codec { key: codec.value, value: codec.key.for_values() });
@@ -157,7 +160,7 @@ fn fields_in_another_order_or_twice_are_no_name() {
 
 #[test]
 fn a_composed_name_has_its_fields_in_order() {
-    let nothing = Parts::default();
+    let nothing = FieldTexts::default();
     assert_eq!(compose(&nothing, &nothing), "int4");
     let all = ["int3", "g32", "asym", "ch", "prerope", "ctr", "had", "mse", "s8", "sink4"];
     assert_eq!(compose(&all, &all), all.join("-"));

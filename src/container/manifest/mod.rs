@@ -1,11 +1,11 @@
-//! What a compressed file says of itself: the JSON under the metadata key `kvgauge`, and where
+//! The manifest of a compressed file: the JSON under the metadata key `kvgauge`, and where
 //! the parts of each tensor lie. `FORMAT.md` beside this file is the specification.
 
 mod announced;
 mod parts;
 mod record;
 
-pub use parts::{CODES, Coded, Coding, SCALES, Stored};
+pub use parts::{Coded, Coding, Stored};
 pub use record::{Record, is_float};
 
 use super::layout::{AxisOrder, Layout};
@@ -41,7 +41,7 @@ pub struct Manifest {
     /// The source's own.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "not_null")]
     pub metadata: Option<TextMap>,
-    /// What keys taken before RoPE were rotated by: radians a position, one a pair of channels.
+    /// The rotary frequencies of keys taken before RoPE: radians a position, one a pair of channels.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "not_null")]
     pub rope: Option<Vec<f32>>,
     /// How the compressed tensors are read, where it is not as they lie.
@@ -278,7 +278,7 @@ impl Manifest {
     }
 }
 
-/// What no writer writes.
+/// The error for what no writer writes.
 pub fn damaged(what: impl std::fmt::Display) -> Error {
     Error::input(format!("damaged: {what}"))
         .hint("the file was changed or cut since it was made: make it again")

@@ -1,4 +1,4 @@
-//! What the manifest says of one tensor.
+//! The manifest's record of one tensor.
 
 use super::super::layout::Layout;
 use super::{BLANK, Coded, Coding, not_null};
@@ -62,7 +62,7 @@ impl Record {
         self.exponents = self.exponents.map(|_| [most; 2]);
     }
 
-    /// Of each side; of a tensor without codes there is none.
+    /// That of the tensor, or that of keys and that of values; none without codes.
     pub fn exponents(&self) -> Vec<i32> {
         match self.exponents {
             Some(both) => both.to_vec(),
@@ -70,7 +70,7 @@ impl Record {
         }
     }
 
-    /// `found`: of each side.
+    /// `found`: as [`Record::exponents`] gives them.
     pub fn set_exponents(&mut self, found: &[i32]) {
         if let [first, ..] = *found {
             self.exponent = self.exponent.map(|_| first);
@@ -89,8 +89,8 @@ impl Record {
             None if layout.kv_axis.is_some() => Coding::Both(*of_file),
             None if one_for_all => Coding::One(of_file.key),
             Some(own) if layout.kv_axis.is_none() && !one_for_all => {
-                let sides = [of_file.key, of_file.value];
-                match sides.into_iter().find(|codec| codec.to_string() == own) {
+                let both = [of_file.key, of_file.value];
+                match both.into_iter().find(|codec| codec.to_string() == own) {
                     Some(codec) => Coding::One(codec),
                     None => return Err(self.odd_codec(of_file)),
                 }
@@ -111,10 +111,8 @@ impl Record {
             (Coding::One(codec), Some(e), None) => has_codes(codec) && within(e),
             (Coding::One(codec), None, None) => !has_codes(codec),
             (Coding::Both(codec), None, Some(both)) => {
-                let sides = [codec.key, codec.value].into_iter().zip(both);
-                sides
-                    .into_iter()
-                    .all(|(codec, e)| if has_codes(codec) { within(e) } else { e == 0 })
+                let fits = |(codec, e)| if has_codes(codec) { within(e) } else { e == 0 };
+                [codec.key, codec.value].into_iter().zip(both).all(fits)
             }
             _ => false,
         };
@@ -122,7 +120,7 @@ impl Record {
             let found = self.exponents();
             return Err(Error::input(format!("codec {coding} with exponents {found:?}")));
         }
-        Ok(Some(Coded { coding, form: layout.form(&self.shape)? }))
+        Ok(Some(Coded { coding, view: layout.view(&self.shape)? }))
     }
 
     fn odd_codec(&self, of_file: &Codec) -> Error {

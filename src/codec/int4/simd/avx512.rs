@@ -1,12 +1,13 @@
 //! AVX-512 (F, BW, DQ, VL): a register holds sixteen f32.
 
-use super::super::distortion::BATCH;
-use super::super::element::{Element, Kind};
-use super::super::scalar::{MAX_CODE, PowerOfTwo};
+use super::super::scalar::MAX_CODE;
 use super::drive::{
     CellLanes, Factors, Kernel, SIGNED_LEVELS, STORED_LEVELS, Stream, max_of, prefetch,
     saturating_scale,
 };
+use crate::codec::distortion::BATCH;
+use crate::codec::element::{Element, Kind};
+use crate::codec::exponent::PowerOfTwo;
 use core::arch::x86_64::*;
 use half::f16;
 
