@@ -1,6 +1,8 @@
 //! The likely intended name for an unknown one.
 
-use super::{FIELDS, Field, GROUP, PRESETS, TWO_CENTRE_FLAGS, elsewhere, place, shown};
+use super::elsewhere;
+use super::fields::{FIELDS, Field, GROUP, TWO_CENTRE_FLAGS, place, shown};
+use super::presets::PRESETS;
 use crate::codec::packing::Packing;
 use crate::codec::scheme::MIN_GROUP;
 use crate::codec::tensor_codec::{Codec, TensorCodec};

@@ -3,9 +3,10 @@
 //! Grammar: `NAME` for keys and values alike, or `k:NAME/v:NAME`. A name is a preset, a control
 //! (`f16`, `noise`, `noise-NAME`), or fields joined by `-` in the order of [`FIELDS`]; defaults are
 //! left out on print. What is said for both, but means nothing for values (`prerope`), holds for
-//! the keys. [`compose`] makes a name of fields said one by one.
+//! the keys. [`compose`] makes a name of fields given one by one.
 
 mod elsewhere;
+mod fields;
 mod hints;
 mod presets;
 
@@ -14,14 +15,13 @@ use super::scheme::{Levels, MIN_GROUP, Rotation, Scheme};
 use super::tensor_codec::{Codec, TensorCodec};
 use super::two_centre::{FittedLevels, TwoCentre};
 use crate::error::{Error, Result};
+pub(crate) use fields::{FIELDS, Field, FieldKind, FieldTexts, GROUP, compose};
+use fields::{LEVELS, SINK, TWO_CENTRE_FLAGS, is_number, place, shown};
 use hints::unknown;
 pub(crate) use hints::{nearest, split_names};
 pub use presets::{PRESETS, Preset};
 use std::fmt;
 use std::str::FromStr;
-
-const DEFAULT_GROUP: usize = 64;
-const DEFAULT: Scheme = Scheme::int4(DEFAULT_GROUP);
 
 impl TensorCodec {
     /// For keys and values alike, as far as it means anything for values.
@@ -29,87 +29,6 @@ impl TensorCodec {
         Codec { key: self, value: self.for_values() }
     }
 }
-
-/// One field of a name, under the key by which settings files say it apart from a name.
-pub struct Field {
-    pub key: &'static str,
-    pub kind: FieldKind,
-    /// A few words on it; [`Field::meaning`] has them all.
-    what: &'static str,
-}
-
-impl Field {
-    /// What it does, in a few words.
-    pub fn meaning(&self) -> String {
-        if self.key != "levels" {
-            return self.what.into();
-        }
-        format!("{}: {}", self.what, Levels::NAMED.map(|named| named.what).join("; "))
-    }
-
-    /// Those it can be, but for numbers.
-    fn words(&self) -> &[&'static str] {
-        match &self.kind {
-            FieldKind::Number(_) => &[],
-            FieldKind::Word(words) => words,
-            FieldKind::Flag => std::slice::from_ref(&self.key),
-        }
-    }
-}
-
-/// What a field looks like in a name.
-pub enum FieldKind {
-    /// A number behind these letters.
-    Number(&'static str),
-    /// One of these words.
-    Word(&'static [&'static str]),
-    /// The key, or nothing.
-    Flag,
-}
-
-/// The fields in the order of a name.
-pub const FIELDS: [Field; 10] = {
-    use FieldKind::{Flag, Number, Word};
-    const fn field(key: &'static str, kind: FieldKind, what: &'static str) -> Field {
-        Field { key, kind, what }
-    }
-    [
-        field("bits", Number("int"), "bits a code, 2 to 8; left out: 4"),
-        field("group", Number("g"), "values that share a scale, 8 or more; left out: 64"),
-        field("levels", Word(&LEVEL_WORDS), "levels"),
-        field("ch", Flag, "groups run over the tokens of one channel"),
-        field("prerope", Flag, "keys as they are before RoPE"),
-        field("ctr", Flag, "the mean of each channel stored apart"),
-        field("had", Flag, "Hadamard rotation of each head vector"),
-        field("mse", Flag, "the scale searched for the least squared error"),
-        field("s8", Flag, "scales in 8 bits"),
-        field("sink", Number("sink"), "the first N tokens in 16 bits"),
-    ]
-};
-
-/// The words of [`Levels::NAMED`].
-const LEVEL_WORDS: [&str; Levels::NAMED.len()] = {
-    let (mut words, mut index) = ([""; Levels::NAMED.len()], 0);
-    while index < words.len() {
-        words[index] = Levels::NAMED[index].word;
-        index += 1;
-    }
-    words
-};
-
-/// Where `bits` and `group` stand in [`FIELDS`].
-const BITS: usize = 0;
-pub const GROUP: usize = 1;
-
-/// Each field of [`FIELDS`] as it stands in a name; empty where it is left out.
-pub type FieldTexts<'a> = [&'a str; FIELDS.len()];
-
-/// Where the others stand.
-const LEVELS: usize = 2;
-const SINK: usize = 9;
-
-/// Behind `tc16` or `tc19`, in this order.
-const TWO_CENTRE_FLAGS: [&str; 2] = ["prerope", "shape"];
 
 impl fmt::Display for TensorCodec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -215,11 +134,6 @@ impl FromStr for Codec {
     }
 }
 
-/// As an error shows it: in a file a name can hold any character, and an error is one line.
-fn shown(name: &str) -> String {
-    name.escape_debug().to_string()
-}
-
 /// For keys and values; `whole` is what it was typed in.
 fn parse_name(name: &str, whole: &str) -> Result<Codec> {
     if let Some(preset) = presets::find(name) {
@@ -259,23 +173,13 @@ fn parse_two_centre(name: &str) -> Option<TwoCentre> {
     rest.is_empty().then_some(TwoCentre { levels, prerope, shaped })
 }
 
-/// The name of the codec with these fields for keys and values.
-pub fn compose(key: &FieldTexts, value: &FieldTexts) -> String {
-    let name = |parts: &FieldTexts| {
-        let bits = if parts[BITS].is_empty() { "int4" } else { parts[BITS] };
-        let rest = parts[GROUP..].iter().filter(|part| !part.is_empty());
-        rest.fold(bits.to_string(), |name, part| name + "-" + part)
-    };
-    if key == value { name(key) } else { format!("k:{}/v:{}", name(key), name(value)) }
-}
-
 fn parse_scheme(name: &str, whole: &str) -> Result<Scheme> {
     // Wrong order, a field twice or two kinds of levels are no names at all.
     if !name.split('-').map(place).is_sorted_by(|a, b| a.is_some() && a < b) {
         return Err(unknown(name, whole));
     }
     let mut fields = name.split('-');
-    let mut scheme = DEFAULT;
+    let mut scheme = Scheme::DEFAULT;
     let [mut named, ..] = Levels::NAMED;
     let refuse = |what: String, hint: &str| {
         Err(Error::input(format!("codec `{}`: expected {what}", shown(whole))).hint(hint))
@@ -348,19 +252,6 @@ fn parse_scheme(name: &str, whole: &str) -> Result<Scheme> {
         );
     }
     Ok(scheme)
-}
-
-/// Where a field stands in a name; the three kinds of levels share one place.
-fn place(field: &str) -> Option<usize> {
-    FIELDS.iter().position(|known| match known.kind {
-        FieldKind::Number(letters) => field.strip_prefix(letters).is_some_and(is_number),
-        FieldKind::Word(words) => words.contains(&field),
-        FieldKind::Flag => field == known.key,
-    })
-}
-
-fn is_number(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! Names of their own, and what they stand for: one table for the parser, the hints, `kvgauge
 //! codecs` and the README.
 
-use super::DEFAULT;
 use crate::codec::packing::Packing;
 use crate::codec::scheme::{Levels, Rotation, Scheme};
 use crate::codec::tensor_codec::{Codec, TensorCodec};
@@ -55,13 +54,13 @@ pub const PRESETS: &[Preset] = {
     );
     // KIVI (Liu et al. 2024) at four bits: keys by channel, values by token.
     const KIVI4: Codec = {
-        let value = Scheme { levels: Asymmetric, ..DEFAULT };
+        let value = Scheme { levels: Asymmetric, ..Scheme::DEFAULT };
         pair(Packing::Scheme(Scheme { channel: true, ..value }), Packing::Scheme(value))
     };
     const TURBO4: Codec =
-        both(Scheme { levels: Gaussian, rotation: Rotation::SignedHadamard, ..DEFAULT });
+        both(Scheme { levels: Gaussian, rotation: Rotation::SignedHadamard, ..Scheme::DEFAULT });
     // It quantises with the unrounded scale, as ggml does.
-    const QUANTO4: Codec = both(Scheme { levels: GgmlAsymmetric, ..DEFAULT });
+    const QUANTO4: Codec = both(Scheme { levels: GgmlAsymmetric, ..Scheme::DEFAULT });
     &[
         Preset {
             name: "kvgauge4",
@@ -72,7 +71,7 @@ pub const PRESETS: &[Preset] = {
         },
         Preset {
             name: "int4-g64",
-            codec: both(DEFAULT),
+            codec: both(Scheme::DEFAULT),
             what: "symmetric, the default",
             engine: "kvgauge",
             flag: Some("kv-compress -group-size 64"),
@@ -151,7 +150,7 @@ pub const PRESETS: &[Preset] = {
         control("f16", TensorCodec::F16, "a round trip through f16: the floor below any damage"),
         control(
             "noise",
-            TensorCodec::Noise(Packing::Scheme(DEFAULT)),
+            TensorCodec::Noise(Packing::Scheme(Scheme::DEFAULT)),
             "Gaussian noise as large as the error of int4-g64; noise-NAME: of NAME",
         ),
     ]

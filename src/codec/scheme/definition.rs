@@ -54,7 +54,10 @@ impl Scheme {
     /// One group for all of a tensor.
     pub const WHOLE: usize = usize::MAX;
 
-    /// Symmetric INT4: with groups of 64 the seed's codec.
+    /// The scheme of a name that says nothing else: the seed's codec.
+    pub const DEFAULT: Self = Self::int4(64);
+
+    /// Symmetric INT4.
     pub const fn int4(group: usize) -> Self {
         Self {
             bits: 4,

@@ -3,6 +3,7 @@
 
 mod announced;
 mod parts;
+mod place;
 mod record;
 
 pub use parts::{Coded, Coding, Stored};
@@ -186,7 +187,7 @@ impl Manifest {
             let most = MOST_FREQUENT;
             return Err(Error::input(format!("rope: expected at most {most} radians a position")));
         }
-        parts::place(&self.tensors, coded)
+        place::place(&self.tensors, coded)
     }
 
     /// Bytes of the file up to its first tensor. They depend on names, shapes and codecs only:

@@ -1,7 +1,8 @@
 //! The manifest's record of one tensor.
 
 use super::super::layout::Layout;
-use super::{BLANK, Coded, Coding, not_null};
+use super::parts::{Coded, Coding};
+use super::{BLANK, not_null};
 use crate::codec::{Codec, TensorCodec};
 use crate::error::{Error, Result};
 use safetensors::Dtype;
