@@ -6,6 +6,7 @@ mod shapes;
 
 use candle_core::{DType, Device, Tensor};
 use kvgauge::codec::{Codec, Geometry, RotaryTable};
+use kvgauge::corpus::{Window, WindowShape};
 use kvgauge::error::Result;
 use kvgauge::eval::scores::Logits;
 use kvgauge::eval::{Arm, Evaluation, Evaluator, Protocol};
@@ -28,7 +29,7 @@ fn evaluate(
 ) -> Result<Evaluation> {
     let arms: Vec<Arm> = codecs.iter().map(|name| Arm::of(name.parse().unwrap())).collect();
     let evaluator = Evaluator::new(model, protocol, tokens.len(), 0);
-    evaluator.evaluate(&[tokens.to_vec()], &arms, &mut ())
+    evaluator.evaluate(&[Window::halves(tokens.to_vec())], &arms, &mut ())
 }
 
 fn kld(evaluation: &Evaluation, codec: usize) -> f64 {
@@ -141,7 +142,9 @@ fn targets_affected_are_those_that_change() {
     ] {
         let codec: Codec = name.parse().unwrap();
         let head_dim = model.config().head_dim;
-        let told = protocol.targets_affected(head_dim, tokens.len(), &codec).unwrap();
+        let told = protocol
+            .targets_affected(head_dim, &WindowShape::halves(tokens.len()), &codec)
+            .unwrap();
         assert_eq!(told, expected, "{protocol} {name}");
         let found = match evaluate(&model, &tokens, protocol, &[name]) {
             Err(error) if expected == 0 => {
@@ -183,9 +186,9 @@ fn a_codec_that_nothing_feels_is_refused() {
             assert!(hint.contains(way), "{protocol} {name}: {hint}");
         }
         // The number of the hint is the edge.
-        let feels = |protocol: Protocol, context| {
-            let codec = name.parse().unwrap();
-            protocol.targets_affected(model.config().head_dim, context, &codec).unwrap() > 0
+        let feels = |protocol: Protocol, context: usize| {
+            let (codec, shape) = (name.parse().unwrap(), WindowShape::halves(context));
+            protocol.targets_affected(model.config().head_dim, &shape, &codec).unwrap() > 0
         };
         for way in ways {
             let number = |flag| way.strip_prefix(flag).and_then(|n: &str| n.trim().parse().ok());

@@ -7,7 +7,6 @@
 
 use super::subject::SubjectInfo;
 use crate::codec::{Distortion, DistortionSum};
-use crate::eval::protocol::scored_len;
 use crate::eval::stats::{Estimate, positive_ci95, quantile, share_ci95, student_t_quantile};
 use crate::eval::verdict::{Criterion, Judgement, Limits, Verdict, change_bounds};
 use crate::eval::{CodecOutcome, LayerDistortion};
@@ -173,12 +172,10 @@ impl CodecFigures {
         let sum = |part: fn(&LayerDistortion) -> DistortionSum| {
             layers.iter().map(part).fold(DistortionSum::default(), DistortionSum::plus).finish()
         };
-        let affected = subject.protocol.targets_affected(
-            subject.model.head_dim,
-            subject.context,
-            &outcome.codec,
-        );
-        let scored = scored_len(subject.context).max(1);
+        let shape = subject.window_shape();
+        let affected =
+            subject.protocol.targets_affected(subject.model.head_dim, &shape, &outcome.codec);
+        let scored = shape.scored_len().max(1);
         Self {
             codec: outcome.codec.to_string(),
             // What cannot run in this protocol never got here.

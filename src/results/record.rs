@@ -2,7 +2,6 @@
 
 use crate::error::{Error, Result};
 use crate::eval::CodecWindow;
-use crate::eval::protocol::scored_len;
 use crate::eval::verdict::Limits;
 use crate::hash;
 use crate::results::figures::{Baseline, CodecFigures};
@@ -175,7 +174,7 @@ impl WindowRecord {
 
     /// Of this version, and of the shape that `subject` has.
     pub fn is_sound(&self, subject: &SubjectInfo) -> bool {
-        let targets = scored_len(subject.context);
+        let targets = subject.window_shape().scored_len();
         self.schema == WINDOW
             && self.window < subject.windows
             && self.baseline.len() == targets

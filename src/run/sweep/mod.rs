@@ -348,7 +348,7 @@ impl Sweep<'_> {
         }
         let Some((_, model)) = loaded else { return Ok(()) };
         if run.settings.cross_check {
-            let window = &run.subject.windows[0];
+            let window = run.subject.windows[0].tokens();
             match validate::cross_check(model, run.weights.clone(), window) {
                 Ok(check) => self.progress.note(&format!(
                     "{}, context {}: candle-transformers' Llama agrees to {:.1e} in logits up to {:.1}",
@@ -369,8 +369,12 @@ impl Sweep<'_> {
             if waiting.is_empty() {
                 continue;
             }
-            let tokens = &run.subject.windows[window];
-            let outcome = evaluator.evaluate_window(tokens, &waiting, self.progress, &mut stages);
+            let outcome = evaluator.evaluate_window(
+                &run.subject.windows[window],
+                &waiting,
+                self.progress,
+                &mut stages,
+            );
             match outcome {
                 Ok(outcome) => {
                     let (record, failed) = run.add(window, outcome);

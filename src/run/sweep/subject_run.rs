@@ -47,7 +47,7 @@ impl SubjectRun<'_> {
     pub fn tokens_left(&self) -> usize {
         let tokens = |window| match self.waiting(window).count() {
             0 => 0,
-            arms => self.info.protocol.model_tokens(self.info.context, arms),
+            arms => self.info.protocol.model_tokens(self.subject.windows[window].shape(), arms),
         };
         (0..self.info.windows).map(tokens).sum()
     }
