@@ -86,7 +86,7 @@ const LENS: [usize; 26] = [
     2049, 4095, 4096, 4097,
 ];
 
-/// What one instruction set makes of a block, over memory that must not show through.
+/// The outcome of a block by one instruction set, over memory that must not show through.
 fn compressed<T: Element>(
     isa: Isa,
     values: &[T],

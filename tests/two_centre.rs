@@ -87,7 +87,7 @@ fn both_centres_are_found() {
     assert!((0.0045..0.006).contains(&sinks), "{sinks}");
 }
 
-/// What is stored of a token does not change when more follow: a stream's promise.
+/// The stored form of a token does not change when more follow: a stream's promise.
 #[test]
 fn later_tokens_change_nothing() {
     let (heads, tokens, dim) = (2, 200, 64);

@@ -42,7 +42,7 @@ pub(super) fn rounded_to_half(x: f32) -> f32 {
     let subnormal = (size + 0.75) - 0.75;
     let bits = size.to_bits();
     let normal = f32::from_bits((bits + 0xfff + (bits >> 13 & 1)) & !0x1fff);
-    // What is too large becomes infinite; NaN stays.
+    // Too large a magnitude becomes infinite; NaN stays.
     let rounded = if normal <= LARGEST_HALF { normal } else { size * f32::INFINITY };
     let rounded = if size < f16::MIN_POSITIVE.to_f32_const() { subnormal } else { rounded };
     rounded.copysign(x)

@@ -237,7 +237,7 @@ impl VectorSums {
 /// of no values.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct DistortionRun {
-    /// What lies before the first boundary of head vectors.
+    /// The values before the first boundary of head vectors.
     first: VectorSums,
     /// Whole head vectors, then what lies behind the last boundary; `None` without a boundary.
     rest: Option<(DistortionSum, VectorSums)>,

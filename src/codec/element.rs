@@ -65,7 +65,7 @@ macro_rules! absmax_by_bits {
     };
 }
 
-/// What it is in 16 bits.
+/// The conversions to 16 bits and back.
 macro_rules! stored_as {
     ($half:ty) => {
         fn to_16_bits(values: &[f32], out: &mut [u16]) -> bool {

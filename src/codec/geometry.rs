@@ -15,14 +15,12 @@ pub struct Geometry<'a> {
     pub first: usize,
     /// The rotations of the keys; needed for `prerope` only.
     pub rope: Option<&'a RotaryTable>,
-    /// Of what is drawn at random: the noise control.
-    pub seed: u64,
 }
 
 impl Geometry<'_> {
     /// Vectors of `head_dim` values that follow each other from position 0.
     pub fn rows(tokens: usize, head_dim: usize) -> Self {
-        Self { tokens, head_dim, first: 0, rope: None, seed: 0 }
+        Self { tokens, head_dim, first: 0, rope: None }
     }
 
     /// Of a tensor of any shape: the last dimension is a head vector, the one before it the

@@ -17,9 +17,7 @@ mod halves;
 #[cfg(test)]
 mod instruction_sets;
 pub mod int4;
-pub mod listing;
 mod name;
-mod noise;
 mod packing;
 mod parts;
 mod payload;
@@ -32,12 +30,14 @@ pub use distortion::{Distortion, DistortionRun, DistortionSum};
 pub use element::Element;
 pub use geometry::Geometry;
 pub use halves::{compress_halves, decompress_halves};
-pub(crate) use name::{FIELDS, FieldKind, FieldTexts, GROUP, compose, nearest, split_names};
-pub use noise::add_noise;
+pub(crate) use name::{
+    FIELDS, Field, FieldKind, FieldTexts, GROUP, NOISE, PRESETS, Preset, compose, nearest,
+    no_codec, parse_codec_name, parse_sides, split_names,
+};
 pub use packing::Packing;
 pub use parts::{Part, PartElement, PartLayout, PartName};
 pub use payload::Payload;
 pub use rotary::RotaryTable;
 pub use scheme::{Levels, MIN_GROUP, Rotation, Scheme};
-pub use tensor_codec::{Codec, TensorCodec};
+pub use tensor_codec::{Codec, Side, TensorCodec};
 pub use two_centre::{FittedLevels, TwoCentre};

@@ -69,7 +69,7 @@ impl Packing {
     }
 
     /// Whether a scheme rotates head vectors.
-    pub(super) fn is_rotated(&self) -> bool {
+    pub(crate) fn is_rotated(&self) -> bool {
         matches!(self, Self::Scheme(scheme) if scheme.rotation != Rotation::None)
     }
 

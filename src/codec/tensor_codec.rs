@@ -12,6 +12,8 @@ use super::rotary::RotaryTable;
 use super::scheme::Scheme;
 use crate::error::{Error, Result};
 use half::f16;
+use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// How one tensor is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -20,9 +22,6 @@ pub enum TensorCodec {
     F16,
     /// Codes of fewer bits, scales and what else the packing stores.
     Packed(Packing),
-    /// Control: Gaussian noise of the same root mean square as the error of this packing, tensor by
-    /// tensor. Stores nothing smaller: 16 bits/value.
-    Noise(Packing),
 }
 
 /// How one layer's cache is stored: its keys and its values.
@@ -34,7 +33,34 @@ pub struct Codec {
     pub value: TensorCodec,
 }
 
+/// Keys or values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Side {
+    /// The keys.
+    Key,
+    /// The values.
+    Value,
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Key => "key",
+            Self::Value => "value",
+        })
+    }
+}
+
 impl Codec {
+    /// That of the keys or that of the values.
+    pub fn side(&self, side: Side) -> TensorCodec {
+        match side {
+            Side::Key => self.key,
+            Side::Value => self.value,
+        }
+    }
+
     /// Keys and values, but a side that is only a control: a plain f16 round trip beside a codec
     /// stands for a side that is left as it is.
     pub fn lossy_sides(&self) -> Vec<TensorCodec> {
@@ -79,22 +105,14 @@ impl TensorCodec {
                 let payload = Payload::pack(values, packing, geometry);
                 Ok(measured(payload.ok_or_else(|| not_finite(values))?, values, geometry))
             }
-            Self::Noise(packing) => {
-                let (_, sum) = Self::Packed(packing).compress_measured(values, geometry)?;
-                let noisy =
-                    super::noise::with_noise(values, super::noise::size(sum), geometry.seed);
-                Ok(measured(Payload::of_halves(noisy), values, geometry))
-            }
         }
     }
 
-    /// A payload with room for the parts of a tensor of type `T`, which are zero. `None` for what
-    /// stores nothing.
-    pub fn empty<T: Element>(&self, values: usize, geometry: &Geometry) -> Option<Payload> {
+    /// A payload with room for the parts of a tensor of type `T`, which are zero.
+    pub fn empty<T: Element>(&self, values: usize, geometry: &Geometry) -> Payload {
         match *self {
-            Self::F16 => Some(Payload::of_halves(vec![f16::ZERO; values])),
-            Self::Packed(packing) => Some(Payload::empty::<T>(packing, values, geometry)),
-            Self::Noise(_) => None,
+            Self::F16 => Payload::of_halves(vec![f16::ZERO; values]),
+            Self::Packed(packing) => Payload::empty::<T>(packing, values, geometry),
         }
     }
 
@@ -108,8 +126,13 @@ impl TensorCodec {
     ) -> Vec<PartLayout> {
         match self {
             Self::F16 => vec![Part::new(PartName::Values, PartElement::F16, values)],
-            Self::Packed(packing) | Self::Noise(packing) => packing.parts(values, geometry, source),
+            Self::Packed(packing) => packing.parts(values, geometry, source),
         }
+    }
+
+    /// For keys and values alike, as far as it means anything for values.
+    pub(super) fn for_both(self) -> Codec {
+        Codec { key: self, value: self.for_values() }
     }
 
     /// The same for values, which have no position.
@@ -117,15 +140,14 @@ impl TensorCodec {
         match self {
             Self::F16 => self,
             Self::Packed(packing) => Self::Packed(packing.for_values()),
-            Self::Noise(packing) => Self::Noise(packing.for_values()),
         }
     }
 
-    /// The packing, if values are packed; of noise, the packing whose error is as large.
+    /// The packing, if values are packed.
     pub fn packing(&self) -> Option<&Packing> {
         match self {
             Self::F16 => None,
-            Self::Packed(packing) | Self::Noise(packing) => Some(packing),
+            Self::Packed(packing) => Some(packing),
         }
     }
 

@@ -42,9 +42,9 @@ pub fn compress(
         assigned.iter().map(|own| own.as_ref().err().copied()).collect();
     let coded: Vec<Option<Coded>> = assigned.into_iter().map(|own| own.ok()).collect();
     let frequencies = plan.rope(&header, &coded);
-    let turns = rope(frequencies.as_deref(), coded.iter().map(Option::as_ref));
-    plan.check(&header, &coded, turns.as_ref()).map_err(at_input)?;
-    let frequencies = frequencies.filter(|_| turns.is_some());
+    let table = rope(frequencies.as_deref(), coded.iter().map(Option::as_ref));
+    plan.check(&header, &coded, table.as_ref()).map_err(at_input)?;
+    let frequencies = frequencies.filter(|_| table.is_some());
     let (codec, layout) = (plan.codec, plan.layout);
     let mut manifest = Manifest::new(&header, source.len(), codec, layout, &coded, frequencies);
     let (stored, parts) = manifest.stored().map_err(at_input)?;
@@ -59,7 +59,7 @@ pub fn compress(
         data_out: room as u64,
         tensors: &header.tensors,
         stored: &stored,
-        rope: turns.as_ref(),
+        rope: table.as_ref(),
         report,
     };
     let all = || compressor.run(0..header.tensors.len(), 0);

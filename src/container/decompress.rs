@@ -198,10 +198,7 @@ impl Packed {
         let mut ordered = vec![T::default(); if view.is_plain() { 0 } else { view.values() }];
         let mut checksums = Checksums::default();
         for (index, codec) in coded.coding.codecs().into_iter().enumerate() {
-            let payload = codec.empty::<T>(view.values(), &geometry);
-            let Some(mut payload) = payload else {
-                return Err(Error::system(format!("codec {codec} stores nothing")));
-            };
+            let mut payload = codec.empty::<T>(view.values(), &geometry);
             payload.set_exponent(self.exponent(job, index));
             for part in payload.parts_mut() {
                 checksums.push(self.read(job, (index, part.name), part.content, 0)?);

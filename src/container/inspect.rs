@@ -1,4 +1,4 @@
-//! What is inside a file, without its values.
+//! The contents of a file, without its values.
 
 use super::decompress::Packed;
 use super::manifest::{Manifest, Quality};
@@ -24,7 +24,7 @@ pub struct Contents {
     pub tensors: Vec<Item>,
 }
 
-/// What only a compressed file has.
+/// The facts that only a compressed file has.
 #[derive(Debug, Clone, Serialize)]
 pub struct Compression {
     pub codec: String,

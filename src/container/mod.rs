@@ -40,7 +40,7 @@ use std::path::Path;
 pub struct Target<'a> {
     /// The file to write.
     pub path: &'a Path,
-    /// What happens to a file that is there.
+    /// The fate of a file that is there.
     pub existing: Existing,
     /// Whether it has to survive a power cut.
     pub sync: bool,
@@ -279,7 +279,6 @@ impl Piecewise {
             _ if !coded.view.is_plain() => None,
             TensorCodec::F16 => Some(Self::F16),
             TensorCodec::Packed(packing) => packing.as_int4().map(Self::Int4),
-            TensorCodec::Noise(_) => None,
         }
     }
 }
@@ -287,7 +286,7 @@ impl Piecewise {
 /// The pieces of a tensor, which depend on its size and codec only: only symmetric INT4, f16 and
 /// what stays as it is are worked on in several.
 fn jobs(index: usize, tensor: &Tensor, coded: Option<&Coded>) -> impl Iterator<Item = Job> {
-    // What is stored unchanged is copied in bytes: some types have less than one.
+    // Unchanged tensors are copied in bytes: some types have less than one.
     let values = if coded.is_some() { tensor.values() } else { tensor.bytes() };
     let all = Job { tensor: index, first: 0, values, offset: 0, bytes: tensor.bytes() as u64 };
     let (group, piece) = match coded.map(Piecewise::of) {

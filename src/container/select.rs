@@ -36,7 +36,7 @@ pub enum ExclusionReason {
     Name,
     /// It is one value: a scale of the cache, a count, but no cache.
     OneValue,
-    /// What is stored of it would be larger.
+    /// Its stored form would be larger.
     Grows,
 }
 
@@ -77,11 +77,6 @@ impl Plan {
         coded: &[Option<Coded>],
         rope: Option<&RotaryTable>,
     ) -> Result<()> {
-        let noise = |codec| matches!(codec, TensorCodec::Noise(_));
-        if noise(self.codec.key) || noise(self.codec.value) {
-            return Err(Error::input(format!("codec {}: stores nothing", self.codec))
-                .hint("noise is a control for `kvgauge validate` and `kvgauge sweep`"));
-        }
         match unfit(&header.tensors, coded.iter().map(Option::as_ref), rope) {
             Some((name, error)) => Err(error.within(format!("tensor {name}")).hint(EXCLUDE)),
             None => Ok(()),

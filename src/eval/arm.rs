@@ -1,48 +1,22 @@
 //! Arms: the treatments of the cache that are held against the untouched one.
 
-use crate::codec::{Codec, TensorCodec};
+use super::{Side, Treatment};
 use crate::model::LayerKv;
 use candle_core::Tensor;
-use serde::{Deserialize, Serialize};
-use std::fmt;
 
 /// Something to hold against the untouched cache: a codec for all of it or for a part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Arm {
-    pub codec: Codec,
+    /// A codec, or noise as large as its error.
+    pub treatment: Treatment,
+    /// The part of the cache that is treated.
     pub scope: Scope,
 }
 
 impl Arm {
-    /// A codec for the whole cache.
-    pub fn of(codec: Codec) -> Self {
-        Self { codec, scope: Scope::default() }
-    }
-}
-
-/// Keys or values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Side {
-    Key,
-    Value,
-}
-
-impl fmt::Display for Side {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Key => "key",
-            Self::Value => "value",
-        })
-    }
-}
-
-impl Codec {
-    pub fn side(&self, side: Side) -> TensorCodec {
-        match side {
-            Side::Key => self.key,
-            Side::Value => self.value,
-        }
+    /// A treatment of the whole cache.
+    pub fn of(treatment: Treatment) -> Self {
+        Self { treatment, scope: Scope::default() }
     }
 }
 

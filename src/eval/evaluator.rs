@@ -18,7 +18,7 @@ pub struct Evaluator<'m> {
 }
 
 impl<'m> Evaluator<'m> {
-    /// `context`: the longest window; `seed`: of what codecs draw at random.
+    /// `context`: the longest window; `seed`: of the noise that controls draw.
     pub fn new(model: &'m Llama, protocol: Protocol, context: usize, seed: u64) -> Self {
         let rope = RotaryTable::new(model.rope_frequencies(), context);
         Self { model, protocol, context: CodecContext { rope, seed } }
@@ -35,9 +35,9 @@ impl<'m> Evaluator<'m> {
         shapes.dedup();
         for (shape, arm) in shapes.iter().flat_map(|shape| arms.iter().map(move |arm| (shape, arm)))
         {
-            self.protocol.check(self.model.config(), shape, &arm.codec)?;
+            self.protocol.check(self.model.config(), shape, &arm.treatment)?;
         }
-        let outcome = |arm: &Arm| CodecOutcome { codec: arm.codec, windows: Vec::new() };
+        let outcome = |arm: &Arm| CodecOutcome { codec: arm.treatment, windows: Vec::new() };
         let mut evaluation = Evaluation {
             baseline: Vec::with_capacity(windows.len()),
             codecs: arms.iter().map(outcome).collect(),

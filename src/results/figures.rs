@@ -174,7 +174,7 @@ impl CodecFigures {
         };
         let shape = subject.window_shape();
         let affected =
-            subject.protocol.targets_affected(subject.model.head_dim, &shape, &outcome.codec);
+            subject.protocol.targets_affected(subject.model.head_dim, &shape, &outcome.codec.codec);
         let scored = shape.scored_len().max(1);
         Self {
             codec: outcome.codec.to_string(),

@@ -40,7 +40,7 @@ pub(super) fn compress_block<T: Element>(
 #[derive(Clone, Copy)]
 pub(super) struct GroupScale {
     pub rounded: f16,
-    /// What values are multiplied with: 0 where the group has no usable scale, and its codes are
+    /// The factor from values to codes: 0 where the group has no usable scale, and its codes are
     /// all 0.
     pub inverse: f32,
     /// The group is zero, or its scale is finite and at least 2⁻¹⁴.
@@ -202,7 +202,7 @@ pub(super) fn decompress_block<T: Element>(
     }
 }
 
-/// What levels of one group stand for. Overwrites `wide` on the way.
+/// The values of one group's levels. Overwrites `wide` on the way.
 #[inline(always)]
 fn decode<T: Element>(levels: &[u8], scale: f16, exponent: i32, wide: &mut [f32], out: &mut [T]) {
     let (up, scale) = (PowerOfTwo::new(exponent), scale.to_f32());

@@ -13,7 +13,7 @@ pub struct Field {
 }
 
 impl Field {
-    /// What it does, in a few words.
+    /// Its effect, in a few words.
     pub fn meaning(&self) -> String {
         if self.key != "levels" {
             return self.what.into();

@@ -1,7 +1,7 @@
 //! Codec names: parse and print.
 //!
-//! Grammar: `NAME` for keys and values alike, or `k:NAME/v:NAME`. A name is a preset, a control
-//! (`f16`, `noise`, `noise-NAME`), or fields joined by `-` in the order of [`FIELDS`]; defaults are
+//! Grammar: `NAME` for keys and values alike, or `k:NAME/v:NAME`. A name is a preset, the
+//! control `f16`, or fields joined by `-` in the order of [`FIELDS`]; defaults are
 //! left out on print. What is said for both, but means nothing for values (`prerope`), holds for
 //! the keys. [`compose`] makes a name of fields given one by one.
 
@@ -18,23 +18,15 @@ use crate::error::{Error, Result};
 pub(crate) use fields::{FIELDS, Field, FieldKind, FieldTexts, GROUP, compose};
 use fields::{LEVELS, SINK, TWO_CENTRE_FLAGS, is_number, place, shown};
 use hints::unknown;
-pub(crate) use hints::{nearest, split_names};
-pub use presets::{PRESETS, Preset};
+pub(crate) use hints::{NOISE, nearest, no_codec, split_names};
+pub(crate) use presets::{PRESETS, Preset};
 use std::fmt;
 use std::str::FromStr;
-
-impl TensorCodec {
-    /// For keys and values alike, as far as it means anything for values.
-    fn for_both(self) -> Codec {
-        Codec { key: self, value: self.for_values() }
-    }
-}
 
 impl fmt::Display for TensorCodec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (presets::name_of(&self.for_both()), self) {
             (Some(name), _) => f.write_str(name),
-            (None, TensorCodec::Noise(packing)) => write!(f, "noise-{packing}"),
             (None, TensorCodec::Packed(packing)) => write!(f, "{packing}"),
             (None, TensorCodec::F16) => f.write_str("f16"),
         }
@@ -99,12 +91,6 @@ impl fmt::Display for Codec {
         if let Some(name) = presets::name_of(self) {
             return f.write_str(name);
         }
-        if let (TensorCodec::Noise(key), TensorCodec::Noise(value)) = (self.key, self.value) {
-            let like = Codec { key: TensorCodec::Packed(key), value: TensorCodec::Packed(value) };
-            if let Some(name) = presets::name_of(&like) {
-                return write!(f, "noise-{name}");
-            }
-        }
         if self.value == self.key.for_values() {
             write!(f, "{}", self.key)
         } else {
@@ -117,38 +103,34 @@ impl FromStr for Codec {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self> {
-        let refuse = |what: &str| Error::input(format!("codec `{}`: {what}", shown(name)));
-        let Some(pair) = name.strip_prefix("k:") else { return parse_name(name, name) };
-        let Some((key, value)) = pair.split_once("/v:") else {
-            let error = refuse("expected k:NAME/v:NAME, found no `/v:`");
-            return Err(error.hint(match hints::as_pair(name) {
-                Some(pair) => format!("did you mean {pair}?"),
-                None => "for example k:int4-g32/v:int4-g64".into(),
-            }));
-        };
-        if value.split('-').any(|field| field == "prerope") {
-            return Err(refuse("expected values without `prerope`: they have no position")
-                .hint("say it for the keys only"));
-        }
-        Ok(Codec { key: parse_name(key, name)?.key, value: parse_name(value, name)?.value })
+        let [key, value] = parse_sides(name, parse_codec_name)?;
+        Ok(Self { key: key.key, value: value.value })
     }
 }
 
-/// For keys and values; `whole` is what it was typed in.
-fn parse_name(name: &str, whole: &str) -> Result<Codec> {
+/// Reads `NAME`, or the two of `k:NAME/v:NAME`, for keys and for values. `parse` gets a name and the
+/// whole that it was typed in.
+pub fn parse_sides<T: Copy>(name: &str, parse: impl Fn(&str, &str) -> Result<T>) -> Result<[T; 2]> {
+    let refuse = |what: &str| Error::input(format!("codec `{}`: {what}", shown(name)));
+    let Some(pair) = name.strip_prefix("k:") else { return Ok([parse(name, name)?; 2]) };
+    let Some((key, value)) = pair.split_once("/v:") else {
+        let error = refuse("expected k:NAME/v:NAME, found no `/v:`");
+        return Err(error.hint(match hints::as_pair(name) {
+            Some(pair) => format!("did you mean {pair}?"),
+            None => "for example k:int4-g32/v:int4-g64".into(),
+        }));
+    };
+    if value.split('-').any(|field| field == "prerope") {
+        return Err(refuse("expected values without `prerope`: they have no position")
+            .hint("say it for the keys only"));
+    }
+    Ok([parse(key, name)?, parse(value, name)?])
+}
+
+/// The codec of one name, for keys and values; `whole` is what it was typed in.
+pub fn parse_codec_name(name: &str, whole: &str) -> Result<Codec> {
     if let Some(preset) = presets::find(name) {
         return Ok(preset);
-    }
-    if let Some(like) = name.strip_prefix("noise-") {
-        // Noise like noise, or like f16, is no control of anything.
-        let Codec { key, value } = parse_name(like, whole)?;
-        return match (key, value) {
-            (TensorCodec::Packed(key), TensorCodec::Packed(value)) => {
-                Ok(Codec { key: TensorCodec::Noise(key), value: TensorCodec::Noise(value) })
-            }
-            _ => Err(hints::no_codec(name, whole)
-                .hint("noise-NAME is for what packs: noise-q4_0, noise-kvgauge4")),
-        };
     }
     let packing = match parse_two_centre(name) {
         Some(codec) => Packing::TwoCentre(codec),

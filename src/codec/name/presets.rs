@@ -10,7 +10,7 @@ use crate::codec::two_centre::{FittedLevels, TwoCentre};
 pub struct Preset {
     pub name: &'static str,
     pub codec: Codec,
-    /// What is done, in a few words.
+    /// The method, in a few words.
     pub what: &'static str,
     /// Whose it is.
     pub engine: &'static str,
@@ -18,7 +18,7 @@ pub struct Preset {
     pub flag: Option<&'static str>,
 }
 
-/// All of them; controls last.
+/// All of them; the control last.
 pub const PRESETS: &[Preset] = {
     use FittedLevels::{Nineteen, Sixteen};
     use Levels::{
@@ -43,10 +43,6 @@ pub const PRESETS: &[Preset] = {
         flag: &'static str,
     ) -> Preset {
         Preset { name, codec, what, engine: "llama.cpp", flag: Some(flag) }
-    }
-    const fn control(name: &'static str, codec: TensorCodec, what: &'static str) -> Preset {
-        let codec = Codec { key: codec, value: codec };
-        Preset { name, codec, what, engine: "control", flag: None }
     }
     const KVGAUGE4: Codec = pair(
         Packing::TwoCentre(TwoCentre { levels: Nineteen, prerope: true, shaped: true }),
@@ -147,12 +143,13 @@ pub const PRESETS: &[Preset] = {
             engine: "vLLM",
             flag: Some("--kv-cache-dtype fp8_e5m2"),
         },
-        control("f16", TensorCodec::F16, "a round trip through f16: the floor below any damage"),
-        control(
-            "noise",
-            TensorCodec::Noise(Packing::Scheme(Scheme::DEFAULT)),
-            "Gaussian noise as large as the error of int4-g64; noise-NAME: of NAME",
-        ),
+        Preset {
+            name: "f16",
+            codec: Codec { key: TensorCodec::F16, value: TensorCodec::F16 },
+            what: "a round trip through f16: the floor below any damage",
+            engine: "control",
+            flag: None,
+        },
     ]
 };
 

@@ -61,22 +61,16 @@ fn every_codec_survives_print_and_parse() {
     });
     let packings = schemes().into_iter().chain(presets).map(Packing::Scheme).chain(centres);
     for packing in packings {
-        for key in [TensorCodec::Packed(packing), TensorCodec::Noise(packing)] {
-            let value = key.for_values();
-            survives(Codec { key, value });
-            survives(Codec { key, value: int4 });
-            survives(Codec { key: TensorCodec::F16, value });
-        }
+        let key = TensorCodec::Packed(packing);
+        let value = key.for_values();
+        survives(Codec { key, value });
+        survives(Codec { key, value: int4 });
+        survives(Codec { key: TensorCodec::F16, value });
     }
     for &Preset { name, codec, .. } in PRESETS {
         assert_eq!(codec.to_string(), name);
         survives(codec);
         survives(Codec { key: codec.value, value: codec.key.for_values() });
-        if matches!(codec.key, TensorCodec::Packed(_)) && codec != TensorCodec::int4(64).for_both()
-        {
-            let noise = format!("noise-{name}");
-            assert_eq!(noise.parse::<Codec>().expect(&noise).to_string(), noise);
-        }
     }
 }
 
@@ -96,8 +90,6 @@ fn defaults_are_accepted_and_left_out_on_print() {
         ("k:f16/v:kivi4", "k:f16/v:int4-g64-asym"),
         ("int4-prerope", "int4-g64-prerope"),
         ("k:int4-prerope/v:int4", "int4-g64-prerope"),
-        ("noise-int4", "noise"),
-        ("noise-int8", "noise-int8-g64"),
     ] {
         assert_eq!(typed.parse::<Codec>().expect(typed).to_string(), printed);
     }
@@ -139,10 +131,9 @@ fn fields_in_another_order_or_twice_are_no_name() {
         "k:/v:int4",
         "v:int4/k:int4",
         "k:k:int4/v:int4/v:int4",
+        "noise",
         "noise-",
-        "noise-f16",
-        "noise-noise",
-        "noise-k:int4/v:int4",
+        "noise-int4",
         "q4_0-had",
         "tc17",
         "tc19-shape-prerope",
@@ -232,11 +223,9 @@ fn names_of_other_engines_say_what_they_are() {
         ("k:fp8/v:q4_0", ["fp8 is 8-bit floats", "here fp8-e4m3"]),
         ("K:fp8/V:nf4", ["fp8 is 8-bit floats", "here fp8-e4m3"]),
         ("fp8/q4_0", ["fp8 is 8-bit floats", "here fp8-e4m3"]),
-        ("noise-nf4", ["bitsandbytes", "nearest is int4-g64-lm"]),
         ("q4_K_M", ["q4_K_M is a GGUF type for weights", "nearest is q4_1"]),
         ("turboquant_4bit_nc", ["vLLM's TurboQuant", "nearest is k:turbo4/v:int4-g64-asym"]),
         ("AWQ", ["quantise weights and not the cache", "int4-g64"]),
-        ("noise-f16", ["noise-NAME", "noise-q4_0"]),
     ] {
         let hint = hint(typed);
         assert!(words.iter().all(|word| hint.contains(word)), "{typed}: {hint}");

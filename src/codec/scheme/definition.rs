@@ -19,7 +19,7 @@ pub struct Scheme {
     pub bits: u8,
     /// Consecutive values that share a scale; [`Scheme::WHOLE`]: all of the tensor's.
     pub group: usize,
-    /// What codes stand for.
+    /// The levels of codes.
     pub levels: Levels,
     /// Groups run over the tokens of one channel (KIVI, Liu et al. 2024), not along the flattened
     /// tensor.

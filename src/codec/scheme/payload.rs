@@ -117,7 +117,7 @@ impl SchemePayload {
                     let start = ((unit.head + index) * geometry.tokens + first) * geometry.head_dim;
                     T::widen(&values[start..start + rows.len()], rows);
                 }
-                // What follows knows f32 only: it is compiled once, not for each type.
+                // The rest knows f32 only: it is compiled once, not for each type.
                 arch.dispatch(Encode { context, unit: &unit, buffers, scales, minima, codes })
             },
         );

@@ -79,7 +79,7 @@ impl WithSimd for Encode<'_> {
         } else {
             rows
         };
-        // What overflowed on the way here may be lost on a group: infinities less each other.
+        // A value that overflowed on the way here may be lost on a group: infinities less each other.
         let in_range = f32::absmax(lines).is_finite();
         let mut range = StoredRange { in_range, overflow: 0.0 };
         let mut minima = self.minima.iter_mut();

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::lanes::Lanes;
 use pulp::Simd;
 
-/// Channels of a block at most: what shares a scale and a choice of centre.
+/// Most channels of a block, which share a scale and a choice of centre.
 pub(super) const BLOCK: usize = 64;
 
 /// Channels of up to 16 tokens, of blocks narrower than 64 the first ones.
@@ -17,7 +17,7 @@ pub(super) type Block = [Lanes; BLOCK];
 /// How one tensor is stored with two centres.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TwoCentre {
-    /// What codes stand for.
+    /// The levels of codes.
     pub levels: FittedLevels,
     /// Keys are taken as they are before RoPE.
     pub prerope: bool,
@@ -103,7 +103,7 @@ impl Sizes {
     }
 }
 
-/// What the heads of a tensor have in common.
+/// The common knowledge of all heads of a tensor.
 #[derive(Clone, Copy)]
 pub(super) struct HeadContext<'a> {
     pub codec: TwoCentre,

@@ -186,7 +186,7 @@ impl<T: Element> DecodeHead<'_, T> {
     }
 }
 
-// What follows knows f32 only: it is compiled once, not for each type.
+// The rest knows f32 only: it is compiled once, not for each type.
 
 /// The first token's head vector.
 struct RotateFirst<'a> {

@@ -21,7 +21,7 @@ pub(super) struct LevelCurve {
     /// n of a value t in units of the scale: t·(c₀ + t²·(c₁ + t²·(c₂ + t²·c₃))), rounded to a
     /// code. An encoder may do otherwise.
     position: [f32; 4],
-    /// What is larger counts as this large. Its code is the last one.
+    /// Larger magnitudes count as this one, whose code is the last.
     reach: f32,
 }
 
@@ -89,7 +89,7 @@ impl LevelCurve {
             set::<S>(&mut largest, column, max);
             set::<S>(&mut nothing, column, sum);
         }
-        // What overflowed on the way here may not be the maximum, but zero times it is not zero.
+        // A value that overflowed on the way here may not be the maximum, but zero times it is not zero.
         for (largest, nothing) in largest.iter_mut().zip(nothing) {
             *largest = if nothing == 0.0 { *largest } else { f32::INFINITY };
         }

@@ -1,7 +1,7 @@
 //! `kvgauge4`: two centres, a Hadamard rotation, levels fitted to what that leaves, and noise
 //! shaping.
 //!
-//! What it is made of, each step for its reason:
+//! Its steps, each with its reason:
 //!
 //! - **Keys before RoPE** (`prerope`): what repeats from token to token is there in full.
 //! - **Two centres.** Keys (and less so values) of a head lie around their mean; but the first
@@ -15,7 +15,7 @@
 //! - **Levels** that code such a block with the least squared error (Lloyd 1982), with a scale of
 //!   2^(k/8): 19 for keys, four codes in 17 bits, and 16 for values.
 //! - **Noise shaping** (`shape`), known to the encoder only: queries weigh the channels that RoPE
-//!   turns slowly most, so the error is moved to the others, each code taking up what earlier ones
+//!   rotates slowly most, so the error is moved to the others, each code taking up what earlier ones
 //!   left (LDLQ, Chee et al. 2023). Data-free: the weights are constants.
 //!
 //! Numbers of one block, every step one rounding to f32: scale s = 2^(k/8), level

@@ -224,7 +224,7 @@ impl Tile<'_> {
     }
 }
 
-/// Channels of rows of `dim`, turned.
+/// Channels of rows of `dim`, transposed.
 #[inline(always)]
 fn gather<S: Simd>(simd: S, rows: &[f32], dim: usize, channels: Range<usize>, y: &mut Block) {
     for (start, square) in channels.clone().step_by(LANES).zip(y.as_chunks_mut().0) {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 /// How a tensor that is stored as it was names its codec.
 const UNCHANGED: &str = "none";
-/// What an f32 tensor can need at most, with room.
+/// The exponents that an f32 tensor can need, with room.
 const EXPONENTS: std::ops::RangeInclusive<i32> = -200..=200;
 
 /// One tensor of the source.
@@ -101,7 +101,7 @@ impl Record {
         if !is_float(self.dtype) {
             return Err(Error::input(format!("codec {coding} for a tensor of {:?}", self.dtype)));
         }
-        // What follows multiplies them, and by 8 bits.
+        // Sizes are multiplied below, and by 8 bits.
         let size = self.shape.iter().try_fold(1usize, |size, d| size.checked_mul(*d));
         if !self.shape.contains(&0) && size.is_none_or(|size| size >= usize::MAX / 64) {
             return Err(Error::input(format!("shape {:?}: too large", self.shape)));

@@ -1,8 +1,7 @@
 //! One subject on its way through its windows, with the codecs that are not done.
 
-use crate::codec::Codec;
 use crate::error::{Error, Result};
-use crate::eval::{CodecOutcome, CodecWindow, WindowOutcome};
+use crate::eval::{CodecOutcome, CodecWindow, Treatment, WindowOutcome};
 use crate::model::Llama;
 use crate::model::oracle::WeightsRef;
 use crate::results::figures::{Baseline, CodecFigures, CodecResult};
@@ -29,7 +28,7 @@ pub struct SubjectRun<'a> {
 pub struct Arm {
     pub name: CellName,
     pub id: String,
-    pub codec: Codec,
+    pub codec: Treatment,
     /// By window; `None`: not done yet.
     pub windows: Vec<Option<CodecWindow>>,
 }

@@ -317,7 +317,7 @@ unsafe fn expand_halves(codes: &[u8], [negative, positive]: [__m128i; 2], mut ou
     }
 }
 
-/// What codes 0…7 stand for, rounded to `T`; −1…−7 are the same with a sign.
+/// The values of codes 0…7, rounded to `T`; −1…−7 are the same with a sign.
 #[inline]
 #[target_feature(enable = "avx2,f16c,fma")]
 fn decoded_magnitudes<T: Element, const PLAIN: bool>(scale: f32, up: PowerOfTwo) -> __m256 {

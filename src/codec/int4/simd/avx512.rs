@@ -343,7 +343,7 @@ unsafe fn expand_halves(codes: &[u8], table: __m256i, mut out: *mut u16) {
     }
 }
 
-/// What levels stand for, rounded to `T`.
+/// The values of levels, rounded to `T`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 fn decoded_levels<T: Element, const PLAIN: bool>(

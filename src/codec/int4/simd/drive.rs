@@ -55,7 +55,7 @@ pub unsafe trait Kernel {
 /// How some groups are quantised.
 #[repr(align(64))]
 pub struct Factors {
-    /// What codes are multiplied with, 0 where the group has no usable scale, ...
+    /// The factors of codes, 0 where the group has no usable scale, ...
     pub scales: [f32; GROUPS],
     /// ... and values.
     pub inverses: [f32; GROUPS],

@@ -27,7 +27,7 @@ pub(super) fn encode<S: Simd>(
     codes: &mut [u8],
 ) -> StoredParams {
     let mut params = encode_any(simd, x, scheme, codes);
-    // What is worked out of very small numbers, a square above all, may come to zero.
+    // A scale made of very small numbers, a square above all, may come to zero.
     if params.scale == 0.0 && params.minimum == 0.0 {
         params.in_range = absmax(simd, x) == 0.0;
     }

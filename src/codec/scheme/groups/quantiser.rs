@@ -45,7 +45,7 @@ impl DynamicRange {
 #[derive(Clone, Copy)]
 pub(super) struct GroupQuantiser {
     pub params: StoredParams,
-    /// What values are multiplied with, less `low`.
+    /// The factor from values, less `low`, to codes.
     inverse: f32,
     low: f32,
 }
