@@ -23,7 +23,7 @@ mod simd;
 
 pub use block::{BlockLayout, BlockOutcome};
 #[doc(hidden)]
-pub use simd::Isa;
+pub use simd::{Isa, compress_block_with, decompress_block_with};
 
 use super::distortion::{DistortionRun, DistortionSum};
 use super::element::Element;
@@ -54,22 +54,6 @@ pub fn compress_block<T: Element>(
     compress_block_with(Isa::best(), values, layout, exponent, codes, scales)
 }
 
-/// [`compress_block`] with one instruction set; panics where it is not available.
-#[doc(hidden)]
-pub fn compress_block_with<T: Element>(
-    isa: Isa,
-    values: &[T],
-    layout: BlockLayout,
-    exponent: i32,
-    codes: &mut [u8],
-    scales: &mut [f16],
-) -> BlockOutcome {
-    assert!(layout.group > 0, "a group holds at least one value");
-    assert!(layout.start.is_multiple_of(2), "a block that starts inside a byte");
-    assert_sizes(values.len(), layout.group, codes, scales);
-    simd::compress_block(isa, values, layout, exponent, codes, scales)
-}
-
 /// Writes `out.len()` values, from whole groups, of which only the last may be partial, on this
 /// thread. Code −8, which no compression writes, is worth −8 scales.
 ///
@@ -84,26 +68,6 @@ pub fn decompress_block<T: Element>(
     out: &mut [T],
 ) {
     decompress_block_with(Isa::best(), codes, scales, group, exponent, out);
-}
-
-/// [`decompress_block`] with one instruction set; panics where it is not available.
-#[doc(hidden)]
-pub fn decompress_block_with<T: Element>(
-    isa: Isa,
-    codes: &[u8],
-    scales: &[f16],
-    group: usize,
-    exponent: i32,
-    out: &mut [T],
-) {
-    assert!(group > 0, "a group holds at least one value");
-    assert_sizes(out.len(), group, codes, scales);
-    simd::decompress_block(isa, codes, scales, group, exponent, out);
-}
-
-fn assert_sizes(len: usize, group: usize, codes: &[u8], scales: &[f16]) {
-    assert_eq!(codes.len(), len.div_ceil(2), "two codes a byte");
-    assert_eq!(scales.len(), len.div_ceil(group), "one scale a group");
 }
 
 /// The exponent of a tensor whose largest magnitude is `absmax` (> 0, finite) and which 0 does

@@ -222,10 +222,16 @@ fn parse_scheme(name: &str, whole: &str) -> Result<Scheme> {
             },
         }
     }
-    if scheme.bits > named.max_bits {
-        let (most, word, found) = (named.max_bits, named.word, scheme.bits);
-        let what = format!("at most {most} bits with {word}, found {found}");
-        return refuse(what, "from 6 bits on, mid is as good");
+    if !named.bits.contains(&scheme.bits) {
+        let (word, found, least, most) =
+            (named.word, scheme.bits, named.bits.start(), named.bits.end());
+        return if found > *most {
+            let what = format!("at most {most} bits with {word}, found {found}");
+            refuse(what, &format!("from {} bits on, mid is as good", most + 1))
+        } else {
+            let what = format!("at least {least} bits with {word}, found {found}");
+            refuse(what, "mid takes any number of bits")
+        };
     }
     if scheme.small_scales && scheme.levels == Levels::SignedExtreme {
         return refuse(

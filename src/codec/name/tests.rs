@@ -16,7 +16,7 @@ fn schemes() -> Vec<Scheme> {
     let flags = |index: usize| [0, 1, 2, 3, 4, 5].map(|bit| index >> bit & 1 == 1);
     let mut all = Vec::new();
     for (group, sink) in [(64, 0), (MIN_GROUP, 1), (48, 4), (u32::MAX as usize, 12)] {
-        for (bits, NamedLevels { levels, max_bits, .. }) in
+        for (bits, NamedLevels { levels, bits: range, .. }) in
             (2..=8).flat_map(|b| Levels::NAMED.map(|named| (b, named)))
         {
             for [channel, prerope, centred, had, searched, small_scales] in (0..64).map(flags) {
@@ -34,7 +34,7 @@ fn schemes() -> Vec<Scheme> {
                     sink,
                 };
                 let signed = levels == Levels::SignedExtreme && small_scales;
-                if bits <= max_bits && !signed {
+                if range.contains(&bits) && !signed {
                     all.push(scheme);
                 }
             }

@@ -4,6 +4,7 @@
 //! names can be made with it.
 
 use crate::lanes::TWO_23;
+use std::ops::RangeInclusive;
 use std::sync::LazyLock;
 
 /// A level set: a value is a level times the group's scale, plus the group's minimum if it has one.
@@ -51,6 +52,8 @@ pub(super) enum Points {
     Even { zero: f32, first: f32, last: f32 },
     /// One a code, rising unless they are 8-bit floats.
     Table(&'static [f32]),
+    /// One a code, rising, each the negative of another.
+    MirroredTable(&'static [f32]),
 }
 
 impl Points {
@@ -59,7 +62,7 @@ impl Points {
     pub fn table(&self) -> &'static [f32] {
         match self {
             Self::Even { .. } => &[],
-            Self::Table(table) => table,
+            Self::Table(table) | Self::MirroredTable(table) => table,
         }
     }
 }
@@ -106,8 +109,8 @@ pub(super) enum Rounding {
 pub(in crate::codec) struct NamedLevels {
     pub word: &'static str,
     pub levels: Levels,
-    /// Most bits a code can have.
-    pub max_bits: u8,
+    /// The bits that a code can have.
+    pub bits: RangeInclusive<u8>,
     /// A few words on it, as `kvgauge codecs` shows them.
     pub what: &'static str,
 }
@@ -118,22 +121,22 @@ impl Levels {
         const fn named(
             word: &'static str,
             levels: Levels,
-            max_bits: u8,
+            bits: RangeInclusive<u8>,
             what: &'static str,
         ) -> NamedLevels {
-            NamedLevels { word, levels, max_bits, what }
+            NamedLevels { word, levels, bits, what }
         }
         [
-            named("sym", Self::Symmetric, 8, "symmetric"),
-            named("asym", Self::Asymmetric, 8, "from a stored minimum"),
-            named("mid", Self::MidRise, 8, "all 2^b and no zero"),
+            named("sym", Self::Symmetric, 2..=8, "symmetric"),
+            named("asym", Self::Asymmetric, 2..=8, "from a stored minimum"),
+            named("mid", Self::MidRise, 2..=8, "all 2^b and no zero"),
             named(
                 "ext",
                 Self::SignedExtreme,
-                8,
+                2..=8,
                 "all 2^b from a signed extreme (`int4-g32-ext` is `q4_0`)",
             ),
-            named("lm", Self::Gaussian, 5, "Lloyd–Max levels of a Gaussian"),
+            named("lm", Self::Gaussian, 2..=5, "Lloyd–Max levels of a Gaussian"),
         ]
     };
 
@@ -168,7 +171,7 @@ impl Levels {
             Self::Gaussian => {
                 let table = GAUSSIAN.get(usize::from(bits)).map_or(&[][..], Vec::as_slice);
                 let scale = ScaleFrom::RootMeanSquare(1.0);
-                set(Points::Table(table), scale, Rounding::NearestOfTable)
+                set(Points::MirroredTable(table), scale, Rounding::NearestOfTable)
             }
             Self::GgmlSymmetric => {
                 ggml(set(symmetric, ScaleFrom::AbsMax(half - 1.0), Rounding::HalfAway))

@@ -65,7 +65,8 @@ impl Isa {
     }
 }
 
-pub(super) fn compress_block<T: Element>(
+/// [`super::compress_block`] with one instruction set; panics where it is not available.
+pub fn compress_block_with<T: Element>(
     isa: Isa,
     values: &[T],
     layout: BlockLayout,
@@ -74,6 +75,9 @@ pub(super) fn compress_block<T: Element>(
     scales: &mut [f16],
 ) -> BlockOutcome {
     assert!(isa.is_available(), "{isa:?} is not available here");
+    assert!(layout.group > 0, "a group holds at least one value");
+    assert!(layout.start.is_multiple_of(2), "a block that starts inside a byte");
+    assert_sizes(values.len(), layout.group, codes, scales);
     #[cfg(target_arch = "x86_64")]
     if isa != Isa::Scalar {
         let suits = drive::suits(layout.group, layout.head_dim, exponent);
@@ -93,7 +97,8 @@ pub(super) fn compress_block<T: Element>(
     scalar::compress_block(values, layout, exponent, codes, scales)
 }
 
-pub(super) fn decompress_block<T: Element>(
+/// [`super::decompress_block`] with one instruction set; panics where it is not available.
+pub fn decompress_block_with<T: Element>(
     isa: Isa,
     codes: &[u8],
     scales: &[f16],
@@ -102,6 +107,8 @@ pub(super) fn decompress_block<T: Element>(
     out: &mut [T],
 ) {
     assert!(isa.is_available(), "{isa:?} is not available here");
+    assert!(group > 0, "a group holds at least one value");
+    assert_sizes(out.len(), group, codes, scales);
     #[cfg(target_arch = "x86_64")]
     if isa != Isa::Scalar {
         let suits = drive::suits(group, group, exponent);
@@ -119,4 +126,9 @@ pub(super) fn decompress_block<T: Element>(
         };
     }
     scalar::decompress_block(codes, scales, group, exponent, out);
+}
+
+fn assert_sizes(len: usize, group: usize, codes: &[u8], scales: &[f16]) {
+    assert_eq!(codes.len(), len.div_ceil(2), "two codes a byte");
+    assert_eq!(scales.len(), len.div_ceil(group), "one scale a group");
 }

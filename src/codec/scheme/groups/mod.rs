@@ -112,7 +112,7 @@ pub(super) fn decode(codes: &[u8], scheme: &Scheme, scale: f32, minimum: f32, ou
                 *out = (f32::from(*code) + zero) * scale;
             }
         }
-        Points::Table(table) => {
+        Points::Table(table) | Points::MirroredTable(table) => {
             for (out, code) in out.iter_mut().zip(codes) {
                 *out = table[usize::from(*code)] * scale;
             }

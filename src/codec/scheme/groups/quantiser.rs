@@ -101,95 +101,65 @@ impl GroupQuantiser {
             (simd.splat_f32s(0.0), simd.splat_f32s(half), simd.splat_f32s(2.0 * half - 1.0));
         let (inverse, low) = (simd.splat_f32s(self.inverse), simd.splat_f32s(self.low));
         let (one, halfway) = (simd.splat_f32s(1.0), simd.splat_f32s(0.5));
-        match levels.rounding {
-            Rounding::Down => to_codes(
-                simd,
-                x,
-                codes,
-                #[inline(always)]
-                |x| {
-                    let t = simd.add_f32s(floor(simd, simd.mul_f32s(x, inverse)), half);
-                    bounded(simd, t, zero, most)
-                },
-            ),
-            Rounding::NearestFromMinimum => to_codes(
-                simd,
-                x,
-                codes,
-                #[inline(always)]
-                |x| {
-                    let t = simd.mul_f32s(simd.sub_f32s(x, low), inverse);
-                    whole(simd, bounded(simd, t, zero, most))
-                },
-            ),
-            Rounding::HalfUp => to_codes(
-                simd,
-                x,
-                codes,
-                #[inline(always)]
-                |x| {
-                    let up = simd.add_f32s(half, halfway);
-                    let t = simd.add_f32s(simd.mul_f32s(x, inverse), up);
-                    floor(simd, bounded(simd, t, zero, most))
-                },
-            ),
-            Rounding::HalfUpFromMinimum => to_codes(
-                simd,
-                x,
-                codes,
-                #[inline(always)]
-                |x| {
-                    let t = simd.mul_f32s(simd.sub_f32s(x, low), inverse);
-                    floor(simd, bounded(simd, simd.add_f32s(t, halfway), zero, most))
-                },
-            ),
-            Rounding::HalfAway => to_codes(
-                simd,
-                x,
-                codes,
-                #[inline(always)]
-                |x| {
-                    let t = simd.mul_f32s(x, inverse);
-                    let size = simd.abs_f32s(t);
-                    let near = whole(simd, size);
-                    let below = simd.less_than_f32s(simd.sub_f32s(size, near), halfway);
-                    let near = simd.select_f32s(below, near, simd.add_f32s(near, one));
-                    let negative = simd.less_than_f32s(t, zero);
-                    let (down, up) = (simd.sub_f32s(half, near), simd.add_f32s(half, near));
-                    simd.select_f32s(negative, down, up)
-                },
-            ),
-            Rounding::NearestOfTable => {
-                let levels = levels.points.table();
+        // The code of each value by an expression, inlined as a closure is not by itself.
+        macro_rules! each {
+            (|$x:ident| $code:expr) => {
                 to_codes(
                     simd,
                     x,
                     codes,
                     #[inline(always)]
-                    |x| {
-                        // How many midpoints between neighbours lie below.
-                        let (t, mut count) = (simd.mul_f32s(x, inverse), zero);
-                        for pair in levels.windows(2) {
-                            let middle = simd.splat_f32s((pair[0] + pair[1]) / 2.0);
-                            let more = simd.add_f32s(count, one);
-                            count = simd.select_f32s(simd.less_than_f32s(middle, t), more, count);
-                        }
-                        count
-                    },
+                    |$x| $code,
                 )
+            };
+        }
+        match levels.rounding {
+            Rounding::Down => each!(|x| {
+                let t = simd.add_f32s(floor(simd, simd.mul_f32s(x, inverse)), half);
+                bounded(simd, t, zero, most)
+            }),
+            Rounding::NearestFromMinimum => each!(|x| {
+                let t = simd.mul_f32s(simd.sub_f32s(x, low), inverse);
+                whole(simd, bounded(simd, t, zero, most))
+            }),
+            Rounding::HalfUp => each!(|x| {
+                let up = simd.add_f32s(half, halfway);
+                let t = simd.add_f32s(simd.mul_f32s(x, inverse), up);
+                floor(simd, bounded(simd, t, zero, most))
+            }),
+            Rounding::HalfUpFromMinimum => each!(|x| {
+                let t = simd.mul_f32s(simd.sub_f32s(x, low), inverse);
+                floor(simd, bounded(simd, simd.add_f32s(t, halfway), zero, most))
+            }),
+            Rounding::HalfAway => each!(|x| {
+                let t = simd.mul_f32s(x, inverse);
+                let size = simd.abs_f32s(t);
+                let near = whole(simd, size);
+                let below = simd.less_than_f32s(simd.sub_f32s(size, near), halfway);
+                let near = simd.select_f32s(below, near, simd.add_f32s(near, one));
+                let negative = simd.less_than_f32s(t, zero);
+                let (down, up) = (simd.sub_f32s(half, near), simd.add_f32s(half, near));
+                simd.select_f32s(negative, down, up)
+            }),
+            Rounding::NearestOfTable => {
+                let levels = levels.points.table();
+                each!(|x| {
+                    // How many midpoints between neighbours lie below.
+                    let (t, mut count) = (simd.mul_f32s(x, inverse), zero);
+                    for pair in levels.windows(2) {
+                        let middle = simd.splat_f32s((pair[0] + pair[1]) / 2.0);
+                        let more = simd.add_f32s(count, one);
+                        count = simd.select_f32s(simd.less_than_f32s(middle, t), more, count);
+                    }
+                    count
+                })
             }
             // The others have encoders of their own.
-            Rounding::Nearest | Rounding::Iq4Nl | Rounding::E4m3 | Rounding::E5m2 => to_codes(
-                simd,
-                x,
-                codes,
-                #[inline(always)]
-                |x| {
-                    let (low, high) = (simd.sub_f32s(one, half), simd.sub_f32s(half, one));
-                    let t = bounded(simd, simd.mul_f32s(x, inverse), low, high);
-                    simd.add_f32s(whole(simd, t), half)
-                },
-            ),
+            Rounding::Nearest | Rounding::Iq4Nl | Rounding::E4m3 | Rounding::E5m2 => each!(|x| {
+                let (low, high) = (simd.sub_f32s(one, half), simd.sub_f32s(half, one));
+                let t = bounded(simd, simd.mul_f32s(x, inverse), low, high);
+                simd.add_f32s(whole(simd, t), half)
+            }),
         }
     }
 }

@@ -133,7 +133,11 @@ impl Candidates {
         let low = S::as_simd_f32s(&self.lows).0[column];
         match levels.points {
             Points::Even { first, last, .. } => even_error(simd, x, inverse, low, first, last),
-            Points::Table(table) => table_error(simd, x, table, inverse),
+            Points::Table(table) => table_error::<S, false>(simd, x, table, inverse),
+            // The error of a magnitude is that of the value.
+            Points::MirroredTable(table) => {
+                table_error::<S, true>(simd, x, &table[table.len() / 2..], inverse)
+            }
         }
     }
 }
@@ -171,23 +175,28 @@ fn even_error<S: Simd>(
     simd.add_f32s(even, odd)
 }
 
-/// With a table of levels, as many below zero as above and each the negative of another.
+/// With a table of rising levels. `MAGNITUDES`: of the values without their sign.
 #[inline(always)]
-fn table_error<S: Simd>(simd: S, x: &[f32], levels: &[f32], inverse: S::f32s) -> S::f32s {
-    let upper = &levels[levels.len() / 2..];
-    let mut middles = [0f32; MOST_SEARCHED / 2];
-    for (middle, pair) in middles.iter_mut().zip(upper.windows(2)) {
+fn table_error<S: Simd, const MAGNITUDES: bool>(
+    simd: S,
+    x: &[f32],
+    levels: &[f32],
+    inverse: S::f32s,
+) -> S::f32s {
+    let mut middles = [0f32; MOST_SEARCHED];
+    for (middle, pair) in middles.iter_mut().zip(levels.windows(2)) {
         *middle = (pair[0] + pair[1]) / 2.0;
     }
     let mut sum = simd.splat_f32s(0.0);
     for x in x {
-        let size = simd.abs_f32s(simd.mul_f32s(simd.splat_f32s(*x), inverse));
-        let mut level = simd.splat_f32s(upper[0]);
-        for (next, middle) in upper[1..].iter().zip(&middles) {
-            let above = simd.less_than_f32s(simd.splat_f32s(*middle), size);
+        let x = simd.mul_f32s(simd.splat_f32s(*x), inverse);
+        let x = if MAGNITUDES { simd.abs_f32s(x) } else { x };
+        let mut level = simd.splat_f32s(levels[0]);
+        for (next, middle) in levels[1..].iter().zip(&middles) {
+            let above = simd.less_than_f32s(simd.splat_f32s(*middle), x);
             level = simd.select_f32s(above, simd.splat_f32s(*next), level);
         }
-        let left = simd.sub_f32s(size, level);
+        let left = simd.sub_f32s(x, level);
         sum = simd.mul_add_f32s(left, left, sum);
     }
     sum
