@@ -9,7 +9,7 @@ use kvgauge::codec::{Codec, Geometry, RotaryTable};
 use kvgauge::corpus::{Window, WindowShape};
 use kvgauge::error::Result;
 use kvgauge::eval::scores::Logits;
-use kvgauge::eval::{Arm, Evaluation, Evaluator, Protocol};
+use kvgauge::eval::{Arm, Evaluation, Evaluator, Protocol, layer_sums};
 use kvgauge::model::{LayerKv, Llama, RandomWeights};
 use shapes::llama;
 
@@ -39,7 +39,8 @@ fn kld(evaluation: &Evaluation, codec: usize) -> f64 {
 
 fn bits(evaluation: &Evaluation, codec: usize) -> f64 {
     let outcome = &evaluation.codecs[codec];
-    8.0 * outcome.stored_bytes() as f64 / outcome.values() as f64
+    8.0 * outcome.windows.iter().map(|w| w.stored_bytes).sum::<u64>() as f64
+        / outcome.windows.iter().map(|w| w.values).sum::<u64>() as f64
 }
 
 /// Keys or values of one layer through a codec, as rows of the whole window so far: no code of the
@@ -219,7 +220,7 @@ fn noise_is_as_large_as_the_codecs_error_in_any_chunks() {
             let found = evaluate(&model, &tokens, protocol, &[name, &noise]).unwrap();
             // Of the first layer, whose keys and values no codec has changed.
             let of = |codec: usize| {
-                let layer = found.codecs[codec].layers()[0];
+                let layer = layer_sums(&found.codecs[codec].windows)[0];
                 [layer.key, layer.value].map(|sum| sum.finish().rmse.unwrap())
             };
             for (packed, noisy) in of(0).into_iter().zip(of(1)) {

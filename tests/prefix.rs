@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor};
 use kvgauge::corpus::{Text, Window, WindowPlan, WindowShape};
 use kvgauge::error::Result;
 use kvgauge::eval::scores::Logits;
-use kvgauge::eval::{Arm, Evaluation, Evaluator, Protocol, Treatment};
+use kvgauge::eval::{Arm, CodecWindow, Evaluation, Evaluator, Protocol, Treatment};
 use kvgauge::hub::{Hub, HubOptions};
 use kvgauge::model::Llama;
 use kvgauge::model::RandomWeights;
@@ -77,8 +77,10 @@ fn the_f16_control_shows_the_floor_and_int4_stands_above_it() {
     assert!(kld(2) > kld(0) && kld(2) < kld(1), "values alone {}", kld(2));
     // Bits come from the payload: 4 + 16/64, and half of that plus half of 16.
     let bits = |index: usize| {
-        8.0 * evaluation.codecs[index].stored_bytes() as f64
-            / evaluation.codecs[index].values() as f64
+        let sum = |of: fn(&CodecWindow) -> u64| -> f64 {
+            evaluation.codecs[index].windows.iter().map(of).sum::<u64>() as f64
+        };
+        8.0 * sum(|w| w.stored_bytes) / sum(|w| w.values)
     };
     assert_eq!(bits(0), 16.0);
     assert!((bits(1) - 4.25).abs() < 1e-3, "{}", bits(1));

@@ -38,8 +38,11 @@ pub struct DistortionSum {
 /// over last-dimension vectors. `None` where undefined: no values, or no error (infinite SNR).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Distortion {
+    /// Root mean square of the error, in the unit of the tensor.
     pub rmse: Option<f64>,
+    /// Signal-to-noise ratio, dB.
     pub snr_db: Option<f64>,
+    /// Mean cosine similarity of head vectors.
     pub cosine: Option<f64>,
 }
 
@@ -108,6 +111,7 @@ impl DistortionSum {
         self.vectors += 1;
     }
 
+    /// The sums over both.
     pub fn plus(self, other: Self) -> Self {
         Self {
             energy: self.energy + other.energy,
@@ -118,6 +122,7 @@ impl DistortionSum {
         }
     }
 
+    /// The figures of what was summed.
     pub fn finish(&self) -> Distortion {
         let some = self.values > 0;
         Distortion {

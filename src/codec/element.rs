@@ -31,8 +31,10 @@ impl Sealed for f32 {
 /// A float that widens to f32 exactly. Conversions take slices: the half types have
 /// instructions for whole vectors and none for one value.
 pub trait Element: Sealed + bytemuck::Pod + Default + Send + Sync {
+    /// Whether it is neither infinite nor NaN.
     fn is_finite(self) -> bool;
 
+    /// The same value in f32.
     fn to_f32(self) -> f32;
 
     /// Largest magnitude; 0 without values, infinite or NaN when one of the values is.

@@ -32,6 +32,7 @@ pub struct Layout {
 impl AxisOrder {
     const ALL: [Self; 2] = [Self::HeadsTokensDim, Self::TokensHeadsDim];
 
+    /// The name on a command line and in a file.
     pub fn name(self) -> &'static str {
         match self {
             Self::HeadsTokensDim => "heads-tokens-dim",

@@ -21,6 +21,7 @@ impl Arm {
 }
 
 impl LayerKv {
+    /// The keys or the values.
     pub fn side(&self, side: Side) -> &Tensor {
         match side {
             Side::Key => &self.key,
@@ -32,20 +33,27 @@ impl LayerKv {
 /// The part of a cache that goes through a codec; the rest stays exact. `None`: all.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Scope {
+    /// This layer alone.
     pub layer: Option<usize>,
+    /// Keys or values alone.
     pub side: Option<Side>,
+    /// This KV head alone.
     pub head: Option<usize>,
 }
 
 /// The heads of one tensor that are in scope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeadScope {
+    /// Every head.
     All,
+    /// No head.
     None,
+    /// One head.
     Only(usize),
 }
 
 impl Scope {
+    /// The heads in scope of one layer's keys or values.
     pub fn heads(&self, layer: usize, side: Side) -> HeadScope {
         let inside =
             self.layer.is_none_or(|own| own == layer) && self.side.is_none_or(|own| own == side);

@@ -61,7 +61,7 @@ impl<'m> Evaluator<'m> {
         observer: &mut dyn Observer,
         timings: &mut StageTimings,
     ) -> Result<WindowOutcome> {
-        match self.protocol {
+        let mut outcome = match self.protocol {
             Protocol::Prefix => {
                 let mut passes = prefix::Passes::prefill(self, window, observer, timings)?;
                 window::evaluate(self, window, arms, &mut passes, observer, timings)
@@ -70,6 +70,18 @@ impl<'m> Evaluator<'m> {
                 let mut passes = decode::Passes { evaluator: self, window, residual, chunk };
                 window::evaluate(self, window, arms, &mut passes, observer, timings)
             }
+        }?;
+        for (arm, done) in arms.iter().zip(&mut outcome.arms) {
+            if let Ok(done) = done {
+                let head_dim = self.model.config().head_dim;
+                let affected = self.protocol.targets_affected(
+                    head_dim,
+                    window.shape(),
+                    &arm.treatment.codec,
+                )?;
+                done.targets_affected = affected as u64;
+            }
         }
+        Ok(outcome)
     }
 }

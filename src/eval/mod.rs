@@ -19,7 +19,7 @@ pub use crate::codec::Side;
 pub use arm::{Arm, HeadScope, Scope};
 pub use evaluator::Evaluator;
 pub use outcome::{
-    CodecOutcome, CodecWindow, Evaluation, LayerDistortion, StageTimings, WindowOutcome,
+    CodecOutcome, CodecWindow, Evaluation, LayerDistortion, StageTimings, WindowOutcome, layer_sums,
 };
 pub use protocol::Protocol;
 pub use treatment::{SideTreatment, Treatment};

@@ -15,11 +15,13 @@ pub struct CodecOutcome {
     pub windows: Vec<CodecWindow>,
 }
 
-/// What one codec did to one window. Read back from JSON, it is the same to the last bit.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+/// One window under one codec.
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct CodecWindow {
     /// One a scored target.
     pub scores: Vec<TokenScore>,
+    /// Scored targets whose prediction can feel the codec.
+    pub targets_affected: u64,
     /// One a layer.
     pub layers: Vec<LayerDistortion>,
     /// Bytes of all payloads.
@@ -84,33 +86,21 @@ impl StageTimings {
 }
 
 impl CodecOutcome {
-    /// [windows][scored targets]
+    /// `[windows][scored targets]`
     pub fn scores(&self) -> Vec<&[TokenScore]> {
         self.windows.iter().map(|window| window.scores.as_slice()).collect()
     }
+}
 
-    /// One a layer, summed over windows.
-    pub fn layers(&self) -> Vec<LayerDistortion> {
-        let layers = self.windows.first().map_or(0, |window| window.layers.len());
-        let mut sums = vec![LayerDistortion::default(); layers];
-        for window in &self.windows {
-            for (sum, layer) in sums.iter_mut().zip(&window.layers) {
-                sum.key = sum.key.plus(layer.key);
-                sum.value = sum.value.plus(layer.value);
-            }
+/// Distortion of each layer, summed over windows.
+pub fn layer_sums(windows: &[CodecWindow]) -> Vec<LayerDistortion> {
+    let layers = windows.first().map_or(0, |window| window.layers.len());
+    let mut sums = vec![LayerDistortion::default(); layers];
+    for window in windows {
+        for (sum, layer) in sums.iter_mut().zip(&window.layers) {
+            sum.key = sum.key.plus(layer.key);
+            sum.value = sum.value.plus(layer.value);
         }
-        sums
     }
-
-    pub fn stored_bytes(&self) -> u64 {
-        self.windows.iter().map(|window| window.stored_bytes).sum()
-    }
-
-    pub fn values(&self) -> u64 {
-        self.windows.iter().map(|window| window.values).sum()
-    }
-
-    pub fn cached_tokens(&self) -> u64 {
-        self.windows.iter().map(|window| window.cached_tokens).sum()
-    }
+    sums
 }

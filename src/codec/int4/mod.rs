@@ -161,6 +161,7 @@ impl Int4Payload {
         })
     }
 
+    /// Writes the decoded values. `out` holds exactly [`Int4Payload::len`] values.
     pub fn decompress<T: Element>(&self, out: &mut [T]) {
         assert_eq!(out.len(), self.len, "output of another length than the payload");
         let (group, block) = (self.group, block_len(self.group, TASK));

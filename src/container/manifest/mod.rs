@@ -56,13 +56,17 @@ pub struct Manifest {
     pub tensors: Vec<Record>,
 }
 
+/// The distortion of the decoded values; `None` where undefined.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Quality {
+    /// Root mean square error, in the unit of the values.
     #[serde(deserialize_with = "or_null")]
     pub rmse: Option<f64>,
+    /// Signal-to-noise ratio, dB.
     #[serde(deserialize_with = "or_null")]
     pub snr_db: Option<f64>,
+    /// Mean cosine similarity of head vectors.
     #[serde(deserialize_with = "or_null")]
     pub cosine_similarity: Option<f64>,
 }

@@ -10,6 +10,7 @@ use std::ops::Range;
 /// The codec of a tensor.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Coding {
+    /// It holds keys or values.
     One(TensorCodec),
     /// It holds keys and values.
     Both(Codec),
@@ -72,6 +73,7 @@ impl Coding {
         }
     }
 
+    /// Whether a codec takes keys before RoPE.
     pub fn needs_rope(&self) -> bool {
         self.codecs().iter().any(|codec| codec.packing().is_some_and(Packing::prerope))
     }

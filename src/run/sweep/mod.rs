@@ -27,7 +27,9 @@ use crate::model::Llama;
 use crate::model::source::ModelWeights;
 use crate::platform;
 use crate::results::figures::CodecResult;
-use crate::results::record::{CellName, CellRecord, Plan, PlannedCell, cell_id, subject_id};
+use crate::results::record::{
+    CellLine, CellName, CellRecord, Plan, PlannedCell, cell_id, subject_id,
+};
 use crate::results::subject::SubjectInfo;
 use crate::results::sweep::SweepSource;
 use crate::results::timings::{SubjectTimings, SweepTimings};
@@ -237,8 +239,9 @@ struct Sweep<'p> {
 }
 
 impl Sweep<'_> {
-    fn finish(&mut self, record: CellRecord) -> Result<()> {
-        self.folder.cells.append(&record, true)?;
+    fn finish(&mut self, line: CellLine) -> Result<()> {
+        self.folder.cells.append(&line, true)?;
+        let record = line.into_record();
         self.progress.finished(&record);
         self.cells.add(record);
         Ok(())
@@ -247,7 +250,7 @@ impl Sweep<'_> {
     fn fail(&mut self, cells: Vec<PlannedCell>, error: Error) -> Result<()> {
         for cell in cells {
             self.failed += 1;
-            self.finish(CellRecord::failed(cell, &error))?;
+            self.finish(CellLine::failed(cell, &error))?;
         }
         self.first_failure.get_or_insert(error);
         Ok(())
@@ -393,8 +396,8 @@ impl Sweep<'_> {
             self.progress.window(&run.info, window + 1, &run.so_far(window + 1));
         }
         self.timings.subjects.push(SubjectTimings::new(&run.info, codecs, stages));
-        for record in run.records() {
-            self.finish(record)?;
+        for line in run.lines() {
+            self.finish(line)?;
         }
         Ok(())
     }

@@ -32,6 +32,7 @@ pub enum Isa {
 impl Isa {
     const ALL: [Self; 3] = [Self::Avx512, Self::Avx2, Self::Scalar];
 
+    /// Whether this machine has it.
     pub fn is_available(self) -> bool {
         match self {
             Self::Scalar => true,
