@@ -37,15 +37,10 @@ pub fn shape(codec: &str, bits: f64, change: [f64; 2], kld: f64, snr: [f64; 2]) 
     Shape { codec: codec.into(), bits, log_ratio: change, kld, snr: snr.map(Some) }
 }
 
-/// xorshift64*, in −1…1.
+/// In −1…1.
 fn noise(seed: u64) -> impl FnMut() -> f64 {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    move || {
-        state ^= state >> 12;
-        state ^= state << 25;
-        state ^= state >> 27;
-        (state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11) as f64 / (1u64 << 52) as f64 - 1.0
-    }
+    let mut bits = crate::random::wide_bits(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    move || bits() as f64 / (1u64 << 52) as f64 - 1.0
 }
 
 pub fn subject_info(model: &str, windows: usize, layers: usize) -> SubjectInfo {

@@ -44,9 +44,6 @@ pub struct Origin {
     pub dtype: Dtype,
 }
 
-/// Where the file's metadata has it.
-pub const METADATA: &str = "kvgauge.extract";
-
 /// The cache of the first `tokens` tokens (all, if `None`) of window `settings.first_window`,
 /// computed with `settings.dtype` and given as `dtype`.
 pub fn run(
@@ -126,7 +123,7 @@ impl Extraction {
     pub fn write(&self, target: container::Target) -> Result<()> {
         let origin =
             serde_json::to_string(&self.origin).map_err(|e| Error::system(e.to_string()))?;
-        let metadata: TextMap = [(METADATA.to_string(), origin)].into();
+        let metadata: TextMap = [(container::origin::KEY.to_string(), origin)].into();
         container::write_tensors(target, &self.tensors, Some(metadata))
     }
 }

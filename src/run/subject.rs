@@ -1,9 +1,9 @@
 //! The subject of a run: a model and a text, opened, tokenised and checked against each other,
 //! before a weight is fetched or read.
 
-use crate::codec::Codec;
 use crate::corpus::{Text, TextSource, Window, WindowPlan, WindowShape};
 use crate::error::{Error, Result};
+use crate::eval::Treatment;
 use crate::eval::protocol::{Protocol, Protocols};
 use crate::hub::Hub;
 use crate::model::ModelConfig;
@@ -154,7 +154,7 @@ impl Subject {
 /// A codec that `decode` cannot take, and why.
 #[derive(Debug, Clone)]
 pub struct Refusal {
-    pub codec: Codec,
+    pub codec: Treatment,
     pub error: Error,
 }
 
@@ -176,7 +176,7 @@ pub fn check_codecs(
     protocols: Protocols,
     some: &[Protocol],
     context: usize,
-    codecs: &[Said<Codec>],
+    codecs: &[Said<Treatment>],
 ) -> Result<Vec<Refusal>> {
     let (mut refused, shape) = (Vec::new(), WindowShape::halves(context));
     for Said { value: codec, place } in codecs {
@@ -188,7 +188,7 @@ pub fn check_codecs(
             // A residual that leaves nothing to feel was asked for, and is a mistake.
             let beside = match (protocols, *protocol) {
                 (Protocols::Both { residual, .. }, Protocol::Decode { .. }) => {
-                    let felt = protocol.targets_affected(config.head_dim, &shape, codec);
+                    let felt = protocol.targets_affected(config.head_dim, &shape, &codec.codec);
                     residual == 0 || felt.is_err()
                 }
                 _ => false,

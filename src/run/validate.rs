@@ -1,10 +1,9 @@
 //! The main job, from settings to result: text → tokens → windows → model → scores → report.
 
-use crate::codec::Codec;
 use crate::corpus::Window;
 use crate::error::{Error, Kind, Result};
 use crate::eval::attribution::Parts;
-use crate::eval::{Arm, Evaluator, Observer, Protocol};
+use crate::eval::{Arm, Evaluator, Observer, Protocol, Treatment};
 use crate::hub::Hub;
 use crate::model::Llama;
 use crate::model::oracle::{Oracle, WeightsRef};
@@ -62,8 +61,8 @@ pub fn run(
     for protocol in settings.protocols() {
         let beside = !runs.is_empty();
         let takes =
-            |codec: &Codec| !beside || refused.iter().all(|refused| refused.codec != *codec);
-        let codecs: Vec<Codec> = codecs.iter().copied().filter(takes).collect();
+            |codec: &Treatment| !beside || refused.iter().all(|refused| refused.codec != *codec);
+        let codecs: Vec<Treatment> = codecs.iter().copied().filter(takes).collect();
         // As many passes again for each part: once is enough to tell which carry the damage.
         let parts = match settings.attribute && !beside {
             true => Some(Parts::of(model.config().layers, model.config().kv_heads)),

@@ -19,10 +19,9 @@ pub use plans::read_plans;
 pub use report_files::{FILES, check_folder, check_report, write_report};
 pub use shard::Shard;
 
-use crate::codec::Codec;
 use crate::error::{Error, Kind, Result};
 use crate::eval::verdict::Limits;
-use crate::eval::{Arm, Evaluator, Observer, Protocol, StageTimings};
+use crate::eval::{Arm, Evaluator, Observer, Protocol, StageTimings, Treatment};
 use crate::hub::Hub;
 use crate::model::Llama;
 use crate::model::source::ModelWeights;
@@ -92,7 +91,7 @@ impl Request {
     /// All cells, of all shards; ids are not known yet.
     fn plan(&self) -> Plan {
         let of_run = |(settings, protocol): (&Settings, Protocol)| -> Vec<PlannedCell> {
-            let name = |codec: &Said<Codec>| CellName {
+            let name = |codec: &Said<Treatment>| CellName {
                 model: settings.model.clone(),
                 text: settings.text.to_string(),
                 context: settings.context,
@@ -184,7 +183,7 @@ struct Opened<'a> {
     settings: &'a Settings,
     protocol: Protocol,
     /// Index in the plan, and the codec.
-    cells: Vec<(usize, Codec)>,
+    cells: Vec<(usize, Treatment)>,
     /// Those that this protocol cannot take.
     refused: Vec<(usize, Refusal)>,
     /// The error is the machine's or the network's, not the request's.
@@ -259,7 +258,7 @@ impl Sweep<'_> {
 
     /// A model or text that cannot be had: its cells fail, but those an earlier run of this sweep
     /// has finished.
-    fn fail_unopened(&mut self, cells: &[(usize, Codec)], error: Error) -> Result<()> {
+    fn fail_unopened(&mut self, cells: &[(usize, Treatment)], error: Error) -> Result<()> {
         let earlier = self.folder.plans()?.into_iter().flat_map(|plan| plan.cells);
         let done = earlier.filter_map(|cell| Some((cell.name.key(), cell.id?)));
         let ids: HashMap<CellName, String> =

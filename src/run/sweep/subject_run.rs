@@ -1,8 +1,7 @@
 //! One subject on its way through its windows, with the codecs that are not done.
 
-use crate::codec::Codec;
 use crate::error::{Error, Result};
-use crate::eval::{CodecWindow, WindowOutcome};
+use crate::eval::{CodecWindow, Treatment, WindowOutcome};
 use crate::model::Llama;
 use crate::model::oracle::WeightsRef;
 use crate::results::figures::{Baseline, CodecFigures, CodecResult};
@@ -30,7 +29,7 @@ pub struct SubjectRun<'a> {
 pub struct PendingCell {
     pub name: CellName,
     pub id: String,
-    pub codec: Codec,
+    pub codec: Treatment,
     /// By window; `None`: not done yet.
     pub windows: Vec<Option<CodecWindow>>,
 }
@@ -70,7 +69,7 @@ impl SubjectRun<'_> {
                 let mut outcome = done.outcome.clone();
                 // Lines of version 1 do not have it.
                 if let Ok(affected) =
-                    self.info.protocol.targets_affected(head_dim, shape, &arm.codec)
+                    self.info.protocol.targets_affected(head_dim, shape, &arm.codec.codec)
                 {
                     outcome.targets_affected = affected as u64;
                 }
