@@ -10,7 +10,6 @@ mod progress;
 mod sweep;
 mod usage;
 mod validate;
-mod words;
 
 use crate::error::{Error, Kind, Result};
 use crate::report::text::one_line;

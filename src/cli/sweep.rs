@@ -12,7 +12,7 @@ use crate::results::record::Plan;
 use crate::results::sweep::{SweepReport, SweepSource};
 use crate::run::subject::Stages;
 use crate::run::sweep::{self, Cells, Request, Shard};
-use crate::settings::{ConfigFile, Settings};
+use crate::settings::{ConfigFile, SETTINGS, Settings};
 use crate::whole_file::same_target;
 use clap::Args;
 use std::ffi::OsString;
@@ -71,9 +71,9 @@ impl SweepArguments {
     pub fn run(self) -> Result<Outcome> {
         let file = ConfigFile::read(&self.config)
             .map_err(|e| e.hint("kvgauge sweep takes a TOML file; configs/ has examples"))?;
-        let raw = self.subject.into_raw().or(self.evaluation.into_raw()?).or(file.raw);
-        if let Some(said) = raw.attribute.as_ref().filter(|said| said.value) {
-            return Err(said.place.refuse(
+        let raw = self.subject.into_raw()?.or(self.evaluation.into_raw()?).or(file.raw);
+        if let Some(given) = raw.attribute.first().filter(|given| given.value) {
+            return Err(given.location.locate(
                 Error::input("expected false in a sweep, found true")
                     .hint("`kvgauge validate` says which part of the cache carries the damage"),
             ));
@@ -81,7 +81,7 @@ impl SweepArguments {
         let settings = Settings::resolve_all(raw)?;
         let Some(first) = settings.first() else { return Ok(Outcome::Done) };
         let (threads, offline, strict) = (first.threads, first.offline, first.strict);
-        let limits = first.limits;
+        let limits = first.limits();
         super::use_threads(threads)?;
         let hub = Hub::new(HubOptions::from_env(offline), Arc::new(DownloadBars::new()))?;
         let request = Request {
@@ -149,12 +149,12 @@ impl ReportArguments {
         for folder in &self.folders {
             plans.extend(sweep::read_plans(folder)?);
         }
-        let flags = self.limits.into_raw();
+        let flags = self.limits.into_raw()?;
         // What the flags leave open, the sweeps decide; where they differ, one must be chosen.
         let said = Limits {
-            max_ppl_change: flags.max_ppl_change.as_ref().map_or(f64::NAN, |said| said.value),
-            max_kld: flags.max_kld.as_ref().map(|said| said.value),
-            min_top1: flags.min_top1.as_ref().map(|said| said.value),
+            max_ppl_change: flags.max_ppl_change.first().map_or(f64::NAN, |given| given.value.0),
+            max_kld: flags.max_kld.first().map(|given| given.value),
+            min_top1: flags.min_top1.first().map(|given| given.value),
         };
         Settings::resolve(flags)?;
         let limits = common_limits(&plans, said)?;
@@ -248,18 +248,20 @@ fn default_output(config: &Path) -> PathBuf {
 
 /// What to type to get the same results: the command line without what changes none of them.
 fn command_line(words: impl IntoIterator<Item = OsString>) -> String {
-    const WITH_VALUE: [&str; 3] = ["--output", "--shard", "--threads"];
-    const ALONE: [&str; 6] =
-        ["--json", "--dry-run", "--offline", "--strict", "--cross-check", "--force"];
+    const WITH_VALUE: [&str; 2] = ["--output", "--shard"];
+    const ALONE: [&str; 3] = ["--json", "--dry-run", "--force"];
+    let setting = |flag: &str| SETTINGS.iter().find(|s| s.flag == flag && !s.changes_figures);
     let mut command = String::from("kvgauge");
     let mut words = words.into_iter().skip(1);
     while let Some(word) = words.next() {
         let word = word.to_string_lossy();
         let (flag, value) = word.split_once('=').map_or((&*word, false), |(flag, _)| (flag, true));
-        if ALONE.contains(&flag) {
+        let setting = setting(flag);
+        let alone = setting.is_some_and(|setting| setting.value_name == "BOOL");
+        if alone || ALONE.contains(&flag) {
             continue;
         }
-        if WITH_VALUE.contains(&flag) {
+        if setting.is_some() || WITH_VALUE.contains(&flag) {
             if !value {
                 words.next();
             }

@@ -52,7 +52,7 @@ fn one(out: &mut String, r: &Validation) {
     }
     for codec in &r.codecs {
         let result = &codec.result;
-        let says = verdict::sentence(result, &r.subject, &r.config.limits);
+        let says = verdict::sentence(result, &r.subject, &r.config.limits());
         out.push_str(&format!("{}: {says}\n", result.figures.codec));
     }
 }
@@ -116,10 +116,10 @@ fn both(out: &mut String, r: &Validation, decode: &ProtocolResult) {
     for codec in &r.codecs {
         let result = &codec.result;
         let name = &result.figures.codec;
-        let prefix = verdict::sentence(result, &r.subject, &r.config.limits);
+        let prefix = verdict::sentence(result, &r.subject, &r.config.limits());
         let _ = writeln!(out, "{name}, prefix: {prefix}");
         let says = match (decode.of(name), decode.refused.iter().find(|c| c.codec == *name)) {
-            (Some(result), _) => verdict::sentence(result, &of_decode, &r.config.limits),
+            (Some(result), _) => verdict::sentence(result, &of_decode, &r.config.limits()),
             (None, Some(refused)) => format!("no verdict: {}", one_line(&refused.error)),
             (None, None) => continue,
         };

@@ -29,7 +29,7 @@ pub fn run(settings: &Settings, hub: &Hub, progress: &mut dyn Progress) -> Resul
     let mut refused = Vec::new();
     let subject =
         Subject::open(settings, hub, &mut Shelf::default(), progress, |config, context| {
-            let protocols = settings.protocols;
+            let protocols = settings.protocols();
             refused = check_codecs(config, protocols, &protocols.each(), context, &settings.codec)?;
             Ok(())
         })?;
@@ -54,7 +54,7 @@ pub fn run(settings: &Settings, hub: &Hub, progress: &mut dyn Progress) -> Resul
 
     let (codecs, context) = (settings.codecs(), subject.context);
     let mut runs = Vec::new();
-    for protocol in settings.protocols() {
+    for protocol in settings.protocols().each() {
         let beside = !runs.is_empty();
         let takes =
             |codec: &Codec| !beside || refused.iter().all(|refused| refused.codec != *codec);

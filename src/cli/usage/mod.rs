@@ -7,7 +7,7 @@ pub(super) use brought::BROUGHT;
 
 use crate::codec::{Codec, nearest};
 use crate::error::Error;
-use crate::settings::Place;
+use crate::settings::{Location, SETTINGS, Takes};
 use clap::Command;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use std::ffi::OsString;
@@ -45,7 +45,7 @@ pub fn error(error: &clap::Error, words: &[OsString], command: &Command) -> Erro
         // What the parser of names says, word for word.
         ErrorKind::ValueValidation if argument.map(flag_of) == Some("--codec") => {
             if let Some(Err(error)) = value.map(str::parse::<Codec>) {
-                return Place::Flag("--codec").refuse(error);
+                return Location::Flag("--codec").locate(error);
             }
             None
         }
@@ -268,11 +268,11 @@ fn twice(argument: Option<&str>, text: &str) -> String {
     if !text.contains("multiple times") {
         return "leave one of the two out".into();
     }
-    match flag {
-        "--model" | "--text" | "--context" => format!(
+    match SETTINGS.iter().find(|setting| setting.flag == flag && setting.takes == Takes::Runs) {
+        Some(setting) => format!(
             "one run takes one; `kvgauge sweep` takes several from its file: {} = [\"…\", \"…\"]",
-            flag.trim_start_matches('-')
+            setting.key
         ),
-        _ => "leave one of the two out".into(),
+        None => "leave one of the two out".into(),
     }
 }

@@ -114,7 +114,7 @@ impl SubjectRun<'_> {
     /// What is known of the arms after the first `windows` windows.
     pub fn so_far(&self, windows: usize) -> Vec<CodecResult> {
         let (baseline, arms) = self.figures(windows);
-        let limits = &self.settings.limits;
+        let limits = &self.settings.limits();
         arms.map(|(_, figures)| figures.judge(&self.info, &baseline, limits)).collect()
     }
 
