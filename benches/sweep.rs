@@ -10,6 +10,7 @@ mod shapes;
 
 use candle_core::{DType, Device};
 use kvgauge::codec::Codec;
+use kvgauge::corpus::Window;
 use kvgauge::eval::{Arm, Evaluator, Protocol};
 use kvgauge::model::Llama;
 use kvgauge::model::RandomWeights;
@@ -32,9 +33,9 @@ fn main() {
         std::hint::black_box(model.logits(&hidden).expect("logits"));
     };
     let evaluate = |codecs: &[Codec]| {
-        let windows = std::slice::from_ref(&window);
+        let windows = [Window::halves(window.clone())];
         let arms: Vec<Arm> = codecs.iter().copied().map(Arm::of).collect();
-        std::hint::black_box(evaluator.evaluate(windows, &arms, &mut ()).expect("scores"));
+        std::hint::black_box(evaluator.evaluate(&windows, &arms, &mut ()).expect("scores"));
     };
     let seconds = |work: &dyn Fn()| {
         let clock = Instant::now();

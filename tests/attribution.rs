@@ -13,6 +13,7 @@ use candle_core::{DType, Device, Tensor};
 use cli::{good_with, run, validate};
 use folder::names_in;
 use kvgauge::codec::{Codec, Geometry, TensorCodec};
+use kvgauge::corpus::Window;
 use kvgauge::eval::attribution::Parts;
 use kvgauge::eval::scores::{Logits, TokenScore};
 use kvgauge::eval::{Arm, Evaluation, Evaluator, Protocol, Scope, Side};
@@ -27,12 +28,12 @@ fn model(layers: usize, heads: usize, kv_heads: usize) -> Llama {
     Llama::load(&config, &RandomWeights, DType::F32, &Device::Cpu).unwrap()
 }
 
-fn window(seed: u32, tokens: u32) -> Vec<u32> {
-    (0..tokens).map(|i| (seed + i) * 7919 % 32_000).collect()
+fn window(seed: u32, tokens: u32) -> Window {
+    Window::halves((0..tokens).map(|i| (seed + i) * 7919 % 32_000).collect())
 }
 
-fn evaluate(model: &Llama, protocol: Protocol, windows: &[Vec<u32>], arms: &[Arm]) -> Evaluation {
-    let evaluator = Evaluator::new(model, protocol, windows[0].len(), 0);
+fn evaluate(model: &Llama, protocol: Protocol, windows: &[Window], arms: &[Arm]) -> Evaluation {
+    let evaluator = Evaluator::new(model, protocol, windows[0].tokens().len(), 0);
     evaluator.evaluate(windows, arms, &mut ()).unwrap()
 }
 
@@ -116,7 +117,7 @@ fn a_part_alone_is_what_it_is_by_hand() {
         assert_eq!(evaluation.codecs.len(), parts.count());
         for (arm, outcome) in arms.iter().zip(&evaluation.codecs) {
             for (window, found) in windows.iter().zip(&outcome.windows) {
-                let expected = by_hand(&model, protocol, window, &codec, arm.scope);
+                let expected = by_hand(&model, protocol, window.tokens(), &codec, arm.scope);
                 assert!(expected.iter().any(|score| score.kld > 0.0), "{:?}", arm.scope);
                 assert!(found.scores == expected, "{protocol:?} {:?}", arm.scope);
             }

@@ -6,9 +6,10 @@ mod shapes;
 
 use candle_core::{DType, Device, Tensor};
 use kvgauge::codec::{Codec, Geometry, Rope};
+use kvgauge::corpus::{Window, WindowShape};
 use kvgauge::error::Result;
 use kvgauge::eval::scores::Logits;
-use kvgauge::eval::{Arm, Evaluation, Evaluator, Protocol};
+use kvgauge::eval::{Arm, Evaluation, Evaluator, Protocol, layer_sums};
 use kvgauge::model::{LayerKv, Llama, RandomWeights};
 use shapes::llama;
 
@@ -28,7 +29,7 @@ fn evaluate(
 ) -> Result<Evaluation> {
     let arms: Vec<Arm> = codecs.iter().map(|name| Arm::of(name.parse().unwrap())).collect();
     let evaluator = Evaluator::new(model, protocol, tokens.len(), 0);
-    evaluator.evaluate(&[tokens.to_vec()], &arms, &mut ())
+    evaluator.evaluate(&[Window::halves(tokens.to_vec())], &arms, &mut ())
 }
 
 fn kld(evaluation: &Evaluation, codec: usize) -> f64 {
@@ -38,7 +39,8 @@ fn kld(evaluation: &Evaluation, codec: usize) -> f64 {
 
 fn bits(evaluation: &Evaluation, codec: usize) -> f64 {
     let outcome = &evaluation.codecs[codec];
-    8.0 * outcome.stored_bytes() as f64 / outcome.values() as f64
+    8.0 * outcome.windows.iter().map(|w| w.stored_bytes).sum::<u64>() as f64
+        / outcome.windows.iter().map(|w| w.values).sum::<u64>() as f64
 }
 
 /// Keys or values of one layer through a codec, as rows of the whole window so far: no code of the
@@ -141,7 +143,9 @@ fn targets_affected_are_those_that_change() {
     ] {
         let codec: Codec = name.parse().unwrap();
         let head_dim = model.config().head_dim;
-        let told = protocol.targets_affected(head_dim, tokens.len(), &codec).unwrap();
+        let told = protocol
+            .targets_affected(head_dim, &WindowShape::halves(tokens.len()), &codec)
+            .unwrap();
         assert_eq!(told, expected, "{protocol} {name}");
         let found = match evaluate(&model, &tokens, protocol, &[name]) {
             Err(error) if expected == 0 => {
@@ -183,9 +187,9 @@ fn a_codec_that_nothing_feels_is_refused() {
             assert!(hint.contains(way), "{protocol} {name}: {hint}");
         }
         // The number of the hint is the edge.
-        let feels = |protocol: Protocol, context| {
-            let codec = name.parse().unwrap();
-            protocol.targets_affected(model.config().head_dim, context, &codec).unwrap() > 0
+        let feels = |protocol: Protocol, context: usize| {
+            let (codec, shape) = (name.parse().unwrap(), WindowShape::halves(context));
+            protocol.targets_affected(model.config().head_dim, &shape, &codec).unwrap() > 0
         };
         for way in ways {
             let number = |flag| way.strip_prefix(flag).and_then(|n: &str| n.trim().parse().ok());
@@ -216,7 +220,7 @@ fn noise_is_as_large_as_the_codecs_error_in_any_chunks() {
             let found = evaluate(&model, &tokens, protocol, &[name, &noise]).unwrap();
             // Of the first layer, whose keys and values no codec has changed.
             let of = |codec: usize| {
-                let layer = found.codecs[codec].layers()[0];
+                let layer = layer_sums(&found.codecs[codec].windows)[0];
                 [layer.key, layer.value].map(|sum| sum.finish().rmse.unwrap())
             };
             for (packed, noisy) in of(0).into_iter().zip(of(1)) {

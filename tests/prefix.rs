@@ -5,10 +5,10 @@ mod shapes;
 
 use candle_core::{DType, Device, Tensor};
 use kvgauge::codec::Codec;
-use kvgauge::corpus::{Text, WindowPlan};
+use kvgauge::corpus::{Text, Window, WindowPlan, WindowShape};
 use kvgauge::error::Result;
 use kvgauge::eval::scores::Logits;
-use kvgauge::eval::{Arm, Evaluation, Evaluator, Protocol};
+use kvgauge::eval::{Arm, CodecWindow, Evaluation, Evaluator, Protocol};
 use kvgauge::hub::{Hub, HubOptions};
 use kvgauge::model::Llama;
 use kvgauge::model::RandomWeights;
@@ -16,7 +16,7 @@ use kvgauge::model::source::ModelSource;
 use shapes::llama;
 use std::sync::Arc;
 
-fn builtin(context: usize, count: usize) -> (Llama, Vec<Vec<u32>>) {
+fn builtin(context: usize, count: usize) -> (Llama, Vec<Window>) {
     let hub = Hub::new(HubOptions::from_env(true), Arc::new(())).unwrap();
     let open = ModelSource::Builtin.open("builtin", &hub).unwrap();
     let tokens = Text::builtin().tokenize(&open.tokenizer, true).unwrap();
@@ -26,9 +26,9 @@ fn builtin(context: usize, count: usize) -> (Llama, Vec<Vec<u32>>) {
 }
 
 /// Codecs for all of the cache, under the prefix protocol.
-fn evaluate(model: &Llama, windows: &[Vec<u32>], codecs: &[Codec]) -> Result<Evaluation> {
+fn evaluate(model: &Llama, windows: &[Window], codecs: &[Codec]) -> Result<Evaluation> {
     let arms: Vec<Arm> = codecs.iter().copied().map(Arm::of).collect();
-    let context = windows.first().map_or(0, Vec::len);
+    let context = windows.first().map_or(0, |window| window.tokens().len());
     Evaluator::new(model, Protocol::Prefix, context, 0).evaluate(windows, &arms, &mut ())
 }
 
@@ -40,7 +40,7 @@ fn baseline_equals_one_plain_pass() {
         let evaluation = evaluate(&model, &windows, &[]).unwrap();
         for (window, nll) in windows.iter().zip(&evaluation.baseline) {
             let first = context / 2;
-            let targets = &window[first + 1..];
+            let (targets, window) = (&window.targets(), window.tokens());
             let hidden = model.forward(&window[..context - 1], &mut model.empty_cache()).unwrap();
             let scored = hidden.narrow(0, first, targets.len()).unwrap();
             let plain = Logits::new(&model.logits(&scored).unwrap()).unwrap();
@@ -78,8 +78,10 @@ fn the_f16_control_shows_the_floor_and_int4_stands_above_it() {
     assert!(kld(2) > kld(0) && kld(2) < kld(1), "values alone {}", kld(2));
     // Bits come from the payload: 4 + 16/64, and half of that plus half of 16.
     let bits = |index: usize| {
-        8.0 * evaluation.codecs[index].stored_bytes() as f64
-            / evaluation.codecs[index].values() as f64
+        let sum = |of: fn(&CodecWindow) -> u64| -> f64 {
+            evaluation.codecs[index].windows.iter().map(of).sum::<u64>() as f64
+        };
+        8.0 * sum(|w| w.stored_bytes) / sum(|w| w.values)
     };
     assert_eq!(bits(0), 16.0);
     assert!((bits(1) - 4.25).abs() < 1e-3, "{}", bits(1));
@@ -142,4 +144,38 @@ fn a_group_beyond_the_layer_is_refused_before_any_pass() {
     let error = run("int4-g1025").unwrap_err();
     assert_eq!(error.kind(), kvgauge::error::Kind::Input);
     assert!(error.to_string().contains("1024"), "{error}");
+}
+
+/// A window's own shape: another prefix, and targets in several runs.
+#[test]
+fn a_window_is_scored_where_its_shape_says() {
+    let (model, windows) = builtin(64, 1);
+    let tokens = windows[0].tokens();
+    let codecs: Vec<Codec> = vec!["int4-g64".parse().unwrap()];
+    for protocol in [Protocol::Prefix, Protocol::Decode { residual: 0, chunk: 8 }] {
+        let score = |prefix: usize, scored: Vec<std::ops::Range<usize>>| {
+            let shape = WindowShape::new(64, prefix, scored).unwrap();
+            let window = Window::new(tokens.to_vec(), shape).unwrap();
+            let arms: Vec<Arm> = codecs.iter().copied().map(Arm::of).collect();
+            let found = Evaluator::new(&model, protocol, 64, 0);
+            let mut found = found.evaluate(&[window], &arms, &mut ()).unwrap();
+            (found.baseline.remove(0), found.codecs.remove(0).windows.remove(0))
+        };
+        let (all_nll, all) = score(20, vec![21..64]);
+        let (nll, some) = score(20, vec![23..30, 40..41, 60..64]);
+        assert_eq!(some.cached_tokens, all.cached_tokens);
+        let kept = [2..9, 19..20, 39..43].into_iter().flatten();
+        assert_eq!((nll.len(), some.scores.len()), (12, 12));
+        for ((index, nll), score) in kept.zip(nll).zip(&some.scores) {
+            let expected = &all.scores[index];
+            assert!((nll - all_nll[index]).abs() < 1e-5, "{protocol}: target {index}");
+            assert!((score.nll - expected.nll).abs() < 1e-5, "{protocol}: target {index}");
+            assert!((score.kld - expected.kld).abs() < 1e-6, "{protocol}: target {index}");
+        }
+        // The prefix is what it says, not half a window.
+        if protocol == Protocol::Prefix {
+            assert_eq!(all.cached_tokens, 20);
+            assert_ne!(score(32, vec![40..41]).1.scores[0], all.scores[19]);
+        }
+    }
 }

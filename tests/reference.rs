@@ -13,7 +13,7 @@ mod skip;
 use candle_core::{DType, Device, Tensor};
 use kvgauge::corpus::{Text, WindowPlan};
 use kvgauge::eval::scores::Logits;
-use kvgauge::eval::{Arm, Evaluator, Protocol};
+use kvgauge::eval::{Arm, Evaluator, Protocol, layer_sums};
 use kvgauge::hub::{Hub, HubOptions};
 use kvgauge::model::source::{ModelSource, OpenModel};
 use kvgauge::model::{KvCache, Llama};
@@ -216,12 +216,14 @@ fn scores(witness: &Witness, reference: &Value) {
         assert_within(ours, kld, number("kld_mean"), 4e-3 * number("kld_mean"));
         let top1 = mean(&|score| f64::from(u8::from(score.same_top)));
         assert_within(ours, top1, number("top1_agreement"), 0.002);
-        let total =
-            outcome.layers().iter().fold((Default::default(), Default::default()), |sum, layer| {
+        let total = layer_sums(&outcome.windows).iter().fold(
+            (Default::default(), Default::default()),
+            |sum, layer| {
                 let (key, value): (kvgauge::codec::DistortionSum, kvgauge::codec::DistortionSum) =
                     sum;
                 (key.plus(layer.key), value.plus(layer.value))
-            });
+            },
+        );
         let (key, value) = (total.0.finish(), total.1.finish());
         assert_within(ours, key.snr_db.unwrap(), number("key_snr_db"), 1e-3);
         assert_within(ours, value.snr_db.unwrap(), number("value_snr_db"), 1e-3);

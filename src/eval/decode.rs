@@ -8,65 +8,20 @@
 //! each other exactly, and after each chunk what has left the residual is stored, in whole blocks
 //! of as many tokens as the codec's groups span.
 
-use super::protocol::{Evaluator, prefix_len};
+use super::evaluator::Evaluator;
+use super::protocol::{is_one_pass, stored_of};
 use super::round_trip::{noise_of, round_trip_tensor, with_range};
-use super::window::{ArmPass, Clock, RunArms, without_hidden};
+use super::window::{ArmPass, Clock, RunArms, predicting, without_hidden};
 use super::{Arm, CodecWindow, LayerDistortion, Observer, Side, StageTimings};
-use crate::codec::{Codec, DistortionSum, Packing, TensorCodec};
+use crate::codec::{DistortionSum, TensorCodec};
+use crate::corpus::Window;
 use crate::error::{Error, Result};
 use crate::model::{KvCache, LayerKv};
 use candle_core::Tensor;
 
-/// Whether what is stored of a window is stored as it is written, so that one pass over the window
-/// does what a server's loop does.
-fn is_one_pass(codec: &Codec, head_dim: usize, residual: usize) -> bool {
-    let token_wise = |side: &TensorCodec| matches!(side.block_tokens(head_dim), Ok(1));
-    residual == 0 && token_wise(&codec.key) && token_wise(&codec.value)
-}
-
-/// Tokens that are stored once `left` have left the residual: those that stay exact, and behind
-/// them whole blocks.
-fn stored_of(side: &TensorCodec, head_dim: usize, left: usize) -> Result<usize> {
-    let block = side.block_tokens(head_dim)?;
-    let sink = side.packing().map_or(0, Packing::sink);
-    Ok(if left <= sink { left } else { sink + (left - sink) / block * block })
-}
-
-/// The first position of a window that attends to a token in its stored form; the window's length
-/// where none does. Later ones do too.
-pub(super) fn first_affected(
-    codec: &Codec,
-    head_dim: usize,
-    context: usize,
-    residual: usize,
-    chunk: usize,
-) -> Result<usize> {
-    let exact = |side: &TensorCodec| side.packing().map_or(0, Packing::sink);
-    let one_pass = is_one_pass(codec, head_dim, residual);
-    let mut first = context;
-    for side in codec.lossy_sides() {
-        // A token attends to its own stored form, or to what was stored before its chunk.
-        let of_side = match one_pass {
-            true => exact(&side),
-            false => {
-                let mut starts = (0..context).step_by(chunk.max(1));
-                loop {
-                    let Some(start) = starts.next() else { break context };
-                    let left = start.saturating_sub(residual);
-                    if stored_of(&side, head_dim, left)? > exact(&side) {
-                        break start;
-                    }
-                }
-            }
-        };
-        first = first.min(of_side);
-    }
-    Ok(first)
-}
-
 pub struct Passes<'a> {
     pub evaluator: &'a Evaluator<'a>,
-    pub window: &'a [u32],
+    pub window: &'a Window,
     pub residual: usize,
     pub chunk: usize,
 }
@@ -79,7 +34,7 @@ impl RunArms for Passes<'_> {
         observer: &mut dyn Observer,
         timings: &mut StageTimings,
     ) -> Result<Vec<Result<ArmPass>>> {
-        let tokens = self.window.len() - 1;
+        let tokens = self.window.inputs().len();
         let mut done: Vec<Option<Result<ArmPass>>> = arms.iter().map(|_| None).collect();
         let (whole, chunked): (Vec<usize>, Vec<usize>) =
             (0..arms.len()).partition(|index| self.is_one_pass(arms[*index]));
@@ -107,17 +62,6 @@ impl Passes<'_> {
         arm.is_none_or(|arm| is_one_pass(&arm.codec, head_dim, self.residual))
     }
 
-    /// Without the window's last token, which is only ever a target.
-    fn tokens(&self) -> &[u32] {
-        &self.window[..self.window.len() - 1]
-    }
-
-    /// [tokens, hidden] → the rows that predict scored targets
-    fn scored(&self, hidden: &Tensor) -> Result<Tensor> {
-        let prefix = prefix_len(self.window.len());
-        Ok(hidden.narrow(0, prefix, self.window.len() - 1 - prefix)?)
-    }
-
     /// Keys and values are stored as they are written.
     fn one_pass(
         &self,
@@ -134,13 +78,13 @@ impl Passes<'_> {
             in_codecs += clock.elapsed();
             stored
         };
-        let hidden = model.forward_written(self.tokens(), &mut caches, &mut write)?;
+        let hidden = model.forward_written(self.window.inputs(), &mut caches, &mut write)?;
         timings.codec += in_codecs;
         clock.lap(&mut timings.continuation);
         timings.continuation = timings.continuation.saturating_sub(in_codecs);
         let pass = |(stream, hidden): (Stream, Tensor)| {
-            let outcome = stream.finish(self.tokens().len())?;
-            Ok(ArmPass { hidden: self.scored(&hidden)?, outcome })
+            let outcome = stream.finish(self.window.inputs().len())?;
+            Ok(ArmPass { hidden: predicting(&hidden, self.window.shape(), 0)?, outcome })
         };
         Ok(streams.into_iter().zip(hidden).map(pass).collect())
     }
@@ -149,13 +93,13 @@ impl Passes<'_> {
         let model = self.evaluator.model;
         let mut cache = model.empty_cache();
         let mut hidden = Vec::new();
-        for chunk in self.tokens().chunks(self.chunk) {
+        for chunk in self.window.inputs().chunks(self.chunk) {
             hidden.push(model.forward(chunk, &mut cache)?);
             cache = stream.store_what_left(cache, self.residual)?;
         }
         Ok(ArmPass {
-            hidden: self.scored(&Tensor::cat(&hidden, 0)?)?,
-            outcome: stream.finish(self.tokens().len())?,
+            hidden: predicting(&Tensor::cat(&hidden, 0)?, self.window.shape(), 0)?,
+            outcome: stream.finish(self.window.inputs().len())?,
         })
     }
 }

@@ -1,7 +1,10 @@
 //! Evaluation: windows of tokens in, scores of every codec out.
 
+mod arm;
 pub mod attribution;
 mod decode;
+mod evaluator;
+mod outcome;
 mod prefix;
 pub mod protocol;
 mod round_trip;
@@ -10,201 +13,13 @@ pub mod stats;
 pub mod verdict;
 mod window;
 
-pub use protocol::{Evaluator, Protocol};
+pub use arm::{Arm, HeadScope, Scope, Side};
+pub use evaluator::Evaluator;
+pub use outcome::{
+    CodecOutcome, CodecWindow, Evaluation, LayerDistortion, StageTimings, WindowOutcome, layer_sums,
+};
+pub use protocol::Protocol;
 pub use window::{ARMS_AT_ONCE, SCORED_AT_ONCE};
-
-use crate::codec::{Codec, DistortionSum, TensorCodec};
-use crate::error::Result;
-use crate::model::LayerKv;
-use candle_core::Tensor;
-use scores::TokenScore;
-use serde::{Deserialize, Serialize};
-use std::fmt;
-use std::time::Duration;
-
-/// Something to hold against the untouched cache: a codec for all of it or for a part.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Arm {
-    pub codec: Codec,
-    pub scope: Scope,
-}
-
-impl Arm {
-    /// A codec for the whole cache.
-    pub fn of(codec: Codec) -> Self {
-        Self { codec, scope: Scope::default() }
-    }
-}
-
-/// Keys or values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Side {
-    Key,
-    Value,
-}
-
-impl fmt::Display for Side {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Key => "key",
-            Self::Value => "value",
-        })
-    }
-}
-
-impl Codec {
-    pub fn side(&self, side: Side) -> TensorCodec {
-        match side {
-            Side::Key => self.key,
-            Side::Value => self.value,
-        }
-    }
-}
-
-impl LayerKv {
-    pub fn side(&self, side: Side) -> &Tensor {
-        match side {
-            Side::Key => &self.key,
-            Side::Value => &self.value,
-        }
-    }
-}
-
-/// The part of a cache that goes through a codec; the rest stays exact. `None`: all.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Scope {
-    pub layer: Option<usize>,
-    pub side: Option<Side>,
-    pub head: Option<usize>,
-}
-
-/// The heads of one tensor that are in scope.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HeadScope {
-    All,
-    None,
-    Only(usize),
-}
-
-impl Scope {
-    pub fn heads(&self, layer: usize, side: Side) -> HeadScope {
-        let inside =
-            self.layer.is_none_or(|own| own == layer) && self.side.is_none_or(|own| own == side);
-        match self.head {
-            _ if !inside => HeadScope::None,
-            Some(head) => HeadScope::Only(head),
-            None => HeadScope::All,
-        }
-    }
-}
-
-/// What one codec did, over all windows.
-#[derive(Debug, Clone)]
-pub struct CodecOutcome {
-    pub codec: Codec,
-    pub windows: Vec<CodecWindow>,
-}
-
-/// What one codec did to one window. Read back from JSON, it is the same to the last bit.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct CodecWindow {
-    /// One a scored target.
-    pub scores: Vec<TokenScore>,
-    /// One a layer.
-    pub layers: Vec<LayerDistortion>,
-    /// Bytes of all payloads.
-    pub stored_bytes: u64,
-    /// Values those bytes stand for.
-    pub values: u64,
-    /// Tokens those values stand for.
-    pub cached_tokens: u64,
-}
-
-/// One window under the untouched cache and under every codec.
-pub struct WindowOutcome {
-    /// −ln p of every scored target under the untouched cache, nats.
-    pub baseline: Vec<f64>,
-    /// In the order asked for. One codec's failure is not the others'.
-    pub arms: Vec<Result<CodecWindow>>,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct LayerDistortion {
-    pub key: DistortionSum,
-    pub value: DistortionSum,
-}
-
-impl LayerDistortion {
-    fn add(&mut self, side: Side, distortion: DistortionSum) {
-        let sum = match side {
-            Side::Key => &mut self.key,
-            Side::Value => &mut self.value,
-        };
-        *sum = sum.plus(distortion);
-    }
-}
-
-/// The result of one protocol on one model and text.
-#[derive(Debug, Clone)]
-pub struct Evaluation {
-    /// −ln p of every scored target under the untouched cache, nats. `[windows][targets]`
-    pub baseline: Vec<Vec<f64>>,
-    /// In the order asked for.
-    pub codecs: Vec<CodecOutcome>,
-    pub timings: StageTimings,
-}
-
-#[derive(Debug, Clone, Copy, Default)]
-pub struct StageTimings {
-    pub prefill: Duration,
-    pub codec: Duration,
-    pub continuation: Duration,
-    pub scoring: Duration,
-}
-
-impl StageTimings {
-    pub fn plus(self, other: Self) -> Self {
-        Self {
-            prefill: self.prefill + other.prefill,
-            codec: self.codec + other.codec,
-            continuation: self.continuation + other.continuation,
-            scoring: self.scoring + other.scoring,
-        }
-    }
-}
-
-impl CodecOutcome {
-    /// [windows][scored targets]
-    pub fn scores(&self) -> Vec<&[TokenScore]> {
-        self.windows.iter().map(|window| window.scores.as_slice()).collect()
-    }
-
-    /// One a layer, summed over windows.
-    pub fn layers(&self) -> Vec<LayerDistortion> {
-        let layers = self.windows.first().map_or(0, |window| window.layers.len());
-        let mut sums = vec![LayerDistortion::default(); layers];
-        for window in &self.windows {
-            for (sum, layer) in sums.iter_mut().zip(&window.layers) {
-                sum.key = sum.key.plus(layer.key);
-                sum.value = sum.value.plus(layer.value);
-            }
-        }
-        sums
-    }
-
-    pub fn stored_bytes(&self) -> u64 {
-        self.windows.iter().map(|window| window.stored_bytes).sum()
-    }
-
-    pub fn values(&self) -> u64 {
-        self.windows.iter().map(|window| window.values).sum()
-    }
-
-    pub fn cached_tokens(&self) -> u64 {
-        self.windows.iter().map(|window| window.cached_tokens).sum()
-    }
-}
 
 /// Hears how far the evaluation is. Called from the evaluating thread only.
 pub trait Observer {

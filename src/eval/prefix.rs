@@ -4,10 +4,11 @@
 //! The continuation's own keys and values stay exact. The first continuation token is predicted
 //! by the prefix pass, which no codec touches, so it is not scored.
 
-use super::protocol::{Evaluator, prefix_len};
+use super::evaluator::Evaluator;
 use super::round_trip::{CacheRoundTrip, round_trip};
-use super::window::{ArmPass, Clock, RunArms, without_hidden};
+use super::window::{ArmPass, Clock, RunArms, predicting, without_hidden};
 use super::{Arm, CodecWindow, Observer, StageTimings};
+use crate::corpus::Window;
 use crate::error::Result;
 use crate::model::KvCache;
 
@@ -15,24 +16,28 @@ use crate::model::KvCache;
 pub struct Passes<'a> {
     evaluator: &'a Evaluator<'a>,
     cache: KvCache,
-    /// Without the window's last token, which is only ever a target.
-    continuation: &'a [u32],
+    window: &'a Window,
 }
 
 impl<'a> Passes<'a> {
     pub fn prefill(
         evaluator: &'a Evaluator<'a>,
-        window: &'a [u32],
+        window: &'a Window,
         observer: &mut dyn Observer,
         timings: &mut StageTimings,
     ) -> Result<Self> {
         let mut clock = Clock::start();
-        let prefix = prefix_len(window.len());
+        let prefix = window.shape().prefix();
         let mut cache = evaluator.model.empty_cache();
-        evaluator.model.forward(&window[..prefix], &mut cache)?;
+        evaluator.model.forward(&window.tokens()[..prefix], &mut cache)?;
         clock.lap(&mut timings.prefill);
         observer.advanced(prefix);
-        Ok(Self { evaluator, cache, continuation: &window[prefix..window.len() - 1] })
+        Ok(Self { evaluator, cache, window })
+    }
+
+    /// The tokens that run over the cache.
+    fn continuation(&self) -> &[u32] {
+        &self.window.inputs()[self.window.shape().prefix()..]
     }
 
     /// The cache as the arm gives it back; as it is without one.
@@ -49,11 +54,12 @@ impl<'a> Passes<'a> {
     fn continued(&self, restored: Vec<Result<CacheRoundTrip>>) -> Result<Vec<Result<ArmPass>>> {
         let mut caches: Vec<KvCache> =
             restored.iter().flatten().map(|arm| arm.cache.clone()).collect();
-        let model = self.evaluator.model;
-        let mut hidden = model.forward_each(self.continuation, &mut caches)?.into_iter();
+        let (model, shape) = (self.evaluator.model, self.window.shape());
+        let mut hidden = model.forward_each(self.continuation(), &mut caches)?.into_iter();
         let pass = |restored: Result<CacheRoundTrip>| {
             let outcome = restored?.outcome;
-            Ok(ArmPass { hidden: hidden.next().ok_or_else(without_hidden)?, outcome })
+            let hidden = hidden.next().ok_or_else(without_hidden)?;
+            Ok(ArmPass { hidden: predicting(&hidden, shape, shape.prefix())?, outcome })
         };
         Ok(restored.into_iter().map(pass).collect())
     }
@@ -68,7 +74,7 @@ impl RunArms for Passes<'_> {
         timings: &mut StageTimings,
     ) -> Result<Vec<Result<ArmPass>>> {
         let mut done = Vec::with_capacity(arms.len());
-        let tokens = self.continuation.len();
+        let tokens = self.continuation().len();
         for some in arms.chunks(self.evaluator.model.caches_at_once(tokens)) {
             let restored = some.iter().map(|arm| self.restored(*arm)).collect();
             clock.lap(&mut timings.codec);

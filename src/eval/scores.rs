@@ -9,7 +9,6 @@ use crate::tensor::with_f32;
 use candle_core::Tensor;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 
 /// The baseline's view of one scored target.
 #[derive(Debug, Clone, Copy)]
@@ -22,30 +21,15 @@ pub struct BaseRow {
     pub nll: f64,
 }
 
-/// A codec's view of one scored target, against the baseline's. In JSON four numbers, the third
-/// 0 or 1, since there are many.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(into = "[f64; 4]", from = "[f64; 4]")]
+/// A codec's view of one scored target, against the baseline's.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TokenScore {
     /// −ln p(target), nats.
     pub nll: f64,
     /// KL(base ‖ codec) over the vocabulary, nats.
     pub kld: f64,
+    /// Whether both find the same token likeliest.
     pub same_top: bool,
-    /// p(target) of the codec minus that of the baseline.
-    pub delta_p: f64,
-}
-
-impl From<TokenScore> for [f64; 4] {
-    fn from(score: TokenScore) -> Self {
-        [score.nll, score.kld, f64::from(u8::from(score.same_top)), score.delta_p]
-    }
-}
-
-impl From<[f64; 4]> for TokenScore {
-    fn from([nll, kld, same_top, delta_p]: [f64; 4]) -> Self {
-        Self { nll, kld, same_top: same_top != 0.0, delta_p }
-    }
 }
 
 /// Logits of one chunk of targets, [rows, vocab], f32 on the CPU.
@@ -121,7 +105,6 @@ fn score_row(row: &[f32], base_row: &[f32], base: &BaseRow, target: usize) -> Re
         // Rounding alone can make a divergence of equal rows −1e-16.
         kld: kld.max(0.0),
         same_top: top == base.top,
-        delta_p: (-nll).exp() - (-base.nll).exp(),
     })
 }
 
@@ -229,7 +212,6 @@ mod tests {
         assert!((score.nll - 2.0 * ln2).abs() < 1e-7);
         // ½ ln 2 − ¼ ln 2
         assert!((score.kld - 0.25 * ln2).abs() < 1e-7, "{}", score.kld);
-        assert!((score.delta_p + 0.25).abs() < 1e-7);
         assert!(!score.same_top);
     }
 

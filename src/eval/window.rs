@@ -3,9 +3,10 @@
 //! All arms run in lock-step on a window: they share the baseline, and KL divergence needs no
 //! stored logits. Only hidden states are kept; logits exist for a few targets at a time.
 
-use super::protocol::{Evaluator, prefix_len};
+use super::evaluator::Evaluator;
 use super::scores::Logits;
 use super::{Arm, CodecWindow, Observer, StageTimings, WindowOutcome};
+use crate::corpus::{Window, WindowShape};
 use crate::error::{Error, Result};
 use candle_core::Tensor;
 use std::time::{Duration, Instant};
@@ -39,14 +40,14 @@ pub trait RunArms {
 
 pub fn evaluate(
     evaluator: &Evaluator,
-    window: &[u32],
+    window: &Window,
     arms: &[Arm],
     passes: &mut dyn RunArms,
     observer: &mut dyn Observer,
     timings: &mut StageTimings,
 ) -> Result<WindowOutcome> {
     let model = evaluator.model;
-    let targets = &window[prefix_len(window.len()) + 1..];
+    let targets = window.targets();
     let mut clock = Clock::start();
     // The untouched cache goes through the model like the others, and first.
     let all: Vec<Option<&Arm>> = [None].into_iter().chain(arms.iter().map(Some)).collect();
@@ -85,6 +86,17 @@ pub fn evaluate(
         clock.lap(&mut timings.scoring);
     }
     Ok(WindowOutcome { baseline, arms: done })
+}
+
+/// Rows of `hidden` that predict the scored targets: [positions, hidden] → [targets, hidden].
+/// `first`: position of the first row.
+pub fn predicting(hidden: &Tensor, shape: &WindowShape, first: usize) -> Result<Tensor> {
+    let rows = |run: std::ops::Range<usize>| hidden.narrow(0, run.start - first, run.len());
+    let runs = shape.predictors().map(rows).collect::<candle_core::Result<Vec<Tensor>>>()?;
+    match <[Tensor; 1]>::try_from(runs) {
+        Ok([run]) => Ok(run),
+        Err(runs) => Ok(Tensor::cat(&runs, 0)?),
+    }
 }
 
 /// The error of a pass that gave fewer results than it had arms.

@@ -7,10 +7,10 @@
 
 use super::subject::SubjectInfo;
 use crate::codec::{Distortion, DistortionSum};
-use crate::eval::protocol::scored_len;
+use crate::eval::scores::TokenScore;
 use crate::eval::stats::{Estimate, positive_ci95, quantile, share_ci95, student_t_quantile};
 use crate::eval::verdict::{Criterion, Judgement, Limits, Verdict, change_bounds};
-use crate::eval::{CodecOutcome, LayerDistortion};
+use crate::eval::{CodecWindow, LayerDistortion, layer_sums};
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// A cache is served in f16 or bf16: what ratios compare with.
@@ -142,51 +142,63 @@ impl Baseline {
 }
 
 impl CodecFigures {
-    /// `baseline`: −ln p of every scored target under the untouched cache, `[windows][targets]`.
-    pub fn new(outcome: &CodecOutcome, baseline: &[Vec<f64>], subject: &SubjectInfo) -> Self {
-        let per_window = |f: &dyn Fn(usize) -> f64| -> Estimate {
-            Estimate::of(&(0..baseline.len()).map(f).collect::<Vec<_>>())
+    /// Figures of a codec's windows. `baseline`: −ln p of every scored target under the untouched
+    /// cache, nats, `[windows][targets]`.
+    pub fn new(
+        codec: &str,
+        windows: &[CodecWindow],
+        baseline: &[Vec<f64>],
+        subject: &SubjectInfo,
+    ) -> Self {
+        let each = || windows.iter().map(|window| window.scores.as_slice()).zip(baseline);
+        let mean = |scores: &[TokenScore], f: &dyn Fn(&TokenScore) -> f64| {
+            scores.iter().map(f).sum::<f64>() / scores.len() as f64
         };
-        let scores = outcome.scores();
-        let layers = outcome.layers();
-        let tokens = |window: usize| scores[window].len() as f64;
-        let kld_per_window: Vec<f64> = (0..scores.len())
-            .map(|w| scores[w].iter().map(|score| score.kld).sum::<f64>() / tokens(w))
+        let kld_per_window: Vec<f64> =
+            each().map(|(scores, _)| mean(scores, &|score| score.kld)).collect();
+        let top1: Vec<f64> = each()
+            .map(|(scores, _)| {
+                scores.iter().filter(|s| s.same_top).count() as f64 / scores.len() as f64
+            })
             .collect();
-        let top1 =
-            per_window(&|w| scores[w].iter().filter(|s| s.same_top).count() as f64 / tokens(w));
-        let squares =
-            per_window(&|w| scores[w].iter().map(|s| s.delta_p.powi(2)).sum::<f64>() / tokens(w));
+        let top1 = Estimate::of(&top1);
+        // p(target) of the codec minus that of the baseline.
+        let delta_p = |score: &TokenScore, base: &f64| (-score.nll).exp() - (-base).exp();
+        let squares: Vec<f64> = each()
+            .map(|(scores, base)| {
+                let squares = scores.iter().zip(base).map(|(s, base)| delta_p(s, base).powi(2));
+                squares.sum::<f64>() / scores.len() as f64
+            })
+            .collect();
+        let squares = Estimate::of(&squares);
 
-        let mut klds: Vec<f64> = scores.iter().copied().flatten().map(|score| score.kld).collect();
+        let mut klds: Vec<f64> =
+            windows.iter().flat_map(|window| window.scores.iter().map(|s| s.kld)).collect();
         klds.sort_by(f64::total_cmp);
         let nll: Vec<Vec<f64>> =
-            scores.iter().map(|window| window.iter().map(|score| score.nll).collect()).collect();
+            each().map(|(scores, _)| scores.iter().map(|score| score.nll).collect()).collect();
         let perplexity = mean_nll(&nll).exp();
         let (nll_per_window, base_per_window) = (window_sums(&nll), window_sums(baseline));
         let tokens_per_window = baseline.first().map_or(0, Vec::len);
         let log_ratio = log_ratio(&nll_per_window, &base_per_window, tokens_per_window);
         let percent = |log_ratio: f64| 100.0 * log_ratio.exp_m1();
 
-        let bits_per_value = 8.0 * outcome.stored_bytes() as f64 / outcome.values() as f64;
-        let per_token = |bytes: f64| bytes / outcome.cached_tokens() as f64;
+        let total = |of: fn(&CodecWindow) -> u64| windows.iter().map(of).sum::<u64>() as f64;
+        let (stored_bytes, values) = (total(|w| w.stored_bytes), total(|w| w.values));
+        let layers = layer_sums(windows);
+        let bits_per_value = 8.0 * stored_bytes / values;
+        let per_token = |bytes: f64| bytes / total(|w| w.cached_tokens);
         let sum = |part: fn(&LayerDistortion) -> DistortionSum| {
             layers.iter().map(part).fold(DistortionSum::default(), DistortionSum::plus).finish()
         };
-        let affected = subject.protocol.targets_affected(
-            subject.model.head_dim,
-            subject.context,
-            &outcome.codec,
-        );
-        let scored = scored_len(subject.context).max(1);
+        let scored: usize = baseline.iter().map(Vec::len).sum();
         Self {
-            codec: outcome.codec.to_string(),
-            // What cannot run in this protocol never got here.
-            targets_affected: affected.unwrap_or(0) as f64 / scored as f64,
+            codec: codec.into(),
+            targets_affected: total(|w| w.targets_affected) / scored.max(1) as f64,
             bits_per_value,
             compression_ratio: SERVED_BITS / bits_per_value,
-            cache_bytes_per_token_f16: per_token(outcome.values() as f64 * SERVED_BITS / 8.0),
-            cache_bytes_per_token: per_token(outcome.stored_bytes() as f64),
+            cache_bytes_per_token_f16: per_token(values * SERVED_BITS / 8.0),
+            cache_bytes_per_token: per_token(stored_bytes),
             perplexity,
             perplexity_change: perplexity - mean_nll(baseline).exp(),
             perplexity_change_percent: percent(log_ratio.mean),

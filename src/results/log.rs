@@ -9,6 +9,7 @@ use crate::platform;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -21,11 +22,42 @@ pub struct Log {
     file: File,
 }
 
-/// What a log holds.
+/// A kind of record that a log holds.
+pub trait Logged: Sized {
+    /// A record from its JSON, whose checksum is right.
+    fn read(record: &str) -> std::result::Result<Self, Rejected>;
+}
+
+/// Reason why a line is left out.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rejected {
+    /// Torn, cut or changed: the checksum is not that of the record, or there is none.
+    Damaged,
+    /// Whole, and of a version that this one does not know: its name.
+    Version(String),
+    /// Whole, of a version that is known, and not what that version writes: what is wrong.
+    Content(String),
+}
+
+/// Contents of a log.
 pub struct Records<T> {
     pub records: Vec<T>,
-    /// Lines that are torn or damaged, and those that `keep` did not want.
-    pub rejected: usize,
+    /// Lines left out, by reason.
+    pub rejected: BTreeMap<Rejected, usize>,
+}
+
+/// The version that a record names.
+pub fn schema(record: &str) -> std::result::Result<String, Rejected> {
+    #[derive(Deserialize)]
+    struct Versioned {
+        schema: String,
+    }
+    parse::<Versioned>(record).map(|record| record.schema)
+}
+
+/// A record, or what is wrong with it.
+pub fn parse<T: DeserializeOwned>(record: &str) -> std::result::Result<T, Rejected> {
+    serde_json::from_str(record).map_err(|e| Rejected::Content(e.to_string()))
 }
 
 #[derive(Serialize, Deserialize)]
@@ -107,9 +139,9 @@ fn is_log(file: &File) -> std::io::Result<bool> {
     Ok(is_beginning)
 }
 
-/// Every whole record of a log that `keep` wants; a log that is not there is empty.
-pub fn read<T: DeserializeOwned>(path: &Path, keep: impl Fn(&T) -> bool) -> Result<Records<T>> {
-    let mut found = Records { records: Vec::new(), rejected: 0 };
+/// Every whole record of a log; a log that is not there is empty.
+pub fn read<T: Logged>(path: &Path) -> Result<Records<T>> {
+    let mut found = Records { records: Vec::new(), rejected: BTreeMap::new() };
     let file = match File::open(path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(found),
         file => file.map_err(|e| Error::io(path, &e))?,
@@ -125,20 +157,18 @@ pub fn read<T: DeserializeOwned>(path: &Path, keep: impl Fn(&T) -> bool) -> Resu
         // The checksum tells a whole line from a torn one, with a newline or without.
         match line.trim_ascii_end() {
             [] => {}
-            line => match parse(line) {
-                Some(record) if keep(&record) => found.records.push(record),
-                _ => found.rejected += 1,
+            line => match record_of(line).ok_or(Rejected::Damaged).and_then(T::read) {
+                Ok(record) => found.records.push(record),
+                Err(reason) => *found.rejected.entry(reason).or_default() += 1,
             },
         }
     }
 }
 
-fn parse<T: DeserializeOwned>(line: &[u8]) -> Option<T> {
+/// The JSON of a line's record, if its checksum is right.
+fn record_of(line: &[u8]) -> Option<&str> {
     let line: Line = serde_json::from_slice(line).ok()?;
-    if line.crc32 != checksum(line.record) {
-        return None;
-    }
-    serde_json::from_str(line.record.get()).ok()
+    (line.crc32 == checksum(line.record)).then(|| line.record.get())
 }
 
 fn checksum(record: &RawValue) -> String {
@@ -150,8 +180,18 @@ mod tests {
     use super::*;
     use tempfile::TempDir;
 
+    impl Logged for Vec<f64> {
+        fn read(record: &str) -> std::result::Result<Self, Rejected> {
+            parse(record)
+        }
+    }
+
     fn all(path: &Path) -> Records<Vec<f64>> {
-        read(path, |_| true).unwrap()
+        read(path).unwrap()
+    }
+
+    fn damaged<T>(found: &Records<T>) -> usize {
+        found.rejected.get(&Rejected::Damaged).copied().unwrap_or(0)
     }
 
     fn written(folder: &TempDir, records: &[Vec<f64>]) -> PathBuf {
@@ -184,10 +224,10 @@ mod tests {
             let kept = ends.iter().filter(|end| cut + 1 >= **end).count();
             let found = all(&path);
             let torn = usize::from(cut > 0 && !ends.iter().any(|end| [cut, cut + 1].contains(end)));
-            assert_eq!((found.records.len(), found.rejected), (kept, torn), "cut at {cut}");
+            assert_eq!((found.records.len(), damaged(&found)), (kept, torn), "cut at {cut}");
             Log::open(&path).unwrap().append(&vec![9.0], true).unwrap();
             let found = all(&path);
-            assert_eq!((found.records.len(), found.rejected), (kept + 1, torn), "cut at {cut}");
+            assert_eq!((found.records.len(), damaged(&found)), (kept + 1, torn), "cut at {cut}");
             assert_eq!(found.records.last(), Some(&vec![9.0]));
         }
     }

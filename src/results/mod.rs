@@ -5,6 +5,7 @@ pub mod figures;
 #[cfg(test)]
 pub mod fixture;
 pub mod log;
+pub mod measurement;
 pub mod record;
 pub mod subject;
 pub mod sweep;

@@ -1,20 +1,30 @@
-//! What a sweep's folder holds: the plan, finished cells, and windows of cells still running.
+//! Records of a sweep's folder: the plan, finished cells, and windows of cells still running.
+//!
+//! Lines of the logs name their version and hold what was measured; figures are derived when they
+//! are read, so that a new figure costs no finished cell. A field that later versions add is
+//! passed over, one that they need and older lines lack has a default.
 
+use super::figures::{Baseline, CodecFigures};
+use super::log::{self, Logged, Rejected};
+use super::measurement::{self, CodecMeasurement, PerTarget};
+use super::subject::{SubjectInfo, UNKNOWN_INSTRUCTION_SET};
+use super::sweep::SweepSource;
+use super::validation::RefusedCodec;
 use crate::error::{Error, Result};
 use crate::eval::CodecWindow;
-use crate::eval::protocol::scored_len;
 use crate::eval::verdict::Limits;
 use crate::hash;
-use crate::results::figures::{Baseline, CodecFigures};
-use crate::results::subject::{SubjectInfo, UNKNOWN_INSTRUCTION_SET};
-use crate::results::sweep::SweepSource;
-use crate::results::validation::RefusedCodec;
 use serde::{Deserialize, Serialize};
 use std::path::{Component, Path, PathBuf};
 
 const PLAN: &str = "kvgauge.sweep-plan/1";
-const CELL: &str = "kvgauge.sweep-cell/1";
-const WINDOW: &str = "kvgauge.sweep-window/1";
+const PLAN_OF_ANY_VERSION: &str = "kvgauge.sweep-plan/";
+const CELL: &str = "kvgauge.sweep-cell/2";
+/// Lines of this version hold figures; they are read for ever.
+const CELL_OF_FIGURES: &str = "kvgauge.sweep-cell/1";
+const WINDOW: &str = "kvgauge.sweep-window/2";
+/// Lines of this version hold scores as arrays of four numbers.
+const WINDOW_OF_SCORES: &str = "kvgauge.sweep-window/1";
 
 /// One cell, as asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -53,23 +63,20 @@ pub struct PlannedCell {
     pub refused: Option<RefusedCodec>,
 }
 
-/// A line of the result log: a cell that came to an end.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// A cell that came to an end, as a line of the log of cells says it.
+#[derive(Debug, Clone, PartialEq)]
 pub struct CellRecord {
-    pub schema: String,
-    #[serde(flatten)]
     pub cell: CellName,
-    #[serde(flatten)]
     pub outcome: CellOutcome,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "status", rename_all = "lowercase")]
+#[derive(Debug, Clone, PartialEq)]
 pub enum CellOutcome {
     Done(Box<CellResult>),
     Failed(CellFailure),
 }
 
+/// Why a cell has no figures.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CellFailure {
     /// [`cell_id`], where it was known by then.
@@ -78,7 +85,8 @@ pub struct CellFailure {
     pub hint: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// A finished cell, its figures derived.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct CellResult {
     /// [`cell_id`]
     pub id: String,
@@ -89,6 +97,36 @@ pub struct CellResult {
     pub figures: CodecFigures,
 }
 
+/// A finished cell as it is logged: what was measured, and on what.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CellMeasurement {
+    /// [`cell_id`]
+    pub id: String,
+    /// [`subject_id`]
+    pub subject_id: String,
+    pub subject: SubjectInfo,
+    /// −ln p of every scored target under the untouched cache, nats, by window.
+    pub baseline: Vec<PerTarget>,
+    pub measured: CodecMeasurement,
+}
+
+/// A line of the log of cells, ready to be written.
+#[derive(Debug, Clone, Serialize)]
+pub struct CellLine {
+    schema: &'static str,
+    #[serde(flatten)]
+    cell: CellName,
+    #[serde(flatten)]
+    outcome: LineOutcome,
+}
+
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "status", rename_all = "lowercase")]
+enum LineOutcome {
+    Done(Box<CellMeasurement>),
+    Failed(CellFailure),
+}
+
 /// A line of the log of windows: what a killed run need not do again.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WindowRecord {
@@ -97,7 +135,7 @@ pub struct WindowRecord {
     /// Index in the subject's windows.
     pub window: usize,
     /// −ln p of every scored target under the untouched cache, nats.
-    pub baseline: Vec<f64>,
+    pub baseline: PerTarget,
     pub arms: Vec<ArmRecord>,
 }
 
@@ -123,43 +161,127 @@ impl Plan {
         Self { schema: PLAN.into(), source, limits, strict, cells }
     }
 
-    pub fn is_known(&self) -> bool {
-        self.schema == PLAN
+    /// A plan from the bytes of its file.
+    ///
+    /// # Errors
+    /// Bytes that are no plan, and plans of another version, by its name.
+    pub fn read(bytes: &[u8]) -> Result<Self> {
+        let schema = std::str::from_utf8(bytes).ok().and_then(|json| log::schema(json).ok());
+        let known = schema.as_deref() == Some(PLAN);
+        let found = match schema {
+            Some(other) if other.starts_with(PLAN_OF_ANY_VERSION) && !known => {
+                return Err(Error::input(format!(
+                    "expected a plan of version {PLAN}, found {other}"
+                ))
+                .hint("use the kvgauge that wrote it, or a newer one"));
+            }
+            _ => serde_json::from_slice(bytes).ok().filter(|_| known),
+        };
+        found.ok_or_else(|| {
+            Error::input("expected a sweep's plan, found other bytes")
+                .hint("run this part of the sweep again: what is done stays done")
+        })
     }
 }
 
-impl CellRecord {
-    pub fn done(cell: CellName, result: CellResult) -> Self {
-        Self { schema: CELL.into(), cell, outcome: CellOutcome::Done(Box::new(result)) }
+impl CellLine {
+    /// `cell`'s codec is that of the measurement.
+    pub fn done(cell: CellName, measurement: CellMeasurement) -> Self {
+        Self { schema: CELL, cell, outcome: LineOutcome::Done(Box::new(measurement)) }
     }
 
     pub fn failed(cell: PlannedCell, error: &Error) -> Self {
         let (error, hint) = (error.to_string(), error.hint_text().map(str::to_string));
-        let outcome = CellOutcome::Failed(CellFailure { id: cell.id, error, hint });
-        Self { schema: CELL.into(), cell: cell.name, outcome }
+        let outcome = LineOutcome::Failed(CellFailure { id: cell.id, error, hint });
+        Self { schema: CELL, cell: cell.name, outcome }
     }
 
-    /// Of this version, and what its id says.
-    pub fn is_known(&self) -> bool {
-        self.schema == CELL
-            && match &self.outcome {
-                CellOutcome::Failed(_) => true,
-                CellOutcome::Done(result) => result.is_sound(),
-            }
+    /// What a reader of the line has.
+    pub fn into_record(self) -> CellRecord {
+        let outcome = match self.outcome {
+            LineOutcome::Done(measurement) => CellOutcome::Done(Box::new((*measurement).into())),
+            LineOutcome::Failed(failure) => CellOutcome::Failed(failure),
+        };
+        CellRecord { cell: self.cell, outcome }
     }
 }
 
-impl CellResult {
-    /// Its id says what it is of, and it has a figure for each window and layer.
-    fn is_sound(&self) -> bool {
-        let Self { id, subject_id: of, subject, baseline, figures } = self;
-        subject_id(subject).is_ok_and(|id| id == *of)
-            && *id == cell_id(of, &figures.codec)
-            && [&baseline.nll_per_window, &figures.nll_per_window, &figures.kld_per_window]
-                .iter()
-                .all(|windows| windows.len() == subject.windows)
-            && figures.layers.len() == subject.model.layers
-            && figures.bits_per_value > 0.0
+impl From<CellMeasurement> for CellResult {
+    fn from(measurement: CellMeasurement) -> Self {
+        let CellMeasurement { id, subject_id, subject, baseline, measured } = measurement;
+        let nll: Vec<Vec<f64>> = baseline.into_iter().map(|window| window.0).collect();
+        let figures = CodecFigures::new(&measured.codec, &measured.windows, &nll, &subject);
+        Self { id, subject_id, subject, baseline: Baseline::of(&nll), figures }
+    }
+}
+
+impl Logged for CellRecord {
+    fn read(record: &str) -> std::result::Result<Self, Rejected> {
+        #[derive(Deserialize)]
+        struct Head {
+            #[serde(flatten)]
+            cell: CellName,
+            status: Status,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "lowercase")]
+        enum Status {
+            Done,
+            Failed,
+        }
+        let schema = log::schema(record)?;
+        if ![CELL, CELL_OF_FIGURES].contains(&schema.as_str()) {
+            return Err(Rejected::Version(schema));
+        }
+        let Head { cell, status } = log::parse(record)?;
+        let outcome = match status {
+            Status::Failed => CellOutcome::Failed(log::parse(record)?),
+            Status::Done if schema == CELL_OF_FIGURES => {
+                CellOutcome::Done(Box::new(of_figures(log::parse(record)?)?))
+            }
+            Status::Done => {
+                let measurement: CellMeasurement = log::parse(record)?;
+                measurement.check().map_err(|e| Rejected::Content(e.to_string()))?;
+                CellOutcome::Done(Box::new(measurement.into()))
+            }
+        };
+        Ok(Self { cell, outcome })
+    }
+}
+
+impl CellMeasurement {
+    /// Its id says what it is of, and every window and layer is there.
+    fn check(&self) -> Result<()> {
+        check_ids(&self.id, &self.subject_id, &self.subject, &self.measured.codec)?;
+        if self.baseline.len() != self.subject.windows {
+            return Err(Error::input(format!(
+                "expected {} windows, found {}",
+                self.subject.windows,
+                self.baseline.len()
+            )));
+        }
+        measurement::check(&self.measured.windows, &self.baseline, self.subject.model.layers)
+    }
+}
+
+/// A line of version 1 had figures in the place of what was measured: they are what they are.
+fn of_figures(result: CellResult) -> std::result::Result<CellResult, Rejected> {
+    let CellResult { id, subject_id: of, subject, baseline, figures } = &result;
+    let windows = [&baseline.nll_per_window, &figures.nll_per_window, &figures.kld_per_window];
+    let whole = windows.iter().all(|windows| windows.len() == subject.windows)
+        && figures.layers.len() == subject.model.layers
+        && figures.bits_per_value > 0.0;
+    check_ids(id, of, subject, &figures.codec).map_err(|e| Rejected::Content(e.to_string()))?;
+    match whole {
+        true => Ok(result),
+        false => Err(Rejected::Content("expected figures of every window and layer".into())),
+    }
+}
+
+fn check_ids(id: &str, of: &str, subject: &SubjectInfo, codec: &str) -> Result<()> {
+    match subject_id(subject)? == *of && id == cell_id(of, codec) {
+        true => Ok(()),
+        false => Err(Error::input("expected the ids that its subject and codec give")),
     }
 }
 
@@ -170,20 +292,30 @@ impl WindowRecord {
         baseline: Vec<f64>,
         arms: Vec<ArmRecord>,
     ) -> Self {
-        Self { schema: WINDOW.into(), subject_id, window, baseline, arms }
+        Self { schema: WINDOW.into(), subject_id, window, baseline: PerTarget(baseline), arms }
     }
 
-    /// Of this version, and of the shape that `subject` has.
-    pub fn is_sound(&self, subject: &SubjectInfo) -> bool {
-        let targets = scored_len(subject.context);
-        self.schema == WINDOW
-            && self.window < subject.windows
-            && self.baseline.len() == targets
-            && self.arms.iter().all(|ArmRecord { outcome, .. }| {
-                outcome.scores.len() == targets
-                    && outcome.layers.len() == subject.model.layers
-                    && outcome.values > 0
-            })
+    /// Whether it is a window of `subject`, and whole.
+    pub fn is_of(&self, subject: &SubjectInfo) -> bool {
+        let Self { window, baseline, arms, .. } = self;
+        let base = std::slice::from_ref(baseline);
+        let whole = |arm: &ArmRecord| {
+            let windows = std::slice::from_ref(&arm.outcome);
+            measurement::check(windows, base, subject.model.layers).is_ok()
+        };
+        *window < subject.windows
+            && baseline.0.len() == subject.window_shape().scored_len()
+            && arms.iter().all(whole)
+    }
+}
+
+impl Logged for WindowRecord {
+    fn read(record: &str) -> std::result::Result<Self, Rejected> {
+        let schema = log::schema(record)?;
+        match [WINDOW, WINDOW_OF_SCORES].contains(&schema.as_str()) {
+            true => log::parse(record),
+            false => Err(Rejected::Version(schema)),
+        }
     }
 }
 
@@ -234,6 +366,7 @@ fn short(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::eval::scores::TokenScore;
     use crate::results::fixture;
 
     #[test]
@@ -249,5 +382,147 @@ mod tests {
         let json = serde_json::to_value(&plain).unwrap();
         assert_eq!(json["text"]["parse_special"], false);
         assert_eq!(serde_json::from_value::<SubjectInfo>(json).unwrap(), plain);
+    }
+
+    /// Lines of a file of `tests/data/sweep-v1`, without their checksums.
+    fn lines_of_version_1(file: &str) -> Vec<serde_json::Value> {
+        let path = format!("tests/data/sweep-v1/{file}");
+        let lines = std::fs::read_to_string(path).unwrap();
+        let record = |line: &str| {
+            let mut line: serde_json::Value = serde_json::from_str(line).unwrap();
+            line["record"].take()
+        };
+        lines.lines().map(record).collect()
+    }
+
+    fn done(record: CellRecord) -> CellResult {
+        match record.outcome {
+            CellOutcome::Done(result) => *result,
+            CellOutcome::Failed(failure) => panic!("{failure:?}"),
+        }
+    }
+
+    #[test]
+    fn lines_of_version_1_are_read_for_ever() {
+        for line in lines_of_version_1("cells.jsonl") {
+            let result = done(CellRecord::read(&line.to_string()).unwrap());
+            assert_eq!(line["figures"]["kld_p999"], result.figures.kld_p999);
+            assert_eq!(line["baseline"]["perplexity"], result.baseline.perplexity);
+            // As it was before these were written.
+            let mut older = line.clone();
+            let subject = older["subject"].as_object_mut().unwrap();
+            subject.remove("seed").unwrap();
+            older["figures"].as_object_mut().unwrap().remove("targets_affected").unwrap();
+            assert_eq!(done(CellRecord::read(&older.to_string()).unwrap()), result);
+            let mut cut = line.clone();
+            cut["figures"]["nll_per_window"].as_array_mut().unwrap().pop();
+            assert!(matches!(CellRecord::read(&cut.to_string()), Err(Rejected::Content(_))));
+        }
+        for line in lines_of_version_1("windows.jsonl") {
+            let window = WindowRecord::read(&line.to_string()).unwrap();
+            let first = &window.arms[0].outcome.scores[0];
+            assert_eq!(line["arms"][0]["outcome"]["scores"][0][1], first.kld);
+            assert_eq!(window.baseline.0.len(), 7);
+        }
+    }
+
+    /// A measurement whose figures are anything but whole numbers.
+    fn measurement() -> CellMeasurement {
+        let subject =
+            SubjectInfo { context: 8, scored_tokens: 9, ..fixture::subject_info("builtin", 3, 2) };
+        let window = |window: u32| {
+            let score = |target: u32| {
+                let at = f64::from(3 * window + target);
+                TokenScore { nll: 2.0 + at.sin(), kld: 0.1 / (1.0 + at), same_top: target != 1 }
+            };
+            CodecWindow {
+                scores: (0..3).map(score).collect(),
+                targets_affected: 3,
+                layers: vec![Default::default(); 2],
+                stored_bytes: 100,
+                values: 160,
+                cached_tokens: 4,
+            }
+        };
+        let subject_id = subject_id(&subject).unwrap();
+        CellMeasurement {
+            id: cell_id(&subject_id, "int4-g64"),
+            subject_id,
+            subject,
+            baseline: (0..3).map(|w| PerTarget(vec![2.0 + 0.1 * f64::from(w); 3])).collect(),
+            measured: CodecMeasurement {
+                codec: "int4-g64".into(),
+                windows: (0..3).map(window).collect(),
+            },
+        }
+    }
+
+    fn name() -> CellName {
+        let (model, text, codec) = ("builtin".into(), "builtin".into(), "int4-g64".into());
+        CellName { model, text, context: Some(8), protocol: Some("prefix".into()), codec }
+    }
+
+    #[test]
+    fn figures_follow_from_what_was_logged() {
+        let line = CellLine::done(name(), measurement());
+        let json = serde_json::to_string(&line).unwrap();
+        let told = line.into_record();
+        assert_eq!(CellRecord::read(&json).unwrap(), told);
+        let figures = done(told).figures;
+        // 0.1/9 … 0.1, in the middle 0.1/5.
+        assert_eq!((figures.kld_max, figures.kld_p50), (0.1, 0.02));
+        assert!((figures.top1_agreement - 2.0 / 3.0).abs() < 1e-12);
+        assert_eq!(figures.bits_per_value, 5.0);
+        assert!(!json.contains("mean") && !json.contains("ci95") && !json.contains("verdict"));
+    }
+
+    /// What another version adds is passed over at every level, what it lacks has its default, and
+    /// another version's name is told.
+    #[test]
+    fn other_versions_cost_no_cell() {
+        let line = CellLine::done(name(), measurement());
+        let json = serde_json::to_value(&line).unwrap();
+        let expected = line.into_record();
+        let levels = ["", "/subject", "/subject/model", "/measured", "/measured/windows/1"];
+        for level in levels {
+            let mut more = json.clone();
+            more.pointer_mut(level).unwrap()["entropy_per_target"] = serde_json::json!([0.5]);
+            assert_eq!(CellRecord::read(&more.to_string()).unwrap(), expected, "{level}");
+        }
+        let mut fewer = json.clone();
+        fewer["subject"].as_object_mut().unwrap().remove("seed").unwrap();
+        let windows = fewer["measured"]["windows"].as_array_mut().unwrap();
+        for window in windows {
+            window.as_object_mut().unwrap().remove("targets_affected").unwrap();
+        }
+        assert_eq!(CellRecord::read(&fewer.to_string()).unwrap(), expected);
+        let mut newer = json.clone();
+        newer["schema"] = "kvgauge.sweep-cell/9".into();
+        let version = Rejected::Version("kvgauge.sweep-cell/9".into());
+        assert_eq!(CellRecord::read(&newer.to_string()), Err(version));
+        // What contradicts itself, and what lacks what figures need.
+        for (pointer, value) in [
+            ("/id", serde_json::json!("0000000000000000")),
+            ("/subject/seed", serde_json::json!(9)),
+            ("/measured/windows/0/same_top", serde_json::json!("11")),
+            ("/measured/windows/0/layers", serde_json::json!([])),
+            ("/baseline", serde_json::json!([])),
+            ("/baseline/0", serde_json::json!([1.0, 2.0])),
+        ] {
+            let mut odd = json.clone();
+            *odd.pointer_mut(pointer).unwrap() = value;
+            let read = CellRecord::read(&odd.to_string());
+            assert!(matches!(read, Err(Rejected::Content(_))), "{pointer}: {read:?}");
+        }
+    }
+
+    #[test]
+    fn plans_of_other_versions_are_named() {
+        let plan = std::fs::read("tests/data/sweep-v1/plan.json").unwrap();
+        assert_eq!(Plan::read(&plan).unwrap().cells.len(), 6);
+        let newer = String::from_utf8(plan).unwrap().replace("sweep-plan/1", "sweep-plan/7");
+        let error = Plan::read(newer.as_bytes()).unwrap_err().to_string();
+        assert!(error.contains("found kvgauge.sweep-plan/7"), "{error}");
+        assert!(Plan::read(b"{}").unwrap_err().to_string().contains("other bytes"));
     }
 }

@@ -1,5 +1,6 @@
 //! The subject of a measurement: model, text, windows and protocol, which codecs are compared on.
 
+use crate::corpus::WindowShape;
 use crate::eval::Protocol;
 use crate::model::source::Provenance;
 use crate::settings::{DeviceKind, FloatType};
@@ -70,6 +71,11 @@ fn yes() -> bool {
 }
 
 impl SubjectInfo {
+    /// The shape that its windows have.
+    pub fn window_shape(&self) -> WindowShape {
+        WindowShape::halves(self.context)
+    }
+
     /// Whether this is the same model, text and windows under the other protocol.
     pub fn is_beside(&self, other: &Self) -> bool {
         self.protocol.name() != other.protocol.name()

@@ -8,7 +8,7 @@ use super::figures::{Baseline, CodecFigures, CodecResult};
 use super::subject::SubjectInfo;
 use crate::eval::attribution::Parts;
 use crate::eval::verdict::Verdict;
-use crate::eval::{Evaluation, Protocol, Scope, StageTimings};
+use crate::eval::{CodecOutcome, Evaluation, Protocol, Scope, StageTimings};
 use crate::settings::Settings;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -113,7 +113,10 @@ impl ProtocolRun {
     fn results(&self, settings: &Settings) -> (Baseline, Vec<ValidatedCodec>) {
         let Self { subject, evaluation, parts } = self;
         let baseline = Baseline::of(&evaluation.baseline);
-        let figures = |outcome| CodecFigures::new(outcome, &evaluation.baseline, subject);
+        let figures = |outcome: &CodecOutcome| {
+            let name = outcome.codec.to_string();
+            CodecFigures::new(&name, &outcome.windows, &evaluation.baseline, subject)
+        };
         let each = 1 + parts.as_ref().map_or(0, Parts::count);
         let (whole, alone) = evaluation.codecs.split_at(evaluation.codecs.len() / each);
         let validated = |(index, outcome)| {

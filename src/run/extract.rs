@@ -73,7 +73,7 @@ pub fn run(
     let model = Llama::load(config, weights.as_ref(), settings.dtype.dtype(), &device)?;
     stages.stage("computing the cache");
     let mut cache = model.empty_cache();
-    model.forward(&subject.windows[0][..tokens], &mut cache)?;
+    model.forward(&subject.windows[0].tokens()[..tokens], &mut cache)?;
 
     let (dtype, pack): (Dtype, Pack) = match dtype {
         FloatType::F32 => (Dtype::F32, bytes_of::<f32>),

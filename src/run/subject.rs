@@ -2,9 +2,9 @@
 //! before a weight is fetched or read.
 
 use crate::codec::Codec;
-use crate::corpus::{Text, TextSource, WindowPlan};
+use crate::corpus::{Text, TextSource, Window, WindowPlan, WindowShape};
 use crate::error::{Error, Result};
-use crate::eval::protocol::{Protocol, Protocols, prefix_len, scored_len};
+use crate::eval::protocol::{Protocol, Protocols};
 use crate::hub::Hub;
 use crate::model::ModelConfig;
 use crate::model::source::{OpenModel, Provenance};
@@ -45,8 +45,8 @@ pub struct Subject {
     pub context: usize,
     /// Replaces the first token of every window.
     pub bos: Option<u32>,
-    /// `[windows][context]` token ids, at least one.
-    pub windows: Vec<Vec<u32>>,
+    /// At least one.
+    pub windows: Vec<Window>,
 }
 
 impl Subject {
@@ -138,10 +138,10 @@ impl Subject {
                 parse_special: settings.parse_special,
             },
             context: *context,
-            prefix: prefix_len(*context),
+            prefix: WindowShape::halves(*context).prefix(),
             first_window: settings.first_window,
             windows: windows.len(),
-            scored_tokens: windows.len() * scored_len(*context),
+            scored_tokens: windows.iter().map(|window| window.shape().scored_len()).sum(),
             bos_id: *bos,
             dtype: settings.dtype,
             device: settings.device,
@@ -178,17 +178,17 @@ pub fn check_codecs(
     context: usize,
     codecs: &[Given<Codec>],
 ) -> Result<Vec<Refusal>> {
-    let mut refused = Vec::new();
+    let (mut refused, shape) = (Vec::new(), WindowShape::halves(context));
     for Given { value: codec, location } in codecs {
         for protocol in some {
-            let error = match protocol.check(config, context, codec) {
+            let error = match protocol.check(config, &shape, codec) {
                 Ok(()) => continue,
                 Err(error) => error,
             };
             // A residual that leaves nothing to feel was asked for, and is a mistake.
             let beside = match (protocols, *protocol) {
                 (Protocols::Both { residual, .. }, Protocol::Decode { .. }) => {
-                    let felt = protocol.targets_affected(config.head_dim, context, codec);
+                    let felt = protocol.targets_affected(config.head_dim, &shape, codec);
                     residual == 0 || felt.is_err()
                 }
                 _ => false,

@@ -1,6 +1,7 @@
 //! The main job, from settings to result: text → tokens → windows → model → scores → report.
 
 use crate::codec::Codec;
+use crate::corpus::Window;
 use crate::error::{Error, Kind, Result};
 use crate::eval::attribution::Parts;
 use crate::eval::{Arm, Evaluator, Observer, Protocol};
@@ -46,7 +47,7 @@ pub fn run(settings: &Settings, hub: &Hub, progress: &mut dyn Progress) -> Resul
     let cross_check = match settings.cross_check {
         true => {
             progress.stage("cross-checking with candle-transformers");
-            Some(cross_check(&model, weights, &subject.windows[0])?)
+            Some(cross_check(&model, weights, subject.windows[0].tokens())?)
         }
         false => None,
     };
@@ -69,9 +70,11 @@ pub fn run(settings: &Settings, hub: &Hub, progress: &mut dyn Progress) -> Resul
         let arms: Vec<Arm> = codecs.iter().copied().map(Arm::of).chain(alone).collect();
         runs.push((protocol, arms, parts));
     }
-    let tokens = |protocol: &Protocol, arms| protocol.model_tokens(context, arms);
-    let tokens: usize = runs.iter().map(|(protocol, arms, _)| tokens(protocol, arms.len())).sum();
-    progress.begin(tokens * subject.windows.len());
+    let tokens = |(protocol, arms, _): &(Protocol, Vec<Arm>, _)| -> usize {
+        let of = |window: &Window| protocol.model_tokens(window.shape(), arms.len());
+        subject.windows.iter().map(of).sum()
+    };
+    progress.begin(runs.iter().map(tokens).sum());
     let mut done = Vec::new();
     for (protocol, arms, parts) in runs {
         let evaluator = Evaluator::new(&model, protocol, context, settings.seed);

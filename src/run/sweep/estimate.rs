@@ -7,8 +7,8 @@
 
 use super::{Opened, Request, open};
 use crate::codec::Codec;
+use crate::corpus::WindowShape;
 use crate::error::Result;
-use crate::eval::protocol::{prefix_len, scored_len};
 use crate::eval::{ARMS_AT_ONCE, Arm, Evaluator, Protocol, SCORED_AT_ONCE, StageTimings};
 use crate::hub::Hub;
 use crate::model::{Llama, ModelConfig, RandomWeights};
@@ -103,7 +103,8 @@ fn memory(
     let tables = if config.tie_word_embeddings { 1 } else { 2 };
     let weights = layers * layer + tables * vocab_size * hidden_size;
 
-    let (prefix, context) = (prefix_len(subject.context), subject.context);
+    let (shape, context) = (WindowShape::halves(subject.context), subject.context);
+    let prefix = shape.prefix();
     let arms = (1 + codecs).min(ARMS_AT_ONCE);
     let computed = match protocol {
         Protocol::Prefix => context - prefix,
@@ -116,7 +117,7 @@ fn memory(
     let activations = rows * (4 * hidden_size + 3 * intermediate_size + 2 * queries + 2 * keys);
     let hidden = (1 + arms) * computed * hidden_size;
     let logits = 2 * SCORED_AT_ONCE * vocab_size;
-    let scores = codecs * subject.windows.len() * scored_len(context);
+    let scores = codecs * subject.windows.len() * shape.scored_len();
 
     let size = model.dtype().size_in_bytes();
     // Logits and scores are f32 and four f64 whatever the model's type.

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::eval::protocol::{Protocol, Protocols};
 use crate::eval::verdict::Limits;
 use crate::report;
-use crate::results::log::{self, Log};
+use crate::results::log::{self, Log, Rejected};
 use crate::results::record::{
     CellFailure, CellName, CellOutcome, CellRecord, CellResult, Plan, PlannedCell, WindowRecord,
 };
@@ -72,12 +72,12 @@ impl Folder {
         &self,
         subjects: &HashMap<String, SubjectInfo>,
     ) -> Result<Vec<WindowRecord>> {
-        let keep = |record: &WindowRecord| {
-            subjects.get(&record.subject_id).is_some_and(|subject| record.is_sound(subject))
+        let is_wanted = |record: &WindowRecord| {
+            subjects.get(&record.subject_id).is_some_and(|subject| record.is_of(subject))
         };
-        let mut records = Vec::new();
+        let mut records: Vec<WindowRecord> = Vec::new();
         for path in files(&self.path, "windows", "jsonl")? {
-            records.extend(log::read(&path, keep)?.records);
+            records.extend(log::read(&path)?.records.into_iter().filter(is_wanted));
         }
         Ok(records)
     }
@@ -95,7 +95,10 @@ impl Folder {
         let own = self.path.join(self.shard.file("windows", "jsonl"));
         for path in files(&self.path, "windows", "jsonl")? {
             let ours = path == own || (self.shard.is_whole() && Log::open(&path).is_ok());
-            if ours && log::read(&path, awaited)?.records.is_empty() {
+            let found = log::read(&path)?;
+            // Lines of a version that is not known are not for this one to throw away.
+            let foreign = found.rejected.keys().any(|why| matches!(why, Rejected::Version(_)));
+            if ours && !foreign && !found.records.iter().any(awaited) {
                 std::fs::remove_file(&path).map_err(|e| Error::io(&path, &e))?;
             }
         }
@@ -110,8 +113,8 @@ pub struct Cells {
     done: HashMap<String, CellResult>,
     /// By key and, where it was known by then, id: another model of that name may not fail.
     failed: HashMap<(CellName, Option<String>), CellFailure>,
-    /// Lines that were left out, by file.
-    rejected: BTreeMap<PathBuf, usize>,
+    /// Lines that were left out, by file and reason.
+    rejected: BTreeMap<(PathBuf, Rejected), usize>,
 }
 
 impl Cells {
@@ -119,9 +122,9 @@ impl Cells {
         let mut cells = Self::default();
         for folder in folders {
             for path in files(folder, "cells", "jsonl")? {
-                let found = log::read(&path, CellRecord::is_known)?;
-                if found.rejected > 0 {
-                    cells.rejected.insert(path, found.rejected);
+                let found = log::read(&path)?;
+                for (why, lines) in found.rejected {
+                    cells.rejected.insert((path.clone(), why), lines);
                 }
                 found.records.into_iter().for_each(|record| cells.add(record));
             }
@@ -140,11 +143,20 @@ impl Cells {
         }
     }
 
-    /// What was left out, in words.
+    /// What was left out, and why, in words.
     pub fn notes(&self) -> Vec<String> {
-        let note = |(path, lines): (&PathBuf, &usize)| {
-            let lines = if *lines == 1 { "one line is" } else { &format!("{lines} lines are") };
-            format!("{}: {lines} torn, damaged or of another version, and left out", path.display())
+        let note = |((path, why), lines): (&(PathBuf, Rejected), &usize)| {
+            let one = *lines == 1;
+            let lines = if one { "one line is".into() } else { format!("{lines} lines are") };
+            let why = match why {
+                Rejected::Damaged => "torn or damaged".into(),
+                Rejected::Version(name) => format!(
+                    "of version {name}, which kvgauge {} does not read",
+                    env!("CARGO_PKG_VERSION")
+                ),
+                Rejected::Content(what) => format!("not what its version holds ({what})"),
+            };
+            format!("{}: {lines} {why}, and left out", path.display())
         };
         self.rejected.iter().map(note).collect()
     }

@@ -28,7 +28,9 @@ use crate::model::Llama;
 use crate::model::source::ModelWeights;
 use crate::platform;
 use crate::results::figures::CodecResult;
-use crate::results::record::{CellName, CellRecord, Plan, PlannedCell, cell_id, subject_id};
+use crate::results::record::{
+    CellLine, CellName, CellRecord, Plan, PlannedCell, cell_id, subject_id,
+};
 use crate::results::subject::SubjectInfo;
 use crate::results::sweep::SweepSource;
 use crate::results::timings::{SubjectTimings, SweepTimings};
@@ -240,8 +242,9 @@ struct Sweep<'p> {
 }
 
 impl Sweep<'_> {
-    fn finish(&mut self, record: CellRecord) -> Result<()> {
-        self.folder.cells.append(&record, true)?;
+    fn finish(&mut self, line: CellLine) -> Result<()> {
+        self.folder.cells.append(&line, true)?;
+        let record = line.into_record();
         self.progress.finished(&record);
         self.cells.add(record);
         Ok(())
@@ -250,7 +253,7 @@ impl Sweep<'_> {
     fn fail(&mut self, cells: Vec<PlannedCell>, error: Error) -> Result<()> {
         for cell in cells {
             self.failed += 1;
-            self.finish(CellRecord::failed(cell, &error))?;
+            self.finish(CellLine::failed(cell, &error))?;
         }
         self.first_failure.get_or_insert(error);
         Ok(())
@@ -350,7 +353,7 @@ impl Sweep<'_> {
         }
         let Some((_, model)) = loaded else { return Ok(()) };
         if run.settings.cross_check {
-            let window = &run.subject.windows[0];
+            let window = run.subject.windows[0].tokens();
             match validate::cross_check(model, run.weights.clone(), window) {
                 Ok(check) => self.progress.note(&format!(
                     "{}, context {}: candle-transformers' Llama agrees to {:.1e} in logits up to {:.1}",
@@ -371,8 +374,12 @@ impl Sweep<'_> {
             if waiting.is_empty() {
                 continue;
             }
-            let tokens = &run.subject.windows[window];
-            let outcome = evaluator.evaluate_window(tokens, &waiting, self.progress, &mut stages);
+            let outcome = evaluator.evaluate_window(
+                &run.subject.windows[window],
+                &waiting,
+                self.progress,
+                &mut stages,
+            );
             match outcome {
                 Ok(outcome) => {
                     let (record, failed) = run.add(window, outcome);
@@ -392,8 +399,8 @@ impl Sweep<'_> {
             self.progress.window(&run.info, window + 1, &run.so_far(window + 1));
         }
         self.timings.subjects.push(SubjectTimings::new(&run.info, codecs, stages));
-        for record in run.records() {
-            self.finish(record)?;
+        for line in run.lines() {
+            self.finish(line)?;
         }
         Ok(())
     }

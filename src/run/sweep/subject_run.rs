@@ -2,12 +2,13 @@
 
 use crate::codec::Codec;
 use crate::error::{Error, Result};
-use crate::eval::{CodecOutcome, CodecWindow, WindowOutcome};
+use crate::eval::{CodecWindow, WindowOutcome};
 use crate::model::Llama;
 use crate::model::oracle::WeightsRef;
 use crate::results::figures::{Baseline, CodecFigures, CodecResult};
+use crate::results::measurement::{CodecMeasurement, PerTarget};
 use crate::results::record::{
-    ArmRecord, CellName, CellRecord, CellResult, PlannedCell, WindowRecord,
+    ArmRecord, CellLine, CellMeasurement, CellName, PlannedCell, WindowRecord,
 };
 use crate::results::subject::SubjectInfo;
 use crate::run::subject::Subject;
@@ -47,7 +48,7 @@ impl SubjectRun<'_> {
     pub fn tokens_left(&self) -> usize {
         let tokens = |window| match self.waiting(window).count() {
             0 => 0,
-            arms => self.info.protocol.model_tokens(self.info.context, arms),
+            arms => self.info.protocol.model_tokens(self.subject.windows[window].shape(), arms),
         };
         (0..self.info.windows).map(tokens).sum()
     }
@@ -59,10 +60,19 @@ impl SubjectRun<'_> {
 
     pub fn take_over(&mut self, record: &WindowRecord) {
         let Some(baseline) = self.baseline.get_mut(record.window) else { return };
-        *baseline = Some(record.baseline.clone());
+        *baseline = Some(record.baseline.0.clone());
+        let head_dim = self.info.model.head_dim;
+        let shape = self.subject.windows[record.window].shape();
         for arm in &mut self.arms {
             if let Some(done) = record.arms.iter().find(|done| done.cell_id == arm.id) {
-                arm.windows[record.window] = Some(done.outcome.clone());
+                let mut outcome = done.outcome.clone();
+                // Lines of version 1 do not have it.
+                if let Ok(affected) =
+                    self.info.protocol.targets_affected(head_dim, shape, &arm.codec)
+                {
+                    outcome.targets_affected = affected as u64;
+                }
+                arm.windows[record.window] = Some(outcome);
             }
         }
     }
@@ -97,44 +107,49 @@ impl SubjectRun<'_> {
         (WindowRecord::new(self.id.clone(), window, outcome.baseline, done), failed)
     }
 
-    /// What the baseline and the arms came to on the first `windows` windows, all of which are
-    /// done.
-    fn figures(&self, windows: usize) -> (Baseline, impl Iterator<Item = (&Arm, CodecFigures)>) {
-        let known = self.baseline.iter().take(windows).flatten();
-        let nll: Vec<Vec<f64>> = known.cloned().collect();
-        let baseline = Baseline::of(&nll);
-        let arms = self.arms.iter().map(move |arm| {
-            let windows = arm.windows.iter().take(windows).flatten().cloned().collect();
-            let outcome = CodecOutcome { codec: arm.codec, windows };
-            (arm, CodecFigures::new(&outcome, &nll, &self.info))
-        });
-        (baseline, arms)
+    /// −ln p of the first `windows` windows, which are done, under the untouched cache.
+    fn baseline_of(&self, windows: usize) -> Vec<Vec<f64>> {
+        self.baseline.iter().take(windows).flatten().cloned().collect()
     }
 
-    /// What is known of the arms after the first `windows` windows.
+    /// Figures of the arms after the first `windows` windows.
     pub fn so_far(&self, windows: usize) -> Vec<CodecResult> {
-        let (baseline, arms) = self.figures(windows);
+        let nll = self.baseline_of(windows);
+        let baseline = Baseline::of(&nll);
+        let figures = |arm: &Arm| {
+            let measured = arm.measured(windows);
+            CodecFigures::new(&measured.codec, &measured.windows, &nll, &self.info)
+        };
         let limits = &self.settings.limits();
-        arms.map(|(_, figures)| figures.judge(&self.info, &baseline, limits)).collect()
+        self.arms.iter().map(|arm| figures(arm).judge(&self.info, &baseline, limits)).collect()
     }
 
-    pub fn records(&self) -> Vec<CellRecord> {
-        let (baseline, arms) = self.figures(self.info.windows);
-        let record = |(arm, figures): (&Arm, CodecFigures)| {
-            let result = CellResult {
+    /// Lines of the finished cells, for the log.
+    pub fn lines(&self) -> Vec<CellLine> {
+        let windows = self.info.windows;
+        let baseline: Vec<PerTarget> =
+            self.baseline_of(windows).into_iter().map(PerTarget).collect();
+        let line = |arm: &Arm| {
+            let measurement = CellMeasurement {
                 id: arm.id.clone(),
                 subject_id: self.id.clone(),
                 subject: self.info.clone(),
                 baseline: baseline.clone(),
-                figures,
+                measured: arm.measured(windows),
             };
-            CellRecord::done(arm.name.clone(), result)
+            CellLine::done(arm.name.clone(), measurement)
         };
-        arms.map(record).collect()
+        self.arms.iter().map(line).collect()
     }
 }
 
 impl Arm {
+    /// The first `windows` windows, which are done.
+    fn measured(&self, windows: usize) -> CodecMeasurement {
+        let windows = self.windows.iter().take(windows).flatten().cloned().collect();
+        CodecMeasurement { codec: self.codec.to_string(), windows }
+    }
+
     fn cell(&self) -> PlannedCell {
         PlannedCell { name: self.name.clone(), id: Some(self.id.clone()), refused: None }
     }

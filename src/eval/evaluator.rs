@@ -1,0 +1,84 @@
+//! The evaluator: a protocol on a model, window by window.
+
+use super::protocol::Protocol;
+use super::round_trip::CodecContext;
+use super::{
+    Arm, CodecOutcome, Evaluation, Observer, StageTimings, WindowOutcome, decode, prefix, window,
+};
+use crate::codec::Rope;
+use crate::corpus::{Window, WindowShape};
+use crate::error::Result;
+use crate::model::Llama;
+
+/// A protocol on a model, ready for windows of one length.
+pub struct Evaluator<'m> {
+    pub model: &'m Llama,
+    pub protocol: Protocol,
+    pub(super) context: CodecContext,
+}
+
+impl<'m> Evaluator<'m> {
+    /// `context`: the longest window; `seed`: of what codecs draw at random.
+    pub fn new(model: &'m Llama, protocol: Protocol, context: usize, seed: u64) -> Self {
+        let rope = Rope::new(model.rope_frequencies(), context);
+        Self { model, protocol, context: CodecContext { rope, seed } }
+    }
+
+    /// Evaluates all arms on all windows.
+    pub fn evaluate(
+        &self,
+        windows: &[Window],
+        arms: &[Arm],
+        observer: &mut dyn Observer,
+    ) -> Result<Evaluation> {
+        let mut shapes: Vec<&WindowShape> = windows.iter().map(Window::shape).collect();
+        shapes.dedup();
+        for (shape, arm) in shapes.iter().flat_map(|shape| arms.iter().map(move |arm| (shape, arm)))
+        {
+            self.protocol.check(self.model.config(), shape, &arm.codec)?;
+        }
+        let outcome = |arm: &Arm| CodecOutcome { codec: arm.codec, windows: Vec::new() };
+        let mut evaluation = Evaluation {
+            baseline: Vec::with_capacity(windows.len()),
+            codecs: arms.iter().map(outcome).collect(),
+            timings: StageTimings::default(),
+        };
+        for window in windows {
+            let outcome = self.evaluate_window(window, arms, observer, &mut evaluation.timings)?;
+            evaluation.baseline.push(outcome.baseline);
+            for (codec, arm) in evaluation.codecs.iter_mut().zip(outcome.arms) {
+                codec.windows.push(arm?);
+            }
+        }
+        Ok(evaluation)
+    }
+
+    /// One window under the untouched cache and under every arm.
+    pub fn evaluate_window(
+        &self,
+        window: &Window,
+        arms: &[Arm],
+        observer: &mut dyn Observer,
+        timings: &mut StageTimings,
+    ) -> Result<WindowOutcome> {
+        let mut outcome = match self.protocol {
+            Protocol::Prefix => {
+                let mut passes = prefix::Passes::prefill(self, window, observer, timings)?;
+                window::evaluate(self, window, arms, &mut passes, observer, timings)
+            }
+            Protocol::Decode { residual, chunk } => {
+                let mut passes = decode::Passes { evaluator: self, window, residual, chunk };
+                window::evaluate(self, window, arms, &mut passes, observer, timings)
+            }
+        }?;
+        for (arm, done) in arms.iter().zip(&mut outcome.arms) {
+            if let Ok(done) = done {
+                let head_dim = self.model.config().head_dim;
+                let affected =
+                    self.protocol.targets_affected(head_dim, window.shape(), &arm.codec)?;
+                done.targets_affected = affected as u64;
+            }
+        }
+        Ok(outcome)
+    }
+}

@@ -1,0 +1,194 @@
+//! Applicability of codecs: which a protocol can take, and how many targets feel them. Needs no
+//! weights, so that it can be asked before they are read.
+
+use super::Protocol;
+use crate::codec::{Codec, Packing, Rope, TensorCodec};
+use crate::corpus::WindowShape;
+use crate::error::{Error, Result};
+use crate::model::ModelConfig;
+
+impl Protocol {
+    /// Scored targets of a window whose prediction can feel a codec: those predicted from a token
+    /// that attends to a stored one.
+    pub fn targets_affected(
+        self,
+        head_dim: usize,
+        shape: &WindowShape,
+        codec: &Codec,
+    ) -> Result<usize> {
+        let first = match self {
+            // Every predictor attends to the whole prefix.
+            Self::Prefix => {
+                let exact = |side: &TensorCodec| side.packing().map_or(0, Packing::sink);
+                let stored = codec.lossy_sides().iter().any(|side| exact(side) < shape.prefix());
+                if stored { 0 } else { shape.tokens() }
+            }
+            Self::Decode { residual, chunk } => {
+                first_affected(codec, head_dim, shape.tokens(), residual, chunk)?
+            }
+        };
+        Ok(shape.predictors_from(first))
+    }
+
+    /// Whether a codec can be evaluated. Needs no weights, so that it can be asked before they are
+    /// read.
+    pub fn check(self, config: &ModelConfig, shape: &WindowShape, codec: &Codec) -> Result<()> {
+        let of_codec = |e: Error| e.within(format!("codec {codec}"));
+        let rope = Rope::new(&vec![0.0; config.head_dim / 2], 0);
+        for side in [codec.key, codec.value] {
+            side.check_head(config.head_dim, &rope).map_err(of_codec)?;
+        }
+        match self {
+            // A group larger than one layer's keys would be a scale for values that are not there.
+            Self::Prefix => {
+                let values = (config.kv_heads * config.head_dim).saturating_mul(shape.prefix());
+                let groups = [codec.key, codec.value].into_iter().filter_map(|c| c.group());
+                if let Some(group) = groups.max().filter(|group| *group > values) {
+                    return Err(Error::input(format!(
+                        "codec {codec}: expected a group of at most {values} values, which one \
+                         layer's keys have, found {group}"
+                    ))
+                    .hint("choose a smaller group or a longer context"));
+                }
+            }
+            Self::Decode { .. } => {
+                let stream = |side: TensorCodec| side.block_tokens(config.head_dim);
+                let (key, value) =
+                    (stream(codec.key).map_err(of_codec)?, stream(codec.value).map_err(of_codec)?);
+                let block = key.max(value);
+                let context = shape.tokens();
+                if block > context {
+                    return Err(of_codec(
+                        Error::input(format!(
+                            "expected blocks of at most {context} tokens, a window's, found {block}"
+                        ))
+                        .hint("choose a smaller group or a longer context"),
+                    ));
+                }
+            }
+        }
+        match self.targets_affected(config.head_dim, shape, codec)? {
+            0 => Err(of_codec(self.unfelt(config.head_dim, shape, codec))),
+            _ => Ok(()),
+        }
+    }
+
+    /// The error for a codec that no scored target of a window can feel, with what would do.
+    fn unfelt(self, head_dim: usize, shape: &WindowShape, codec: &Codec) -> Error {
+        let (targets, context) = (shape.scored_len(), shape.tokens());
+        let is_felt = |protocol: Protocol, shape: &WindowShape| {
+            protocol.targets_affected(head_dim, shape, codec).is_ok_and(|affected| affected > 0)
+        };
+        let is_felt_at = |context| is_felt(self, &WindowShape::halves(context));
+        // More of it never helps, or never hurts: the first that does is found by halving.
+        let longer = || {
+            let mut above = context;
+            while !is_felt_at(above) {
+                above = above.checked_mul(2).filter(|above| *above <= LONGEST_HINT)?;
+            }
+            Some(first_of(context, above, is_felt_at))
+        };
+        let context_hint =
+            longer().map(|context| format!("--context {context} or more")).into_iter();
+        match self {
+            Self::Prefix => Error::input(format!(
+                "expected a cache that is compressed, found all {} tokens of the prefix kept exact: \
+                 none of the {targets} scored targets would feel the codec",
+                shape.prefix()
+            ))
+            .hint(["fewer sink tokens".into()].into_iter().chain(context_hint).collect::<Vec<_>>().join(", or ") + " would do"),
+            Self::Decode { residual, chunk } => {
+                let with = |residual| is_felt(Self::Decode { residual, chunk }, shape);
+                let smaller = (residual > 0 && with(0)).then(|| {
+                    // The largest that is felt.
+                    let too_large = first_of(0, residual, |residual| !with(residual));
+                    match too_large - 1 {
+                        0 => "--residual 0".to_string(),
+                        largest => format!("--residual {largest} or less"),
+                    }
+                });
+                let block = codec.lossy_sides().iter().filter_map(|c| c.block_tokens(head_dim).ok()).max();
+                let blocks = block.filter(|block| *block > 1 && smaller.is_none()).map(|block| {
+                    format!("a codec with groups of fewer than {block} tokens")
+                });
+                let ways: Vec<String> = smaller.into_iter().chain(context_hint).chain(blocks).collect();
+                let hint = match ways.is_empty() {
+                    true => "choose a shorter residual and a longer context".into(),
+                    false => ways.join(", or ") + " would do",
+                };
+                Error::input(format!(
+                    "expected stored tokens before the end of a window of {context}, found none with \
+                     residual {residual}, chunks of {chunk} and blocks of {}: none of the {targets} \
+                     scored targets would feel the codec",
+                    block.unwrap_or(1)
+                ))
+                .hint(hint)
+            }
+        }
+    }
+}
+
+/// Contexts that hints look among.
+const LONGEST_HINT: usize = 1 << 20;
+
+/// The first number in `from + 1 ..= to` for which `holds`, which holds for `to` and from some
+/// number on.
+fn first_of(from: usize, to: usize, holds: impl Fn(usize) -> bool) -> usize {
+    let (mut low, mut high) = (from, to);
+    while high - low > 1 {
+        let middle = low + (high - low) / 2;
+        if holds(middle) { high = middle } else { low = middle }
+    }
+    high
+}
+
+/// Whether what is stored of a window is stored as it is written, so that one pass over the window
+/// does what a server's loop does.
+pub(in crate::eval) fn is_one_pass(codec: &Codec, head_dim: usize, residual: usize) -> bool {
+    let token_wise = |side: &TensorCodec| matches!(side.block_tokens(head_dim), Ok(1));
+    residual == 0 && token_wise(&codec.key) && token_wise(&codec.value)
+}
+
+/// Tokens that are stored once `left` have left the residual: those that stay exact, and behind
+/// them whole blocks.
+pub(in crate::eval) fn stored_of(
+    side: &TensorCodec,
+    head_dim: usize,
+    left: usize,
+) -> Result<usize> {
+    let block = side.block_tokens(head_dim)?;
+    let sink = side.packing().map_or(0, Packing::sink);
+    Ok(if left <= sink { left } else { sink + (left - sink) / block * block })
+}
+
+/// The first position of a window that attends to a token in its stored form; the window's length
+/// where none does. Later ones do too.
+fn first_affected(
+    codec: &Codec,
+    head_dim: usize,
+    context: usize,
+    residual: usize,
+    chunk: usize,
+) -> Result<usize> {
+    let exact = |side: &TensorCodec| side.packing().map_or(0, Packing::sink);
+    let one_pass = is_one_pass(codec, head_dim, residual);
+    let mut first = context;
+    for side in codec.lossy_sides() {
+        // A token attends to its own stored form, or to what was stored before its chunk.
+        let of_side = match one_pass {
+            true => exact(&side),
+            false => {
+                let mut starts = (0..context).step_by(chunk.max(1));
+                loop {
+                    let Some(start) = starts.next() else { break context };
+                    let left = start.saturating_sub(residual);
+                    if stored_of(&side, head_dim, left)? > exact(&side) {
+                        break start;
+                    }
+                }
+            }
+        };
+        first = first.min(of_side);
+    }
+    Ok(first)
+}
