@@ -1,5 +1,4 @@
-//! What is written from the list of settings: the commented example of all of them and the table of
-//! the documentation. `KVGAUGE_WRITE=1 cargo test settings::documentation` writes both.
+//! Documentation written from the list of settings: a commented example of all, and a table. `KVGAUGE_WRITE=1 cargo test settings::documentation` writes both.
 
 use super::list::{RawSettings, SETTINGS, Settings, Visitor};
 use super::location::Given;

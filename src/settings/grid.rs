@@ -276,8 +276,8 @@ mod tests {
         );
     }
 
-    /// What the comments of the example say of the fields of `[grid]`: which there are, what each takes, and what
-    /// it is when left out.
+    /// The comments on `[grid]` in the example: its fields, the values of each, and its value when
+    /// left out.
     #[test]
     fn the_commented_example_of_a_grid_says_what_the_parser_takes() {
         let text = std::fs::read_to_string("configs/group-sizes.toml").unwrap();

@@ -13,7 +13,7 @@ pub struct Setting {
     pub older: Option<OlderName>,
     /// The flag with its dashes.
     pub flag: &'static str,
-    /// What the help calls the flag's value.
+    /// The name of the flag's value in the help.
     pub value_name: &'static str,
     /// The meaning with a space in front, as a comment has it.
     pub(super) meaning: &'static str,
@@ -25,7 +25,7 @@ pub struct Setting {
     pub example: &'static str,
     /// The commands that take it.
     pub group: Group,
-    /// How many values it takes.
+    /// The number of values.
     pub takes: Takes,
     /// Least and largest value that make sense.
     pub bounds: Option<Bounds>,
@@ -61,7 +61,7 @@ pub enum Group {
     Validate,
 }
 
-/// How many values a setting takes.
+/// The number of values that a setting takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Takes {
     /// One.

@@ -24,7 +24,7 @@ pub trait Value: Sized + Clone + Display + Send + Sync + 'static {
     /// Whether a flag's value may begin with a minus.
     const SIGNED: bool = false;
 
-    /// What a file's value of another kind is told to be.
+    /// The values it takes, for the error about one of another kind and for the documentation.
     fn expected() -> String;
 
     /// From a file. An error says what was expected and found, but not where.

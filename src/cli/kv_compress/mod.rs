@@ -23,6 +23,7 @@ use std::path::PathBuf;
 const MIN_COSINE: f64 = 0.991;
 const MIN_SNR_DB: f64 = 16.0;
 
+/// The arguments of `kv-compress`.
 #[derive(Args)]
 #[command(
     args_conflicts_with_subcommands = true,
@@ -133,6 +134,7 @@ struct TensorMetrics {
 }
 
 impl Arguments {
+    /// Compresses, restores or inspects a file.
     pub fn run(self) -> Result<Outcome> {
         match self.command {
             Some(Command::Inspect(arguments)) => arguments.run(),
