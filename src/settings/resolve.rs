@@ -145,7 +145,6 @@ impl Visitor for NoneOfDecode {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::file::keys;
     use crate::settings::{Bos, ConfigFile, FloatType, WindowCount};
     use std::path::Path;
 
@@ -302,23 +301,5 @@ mod tests {
             "k:int4-g64/v:f16 k:f16/v:int4-g64 f16 \
              int4-g16 int4-g32 int4-g64 int4-g128 int4-g256"
         );
-    }
-
-    #[test]
-    fn the_commented_example_names_every_key_with_its_default() {
-        let example = ConfigFile::read(Path::new("configs/group-sizes.toml")).unwrap();
-        for key in keys() {
-            let said = [format!("\n{key} = "), format!("\n# {key} = "), format!("\n[{key}]")];
-            assert!(said.iter().any(|said| example.text.contains(said)), "no {key}");
-        }
-        let json = |raw| {
-            let settings = Settings::resolve(raw).unwrap();
-            let mut json = serde_json::to_value(settings).unwrap();
-            json["codec"].take();
-            json
-        };
-        let mut unasked = json(RawSettings::default());
-        unasked["context"] = DEFAULT_CONTEXT.into();
-        assert_eq!(json(example.raw), unasked);
     }
 }

@@ -6,10 +6,14 @@ use super::types::{Bos, DeviceKind, FloatType, Percent, ProtocolName, WindowCoun
 use crate::codec::{Codec, split_names};
 use crate::corpus::TextSource;
 use crate::error::{Error, Result};
-use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser, ValueParser};
+use clap::builder::{
+    OsStringValueParser, PossibleValue, PossibleValuesParser, TypedValueParser, ValueParser,
+};
 use clap::value_parser;
 use serde_json::Value as Json;
+use std::ffi::OsStr;
 use std::fmt::Display;
+use std::marker::PhantomData;
 use toml::de::{DeInteger, DeValue};
 
 /// The reader of a flag's text for a type whose own error says more than clap's.
@@ -345,11 +349,38 @@ impl<T: Words> Value for T {
     }
 
     fn parser() -> ValueParser {
-        let parsed = |found: String| {
-            let known = T::WORDS.iter().find(|(word, _)| *word == found);
-            known.map(|(_, value)| *value).ok_or("no word of the list")
-        };
-        PossibleValuesParser::new(T::WORDS.iter().map(|(word, _)| *word)).try_map(parsed).into()
+        ValueParser::new(WordParser(PhantomData::<T>))
+    }
+}
+
+/// clap's parser of a few words; a word that is not UTF-8 is none of them.
+#[derive(Clone)]
+struct WordParser<T>(PhantomData<T>);
+
+impl<T: Words> WordParser<T> {
+    fn words() -> PossibleValuesParser {
+        PossibleValuesParser::new(T::WORDS.iter().map(|(word, _)| *word))
+    }
+}
+
+impl<T: Words> TypedValueParser for WordParser<T> {
+    type Value = T;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        argument: Option<&clap::Arg>,
+        text: &OsStr,
+    ) -> std::result::Result<T, clap::Error> {
+        let text = text.to_string_lossy();
+        let found = Self::words().parse_ref(command, argument, OsStr::new(&*text))?;
+        let value = T::WORDS.iter().find(|(word, _)| *word == found).map(|(_, value)| *value);
+        value.ok_or_else(|| clap::Error::new(clap::error::ErrorKind::InvalidValue))
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        let words: Vec<_> = T::WORDS.iter().map(|(word, _)| PossibleValue::new(*word)).collect();
+        Some(Box::new(words.into_iter()))
     }
 }
 
