@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-/// Whose fault it is, hence the exit status (README, "Exit status").
+/// Whose fault it is, hence the exit status (docs/errors.md).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// The request or the input is wrong: exit status 2.

@@ -491,7 +491,7 @@ fn errors_are_the_same_without_backtraces() {
 
 // --- JSON
 
-/// Every key that design and README fix, with its type. `?` in front: may be null.
+/// Every key that the schema fixes (docs/json.md), with its type. `?` in front: may be null.
 const FIXED: &[(&str, &str)] = &[
     ("/schema", "string"),
     ("/protocol", "string"),

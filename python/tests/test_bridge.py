@@ -283,7 +283,7 @@ class Real(FolderTest):
         return tensors
 
     def distortion(self, tensors: Dict[str, Any], decoded: Dict[str, Any]) -> Dict[str, float]:
-        """rmse, snr_db and cosine_similarity as the README defines them, in f64."""
+        """rmse, snr_db and cosine_similarity as docs/kv-compress.md defines them, in f64."""
         x = self.np.concatenate([t.reshape(-1, 64) for t in tensors.values()]).astype("f8")
         y = self.np.concatenate([decoded[n].reshape(-1, 64) for n in tensors]).astype("f8")
         error = ((x - y) ** 2).sum()

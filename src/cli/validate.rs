@@ -72,7 +72,7 @@ impl Arguments {
             }
             _ => Ok(()),
         };
-        let chart = charts::attribution(&result)?.map(|chart| chart.standalone());
+        let chart = charts::attribution(&result).map(|chart| chart.standalone());
         let written = write(&path, Some(&object), Kind::Validation).and(write(
             &picture,
             chart.as_deref(),

@@ -1,8 +1,9 @@
 //! Where a codec's damage comes from, as text for a terminal.
 
-use super::table::{align, signed, signed_ends, small, small_ends};
+use super::align::align;
 use crate::results::attribution::{Attribution, PartFigures, Sum};
 use crate::results::figures::CodecFigures;
+use crate::results::print::{interval, percent, signed, small};
 use std::fmt::Write;
 
 /// Of the parts of layers, the worst.
@@ -62,10 +63,10 @@ fn row(name: &str, part: &PartFigures) -> Vec<String> {
     vec![
         name.into(),
         small(part.kld_mean),
-        small_ends(part.kld_mean_ci95),
-        part.kld_share.map_or("–".into(), |share| format!("{:.1} %", 100.0 * share)),
+        interval(part.kld_mean_ci95, small),
+        part.kld_share.map_or("–".into(), percent),
         format!("{} %", signed(part.perplexity_change_percent)),
-        signed_ends(part.perplexity_change_percent_ci95),
+        interval(part.perplexity_change_percent_ci95, signed),
     ]
 }
 

@@ -1,141 +1,80 @@
 //! One row a cell, RFC 4180. Figures are those of the JSON, digit for digit, under its keys:
 //! levels joined by `_`, ends of an interval `_low` and `_high`. Empty: `null`, or not known.
 
-use crate::error::{Error, Result};
-use crate::results::sweep::SweepReport;
-use serde::Serialize;
-use serde_json::Value;
+use crate::results::columns::{COLUMNS, Column, Row, Value};
+use crate::results::sweep::{SweepReport, UnfinishedCell};
 
-/// Where columns come from: JSON pointers into a subject …
-const SUBJECT: [&str; 19] = [
-    "/model/source",
-    "/model/revision",
-    "/text/source",
-    "/text/sha256",
-    "/protocol",
-    "/residual",
-    "/chunk",
-    "/context",
-    "/prefix",
-    "/first_window",
-    "/windows",
-    "/scored_tokens",
-    "/bos_id",
-    "/dtype",
-    "/device",
-    "/instruction_set",
-    "/seed",
-    "/text/windows_available",
-    "/baseline/perplexity",
-];
-/// … and into a cell.
-const CELL: [&str; 43] = [
-    "/codec",
-    "/targets_affected",
-    "/bits_per_value",
-    "/compression_ratio",
-    "/cache_bytes_per_token_f16",
-    "/cache_bytes_per_token",
-    "/perplexity",
-    "/perplexity_change",
-    "/perplexity_change_percent",
-    "/perplexity_change_percent_ci95/0",
-    "/perplexity_change_percent_ci95/1",
-    "/mean_log_ratio",
-    "/mean_log_ratio_ci95/0",
-    "/mean_log_ratio_ci95/1",
-    "/kld_mean",
-    "/kld_mean_ci95/0",
-    "/kld_mean_ci95/1",
-    "/kld_p50",
-    "/kld_p90",
-    "/kld_p99",
-    "/kld_p999",
-    "/kld_max",
-    "/top1_agreement",
-    "/top1_agreement_ci95/0",
-    "/top1_agreement_ci95/1",
-    "/rms_delta_p",
-    "/key/rmse",
-    "/key/snr_db",
-    "/key/cosine",
-    "/value/rmse",
-    "/value/snr_db",
-    "/value/cosine",
-    "/verdict",
-    "/verdicts/perplexity_change",
-    "/verdicts/kld",
-    "/verdicts/top1",
-    "/windows_needed",
-    "/windows_needed_ci80/0",
-    "/windows_needed_ci80/1",
-    "/on_perplexity_front",
-    "/on_kld_front",
-    "/error",
-    "/hint",
-];
-
-pub fn render(report: &SweepReport) -> Result<String> {
+pub fn render(report: &SweepReport) -> String {
     let mut out = String::new();
-    let pointers = || SUBJECT.into_iter().chain(CELL);
-    let names = ["id", "status"].map(String::from).into_iter().chain(pointers().map(column));
-    row(&mut out, names.chain(["recommended".into()]));
+    // The id stands first: in the JSON it is a column of cells, here it names the row.
+    let columns = || COLUMNS.iter().filter(|column| column.key != "id");
+    let line = |[id, status, error, hint, recommended]: [&str; 5], fields: Vec<String>| {
+        let ends = [error, hint, recommended].map(String::from);
+        [id, status].map(String::from).into_iter().chain(fields).chain(ends)
+    };
+    let names = columns().flat_map(names).collect();
+    row(&mut out, line(["id", "status", "error", "hint", "recommended"], names));
     for subject in &report.by_protocol() {
-        let about = value(subject)?;
         for cell in &subject.cells {
-            let result = value(cell)?;
-            let fields = SUBJECT.iter().map(|p| field(about.pointer(p)));
-            let fields = fields.chain(CELL.iter().map(|p| field(result.pointer(p))));
-            let head = [cell.id.clone(), "done".into()];
+            let of = Row::of_cell(cell, subject);
+            let fields = columns().flat_map(|column| fields(column, (column.value)(&of))).collect();
             let recommended = subject.recommends(cell).to_string();
-            row(&mut out, head.into_iter().chain(fields).chain([recommended]));
+            row(&mut out, line([&cell.id, "done", "", "", &recommended], fields));
         }
     }
     for (status, cells) in [("failed", &report.failed), ("missing", &report.missing)] {
         for cell in cells {
-            let known = value(cell)?;
-            let fields = pointers().map(|p| field(known.pointer(source(p))));
+            let fields = columns().flat_map(|column| fields(column, known(cell, column))).collect();
+            let [error, hint] = [&cell.error, &cell.hint].map(|text| text.as_deref().unwrap_or(""));
             // No id: the model that is part of it may be what failed.
-            let head = [String::new(), status.into()];
-            row(&mut out, head.into_iter().chain(fields).chain([String::new()]));
+            row(&mut out, line(["", status, error, hint, ""], fields));
         }
     }
-    Ok(out)
+    out
 }
 
-/// Where an unfinished cell has what a finished one has at `pointer`.
-fn source(pointer: &str) -> &str {
-    match pointer {
-        "/model/source" => "/model",
-        "/text/source" => "/text",
-        pointer => pointer,
+fn names(column: &Column) -> Vec<String> {
+    let name = column.key.replace('.', "_");
+    match column.is_interval() {
+        true => vec![format!("{name}_low"), format!("{name}_high")],
+        false => vec![name],
     }
 }
 
-fn column(pointer: &str) -> String {
-    let name = pointer.trim_start_matches('/').replace('/', "_");
-    // The ends of an interval.
-    for interval in ["_ci95", "_ci80"] {
-        let (low, high) = (format!("{interval}_0"), format!("{interval}_1"));
-        if let Some(stem) = name.strip_suffix(&low) {
-            return format!("{stem}{interval}_low");
+/// One field, or two of an interval.
+fn fields(column: &Column, value: Value) -> Vec<String> {
+    let fields = match value {
+        Value::Missing => vec![String::new()],
+        Value::Text(text) => vec![text],
+        Value::Whole(count) => vec![count.to_string()],
+        Value::Number(figure) => vec![number(figure)],
+        Value::Mark(on) => vec![on.to_string()],
+        Value::Interval(ends) => ends.map(number).to_vec(),
+        Value::Range(low, high) => {
+            vec![low.to_string(), high.map_or(String::new(), |high| high.to_string())]
         }
-        if let Some(stem) = name.strip_suffix(&high) {
-            return format!("{stem}{interval}_high");
-        }
+    };
+    match column.is_interval() && fields.len() == 1 {
+        true => vec![String::new(); 2],
+        false => fields,
     }
-    name
 }
 
-fn value(of: &impl Serialize) -> Result<Value> {
-    serde_json::to_value(of).map_err(|e| Error::system(format!("writing the results as CSV: {e}")))
+/// Digits of the JSON; nothing for its `null`.
+fn number(figure: f64) -> String {
+    serde_json::Number::from_f64(figure).map_or(String::new(), |number| number.to_string())
 }
 
-fn field(value: Option<&Value>) -> String {
-    match value {
-        None | Some(Value::Null) => String::new(),
-        Some(Value::String(text)) => text.clone(),
-        Some(other) => other.to_string(),
+/// The columns that an unfinished cell has.
+fn known(cell: &UnfinishedCell, column: &Column) -> Value {
+    let text = |text: &str| Value::Text(text.into());
+    match column.key {
+        "model.source" => text(&cell.model),
+        "text.source" => text(&cell.text),
+        "codec" => text(&cell.codec),
+        "protocol" => cell.protocol.as_deref().map_or(Value::Missing, text),
+        "context" => cell.context.map_or(Value::Missing, |tokens| Value::Whole(tokens as u64)),
+        _ => Value::Missing,
     }
 }
 
@@ -188,7 +127,7 @@ mod tests {
     #[test]
     fn reads_back_as_what_was_found() {
         for (name, report) in fixture::all() {
-            let rows = parse(&render(&report).unwrap());
+            let rows = parse(&render(&report));
             let views = report.by_protocol();
             let done =
                 views.iter().flat_map(|view| view.cells.iter().map(move |cell| (view, cell)));
@@ -218,21 +157,5 @@ mod tests {
                 assert_eq!(row[at("model_source")], cell.model);
             }
         }
-    }
-
-    /// A column whose pointer meets nothing would be empty without anyone noticing.
-    #[test]
-    fn every_column_is_a_key() {
-        let all = fixture::all();
-        let (_, report) = all.iter().find(|(name, _)| *name == "both-protocols").unwrap();
-        let decode = &report.by_protocol()[1];
-        let subject = value(decode).unwrap();
-        // Not decided, so that it has everything.
-        let open = decode.cells.iter().find(|cell| cell.result.judgement.windows_needed.is_some());
-        let cell = value(open.unwrap()).unwrap();
-        assert!(SUBJECT.iter().all(|pointer| subject.pointer(pointer).is_some()));
-        let unfinished = ["/error", "/hint"];
-        let found = |p: &&&str| cell.pointer(p).is_none() && !unfinished.contains(*p);
-        assert_eq!(CELL.iter().find(found), None);
     }
 }

@@ -1,6 +1,6 @@
-//! What a sweep would take, as text.
+//! The time and memory that a sweep would take, as text.
 
-use super::table::align;
+use super::align::align;
 use crate::results::timings::{DryRun, SubjectEstimate};
 
 /// Ends with a newline.

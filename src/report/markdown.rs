@@ -1,12 +1,11 @@
 //! The result as Markdown, for a pull request.
 
-use super::table::{
-    bos, change_interval, dtype_and_device, kld_interval, short, signed, small, windows,
-};
 use super::text::{one_line, printable};
-use super::verdict::{self, brief};
 use crate::eval::verdict::Limits;
-use crate::results::sweep::{CellReport, SubjectReport, SweepReport, UnfinishedCell};
+use crate::results::columns::{Column, MARKDOWN, Row, SIZE, Table, named};
+use crate::results::print::{bos, dtype_and_device, short, windows};
+use crate::results::sweep::{SubjectReport, SweepReport, UnfinishedCell};
+use crate::results::verdict_words;
 use crate::whole_file::MARKDOWN_MARK;
 use std::fmt::Write;
 
@@ -61,9 +60,9 @@ fn section(
         ", {windows} of {context} tokens, {bos}, {place}, baseline perplexity {:.4}.\n",
         subject.baseline.perplexity
     )?;
-    let limit = verdict::limits(limits);
+    let limit = verdict_words::limits(limits);
     if let Some(reason) = subject.baseline.meaningless(s.model.vocab_size) {
-        writeln!(out, "**Invalid**: {reason}; {}.\n", verdict::CHECK)?;
+        writeln!(out, "**Invalid**: {reason}; {}.\n", verdict_words::CHECK)?;
     } else {
         match subject.recommended_codec() {
             Some(codec) => writeln!(
@@ -88,68 +87,64 @@ fn section(
         }
         out.push('\n');
     }
-    match &subject.decode {
-        Some(_) => {
-            writeln!(
-                out,
-                "| codec | bits | ratio | prefix: ppl change, 95 % | KLD, 95 % | verdict | \
-                 decode: ppl change, 95 % | KLD, 95 % | verdict |"
-            )?;
-            writeln!(out, "|---|--:|--:|--:|--:|---|--:|--:|---|")?;
+    table(out, subject, &protocols)
+}
+
+/// Under two protocols without top-1, which there is no room for.
+fn table(
+    out: &mut String,
+    subject: &SubjectReport,
+    protocols: &[SubjectReport],
+) -> std::fmt::Result {
+    let several = protocols.len() > 1;
+    let damage: Vec<&str> =
+        MARKDOWN.iter().copied().filter(|key| !several || *key != "top1_agreement").collect();
+    let heading = |column: &Column| column.heading(Table::Markdown).to_string();
+    let mut heads = joined(SIZE, heading);
+    for view in protocols {
+        let mut of_view = joined(&damage, heading);
+        if several {
+            of_view[0].insert_str(0, &format!("{}: ", view.subject.protocol.name()));
         }
-        None => {
-            writeln!(
-                out,
-                "| codec | bits | ratio | ppl change, 95 % | KLD, 95 % | top-1 | verdict |"
-            )?;
-            writeln!(out, "|---|--:|--:|--:|--:|--:|---|")?;
-        }
+        heads.extend(of_view);
     }
+    let rule = |head: &String| match head.as_str() {
+        "codec" | "verdict" => "---",
+        _ => "--:",
+    };
+    let rules: Vec<&str> = heads.iter().map(rule).collect();
+    writeln!(out, "| {} |\n|{}|", heads.join(" | "), rules.join("|"))?;
     for cell in &subject.cells {
-        let f = &cell.result.figures;
+        let name = &cell.result.figures.codec;
         let mark = if subject.recommends(cell) { " ★" } else { "" };
-        write!(
-            out,
-            "| {}{mark} | {:.3} | {:.2}× | ",
-            code(&f.codec),
-            f.bits_per_value,
-            f.compression_ratio
-        )?;
-        if subject.decode.is_some() {
-            let (prefix, decode) = (&protocols[0], protocols.get(1));
-            let beside = subject.decode_cell(&f.codec);
-            let beside = match (beside, decode) {
-                (Some(cell), Some(view)) => side(cell, view),
-                _ => refused(subject, &f.codec),
-            };
-            writeln!(out, "{} | {beside} |", side(cell, prefix))?;
-            continue;
+        let row = Row::of_cell(cell, subject);
+        let mut fields = joined(SIZE, |column| column.text(&row, Table::Markdown));
+        fields[0] = code(name) + mark;
+        for view in protocols {
+            let of_view = view.cells.iter().find(|cell| cell.result.figures.codec == *name);
+            match of_view {
+                Some(cell) => {
+                    let row = Row::of_cell(cell, view);
+                    fields.extend(joined(&damage, |column| column.text(&row, Table::Markdown)));
+                }
+                None => fields.push(refused(subject, name)),
+            }
         }
-        writeln!(
-            out,
-            "{} | {:.1} % | {} |",
-            damage(cell),
-            100.0 * f.top1_agreement,
-            brief(&cell.result, s)
-        )?;
+        writeln!(out, "| {} |", fields.join(" | "))?;
     }
     Ok(())
 }
 
-/// A cell's damage and verdict under one of two protocols.
-fn side(cell: &CellReport, view: &SubjectReport) -> String {
-    format!("{} | {}", damage(cell), brief(&cell.result, &view.subject))
-}
-
-fn damage(cell: &CellReport) -> String {
-    let f = &cell.result.figures;
-    format!(
-        "{} %, {} | {}, {}",
-        signed(f.perplexity_change_percent),
-        change_interval(f),
-        small(f.kld_mean),
-        kld_interval(f)
-    )
+/// A field for each column, an interval in that of its figure.
+fn joined(keys: &[&str], text: impl Fn(&Column) -> String) -> Vec<String> {
+    let mut fields: Vec<String> = Vec::new();
+    for column in named(keys) {
+        match fields.last_mut() {
+            Some(figure) if column.is_interval() => *figure += &format!(", {}", text(column)),
+            _ => fields.push(text(column)),
+        }
+    }
+    fields
 }
 
 /// Why `decode` says nothing of a codec.

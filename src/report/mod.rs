@@ -1,5 +1,6 @@
 //! Results in, bytes out: pure functions.
 
+pub(crate) mod align;
 mod attribution_table;
 pub mod charts;
 mod csv;
@@ -10,7 +11,6 @@ mod markdown;
 pub mod sweep_table;
 pub mod table;
 pub(crate) mod text;
-mod verdict;
 
 pub use folder::{ReportFile, files};
 

@@ -1,12 +1,15 @@
 //! The end of a sweep as text for a terminal.
 
-use super::table::{align, baseline_line, change_interval, signed, small, subject_lines};
+use super::align::align;
+use super::table::{baseline_line, subject_lines};
 use super::text::one_line;
-use super::verdict::{self, undecided};
-use crate::eval::verdict::{Limits, Verdict};
+use crate::eval::verdict::Limits;
+use crate::results::columns::{Row, SWEEP, Table, headings, texts};
 use crate::results::figures::{CodecFigures, CodecResult};
+use crate::results::print::{interval, signed, small};
 use crate::results::subject::SubjectInfo;
 use crate::results::sweep::{SubjectReport, SweepReport, UnfinishedCell};
+use crate::results::verdict_words;
 use std::fmt::Write;
 
 const LEGEND: &str = "bits a value; KLD: mean, nats; top-1: likeliest token unchanged; interval: \
@@ -67,33 +70,21 @@ fn head(
 }
 
 fn rows(subject: &SubjectReport) -> Vec<Vec<String>> {
-    let mark = |cell| if subject.recommends(cell) { " *" } else { "" };
-    let rows = subject.cells.iter().map(|cell| row(&cell.result, mark(cell), &subject.subject));
-    std::iter::once(TITLE.map(String::from).to_vec()).chain(rows).collect()
+    let mut rows = vec![headings(SWEEP, Table::Sweep)];
+    for cell in &subject.cells {
+        let mut row = texts(SWEEP, &Row::of_cell(cell, subject), Table::Sweep);
+        row[0] = one_line(&row[0]) + if subject.recommends(cell) { " *" } else { "" };
+        rows.push(row);
+    }
+    rows
 }
 
-const TITLE: [&str; 9] =
-    ["codec", "bits", "ratio", "ppl", "change", "interval", "KLD", "top-1", "verdict"];
-
-fn row(result: &CodecResult, mark: &str, subject: &SubjectInfo) -> Vec<String> {
-    let f = &result.figures;
-    vec![
-        one_line(&f.codec) + mark,
-        format!("{:.3}", f.bits_per_value),
-        format!("{:.2}×", f.compression_ratio),
-        perplexity(f.perplexity),
-        format!("{} %", signed(f.perplexity_change_percent)),
-        change_interval(f),
-        small(f.kld_mean),
-        format!("{:.1} %", 100.0 * f.top1_agreement),
-        verdict(result, subject),
-    ]
-}
-
-/// The same rows, with their title, for codecs that are still running. No line ends.
+/// The same rows, with their headings, for codecs that are still running. No line ends.
 pub fn so_far(results: &[CodecResult], subject: &SubjectInfo) -> Vec<String> {
-    let rows = results.iter().map(|result| row(result, "", subject));
-    let rows: Vec<_> = std::iter::once(TITLE.map(String::from).to_vec()).chain(rows).collect();
+    let mut rows = vec![headings(SWEEP, Table::Sweep)];
+    rows.extend(
+        results.iter().map(|result| texts(SWEEP, &Row::new(result, subject), Table::Sweep)),
+    );
     align(&rows).lines().map(str::to_string).collect()
 }
 
@@ -103,30 +94,16 @@ pub fn brief(f: &CodecFigures) -> String {
         "{:.3} bits, perplexity {} % ({}), KLD {}",
         f.bits_per_value,
         signed(f.perplexity_change_percent),
-        change_interval(f),
+        interval(f.perplexity_change_percent_ci95, signed),
         small(f.kld_mean)
     )
 }
 
-fn perplexity(figure: f64) -> String {
-    if figure < 1e5 { format!("{figure:.3}") } else { format!("{figure:.1e}") }
-}
-
-fn verdict(result: &CodecResult, subject: &SubjectInfo) -> String {
-    match result.judgement.verdict {
-        // The legend says of what.
-        Verdict::Inconclusive => {
-            undecided(result, subject).replace(" windows", "").replace(" text", "")
-        }
-        decided => decided.word().into(),
-    }
-}
-
 fn recommendation(subject: &SubjectReport, limits: &Limits) -> String {
     if let Some(reason) = subject.baseline.meaningless(subject.subject.model.vocab_size) {
-        return format!("\ninvalid: {reason}\n{}\n", verdict::CHECK);
+        return format!("\ninvalid: {reason}\n{}\n", verdict_words::CHECK);
     }
-    let (limits, under) = (verdict::limits(limits), subject.under());
+    let (limits, under) = (verdict_words::limits(limits), subject.under());
     match subject.recommended_codec() {
         Some(codec) => {
             format!("\nrecommended within {limits}, under {under}: {}\n", one_line(codec))

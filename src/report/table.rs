@@ -1,16 +1,19 @@
 //! The result as text for a terminal: a head, one row a codec, the verdicts.
 
+use super::align::{align, align_groups};
 use super::attribution_table;
 use super::text::one_line;
-use super::verdict::{self, share_felt};
 use crate::eval::Protocol;
-use crate::eval::verdict::Verdict;
-use crate::results::figures::{Baseline, CodecFigures, CodecResult};
+use crate::eval::verdict::{Limits, Verdict};
+use crate::results::columns::{DAMAGE, FELT, Row, SIZE, Table, VALIDATE, headings, texts};
+use crate::results::figures::{Baseline, CodecResult};
+use crate::results::print::{bos, compressed, dtype_and_device, short};
 use crate::results::subject::SubjectInfo;
-use crate::results::validation::{ProtocolResult, Validation};
+use crate::results::validation::{FiguresReport, ProtocolResult, Validation};
+use crate::results::verdict_words;
 use std::fmt::Write;
 
-/// What the titles have no room for.
+/// For the headings, which have no room for it.
 const LEGEND: &str = "bits a value; KLD: mean and 99th percentile, nats; top-1: likeliest token \
     unchanged; SNR in dB\n";
 const BOTH_LEGEND: &str = "bits a value; interval: 95 %; KLD: mean, nats; top-1: likeliest token \
@@ -26,7 +29,11 @@ pub fn render(result: &Validation) -> String {
     out.push('\n');
     match &result.decode {
         Some(decode) => both(&mut out, result, decode),
-        None => one(&mut out, result),
+        None => {
+            let codecs: Vec<&CodecResult> = result.codecs.iter().map(|c| &c.result).collect();
+            let limits = &result.config.limits();
+            one(&mut out, &result.subject, &result.baseline, &codecs, limits);
+        }
     }
     for codec in &result.codecs {
         if let Some(attribution) = &codec.attribution {
@@ -38,56 +45,71 @@ pub fn render(result: &Validation) -> String {
 }
 
 /// One protocol: every figure there is room for.
-fn one(out: &mut String, r: &Validation) {
-    let felt = r.codecs.iter().any(|codec| share_felt(&codec.result).is_some());
-    out.push_str(&align(&rows(r, felt)));
+fn one(
+    out: &mut String,
+    subject: &SubjectInfo,
+    baseline: &Baseline,
+    codecs: &[&CodecResult],
+    limits: &Limits,
+) {
+    let felt = any_felt_in_part(codecs.iter().copied());
+    let columns = with_felt(VALIDATE, felt);
+    let row = |result: &&CodecResult| texts(&columns, &Row::new(result, subject), Table::Validate);
+    let mut rows = vec![headings(&columns, Table::Validate)];
+    rows.extend(codecs.iter().map(row));
+    out.push_str(&align(&rows));
     out.push_str(LEGEND);
     if felt {
         out.push_str(FELT_LEGEND);
     }
     out.push('\n');
-    if let Some(reason) = meaningless(r) {
+    if let Some(reason) = meaningless(baseline, subject) {
         out.push_str(&reason);
         return;
     }
-    for codec in &r.codecs {
-        let result = &codec.result;
-        let says = verdict::sentence(result, &r.subject, &r.config.limits());
+    for result in codecs {
+        let says = verdict_words::sentence(result, subject, limits);
         out.push_str(&format!("{}: {says}\n", result.figures.codec));
     }
 }
 
+/// Figures of a measurement that another program made: a head, one row a codec, the verdicts.
+pub fn render_figures(figures: &FiguresReport) -> String {
+    let FiguresReport { kvgauge_version, subject, limits, baseline, codecs, .. } = figures;
+    let mut out = String::new();
+    // Writing to a String cannot fail.
+    let _ = writeln!(out, "kvgauge {kvgauge_version}, protocol `{}`", subject.protocol);
+    let _ = subject_lines(&mut out, subject);
+    let _ = baseline_line(&mut out, baseline);
+    out.push('\n');
+    one(&mut out, subject, baseline, &codecs.iter().collect::<Vec<_>>(), limits);
+    out
+}
+
 /// Both protocols side by side.
 fn both(out: &mut String, r: &Validation, decode: &ProtocolResult) {
-    let felt = r.codecs.iter().chain(&decode.codecs).any(|c| share_felt(&c.result).is_some());
-    let mut title: Vec<String> = ["codec", "bits", "ratio"].map(String::from).to_vec();
-    let under = |title: &mut Vec<String>| {
-        title.extend(["change", "interval", "KLD", "top-1"].map(String::from));
-        title.extend(felt.then(|| "felt".into()));
+    let felt = any_felt_in_part(r.codecs.iter().chain(&decode.codecs).map(|codec| &codec.result));
+    let damage = with_felt(DAMAGE, felt);
+    let of_decode = SubjectInfo { protocol: decode.protocol, ..r.subject.clone() };
+    let of = |columns: &[&str], result: &CodecResult, subject: &SubjectInfo| {
+        texts(columns, &Row::new(result, subject), Table::Protocols)
     };
-    under(&mut title);
-    let own = title.len();
-    under(&mut title);
-    let mut rows = vec![title];
+    let titles = [SIZE, &damage[..], &damage[..]];
+    let mut rows = vec![titles.map(|columns| headings(columns, Table::Protocols)).concat()];
     for codec in &r.codecs {
         let result = &codec.result;
-        let f = &result.figures;
-        let mut row = vec![
-            f.codec.clone(),
-            format!("{:.2}", f.bits_per_value),
-            format!("{:.2}×", f.compression_ratio),
-        ];
-        row.extend(side(result, felt));
-        match decode.of(&f.codec) {
-            Some(result) => row.extend(side(result, felt)),
+        let mut row = of(SIZE, result, &r.subject);
+        row.extend(of(&damage, result, &r.subject));
+        match decode.of(&result.figures.codec) {
+            Some(result) => row.extend(of(&damage, result, &of_decode)),
             None => {
-                row.extend(["no verdict", "", "", ""].map(String::from));
-                row.extend(felt.then(String::new));
+                row.push("no verdict".into());
+                row.resize(rows[0].len(), String::new());
             }
         }
         rows.push(row);
     }
-    let (table, starts) = align_at(&rows, &[3, own]);
+    let (table, starts) = align_groups(&rows, &[SIZE.len(), SIZE.len() + damage.len()]);
     let heading = |name: &str, at: usize, out: &mut String| {
         let width = out.chars().count();
         out.push_str(&" ".repeat(at.saturating_sub(width)));
@@ -108,18 +130,17 @@ fn both(out: &mut String, r: &Validation, decode: &ProtocolResult) {
         out.push('\n');
     }
     out.push('\n');
-    if let Some(reason) = meaningless(r) {
+    if let Some(reason) = meaningless(&r.baseline, &r.subject) {
         out.push_str(&reason);
         return;
     }
-    let of_decode = SubjectInfo { protocol: decode.protocol, ..r.subject.clone() };
     for codec in &r.codecs {
         let result = &codec.result;
         let name = &result.figures.codec;
-        let prefix = verdict::sentence(result, &r.subject, &r.config.limits());
+        let prefix = verdict_words::sentence(result, &r.subject, &r.config.limits());
         let _ = writeln!(out, "{name}, prefix: {prefix}");
         let says = match (decode.of(name), decode.refused.iter().find(|c| c.codec == *name)) {
-            (Some(result), _) => verdict::sentence(result, &of_decode, &r.config.limits()),
+            (Some(result), _) => verdict_words::sentence(result, &of_decode, &r.config.limits()),
             (None, Some(refused)) => format!("no verdict: {}", one_line(&refused.error)),
             (None, None) => continue,
         };
@@ -144,23 +165,19 @@ fn decode_name(protocol: Protocol) -> String {
     }
 }
 
-/// A codec's figures under one of two protocols.
-fn side(result: &CodecResult, felt: bool) -> Vec<String> {
-    let f = &result.figures;
-    let mut cells = vec![
-        format!("{} %", signed(f.perplexity_change_percent)),
-        change_interval(f),
-        small(f.kld_mean),
-        format!("{:.1} %", 100.0 * f.top1_agreement),
-    ];
-    cells.extend(felt.then(|| share_felt(result).unwrap_or_else(|| "100 %".into())));
-    cells
+/// Whether a codec is such as some scored targets cannot feel.
+fn any_felt_in_part<'a>(mut codecs: impl Iterator<Item = &'a CodecResult>) -> bool {
+    codecs.any(|codec| codec.figures.targets_affected < 1.0)
+}
+
+fn with_felt(columns: &[&'static str], felt: bool) -> Vec<&'static str> {
+    columns.iter().copied().chain(felt.then_some(FELT)).collect()
 }
 
 /// The verdict of all codecs where the baseline itself means nothing: said once.
-fn meaningless(r: &Validation) -> Option<String> {
-    let reason = r.baseline.meaningless(r.subject.model.vocab_size)?;
-    Some(format!("INVALID: {reason}\n{}\n", verdict::CHECK))
+fn meaningless(baseline: &Baseline, subject: &SubjectInfo) -> Option<String> {
+    let reason = baseline.meaningless(subject.model.vocab_size)?;
+    Some(format!("INVALID: {reason}\n{}\n", verdict_words::CHECK))
 }
 
 fn head(out: &mut String, r: &Validation) -> std::fmt::Result {
@@ -218,141 +235,4 @@ pub(super) fn subject_lines(out: &mut String, subject: &SubjectInfo) -> std::fmt
         compressed(subject),
         subject.scored_tokens / subject.windows.max(1),
     )
-}
-
-/// Which tokens of a window.
-pub(super) fn compressed(subject: &SubjectInfo) -> String {
-    match subject.protocol {
-        Protocol::Prefix => format!("{} compressed", subject.prefix),
-        Protocol::Decode { residual: 0, .. } => "all compressed".into(),
-        Protocol::Decode { residual, .. } => format!("all but the last {residual} compressed"),
-    }
-}
-
-pub(super) fn dtype_and_device(subject: &SubjectInfo) -> String {
-    format!("{} on {}", subject.dtype, subject.device)
-}
-
-/// `1 window`, `20 windows`
-pub(super) fn windows(count: usize) -> String {
-    if count == 1 { "1 window".into() } else { format!("{count} windows") }
-}
-
-/// Twelve characters of a commit or a hash are enough to recognise it.
-pub(super) fn short(hash: &str) -> &str {
-    hash.char_indices().nth(12).map_or(hash, |(end, _)| &hash[..end])
-}
-
-pub(super) fn bos(subject: &SubjectInfo) -> &'static str {
-    if subject.bos_id.is_some() { "with BOS" } else { "no BOS" }
-}
-
-fn rows(r: &Validation, felt: bool) -> Vec<Vec<String>> {
-    let title = [
-        "codec",
-        "bits",
-        "ratio",
-        "ppl",
-        "change",
-        "95 % interval",
-        "KLD",
-        "95 % interval",
-        "p99 KLD",
-        "top-1",
-        "K SNR",
-        "V SNR",
-    ];
-    let mut rows = vec![title.map(String::from).to_vec()];
-    rows[0].extend(felt.then(|| "felt".into()));
-    for c in r.codecs.iter().map(|codec| &codec.result) {
-        let snr = |snr: Option<f64>| snr.map_or("∞".into(), |db| format!("{db:.1}"));
-        rows.push(vec![
-            c.figures.codec.clone(),
-            format!("{:.2}", c.figures.bits_per_value),
-            format!("{:.2}×", c.figures.compression_ratio),
-            format!("{:.3}", c.figures.perplexity),
-            format!("{} %", signed(c.figures.perplexity_change_percent)),
-            change_interval(&c.figures),
-            small(c.figures.kld_mean),
-            kld_interval(&c.figures),
-            small(c.figures.kld_p99),
-            format!("{:.1} %", 100.0 * c.figures.top1_agreement),
-            snr(c.figures.key.snr_db),
-            snr(c.figures.value.snr_db),
-        ]);
-        if let (Some(row), true) = (rows.last_mut(), felt) {
-            row.push(share_felt(c).unwrap_or_else(|| "100 %".into()));
-        }
-    }
-    rows
-}
-
-pub(super) fn change_interval(figures: &CodecFigures) -> String {
-    signed_ends(figures.perplexity_change_percent_ci95)
-}
-
-pub(super) fn signed_ends(ends: Option<[f64; 2]>) -> String {
-    ends.map_or("one window".into(), |[low, high]| format!("{} … {}", signed(low), signed(high)))
-}
-
-pub(super) fn kld_interval(figures: &CodecFigures) -> String {
-    small_ends(figures.kld_mean_ci95)
-}
-
-pub(super) fn small_ends(ends: Option<[f64; 2]>) -> String {
-    ends.map_or("one window".into(), |[low, high]| format!("{} … {}", small(low), small(high)))
-}
-
-/// Six characters for a positive figure of any size.
-pub(super) fn small(figure: f64) -> String {
-    match figure {
-        0.0 | 0.001..10.0 => format!("{figure:.4}"),
-        10.0..100.0 => format!("{figure:.3}"),
-        100.0..1000.0 => format!("{figure:.2}"),
-        _ => format!("{figure:.1e}"),
-    }
-}
-
-/// With its sign, in five characters up to ±99.9; what rounds to zero is never `-0.00`.
-pub(super) fn signed(percent: f64) -> String {
-    if percent.is_infinite() {
-        return if percent > 0.0 { "+∞".into() } else { "-∞".into() };
-    }
-    let decimals = if percent.abs() < 9.995 { 2 } else { 1 };
-    let text = format!("{percent:+.decimals$}");
-    if text == "-0.00" { "+0.00".into() } else { text }
-}
-
-/// First column to the left, the others to the right, two spaces between.
-pub(super) fn align(rows: &[Vec<String>]) -> String {
-    align_at(rows, &[]).0
-}
-
-/// The same with three more spaces before each of `groups`, and where those columns begin.
-fn align_at(rows: &[Vec<String>], groups: &[usize]) -> (String, Vec<usize>) {
-    let columns = rows.first().map_or(0, Vec::len);
-    let width =
-        |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    let gap = |column: usize| match column {
-        0 => 0,
-        column if groups.contains(&column) => 5,
-        _ => 2,
-    };
-    let start =
-        |column: &usize| (0..*column).map(|c| gap(c) + widths[c]).sum::<usize>() + gap(*column);
-    let mut out = String::new();
-    for row in rows {
-        let mut line = String::new();
-        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
-            let gap = " ".repeat(gap(column));
-            let _ = match column {
-                0 => write!(line, "{cell:<width$}"),
-                _ => write!(line, "{gap}{cell:>width$}"),
-            };
-        }
-        out.push_str(line.trim_end());
-        out.push('\n');
-    }
-    (out, groups.iter().map(start).collect())
 }

@@ -8,6 +8,7 @@
 //! Numbers of targets are strings in JSON, base64 of little-endian f64: 11 bytes a number in place
 //! of 20, and every bit. Plain arrays are read too, from programs that write those.
 
+use super::subject::SubjectInfo;
 use crate::error::{Error, Result};
 use crate::eval::scores::TokenScore;
 use crate::eval::{CodecWindow, LayerDistortion};
@@ -26,6 +27,76 @@ pub struct CodecMeasurement {
     pub codec: String,
     /// One a window.
     pub windows: Vec<CodecWindow>,
+}
+
+/// Version of a [`Measurement`]'s JSON.
+pub const SCHEMA: &str = "kvgauge.measurement/1";
+
+/// A measurement that another program made, as `kvgauge figures` reads it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Measurement {
+    pub subject: SubjectInfo,
+    /// −ln p of every scored target under the untouched cache, nats, by window.
+    pub baseline: Vec<PerTarget>,
+    /// One a codec.
+    pub codecs: Vec<CodecMeasurement>,
+}
+
+impl Measurement {
+    /// A measurement from its JSON: `schema` ([`SCHEMA`]), `subject`, `baseline` and `codecs`.
+    ///
+    /// # Errors
+    /// Other JSON, another version (by its name), and windows, layers or numbers that are not what
+    /// the subject says.
+    pub fn read(json: &str) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            schema: Option<String>,
+        }
+        #[derive(Deserialize)]
+        struct Contents {
+            subject: SubjectInfo,
+            baseline: Vec<PerTarget>,
+            codecs: Vec<CodecMeasurement>,
+        }
+        let broken = |e: serde_json::Error| {
+            Error::input(format!("expected a measurement of schema {SCHEMA}: {e}"))
+                .hint("docs/python.md says what is in it")
+        };
+        let Versioned { schema } = serde_json::from_str(json).map_err(broken)?;
+        if schema.as_deref() != Some(SCHEMA) {
+            let found = schema.map_or("none".into(), |schema| format!("{schema:?}"));
+            return Err(Error::input(format!("expected schema {SCHEMA:?}, found {found}"))
+                .hint("program and kvgauge have to be of one version"));
+        }
+        let Contents { subject, baseline, codecs } = serde_json::from_str(json).map_err(broken)?;
+        let scored: usize = baseline.iter().map(|window| window.0.len()).sum();
+        for (what, expected, found) in [
+            ("windows of the baseline", subject.windows, baseline.len()),
+            ("scored tokens", subject.scored_tokens, scored),
+        ] {
+            if expected != found {
+                let message = format!("expected {expected} {what}, as subject says, found {found}");
+                return Err(Error::input(message));
+            }
+        }
+        if baseline.is_empty() || codecs.is_empty() {
+            return Err(Error::input("expected at least one window and one codec, found none"));
+        }
+        // Figures are means over windows, and those of tokens too.
+        let mut lengths = baseline.iter().map(|window| window.0.len());
+        let first = lengths.next().unwrap_or(0);
+        if let Some(other) = lengths.find(|other| *other != first) {
+            return Err(Error::input(format!(
+                "expected as many scored targets in every window, found {first} and {other}"
+            )));
+        }
+        for codec in &codecs {
+            check(&codec.windows, &baseline, subject.model.layers)
+                .map_err(|e| e.within(format!("codec {}", codec.codec)))?;
+        }
+        Ok(Self { subject, baseline, codecs })
+    }
 }
 
 #[derive(Deserialize)]

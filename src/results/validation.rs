@@ -1,19 +1,23 @@
 //! The result of `validate` as one value: what `--json` prints and the table shows.
 //!
-//! Field names are the contract of schema `kvgauge.validation/1`; README explains each.
+//! Field names are the contract of schema `kvgauge.validation/1`; docs/json.md explains them.
 //! NaN and infinities cannot occur in the JSON: serde_json writes them as `null`.
 
 use super::attribution::Attribution;
 use super::figures::{Baseline, CodecFigures, CodecResult};
+use super::measurement::{CodecMeasurement, Measurement};
 use super::subject::SubjectInfo;
 use crate::eval::attribution::Parts;
-use crate::eval::verdict::Verdict;
+use crate::eval::verdict::{Limits, Verdict};
 use crate::eval::{CodecOutcome, Evaluation, Protocol, Scope, StageTimings};
 use crate::settings::Settings;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
+/// Version of `validate`'s JSON.
 pub const SCHEMA: &str = "kvgauge.validation/1";
+/// Version of `figures`' JSON.
+pub const FIGURES_SCHEMA: &str = "kvgauge.figures/1";
 
 #[derive(Debug, Clone, Serialize)]
 pub struct Validation {
@@ -31,6 +35,44 @@ pub struct Validation {
     pub config: Settings,
     pub timings_s: Timings,
     pub peak_rss_bytes: Option<u64>,
+}
+
+/// Figures of a measurement that another program made: what `kvgauge figures` prints.
+#[derive(Debug, Clone, Serialize)]
+pub struct FiguresReport {
+    /// [`FIGURES_SCHEMA`]
+    pub schema: &'static str,
+    /// Version of the binary that worked them out.
+    pub kvgauge_version: &'static str,
+    #[serde(flatten)]
+    pub subject: SubjectInfo,
+    /// What the verdicts are against.
+    #[serde(flatten)]
+    pub limits: Limits,
+    pub baseline: Baseline,
+    /// In the order of the measurement.
+    pub codecs: Vec<CodecResult>,
+}
+
+impl FiguresReport {
+    /// Figures and verdicts of a measurement that was checked ([`Measurement::read`]).
+    pub fn new(measurement: Measurement, limits: Limits) -> Self {
+        let Measurement { subject, baseline, codecs } = measurement;
+        let nll: Vec<Vec<f64>> = baseline.into_iter().map(|window| window.0).collect();
+        let baseline = Baseline::of(&nll);
+        let result = |codec: &CodecMeasurement| {
+            let figures = CodecFigures::new(&codec.codec, &codec.windows, &nll, &subject);
+            figures.judge(&subject, &baseline, &limits)
+        };
+        let codecs = codecs.iter().map(result).collect();
+        let (schema, kvgauge_version) = (FIGURES_SCHEMA, env!("CARGO_PKG_VERSION"));
+        Self { schema, kvgauge_version, subject, limits, baseline, codecs }
+    }
+
+    /// True when a codec does not pass.
+    pub fn misses_limit(&self) -> bool {
+        self.codecs.iter().any(|codec| codec.judgement.verdict != Verdict::Pass)
+    }
 }
 
 /// The same model, text and windows under another protocol.

@@ -4,7 +4,7 @@ use super::super::progress::FileProgress;
 use super::super::{Outcome, output};
 use crate::container::{self, Contents};
 use crate::error::Result;
-use crate::report;
+use crate::report::{self, align::align_left};
 use clap::Args;
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -72,15 +72,15 @@ fn table(contents: &Contents) -> String {
         let rest = if end < value.len() { " …" } else { "" };
         _ = writeln!(text, "metadata {}: {}{rest}", visible(key), &value[..end]);
     }
-    let rows: Vec<[String; 5]> =
-        std::iter::once(["tensor", "dtype", "shape", "codec", "bytes"].map(String::from))
+    let rows: Vec<Vec<String>> =
+        std::iter::once(["tensor", "dtype", "shape", "codec", "bytes"].map(String::from).to_vec())
             .chain(contents.tensors.iter().map(|item| {
                 let exponent = match (item.exponent, item.exponents) {
                     (Some(e), _) => format!(" · 2^{e}"),
                     (None, Some([key, value])) => format!(" · 2^{key}, 2^{value}"),
                     (None, None) => String::new(),
                 };
-                [
+                vec![
                     visible(&item.name),
                     format!("{:?}", item.dtype),
                     format!("{:?}", item.shape),
@@ -89,11 +89,5 @@ fn table(contents: &Contents) -> String {
                 ]
             }))
             .collect();
-    let width = |column: usize| rows.iter().map(|r| r[column].chars().count()).max().unwrap_or(0);
-    let widths: [usize; 5] = std::array::from_fn(width);
-    for [name, dtype, shape, codec, bytes] in &rows {
-        let [a, b, c, d, e] = widths;
-        _ = writeln!(text, "{name:<a$}  {dtype:<b$}  {shape:<c$}  {codec:<d$}  {bytes:>e$}");
-    }
-    text
+    text + &align_left(&rows, 4)
 }

@@ -19,7 +19,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// Between the codecs that cost SmolLM2-135M about 1 % perplexity on WikiText-2 or less and those
-/// that cost more: README, "The gate", has the table and says what it cannot tell.
+/// that cost more: docs/kv-compress.md has the table, and says what such a gate cannot tell.
 const MIN_COSINE: f64 = 0.991;
 const MIN_SNR_DB: f64 = 16.0;
 

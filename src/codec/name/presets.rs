@@ -1,5 +1,5 @@
 //! Names of their own, and what they stand for: one table for the parser, the hints, `kvgauge
-//! codecs` and the README.
+//! codecs` and `docs/codecs.md`.
 
 use super::DEFAULT;
 use crate::codec::levels::Levels;

@@ -1,17 +1,16 @@
 //! KL divergence of each part of the cache compressed alone: layers above, KV heads below.
 
-use super::axis::{Axis, minus};
+use super::axis::Axis;
 use super::canvas::{Anchor, Canvas, Chart, LINE, Marker, WIDTH, draw};
 use super::heat::x_axis;
 use super::key::Key;
-use super::{shorten, theme};
-use crate::error::Result;
+use super::shorten;
+use super::theme::{self, Color};
 use crate::eval::attribution::{HeadParts, LayerParts};
-use crate::report::table::{signed, signed_ends, small, small_ends};
 use crate::report::text::one_line;
 use crate::results::attribution::{Attribution, PartFigures};
 use crate::results::figures::CodecFigures;
-use plotters::coord::ranged1d::Ranged;
+use crate::results::print::{interval, minus, signed, small};
 
 const LEFT: i32 = 70;
 const RIGHT: i32 = WIDTH - 14;
@@ -28,15 +27,15 @@ const ALL: i32 = 36;
 /// Of codec names.
 const NAME: usize = 50;
 
-/// What a mark stands for.
+/// The tensors that were compressed in a part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Side {
+enum Compressed {
     Keys,
     Values,
     Both,
 }
 
-impl Side {
+impl Compressed {
     const ALL: [Self; 3] = [Self::Keys, Self::Values, Self::Both];
 
     fn name(self) -> &'static str {
@@ -55,14 +54,14 @@ impl Side {
         }
     }
 
-    fn color(self) -> plotters::style::RGBColor {
+    fn color(self) -> Color {
         theme::SERIES[self as usize]
     }
 }
 
 /// A part in its column.
 struct Mark {
-    side: Side,
+    compressed: Compressed,
     kld: f64,
     interval: Option<[f64; 2]>,
     title: String,
@@ -72,7 +71,7 @@ struct Mark {
 type Columns = Vec<Vec<Mark>>;
 
 /// Of one codec or several, one below the other on the same scales.
-pub fn picture(model: &str, codecs: &[(&CodecFigures, &Attribution)]) -> Result<Chart> {
+pub fn picture(model: &str, codecs: &[(&CodecFigures, &Attribution)]) -> Chart {
     let panels: Vec<[Columns; 2]> = codecs
         .iter()
         .map(|(whole, attribution)| [layers(attribution), heads(whole, attribution)])
@@ -92,84 +91,84 @@ pub fn picture(model: &str, codecs: &[(&CodecFigures, &Attribution)]) -> Result<
             _ => format!("{} codecs", codecs.len()),
         },
     );
-    let key = Key::new(Side::ALL.map(|side| side.name().into()).into());
+    let key = Key::new(Compressed::ALL.map(|compressed| compressed.name().into()).into());
     let under = TOP + codecs.len() as i32 * BLOCK;
     draw(&label, under + key.height() + LINE + 6, |canvas| {
-        canvas.heading("KL divergence by part of the cache")?;
+        canvas.heading("KL divergence by part of the cache");
         for (index, ((whole, _), [layers, heads])) in codecs.iter().zip(&panels).enumerate() {
             let top = TOP + index as i32 * BLOCK;
             let name = shorten(&one_line(&whole.codec), NAME);
-            canvas.text(&name, (4, top + 10), Anchor::Left, theme::FRONT)?;
+            canvas.text(&name, (4, top + 10), Anchor::Left, theme::FRONT);
             let y_name = "Mean KLD, nats a token (log scale)";
-            canvas.text(y_name, (4, top + 29), Anchor::Left, theme::INK)?;
+            canvas.text(y_name, (4, top + 29), Anchor::Left, theme::INK);
 
             let top = top + TITLE;
             let panel = Panel { top, bottom: top + LAYERS_HEIGHT, y: &of_layers };
-            panel.axes(canvas)?;
-            panel.marks(canvas, layers, [LEFT, RIGHT])?;
-            x_axis(canvas, [LEFT, panel.bottom, RIGHT], layers.len(), "Layer")?;
+            canvas.y_axis(panel.y, [LEFT, panel.top, RIGHT, panel.bottom]);
+            panel.marks(canvas, layers, [LEFT, RIGHT]);
+            x_axis(canvas, [LEFT, panel.bottom, RIGHT], layers.len(), "Layer");
 
             let top = panel.bottom + X_AXIS;
             let panel = Panel { top, bottom: top + HEADS_HEIGHT, y: &of_heads };
-            panel.axes(canvas)?;
+            canvas.y_axis(panel.y, [LEFT, panel.top, RIGHT, panel.bottom]);
             let (all, each) = heads.split_at(1);
             let first = LEFT + ALL.max((RIGHT - LEFT) / heads.len() as i32);
-            panel.marks(canvas, all, [LEFT, first])?;
-            panel.marks(canvas, each, [first, RIGHT])?;
+            panel.marks(canvas, all, [LEFT, first]);
+            panel.marks(canvas, each, [first, RIGHT]);
             let middle = (LEFT + first) / 2;
-            canvas.line(vec![(first, top), (first, panel.bottom)], theme::AXIS, 1)?;
-            canvas.line(
-                vec![(middle, panel.bottom), (middle, panel.bottom + 3)],
-                theme::AXIS,
-                1,
-            )?;
-            canvas.text("all", (middle, panel.bottom + 11), Anchor::Middle, theme::MUTED)?;
-            x_axis(canvas, [first, panel.bottom, RIGHT], each.len(), "KV head, all layers")?;
+            canvas.line(&[(first, top), (first, panel.bottom)], theme::AXIS);
+            canvas.line(&[(middle, panel.bottom), (middle, panel.bottom + 3)], theme::AXIS);
+            canvas.text("all", (middle, panel.bottom + 11), Anchor::Middle, theme::MUTED);
+            x_axis(canvas, [first, panel.bottom, RIGHT], each.len(), "KV head, all layers");
         }
-        key.draw(canvas, under, theme::INK, |canvas, i, at| {
-            canvas.marker(Side::ALL[i].marker(), at, 4, Side::ALL[i].color())
-        })?;
+        key.draw(canvas, under, |canvas, i, at| {
+            canvas.marker(Compressed::ALL[i].marker(), at, 4, Compressed::ALL[i].color());
+        });
         let note = match one_window {
             true => "Compressed alone, the rest exact; one window: no intervals",
             false => "Compressed alone, the rest exact; bars: 95 % intervals",
         };
-        canvas.text(note, (8, under + key.height() + LINE / 2), Anchor::Left, theme::MUTED)
+        canvas.text(note, (8, under + key.height() + LINE / 2), Anchor::Left, theme::MUTED);
     })
 }
 
 fn layers(attribution: &Attribution) -> Columns {
     let column = |of: &LayerParts<PartFigures>| {
         let place = format!("layer {}", of.layer);
-        vec![part(Side::Keys, &place, &of.key), part(Side::Values, &place, &of.value)]
+        vec![part(Compressed::Keys, &place, &of.key), part(Compressed::Values, &place, &of.value)]
     };
     attribution.parts.layers.iter().map(column).collect()
 }
 
-/// The first column has all heads: the whole cache and its sides.
+/// The first column has all heads: the whole cache, its keys and its values.
 fn heads(whole: &CodecFigures, attribution: &Attribution) -> Columns {
     let parts = &attribution.parts;
     let all = "all layers and heads";
     let whole = Mark::new(
-        Side::Both,
+        Compressed::Both,
         all,
         (whole.kld_mean, whole.kld_mean_ci95),
         (whole.perplexity_change_percent, whole.perplexity_change_percent_ci95),
     );
-    let all = vec![part(Side::Keys, all, &parts.key), part(Side::Values, all, &parts.value), whole];
+    let all = vec![
+        part(Compressed::Keys, all, &parts.key),
+        part(Compressed::Values, all, &parts.value),
+        whole,
+    ];
     let column = |of: &HeadParts<PartFigures>| {
         let place = format!("KV head {}", of.head);
         vec![
-            part(Side::Keys, &place, &of.key),
-            part(Side::Values, &place, &of.value),
-            part(Side::Both, &place, &of.both),
+            part(Compressed::Keys, &place, &of.key),
+            part(Compressed::Values, &place, &of.value),
+            part(Compressed::Both, &place, &of.both),
         ]
     };
     std::iter::once(all).chain(parts.heads.iter().map(column)).collect()
 }
 
-fn part(side: Side, place: &str, figures: &PartFigures) -> Mark {
+fn part(compressed: Compressed, place: &str, figures: &PartFigures) -> Mark {
     Mark::new(
-        side,
+        compressed,
         place,
         (figures.kld_mean, figures.kld_mean_ci95),
         (figures.perplexity_change_percent, figures.perplexity_change_percent_ci95),
@@ -179,20 +178,20 @@ fn part(side: Side, place: &str, figures: &PartFigures) -> Mark {
 impl Mark {
     /// `kld` and `change`, in percent, with their intervals.
     fn new(
-        side: Side,
+        compressed: Compressed,
         place: &str,
-        (kld, interval): (f64, Option<[f64; 2]>),
-        (change, change_interval): (f64, Option<[f64; 2]>),
+        (kld, kld_ends): (f64, Option<[f64; 2]>),
+        (change, change_ends): (f64, Option<[f64; 2]>),
     ) -> Self {
         let figures = format!(
             "KLD {} nats a token ({})\nperplexity {} % ({})",
             small(kld),
-            small_ends(interval),
+            interval(kld_ends, small),
             signed(change),
-            signed_ends(change_interval),
+            interval(change_ends, signed),
         );
-        let title = format!("{}, {place}\n{}", side.name(), minus(figures));
-        Self { side, kld, interval, title }
+        let title = format!("{}, {place}\n{}", compressed.name(), minus(&figures));
+        Self { compressed, kld, interval: kld_ends, title }
     }
 }
 
@@ -213,21 +212,11 @@ struct Panel<'a> {
 
 impl Panel<'_> {
     fn y(&self, kld: f64) -> i32 {
-        self.y.map(&self.y.place(kld), (self.bottom, self.top))
-    }
-
-    fn axes(&self, canvas: &mut Canvas) -> Result<()> {
-        for (place, tick) in &self.y.ticks {
-            let y = self.y.map(place, (self.bottom, self.top));
-            canvas.line(vec![(LEFT, y), (RIGHT, y)], theme::GRID, 1)?;
-            canvas.text(tick, (LEFT - 7, y), Anchor::Right, theme::MUTED)?;
-        }
-        let corner = vec![(LEFT, self.top), (LEFT, self.bottom), (RIGHT, self.bottom)];
-        canvas.line(corner, theme::AXIS, 1)
+        self.y.pixel(self.y.place(kld), [self.bottom, self.top])
     }
 
     /// In columns of one width from the left to the right.
-    fn marks(&self, canvas: &mut Canvas, columns: &[Vec<Mark>], ends: [i32; 2]) -> Result<()> {
+    fn marks(&self, canvas: &mut Canvas, columns: &[Vec<Mark>], ends: [i32; 2]) {
         let [left, right] = ends.map(f64::from);
         let one = (right - left) / columns.len().max(1) as f64;
         for (index, marks) in columns.iter().enumerate() {
@@ -237,27 +226,24 @@ impl Panel<'_> {
                 let off = i as f64 - 0.5 * (marks.len() - 1) as f64;
                 let x = (middle + off * apart).round() as i32;
                 if let Some([low, high]) = mark.interval {
-                    let (low, high) = (self.y(low), self.y(high));
-                    canvas.whisker([(x, low), (x, high)], mark.side.color());
                     // Caps of neighbours would touch.
-                    for end in [low, high].into_iter().filter(|_| apart >= 9.0) {
-                        canvas.whisker([(x - 3, end), (x + 3, end)], mark.side.color());
-                    }
+                    let cap = if apart >= 9.0 { 3 } else { 0 };
+                    let bar = [high, low].map(|kld| (x, self.y(kld)));
+                    canvas.error_bar(bar, cap, mark.compressed.color());
                 }
-                let radius = match mark.side {
+                let radius = match mark.compressed {
                     _ if apart >= 7.0 => 3,
                     // The smallest of its shape that is more than a dot.
-                    Side::Values => 3,
+                    Compressed::Values => 3,
                     _ => 2,
                 };
                 let at = (x, self.y(mark.kld));
-                canvas.marker(mark.side.marker(), at, radius, mark.side.color())?;
+                canvas.marker(mark.compressed.marker(), at, radius, mark.compressed.color());
                 let half = (apart / 2.0).ceil() as i32;
                 let area = [x - half, self.top, x + half, self.bottom];
                 canvas.area_title("part", area, &mark.title);
             }
         }
-        Ok(())
     }
 }
 
@@ -279,7 +265,7 @@ mod tests {
             })
             .collect();
         let codecs: Vec<_> = made.iter().map(|(whole, parts)| (whole, parts)).collect();
-        let svg = picture("a/b", &codecs).unwrap().standalone();
+        let svg = picture("a/b", &codecs).standalone();
         if let Some(folder) = std::env::var_os("KVGAUGE_REPORT_DIR") {
             std::fs::write(std::path::Path::new(&folder).join(name), &svg).unwrap();
         }

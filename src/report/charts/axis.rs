@@ -1,10 +1,9 @@
 //! Axes: from a figure of any size, zero, infinite or missing, to a place and tick labels.
 //!
-//! For plotters an axis is a linear one of places: what the scale makes of figures. No range it
-//! sees is empty, infinite or reversed, and it draws the ticks found here, not its own.
+//! A place is what the scale makes of a figure; pixels are linear in places. No range is empty,
+//! infinite or reversed.
 
-use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter};
-use std::ops::Range;
+use crate::results::print::minus;
 
 /// Ticks come no closer than this share of the axis.
 const CLOSEST: f64 = 0.11;
@@ -183,6 +182,13 @@ impl Axis {
         if place.is_nan() { high } else { place.clamp(low, high) }
     }
 
+    /// The pixel of a place, between those of the axis' ends.
+    pub fn pixel(&self, place: f64, [from, to]: [i32; 2]) -> i32 {
+        let [low, high] = self.range;
+        let share = (place - low) / (high - low);
+        (f64::from(from) + share * f64::from(to - from)).round() as i32
+    }
+
     /// Keeps the first candidates that leave room for each other.
     fn place_ticks(&mut self, candidates: Vec<f64>, low: f64, label: impl Fn(f64) -> String) {
         let [start, end] = self.range;
@@ -206,40 +212,6 @@ impl Axis {
                 label.insert(0, '+');
             }
         }
-    }
-}
-
-/// Of places.
-impl Ranged for Axis {
-    type FormatOption = NoDefaultFormatting;
-    type ValueType = f64;
-
-    fn map(&self, place: &f64, (from, to): (i32, i32)) -> i32 {
-        let [low, high] = self.range;
-        let share = (place - low) / (high - low);
-        (f64::from(from) + share * f64::from(to - from)).round() as i32
-    }
-
-    fn key_points<Hint: KeyPointHint>(&self, hint: Hint) -> Vec<f64> {
-        if hint.weight().allow_light_points() {
-            return vec![];
-        }
-        self.ticks.iter().map(|(place, _)| *place).collect()
-    }
-
-    fn range(&self) -> Range<f64> {
-        self.range[0]..self.range[1]
-    }
-}
-
-impl ValueFormatter<f64> for Axis {
-    fn format(place: &f64) -> String {
-        place.to_string()
-    }
-
-    fn format_ext(&self, place: &f64) -> String {
-        let tick = self.ticks.iter().find(|(tick, _)| tick == place);
-        tick.map(|(_, label)| label.clone()).unwrap_or_default()
     }
 }
 
@@ -275,17 +247,17 @@ fn plain(tick: f64, step: f64) -> String {
         return "0".into();
     }
     if tick.abs() >= 1e5 || (tick != 0.0 && step < 1e-4) {
-        return minus(format!("{tick:.1e}"));
+        return minus(&format!("{tick:.1e}"));
     }
     let decimals = (-step.log10().floor()).clamp(0.0, 6.0) as usize;
-    minus(format!("{:.decimals$}", tick + 0.0))
+    minus(&format!("{:.decimals$}", tick + 0.0))
 }
 
 /// 0.002, 5, 200
 fn short_decimal(tick: f64) -> String {
     // A digit times a power of ten has noise in its last places.
     let text = format!("{tick:.6}");
-    minus(text.trim_end_matches('0').trim_end_matches('.').into())
+    minus(text.trim_end_matches('0').trim_end_matches('.'))
 }
 
 /// 10⁻³, 2·10⁵
@@ -312,12 +284,6 @@ fn superscript(c: char) -> char {
         '3' => '³',
         digit => char::from_u32('⁰' as u32 + (digit as u32 - '0' as u32)).unwrap_or(digit),
     }
-}
-
-/// With the sign that the page has.
-pub fn minus(text: String) -> String {
-    let text = text.replace('-', "−");
-    if text.trim_matches(['−', '0', '.']).is_empty() { text.replace('−', "") } else { text }
 }
 
 #[cfg(test)]

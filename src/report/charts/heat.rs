@@ -1,12 +1,11 @@
 //! SNR by layer and codec.
 
-use super::axis::minus;
 use super::canvas::{Anchor, Canvas, Chart, FONT, WIDTH, draw};
-use super::{name_lines, theme};
-use crate::error::Result;
+use super::name_lines;
+use super::theme::{self, Color};
 use crate::report::text::width;
+use crate::results::print::minus;
 use crate::results::sweep::SubjectReport;
-use plotters::style::RGBColor;
 
 const TOP: i32 = 34;
 const LEGEND: i32 = 60;
@@ -17,23 +16,23 @@ const RIGHT: i32 = 12;
 const LABEL_LENGTH: usize = 22;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
+pub enum Tensor {
     Key,
     Value,
 }
 
-/// Codecs with the same figures for this side are one row.
+/// Codecs with the same figures for this tensor are one row.
 struct Row {
     name: String,
     codecs: Vec<String>,
-    /// No control on this side.
+    /// Not a control.
     compressed: bool,
     /// One a layer; `None`: no error at all.
     snr: Vec<Option<f64>>,
 }
 
-pub fn snr(subject: &SubjectReport, side: Side) -> Result<(Chart, String)> {
-    let rows = rows(subject, side);
+pub fn snr(subject: &SubjectReport, tensor: Tensor) -> (Chart, String) {
+    let rows = rows(subject, tensor);
     let layers = rows.iter().map(|row| row.snr.len()).max().unwrap_or(0);
     let steps = Steps::of(subject);
     let figures = || rows.iter().flat_map(|row| &row.snr);
@@ -44,9 +43,9 @@ pub fn snr(subject: &SubjectReport, side: Side) -> Result<(Chart, String)> {
         exact: figures().any(Option::is_none),
     };
 
-    let what = match side {
-        Side::Key => "keys",
-        Side::Value => "values",
+    let what = match tensor {
+        Tensor::Key => "keys",
+        Tensor::Value => "values",
     };
     let label = format!(
         "Signal-to-noise ratio of {what} in dB by layer and codec, {} rows, {layers} layers, on {}",
@@ -69,19 +68,19 @@ pub fn snr(subject: &SubjectReport, side: Side) -> Result<(Chart, String)> {
 
     let swatches = if beyond.above || beyond.exact { SWATCHES } else { 0 };
     let chart = draw(&label, bottom + X_AXIS + LEGEND + swatches, |canvas| {
-        canvas.heading(&format!("SNR of {what} by layer, dB"))?;
+        canvas.heading(&format!("SNR of {what} by layer, dB"));
         let mut top = TOP;
         for ((row, lines), height) in rows.iter().zip(&names).zip(&heights) {
             for (i, line) in lines.iter().enumerate() {
                 let y = top + 2 + 15 * i as i32 + 7;
-                canvas.text(line, (left - 6, y), Anchor::Right, theme::INK)?;
+                canvas.text(line, (left - 6, y), Anchor::Right, theme::INK);
             }
             draw_row(canvas, row, steps.as_ref(), [left, top, right, top + height - 1], layers);
             top += height;
         }
-        x_axis(canvas, [left, bottom, right], layers, "Layer")?;
-        legend(canvas, steps.as_ref(), &beyond, bottom + X_AXIS)
-    })?;
+        x_axis(canvas, [left, bottom, right], layers, "Layer");
+        legend(canvas, steps.as_ref(), &beyond, bottom + X_AXIS);
+    });
     let merged = subject.cells.len() - rows.len();
     let merged = match merged {
         0 => "",
@@ -91,22 +90,22 @@ pub fn snr(subject: &SubjectReport, side: Side) -> Result<(Chart, String)> {
         "Energy of the {what} over that of their error, each layer by itself; colours as for the \
          other side of the cache.{merged}"
     );
-    Ok((chart, caption))
+    (chart, caption)
 }
 
-fn rows(subject: &SubjectReport, side: Side) -> Vec<Row> {
+fn rows(subject: &SubjectReport, tensor: Tensor) -> Vec<Row> {
     let mut rows: Vec<Row> = Vec::new();
     for cell in &subject.cells {
         let f = &cell.result.figures;
         let snr: Vec<_> = f
             .layers
             .iter()
-            .map(|layer| match side {
-                Side::Key => layer.key.snr_db,
-                Side::Value => layer.value.snr_db,
+            .map(|layer| match tensor {
+                Tensor::Key => layer.key.snr_db,
+                Tensor::Value => layer.value.snr_db,
             })
             .collect();
-        let name = own_name(&f.codec, side);
+        let name = own_name(&f.codec, tensor);
         match rows.iter_mut().find(|row| row.name == name && row.snr == snr) {
             Some(row) => row.codecs.push(f.codec.clone()),
             None => rows.push(Row {
@@ -128,12 +127,12 @@ fn rows(subject: &SubjectReport, side: Side) -> Vec<Row> {
     rows
 }
 
-/// What `k:A/v:B` does to one side.
-fn own_name(codec: &str, side: Side) -> &str {
+/// The codec of keys or of values in `k:A/v:B`.
+fn own_name(codec: &str, tensor: Tensor) -> &str {
     let split = codec.strip_prefix("k:").and_then(|rest| rest.split_once("/v:"));
-    match (split, side) {
-        (Some((key, _)), Side::Key) => key,
-        (Some((_, value)), Side::Value) => value,
+    match (split, tensor) {
+        (Some((key, _)), Tensor::Key) => key,
+        (Some((_, value)), Tensor::Value) => value,
         (None, _) => codec,
     }
 }
@@ -151,7 +150,7 @@ fn draw_row(
     for (layer, snr) in row.snr.iter().enumerate() {
         let (color, figure) = match (snr, steps) {
             (Some(snr), Some(steps)) if snr.is_finite() => {
-                (steps.color(*snr), minus(format!("{snr:.1} dB")))
+                (steps.color(*snr), minus(&format!("{snr:.1} dB")))
             }
             _ => (theme::EXACT, "no error (∞)".into()),
         };
@@ -163,7 +162,8 @@ fn draw_row(
     for run in row.snr.chunk_by(|a, b| a.is_none() == b.is_none()) {
         let (from, to) = (x(layer), x(layer + run.len()));
         if run[0].is_none() && to - from > 16 {
-            canvas.field_text("∞", ((from + to) / 2, (top + bottom) / 2));
+            let middle = ((from + to) / 2, (top + bottom) / 2);
+            canvas.text("∞", middle, Anchor::Middle, theme::INK);
         }
         layer += run.len();
     }
@@ -175,45 +175,45 @@ pub(super) fn x_axis(
     [left, top, right]: [i32; 3],
     columns: usize,
     name: &str,
-) -> Result<()> {
+) {
     if columns > 0 {
         let widest = width(&format!("{}", columns - 1), FONT) + 10.0;
         let one = f64::from(right - left) / columns as f64;
         let step = [1, 2, 5, 10, 20, 50, 100, 200].into_iter().find(|s| *s as f64 * one >= widest);
         for column in (0..columns).step_by(step.unwrap_or(500)) {
             let x = left + (one * (column as f64 + 0.5)).round() as i32;
-            canvas.line(vec![(x, top), (x, top + 3)], theme::AXIS, 1)?;
-            canvas.text(&format!("{column}"), (x, top + 11), Anchor::Middle, theme::MUTED)?;
+            canvas.line(&[(x, top), (x, top + 3)], theme::AXIS);
+            canvas.text(&format!("{column}"), (x, top + 11), Anchor::Middle, theme::MUTED);
         }
     }
     let middle = (left + right) / 2;
-    canvas.text(name, (middle, top + 28), Anchor::Middle, theme::INK)
+    canvas.text(name, (middle, top + 28), Anchor::Middle, theme::INK);
 }
 
-/// What a picture has beside the scale.
+/// Figures that a picture has beside the scale.
 struct Beyond {
     above: bool,
     exact: bool,
 }
 
-fn legend(canvas: &mut Canvas, steps: Option<&Steps>, beyond: &Beyond, top: i32) -> Result<()> {
+fn legend(canvas: &mut Canvas, steps: Option<&Steps>, beyond: &Beyond, top: i32) {
     const SIZE: i32 = 18;
     let (left, mut y) = (24, top + 12);
     let mut swatches = Vec::new();
     if let Some(steps) = steps {
         for i in 0..steps.count {
             let x = left + i as i32 * SIZE;
-            canvas.rect([x, y, x + SIZE, y + 14], steps.color_of(i))?;
+            canvas.rect([x, y, x + SIZE, y + 14], steps.color_of(i));
         }
         let end = left + steps.count as i32 * SIZE;
         let room = f64::from(SIZE);
         let every = (1..).find(|n| *n as f64 * room > steps.widest_label() + 8.0).unwrap_or(1);
         for i in (0..=steps.count).step_by(every) {
             let x = left + i as i32 * SIZE;
-            canvas.line(vec![(x, y + 14), (x, y + 18)], theme::AXIS, 1)?;
-            canvas.text(&steps.edge_label(i), (x, y + 27), Anchor::Middle, theme::MUTED)?;
+            canvas.line(&[(x, y + 14), (x, y + 18)], theme::AXIS);
+            canvas.text(&steps.edge_label(i), (x, y + 27), Anchor::Middle, theme::MUTED);
         }
-        canvas.text("dB", (end + 6, y + 7), Anchor::Left, theme::MUTED)?;
+        canvas.text("dB", (end + 6, y + 7), Anchor::Left, theme::MUTED);
         y += 44;
         if beyond.above {
             let edge = steps.edge_label(steps.count);
@@ -225,12 +225,10 @@ fn legend(canvas: &mut Canvas, steps: Option<&Steps>, beyond: &Beyond, top: i32)
     }
     let mut x = left;
     for (color, text) in swatches {
-        canvas.rect([x, y, x + SIZE, y + 14], color)?;
-        canvas.frame_rect([x, y, x + SIZE, y + 14], theme::AXIS)?;
-        canvas.text(&text, (x + SIZE + 5, y + 7), Anchor::Left, theme::INK)?;
+        canvas.swatch([x, y, x + SIZE, y + 14], color);
+        canvas.text(&text, (x + SIZE + 5, y + 7), Anchor::Left, theme::INK);
         x += SIZE + 17 + width(&text, FONT).ceil() as i32;
     }
-    Ok(())
 }
 
 /// The colours: equal steps with round edges.
@@ -248,9 +246,9 @@ impl Steps {
     /// save something. A control such as f16 is far above, and would leave one colour for all the
     /// others. `None` without figures.
     fn of(subject: &SubjectReport) -> Option<Self> {
-        let sides = [Side::Key, Side::Value].map(|side| rows(subject, side));
+        let both = [Tensor::Key, Tensor::Value].map(|tensor| rows(subject, tensor));
         let finite = |compressed: bool| -> Vec<f64> {
-            let rows = sides.iter().flatten().filter(|row| row.compressed || !compressed);
+            let rows = both.iter().flatten().filter(|row| row.compressed || !compressed);
             rows.flat_map(|row| &row.snr).flatten().copied().filter(|snr| snr.is_finite()).collect()
         };
         Self::new(&finite(true)).or_else(|| Self::new(&finite(false)))
@@ -270,12 +268,12 @@ impl Steps {
         Some(Self { first, step, count: count as usize })
     }
 
-    fn color_of(&self, i: usize) -> RGBColor {
+    fn color_of(&self, i: usize) -> Color {
         let last = self.count.saturating_sub(1);
         theme::scale(if last == 0 { 0.5 } else { i as f64 / last as f64 })
     }
 
-    fn color(&self, snr: f64) -> RGBColor {
+    fn color(&self, snr: f64) -> Color {
         let i = ((snr - self.first) / self.step + 1e-9).floor().max(0.0) as usize;
         if i < self.count { self.color_of(i) } else { theme::ABOVE }
     }
@@ -283,7 +281,7 @@ impl Steps {
     fn edge_label(&self, i: usize) -> String {
         let edge = self.first + i as f64 * self.step;
         let decimals = usize::from(self.step < 1.0);
-        minus(format!("{edge:.decimals$}"))
+        minus(&format!("{edge:.decimals$}"))
     }
 
     fn widest_label(&self) -> f64 {

@@ -1,7 +1,7 @@
 //! The lines of text under a plot that say which mark is which.
 
-use super::canvas::{Anchor, Canvas, FONT, LINE, WIDTH};
-use crate::error::Result;
+use super::canvas::{Anchor, Canvas, FONT, LINE, Point, WIDTH};
+use super::theme;
 use crate::report::text::width;
 
 const LEFT: i32 = 8;
@@ -37,16 +37,14 @@ impl Key {
         &self,
         canvas: &mut Canvas,
         top: i32,
-        color: plotters::style::RGBColor,
-        mut mark: impl FnMut(&mut Canvas, usize, (i32, i32)) -> Result<()>,
-    ) -> Result<()> {
+        mut mark: impl FnMut(&mut Canvas, usize, Point),
+    ) {
         let rows = self.entries.len().div_ceil(self.columns);
         for (i, entry) in self.entries.iter().enumerate() {
             let x = LEFT + (i / rows) as i32 * self.column_width;
             let y = top + (i % rows) as i32 * LINE + LINE / 2;
-            mark(canvas, i, (x + MARK / 2 - 3, y))?;
-            canvas.text(entry, (x + MARK, y), Anchor::Left, color)?;
+            mark(canvas, i, (x + MARK / 2 - 3, y));
+            canvas.text(entry, (x + MARK, y), Anchor::Left, theme::INK);
         }
-        Ok(())
     }
 }

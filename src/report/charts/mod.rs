@@ -8,7 +8,7 @@ mod axis;
 mod canvas;
 mod heat;
 mod key;
-mod labels;
+mod numbers;
 mod scatter;
 mod series;
 pub mod theme;
@@ -16,14 +16,13 @@ pub mod theme;
 pub use canvas::Chart;
 
 use super::text::one_line;
-use crate::error::Result;
 use crate::results::sweep::{CellReport, SubjectReport};
 use crate::results::validation::Validation;
 
 /// Name within a subject's pictures, and the picture.
 pub struct NamedChart {
     pub name: &'static str,
-    /// What to see in it, one sentence or two.
+    /// Its caption, one sentence or two.
     pub caption: String,
     pub chart: Chart,
 }
@@ -33,28 +32,28 @@ pub const NAMES: [&str; 6] =
     ["perplexity", "kld", "position", "kld-distribution", "snr-key", "snr-value"];
 
 /// `limit`: the largest accepted change of the perplexity, percent. `subject`: of one protocol.
-pub fn all(subject: &SubjectReport, limit: f64) -> Result<Vec<NamedChart>> {
+pub fn all(subject: &SubjectReport, limit: f64) -> Vec<NamedChart> {
     let charts = [
-        scatter::perplexity(subject, limit)?,
-        scatter::kld(subject)?,
-        series::position(subject, limit)?,
-        series::distribution(subject)?,
-        heat::snr(subject, heat::Side::Key)?,
-        heat::snr(subject, heat::Side::Value)?,
+        scatter::perplexity(subject, limit),
+        scatter::kld(subject),
+        series::position(subject, limit),
+        series::distribution(subject),
+        heat::snr(subject, heat::Tensor::Key),
+        heat::snr(subject, heat::Tensor::Value),
     ];
     let named = |(name, (chart, caption))| NamedChart { name, caption, chart };
-    Ok(NAMES.into_iter().zip(charts).map(named).collect())
+    NAMES.into_iter().zip(charts).map(named).collect()
 }
 
 /// The parts of the cache; `None` where nothing was attributed.
-pub fn attribution(result: &Validation) -> Result<Option<Chart>> {
+pub fn attribution(result: &Validation) -> Option<Chart> {
     let codecs = result.codecs.iter();
     let attributed = codecs.filter_map(|c| Some((&c.result.figures, c.attribution.as_ref()?)));
     let codecs: Vec<_> = attributed.collect();
     if codecs.is_empty() {
-        return Ok(None);
+        return None;
     }
-    attribution::picture(&result.subject.model.provenance.source, &codecs).map(Some)
+    Some(attribution::picture(&result.subject.model.provenance.source, &codecs))
 }
 
 /// The codec's name as it stands in labels: one line, or one each for keys and values.
@@ -117,8 +116,8 @@ mod tests {
         let (cells, _) = front_cells(subject, 8);
         assert!(cells.iter().any(|(_, cell)| subject.recommends(cell)));
         let name = format!(">{} ★<", recommended.result.figures.codec);
-        for picture in &super::all(subject, report.limits.max_ppl_change).unwrap()[..2] {
-            let svg = picture.chart.inline().replace('\n', "");
+        for picture in &super::all(subject, report.limits.max_ppl_change)[..2] {
+            let svg = picture.chart.standalone();
             assert!(svg.contains(&name), "{}", picture.name);
             assert!(picture.caption.contains('★'), "{}", picture.caption);
         }
@@ -128,8 +127,8 @@ mod tests {
     fn a_star_is_explained_where_one_is_drawn() {
         for (fixture, report) in fixture::all() {
             for subject in &report.by_protocol() {
-                for picture in all(subject, report.limits.max_ppl_change).unwrap() {
-                    let drawn = picture.chart.inline().contains('★');
+                for picture in all(subject, report.limits.max_ppl_change) {
+                    let drawn = picture.chart.standalone().contains('★');
                     assert_eq!(drawn, picture.caption.contains('★'), "{fixture} {}", picture.name);
                 }
             }

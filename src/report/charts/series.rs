@@ -1,20 +1,19 @@
 //! Lines: the change along a window, and how KL divergence is distributed over tokens.
 
-use super::axis::{Axis, Scale, minus};
-use super::canvas::{Anchor, Canvas, Chart, Frame, Marker, draw};
+use super::axis::{Axis, Scale};
+use super::canvas::{Anchor, Canvas, Chart, Frame, Marker, Point, draw};
 use super::key::Key;
 use super::{front_cells, shorten, theme};
-use crate::error::Result;
-use crate::report::table::small;
 use crate::report::text::one_line;
 use crate::results::figures::{Histogram, PositionBin};
+use crate::results::print::{minus, small};
 use crate::results::sweep::{CellReport, SubjectReport};
 
 const MOST: usize = theme::SERIES.len();
 /// Of a name in the key.
 const NAME: usize = 46;
 
-pub fn position(subject: &SubjectReport, limit: f64) -> Result<(Chart, String)> {
+pub fn position(subject: &SubjectReport, limit: f64) -> (Chart, String) {
     let (cells, of) = front_cells(subject, MOST);
     let bins = |cell: &CellReport| cell.result.figures.nll_change_by_position.clone();
     let all: Vec<PositionBin> = cells.iter().flat_map(|(_, cell)| bins(cell)).collect();
@@ -37,9 +36,9 @@ pub fn position(subject: &SubjectReport, limit: f64) -> Result<(Chart, String)> 
     );
     let key = key(&cells);
     let chart = draw(&label, Frame::UNDER + key.height(), |canvas| {
-        canvas.frame("Change along the window", &frame)?;
+        canvas.frame("Change along the window", &frame);
         let zero = [frame.place(first as f64, 0.0), frame.place(last as f64, 0.0)];
-        canvas.line(zero.to_vec(), theme::AXIS, 1)?;
+        canvas.line(&zero, theme::AXIS);
         for (i, (_, cell)) in cells.iter().enumerate() {
             let ends = |end: usize| {
                 bins(cell)
@@ -49,13 +48,13 @@ pub fn position(subject: &SubjectReport, limit: f64) -> Result<(Chart, String)> 
             };
             let outline: Vec<_> = ends(0).into_iter().chain(ends(1).into_iter().rev()).collect();
             if outline.len() > 2 {
-                canvas.band(outline, theme::SERIES[i])?;
+                canvas.band(&outline, theme::SERIES[i]);
             }
         }
         for (i, (index, cell)) in cells.iter().enumerate() {
             let points: Vec<_> =
                 bins(cell).iter().map(|bin| frame.place(middle(bin), bin.mean)).collect();
-            line(canvas, i, &points, 3)?;
+            line(canvas, i, &points, 3);
             for (bin, at) in bins(cell).iter().zip(&points) {
                 let interval = bin.ci95.map_or(String::new(), |[low, high]| {
                     format!("\n95 % interval {low:+.4} … {high:+.4}")
@@ -66,21 +65,21 @@ pub fn position(subject: &SubjectReport, limit: f64) -> Result<(Chart, String)> 
                     bin.end - 1,
                     bin.mean
                 );
-                let title = format!("{}\n{}", cell.result.figures.codec, minus(figures));
-                canvas.hit_on_line(*at, &title, *index);
+                let title = format!("{}\n{}", cell.result.figures.codec, minus(&figures));
+                canvas.hit(*at, &title, *index, true);
             }
         }
-        draw_key(canvas, &key)
-    })?;
+        draw_key(canvas, &key);
+    });
     let caption = format!(
         "Mean change of the negative log-likelihood by place of the target in its window{}. {}",
         if subject.subject.windows < 2 { "" } else { ", bands: 95 % intervals" },
         shown(cells.len(), of)
     );
-    Ok((chart, caption))
+    (chart, caption)
 }
 
-pub fn distribution(subject: &SubjectReport) -> Result<(Chart, String)> {
+pub fn distribution(subject: &SubjectReport) -> (Chart, String) {
     let (cells, of) = front_cells(subject, MOST);
     let curves: Vec<Vec<(f64, f64)>> =
         cells.iter().map(|(_, cell)| at_or_above(&cell.result.figures.kld_histogram)).collect();
@@ -100,34 +99,34 @@ pub fn distribution(subject: &SubjectReport) -> Result<(Chart, String)> {
     );
     let key = key(&cells);
     let chart = draw(&label, Frame::UNDER + key.height(), |canvas| {
-        canvas.frame("KL divergence over tokens", &frame)?;
+        canvas.frame("KL divergence over tokens", &frame);
         if curves.iter().all(Vec::is_empty) {
             let [left, top, right, bottom] = Frame::PLOT;
             let middle = ((left + right) / 2, (top + bottom) / 2);
-            canvas.text("No token's KLD is above zero", middle, Anchor::Middle, theme::MUTED)?;
+            canvas.text("No token's KLD is above zero", middle, Anchor::Middle, theme::MUTED);
         }
         for (i, ((index, cell), curve)) in cells.iter().zip(&curves).enumerate() {
             let places: Vec<_> = curve.iter().map(|(x, y)| frame.place(*x, *y)).collect();
-            line(canvas, i, &places, 4)?;
+            line(canvas, i, &places, 4);
             for ((kld, share), at) in curve.iter().zip(&places) {
                 let title = format!(
                     "{}\n{:.3} % of tokens have a KLD of {} nats or more",
                     cell.result.figures.codec,
                     100.0 * share,
-                    minus(small(*kld))
+                    minus(&small(*kld))
                 );
-                canvas.hit_on_line(*at, &title, *index);
+                canvas.hit(*at, &title, *index, true);
             }
         }
-        draw_key(canvas, &key)
-    })?;
+        draw_key(canvas, &key);
+    });
     let none = curves.iter().filter(|curve| curve.is_empty()).count();
     let zero = match none {
         0 => String::new(),
         n => format!(" {n} without a line: no token's KLD is above zero."),
     };
     let caption = format!("How many tokens are damaged how much. {}{zero}", shown(cells.len(), of));
-    Ok((chart, caption))
+    (chart, caption)
 }
 
 /// Edge, and the share at it or above: from the last edge that all lie above, to the last that
@@ -167,22 +166,20 @@ fn key(cells: &[(usize, &CellReport)]) -> Key {
     Key::new(cells.iter().map(name).collect())
 }
 
-fn draw_key(canvas: &mut Canvas, key: &Key) -> Result<()> {
-    key.draw(canvas, Frame::UNDER, theme::INK, |canvas, i, (x, y)| {
-        let color = theme::SERIES[i];
-        canvas.line(vec![(x - 13, y), (x + 13, y)], color, 2)?;
-        canvas.marker(Marker::ALL[i], (x, y), 4, color)
-    })
+fn draw_key(canvas: &mut Canvas, key: &Key) {
+    key.draw(canvas, Frame::UNDER, |canvas, i, (x, y)| {
+        canvas.series(i, &[(x - 13, y), (x + 13, y)]);
+        canvas.marker(Marker::ALL[i], (x, y), 4, theme::SERIES[i]);
+    });
 }
 
 /// With every `apart`-th marker, beginning at another place for each series.
-fn line(canvas: &mut Canvas, i: usize, points: &[(i32, i32)], apart: usize) -> Result<()> {
-    canvas.line(points.to_vec(), theme::SERIES[i], 2)?;
+fn line(canvas: &mut Canvas, i: usize, points: &[Point], apart: usize) {
+    canvas.series(i, points);
     let first = if points.len() > apart { i % apart } else { 0 };
     for at in points.iter().skip(first).step_by(apart) {
-        canvas.marker(Marker::ALL[i], *at, 4, theme::SERIES[i])?;
+        canvas.marker(Marker::ALL[i], *at, 4, theme::SERIES[i]);
     }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,18 +1,17 @@
-//! What the page's script works with: figures on the scales of their intervals, so that it can
+//! The data of the page's script: figures on the scales of their intervals, so that it can
 //! judge by other limits.
 
 use super::{ONE_WINDOW, none_within, summary};
 use crate::error::{Error, Result};
 use crate::eval::stats::{Estimate, positive_log, student_t_quantile};
 use crate::eval::verdict::{LEAST_WINDOWS_TO_PLAN, Limits, Verdict};
-use crate::report::verdict::windows_left;
 use crate::results::sweep::{CellReport, SweepReport};
+use crate::results::verdict_words::windows_left;
 use serde::Serialize;
 
 /// Degrees of freedom with a t quantile of their own; above them the script's series is good to 1e-8.
 const T_TABLE: usize = 40;
 
-/// What the script works with.
 #[derive(Serialize)]
 struct Data<'a> {
     limits: Limits,

@@ -1,28 +1,29 @@
 //! Verdicts in words. The page's script has the same for another limit.
 
+use super::figures::CodecResult;
+use super::print::percent;
+use super::subject::SubjectInfo;
 use crate::eval::verdict::{LEAST_WINDOWS_TO_PLAN, Limits, Verdict};
-use crate::results::figures::CodecResult;
-use crate::results::subject::SubjectInfo;
 
 /// The limits, in words: `±1 % perplexity, mean KLD at most 0.01`.
-pub(super) fn limits(limits: &Limits) -> String {
+pub(crate) fn limits(limits: &Limits) -> String {
     let mut words = format!("±{} % perplexity", limits.max_ppl_change);
     if let Some(most) = limits.max_kld {
         words.push_str(&format!(", mean KLD at most {most}"));
     }
     if let Some(least) = limits.min_top1 {
-        words.push_str(&format!(", top-1 at least {} %", percent(least)));
+        words.push_str(&format!(", top-1 at least {} %", in_percent(least)));
     }
     words
 }
 
 /// A share as a percentage without a tail of nines.
-fn percent(share: f64) -> f64 {
+fn in_percent(share: f64) -> f64 {
     (share * 1e8).round() / 1e6
 }
 
 /// The verdict and what it rests on: a line, and indented ones behind it. Ends without a newline.
-pub(super) fn sentence(result: &CodecResult, subject: &SubjectInfo, against: &Limits) -> String {
+pub(crate) fn sentence(result: &CodecResult, subject: &SubjectInfo, against: &Limits) -> String {
     let judgement = &result.judgement;
     let reasons = match judgement.verdict {
         Verdict::Pass => format!("the whole interval is within {}", limits(against)),
@@ -34,7 +35,9 @@ pub(super) fn sentence(result: &CodecResult, subject: &SubjectInfo, against: &Li
     if judgement.verdict == Verdict::Inconclusive {
         lines.push(advice(result, subject));
     }
-    if let Some(share) = share_felt(result) {
+    let affected = result.figures.targets_affected;
+    if affected < 1.0 {
+        let share = percent(affected);
         lines.push(format!("only {share} of the scored targets attend to a stored token"));
     }
     lines.join("\n    ")
@@ -67,7 +70,7 @@ fn reasons(result: &CodecResult, against: &Limits) -> Vec<String> {
     if let (Some(verdict), Some(least)) = (judgement.verdicts.top1, against.min_top1)
         && verdict == judgement.verdict
     {
-        let least = percent(least);
+        let least = in_percent(least);
         reasons.push(match open {
             true => format!("the limit of {least} % is inside the interval of top-1"),
             false => format!("the whole interval of top-1 is below {least} %"),
@@ -117,7 +120,7 @@ fn range_words((low, high): (usize, Option<usize>)) -> String {
 }
 
 /// Why a verdict is open, for a cell of a table; empty where it is not.
-pub(super) fn undecided(result: &CodecResult, subject: &SubjectInfo) -> String {
+pub(crate) fn undecided(result: &CodecResult, subject: &SubjectInfo) -> String {
     let judgement = &result.judgement;
     match (judgement.verdict, judgement.windows_needed_ci80) {
         (Verdict::Inconclusive, Some(range)) => {
@@ -135,24 +138,28 @@ pub(super) fn undecided(result: &CodecResult, subject: &SubjectInfo) -> String {
 }
 
 /// The verdict for a cell of a table.
-pub(super) fn brief(result: &CodecResult, subject: &SubjectInfo) -> String {
+pub(crate) fn brief(result: &CodecResult, subject: &SubjectInfo) -> String {
     match result.judgement.verdict {
         Verdict::Inconclusive => format!("inconclusive, {}", undecided(result, subject)),
         decided => decided.word().into(),
     }
 }
 
+/// The verdict for a table whose legend says what is needed and had.
+pub(crate) fn brief_under_legend(result: &CodecResult, subject: &SubjectInfo) -> String {
+    match result.judgement.verdict {
+        Verdict::Inconclusive => {
+            undecided(result, subject).replace(" windows", "").replace(" text", "")
+        }
+        decided => decided.word().into(),
+    }
+}
+
 /// Windows the text has from the first one evaluated on.
-pub(super) fn windows_left(subject: &SubjectInfo) -> usize {
+pub(crate) fn windows_left(subject: &SubjectInfo) -> usize {
     subject.text.windows_available.saturating_sub(subject.first_window)
 }
 
 /// What to look at where the baseline itself means nothing.
-pub(super) const CHECK: &str = "check that model, tokenizer and text belong together: published weights, \
+pub(crate) const CHECK: &str = "check that model, tokenizer and text belong together: published weights, \
     their own tokenizer, and plain text in a language the model knows";
-
-/// A figure's share of targets, where it is not all of them.
-pub(super) fn share_felt(result: &CodecResult) -> Option<String> {
-    let share = result.figures.targets_affected;
-    (share < 1.0).then(|| format!("{:.1} %", 100.0 * share))
-}

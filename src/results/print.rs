@@ -1,0 +1,69 @@
+//! Figures as they are written for people.
+
+use super::subject::SubjectInfo;
+use crate::eval::Protocol;
+
+/// Six characters for a positive figure of any size.
+pub fn small(figure: f64) -> String {
+    match figure {
+        0.0 | 0.001..10.0 => format!("{figure:.4}"),
+        10.0..100.0 => format!("{figure:.3}"),
+        100.0..1000.0 => format!("{figure:.2}"),
+        _ => format!("{figure:.1e}"),
+    }
+}
+
+/// With its sign, in five characters up to ±99.9; rounded to zero it is never `-0.00`.
+pub fn signed(percent: f64) -> String {
+    if percent.is_infinite() {
+        return if percent > 0.0 { "+∞".into() } else { "-∞".into() };
+    }
+    let decimals = if percent.abs() < 9.995 { 2 } else { 1 };
+    let text = format!("{percent:+.decimals$}");
+    if text == "-0.00" { "+0.00".into() } else { text }
+}
+
+/// A share 0…1 in percent.
+pub fn percent(share: f64) -> String {
+    format!("{:.1} %", 100.0 * share)
+}
+
+/// The ends of a 95 % interval, each written by `end`; a single window has none.
+pub fn interval(ends: Option<[f64; 2]>, end: fn(f64) -> String) -> String {
+    ends.map_or("one window".into(), |[low, high]| format!("{} … {}", end(low), end(high)))
+}
+
+/// With a minus sign in place of the hyphen, and none before a zero.
+pub fn minus(text: &str) -> String {
+    let text = text.replace('-', "−");
+    if text.trim_matches(['−', '0', '.']).is_empty() { text.replace('−', "") } else { text }
+}
+
+/// `1 window`, `20 windows`
+pub fn windows(count: usize) -> String {
+    if count == 1 { "1 window".into() } else { format!("{count} windows") }
+}
+
+/// The first twelve characters of a commit or a hash, enough to recognise it.
+pub fn short(hash: &str) -> &str {
+    hash.char_indices().nth(12).map_or(hash, |(end, _)| &hash[..end])
+}
+
+/// Whether windows begin with the beginning-of-sequence token.
+pub fn bos(subject: &SubjectInfo) -> &'static str {
+    if subject.bos_id.is_some() { "with BOS" } else { "no BOS" }
+}
+
+/// `f32 on cpu`
+pub fn dtype_and_device(subject: &SubjectInfo) -> String {
+    format!("{} on {}", subject.dtype, subject.device)
+}
+
+/// The tokens of a window that are stored compressed.
+pub fn compressed(subject: &SubjectInfo) -> String {
+    match subject.protocol {
+        Protocol::Prefix => format!("{} compressed", subject.prefix),
+        Protocol::Decode { residual: 0, .. } => "all compressed".into(),
+        Protocol::Decode { residual, .. } => format!("all but the last {residual} compressed"),
+    }
+}
