@@ -35,7 +35,9 @@ pub trait Value: Sized + Clone + Display + Send + Sync + 'static {
     fn from_toml(value: &DeValue) -> Result<Self>;
 
     /// clap's parser of a flag's text.
-    fn parser() -> ValueParser;
+    fn parser() -> ValueParser {
+        ValueParser::string()
+    }
 
     /// As the result echoes it; a settings file spells it alike.
     fn json(&self) -> Json {
@@ -44,7 +46,7 @@ pub trait Value: Sized + Clone + Display + Send + Sync + 'static {
 
     /// As a number, for its bounds.
     fn number(&self) -> Option<f64> {
-        None
+        self.json().as_f64()
     }
 }
 
@@ -130,10 +132,6 @@ impl Value for String {
             other => Err(mismatch(&Self::expected(), other)),
         }
     }
-
-    fn parser() -> ValueParser {
-        ValueParser::string()
-    }
 }
 
 impl Value for TextSource {
@@ -150,49 +148,29 @@ impl Value for TextSource {
     }
 }
 
-impl Value for u64 {
-    fn expected() -> String {
-        "a whole number, 0 or more".into()
-    }
+macro_rules! whole_numbers {
+    ($($type:ty),*) => {$(
+        impl Value for $type {
+            fn expected() -> String {
+                "a whole number, 0 or more".into()
+            }
 
-    fn from_toml(value: &DeValue) -> Result<Self> {
-        whole_number(value, &Self::expected())
-    }
+            fn from_toml(value: &DeValue) -> Result<Self> {
+                whole_number(value, &Self::expected())
+            }
 
-    fn parser() -> ValueParser {
-        value_parser!(u64).into()
-    }
+            fn parser() -> ValueParser {
+                value_parser!($type).into()
+            }
 
-    fn json(&self) -> Json {
-        (*self).into()
-    }
-
-    fn number(&self) -> Option<f64> {
-        Some(*self as f64)
-    }
+            fn json(&self) -> Json {
+                (*self).into()
+            }
+        }
+    )*};
 }
 
-impl Value for usize {
-    fn expected() -> String {
-        u64::expected()
-    }
-
-    fn from_toml(value: &DeValue) -> Result<Self> {
-        whole_number(value, &Self::expected())
-    }
-
-    fn parser() -> ValueParser {
-        value_parser!(usize).into()
-    }
-
-    fn json(&self) -> Json {
-        (*self).into()
-    }
-
-    fn number(&self) -> Option<f64> {
-        Some(*self as f64)
-    }
-}
+whole_numbers!(u64, usize);
 
 impl Value for f64 {
     const SIGNED: bool = true;
@@ -220,6 +198,7 @@ impl Value for f64 {
         (*self).into()
     }
 
+    /// Also where JSON has no number, as of NaN.
     fn number(&self) -> Option<f64> {
         Some(*self)
     }
@@ -291,10 +270,6 @@ impl Value for WindowCount {
     fn json(&self) -> Json {
         self.limit().map_or_else(|| self.to_string().into(), Json::from)
     }
-
-    fn number(&self) -> Option<f64> {
-        self.limit().map(|windows| windows as f64)
-    }
 }
 
 impl Value for Codec {
@@ -311,10 +286,6 @@ impl Value for Codec {
             other => Err(mismatch(&Self::expected(), other)),
         }
     }
-
-    fn parser() -> ValueParser {
-        ValueParser::string()
-    }
 }
 
 impl Value for ProtocolName {
@@ -326,10 +297,6 @@ impl Value for ProtocolName {
 
     fn from_toml(value: &DeValue) -> Result<Self> {
         String::from_toml(value)?.parse()
-    }
-
-    fn parser() -> ValueParser {
-        ValueParser::string()
     }
 }
 
