@@ -414,7 +414,7 @@ pub fn all() -> Vec<(&'static str, SweepReport)> {
             made_up("int2-g8", 3.0, [-2.3, 0.3], 50.0, [-40.0, -3.0]),
             made_up("int2-g256", 2.0625, [9.21, 0.9], 12.0, [-90.0, 0.0]),
             made_up("int4-g64", 4.25, [1e-13, 1e-14], 1e-12, [120.0, 180.0]),
-            MadeUpCodec { snr: [None, None], ..codec("f16", 16.0, [0.0, 0.0], 0.0, [0.0, 0.0]) },
+            MadeUpCodec { snr: [None, None], ..made_up("f16", 16.0, [0.0, 0.0], 0.0, [0.0, 0.0]) },
             made_up("int8-g64", 8.25, [800.0, 1.0], 1e-5, [40.0, 40.0]),
         ],
     )]);
