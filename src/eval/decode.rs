@@ -104,7 +104,7 @@ impl Passes<'_> {
     }
 }
 
-/// What one layer's keys or values came to.
+/// Sums over one layer's keys or values.
 #[derive(Clone, Copy, Default)]
 struct StoredSide {
     bytes: u64,
@@ -209,7 +209,7 @@ impl<'a> Stream<'a> {
         let Some(arm) = self.arm else { return Ok(tensor.clone()) };
         let codec = arm.codec.side(side);
         let written = self.written.get(layer).map(|layer| layer.side(side));
-        // What a codec with a memory is given again counts anew.
+        // A codec with a memory is given earlier tokens again: it counts anew.
         let (source, first) = match written {
             Some(written) if codec.has_memory() => (written.narrow(1, 0, tokens.end)?, 0),
             _ => (tensor.narrow(1, tokens.start, tokens.len())?, tokens.start),

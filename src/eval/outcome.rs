@@ -7,7 +7,7 @@ use crate::error::Result;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// What one codec did, over all windows.
+/// All windows under one codec.
 #[derive(Debug, Clone)]
 pub struct CodecOutcome {
     pub codec: Codec,

@@ -14,10 +14,10 @@ pub(super) struct CacheRoundTrip {
     pub outcome: CodecWindow,
 }
 
-/// What codecs are told of every cache of a run.
+/// The context of codecs, the same for every cache of a run.
 #[derive(Debug, Clone)]
 pub struct CodecContext {
-    /// What the model rotates keys by, for every position of a window.
+    /// The model's rotary table, for every position of a window.
     pub rope: Rope,
     /// Of what is drawn at random.
     pub seed: u64,

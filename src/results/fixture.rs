@@ -4,7 +4,9 @@
 use super::attribution::Attribution;
 use super::figures::{Baseline, CodecFigures, Histogram, LayerResult, PositionBin};
 use super::subject::{ModelInfo, SubjectInfo, TextInfo};
-use super::sweep::{Asked, Part, SCHEMA, SubjectReport, SweepReport, SweepSource, UnfinishedCell};
+use super::sweep::{
+    Asked, ProtocolCells, SCHEMA, SubjectReport, SweepReport, SweepSource, UnfinishedCell,
+};
 use super::validation::RefusedCodec;
 use crate::codec::Distortion;
 use crate::eval::Protocol;
@@ -94,7 +96,7 @@ pub fn subject(
     SubjectReport::new(first, None, &Asked::default(), &Limits::default())
 }
 
-fn part(info: SubjectInfo, codecs: &[MadeUpCodec], limits: &Limits) -> Part {
+fn part(info: SubjectInfo, codecs: &[MadeUpCodec], limits: &Limits) -> ProtocolCells {
     let mut random = noise(7);
     let windows = info.windows;
     let nll: Vec<f64> = (0..windows).map(|_| TARGETS as f64 * (3.35 + 0.2 * random())).collect();
@@ -109,7 +111,7 @@ fn part(info: SubjectInfo, codecs: &[MadeUpCodec], limits: &Limits) -> Part {
             (id, figures.judge(&info, &baseline, limits))
         })
         .collect();
-    Part { subject: info, baseline, cells }
+    ProtocolCells { subject: info, baseline, cells }
 }
 
 /// Both protocols, all limits, a codec that `decode` refuses and one that not all targets feel.

@@ -1,4 +1,4 @@
-//! What a sweep would take, before it is run: bits a value, time and memory.
+//! Estimates of a sweep before it is run: bits a value, time and memory.
 //!
 //! Bits are counted on real payloads and seconds measured, both on one window of a model with one
 //! layer of the same shape and random weights; seconds of layers are then multiplied by their
