@@ -5,9 +5,9 @@ use super::location::Given;
 use super::setting::Setting;
 use super::types::ProtocolName;
 use super::value::Value;
-use crate::codec::Codec;
 use crate::corpus::TextSource;
 use crate::error::{Error, Result};
+use crate::eval::Treatment;
 use crate::eval::protocol::Protocols;
 use crate::eval::verdict::Limits;
 use crate::model::Longest;
@@ -77,7 +77,7 @@ impl Settings {
     }
 
     /// The codecs without the locations where they were given.
-    pub fn codecs(&self) -> Vec<Codec> {
+    pub fn codecs(&self) -> Vec<Treatment> {
         self.codec.iter().map(|given| given.value).collect()
     }
 

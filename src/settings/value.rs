@@ -3,9 +3,10 @@
 use super::entry::EXAMPLES;
 use super::location::Given;
 use super::types::{Bos, DeviceKind, FloatType, Percent, ProtocolName, WindowCount};
-use crate::codec::{Codec, split_names};
+use crate::codec::split_names;
 use crate::corpus::TextSource;
 use crate::error::{Error, Result};
+use crate::eval::Treatment;
 use clap::builder::{
     OsStringValueParser, PossibleValue, PossibleValuesParser, TypedValueParser, ValueParser,
 };
@@ -272,7 +273,7 @@ impl Value for WindowCount {
     }
 }
 
-impl Value for Codec {
+impl Value for Treatment {
     const FROM_TEXT: Option<ReadText<Self>> =
         Some(|names| split_names(names).into_iter().map(str::parse).collect());
 
