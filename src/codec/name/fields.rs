@@ -9,7 +9,7 @@ pub struct Field {
     /// How it is written.
     pub kind: FieldKind,
     /// A few words on it; [`Field::meaning`] has them all.
-    pub(crate) what: &'static str,
+    what: &'static str,
 }
 
 impl Field {
