@@ -3,7 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | `plan.json` | what was asked for ([`Plan`]); `plan-earlier-1.json`: before that ([`super::plans`]) |
-//! | `cells.jsonl` | one line a finished cell ([`CellRecord`]), appended and synced |
+//! | `cells.jsonl` | one line a finished cell ([`CellLine`](crate::results::record::CellLine)), appended and synced |
 //! | `timings.json` | where the last run's seconds went ([`SweepTimings`]) |
 //! | `windows.jsonl` | one line a window ([`WindowRecord`]) of cells still running; gone when all are done |
 //!
@@ -16,7 +16,7 @@ use super::shard::{Shard, files};
 use crate::error::{Error, Result};
 use crate::report;
 use crate::results::log::{self, Log, Rejected};
-use crate::results::record::{CellRecord, Plan, WindowRecord};
+use crate::results::record::{Plan, WindowRecord};
 use crate::results::subject::SubjectInfo;
 use crate::results::timings::SweepTimings;
 use crate::whole_file::{self, Existing, Kind, NewFile};
