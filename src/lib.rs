@@ -6,6 +6,7 @@
 //! [`container`]; [`extract`] writes a model's cache into one. Only `cli` prints.
 
 #![deny(unsafe_code)]
+#![warn(missing_docs)]
 
 mod builtin;
 pub mod cli;

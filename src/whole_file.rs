@@ -24,6 +24,7 @@ use tempfile::TempPath;
 /// The fate of a file that is there already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Existing {
+    /// Replaced, whatever it is.
     Replace,
     /// An error, also when another process was faster.
     Keep,

@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 /// The arguments of `kvgauge sweep`.
 #[derive(Args)]
-#[command(after_help = "What is not said here, CONFIG says; then the default holds.")]
+#[command(after_help = "Flags override CONFIG; what neither sets has its default.")]
 pub struct SweepArguments {
     /// TOML file with models, texts, contexts and codecs; configs/ has examples
     config: PathBuf,

@@ -46,9 +46,12 @@ const CHARSMAP: &str = "tokenizer.ggml.precompiled_charsmap";
 /// SentencePiece's visible blank.
 const BLANK: &str = "▁";
 
+/// A tokenizer out of a GGUF file, with what the file says of BOS.
 #[derive(Debug)]
 pub struct GgufTokenizer {
+    /// Text to token ids; it adds no special tokens.
     pub tokenizer: Tokenizer,
+    /// Id of the beginning-of-sequence token, where the file names one.
     pub bos_id: Option<u32>,
     /// Whether the model expects BOS in front of a text; never true without `bos_id`.
     pub add_bos: bool,

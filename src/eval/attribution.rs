@@ -11,29 +11,38 @@ pub struct CacheParts<T> {
     pub key: T,
     /// Values of all layers.
     pub value: T,
+    /// One a layer.
     pub layers: Vec<LayerParts<T>>,
+    /// One a KV head.
     pub heads: Vec<HeadParts<T>>,
 }
 
 /// One layer, all its heads.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct LayerParts<T> {
+    /// Index of the layer, from 0.
     pub layer: usize,
+    /// Its keys.
     pub key: T,
+    /// Its values.
     pub value: T,
 }
 
 /// One KV head, in all layers.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct HeadParts<T> {
+    /// Index of the KV head, from 0.
     pub head: usize,
     /// Keys and values.
     pub both: T,
+    /// Its keys.
     pub key: T,
+    /// Its values.
     pub value: T,
 }
 
 impl CacheParts<Scope> {
+    /// All parts of a cache of so many layers and KV heads.
     pub fn of(layers: usize, kv_heads: usize) -> Self {
         let all = |side| Scope { side, ..Scope::default() };
         let (key, value) = (all(Some(Side::Key)), all(Some(Side::Value)));

@@ -12,7 +12,9 @@ use crate::model::Llama;
 
 /// A protocol on a model, ready for windows of one length.
 pub struct Evaluator<'m> {
+    /// The model that windows go through.
     pub model: &'m Llama,
+    /// How the cache is compressed.
     pub protocol: Protocol,
     context: CodecContext,
 }

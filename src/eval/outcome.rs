@@ -12,6 +12,7 @@ use std::time::Duration;
 pub struct CodecOutcome {
     /// The treatment, whose name is the codec's in all results.
     pub codec: Treatment,
+    /// One a window, in order.
     pub windows: Vec<CodecWindow>,
 }
 
@@ -40,9 +41,12 @@ pub struct WindowOutcome {
     pub arms: Vec<Result<CodecWindow>>,
 }
 
+/// Distortion of one layer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct LayerDistortion {
+    /// Of its keys.
     pub key: DistortionSum,
+    /// Of its values.
     pub value: DistortionSum,
 }
 
@@ -63,18 +67,25 @@ pub struct Evaluation {
     pub baseline: Vec<Vec<f64>>,
     /// In the order asked for.
     pub codecs: Vec<CodecOutcome>,
+    /// Seconds of all windows, by stage.
     pub timings: StageTimings,
 }
 
+/// Time by stage.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct StageTimings {
+    /// The exact pass over prefixes.
     pub prefill: Duration,
+    /// Compressing, decompressing and measuring distortion.
     pub codec: Duration,
+    /// Passes over the rest of the windows, of all arms.
     pub continuation: Duration,
+    /// Logits and scores.
     pub scoring: Duration,
 }
 
 impl StageTimings {
+    /// The sum, stage by stage.
     pub fn plus(self, other: Self) -> Self {
         Self {
             prefill: self.prefill + other.prefill,

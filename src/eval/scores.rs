@@ -36,6 +36,10 @@ pub struct TokenScore {
 pub struct Logits(Tensor);
 
 impl Logits {
+    /// Logits `[rows, vocab]`, f32 on the CPU.
+    ///
+    /// # Errors
+    /// A tensor of another rank.
     pub fn new(logits: &Tensor) -> Result<Self> {
         logits.dims2()?;
         Ok(Self(logits.contiguous()?))

@@ -7,9 +7,11 @@
 /// A mean over windows with its 95 % interval; no interval from fewer than two windows.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Estimate {
+    /// Mean over windows.
     pub mean: f64,
     /// Standard error of the mean; `None` with fewer than two windows.
     pub standard_error: Option<f64>,
+    /// Number of windows.
     pub windows: usize,
 }
 

@@ -18,7 +18,7 @@ pub struct Limits {
     /// Largest mean KL divergence, nats a token.
     #[serde(default)]
     pub max_kld: Option<f64>,
-    /// Smallest share of targets where both arms rank the same token first, 0…1.
+    /// Smallest share of targets that keep their likeliest token, 0…1.
     #[serde(default)]
     pub min_top1: Option<f64>,
 }
@@ -63,6 +63,7 @@ pub struct Judgement {
     /// Why it is `invalid`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub invalid_because: Option<String>,
+    /// Verdicts by limit.
     pub verdicts: Verdicts,
     /// For `inconclusive`: windows that would settle it if mean and spread are what they look
     /// like. `None` below eight windows, which say too little of the spread, and where no number
@@ -76,9 +77,12 @@ pub struct Judgement {
 /// Against each limit by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Verdicts {
+    /// Against the limit on the change of perplexity.
     pub perplexity_change: Verdict,
+    /// Against `max_kld`, where it is set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kld: Option<Verdict>,
+    /// Against `min_top1`, where it is set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub top1: Option<Verdict>,
 }
@@ -93,8 +97,11 @@ pub fn change_bounds(percent: f64) -> [f64; 2] {
 /// A figure on the scale on which its interval is symmetric, and the values it may have.
 #[derive(Debug, Clone, Copy)]
 pub struct Criterion {
+    /// The figure, with its standard error.
     pub estimate: Estimate,
+    /// The smallest accepted value.
     pub least: f64,
+    /// The largest accepted value.
     pub most: f64,
 }
 
@@ -117,10 +124,12 @@ impl Criterion {
         Self { estimate: positive_log(values), least: f64::NEG_INFINITY, most: most.ln() }
     }
 
+    /// `share`: top-1 agreement; `least`: the smallest accepted one, 0…1.
     pub fn top1(share: Estimate, least: f64) -> Self {
         Self { estimate: share, least, most: f64::INFINITY }
     }
 
+    /// The verdict on the figure's 95 % interval.
     pub fn verdict(&self) -> Verdict {
         match self.estimate.ci95() {
             None => Verdict::Inconclusive,
@@ -174,6 +183,7 @@ fn settled_at(z: f64, windows: usize) -> Option<usize> {
 }
 
 impl Judgement {
+    /// The worst verdict of the limits that are set, and how many windows would settle it.
     pub fn new(perplexity: Criterion, kld: Option<Criterion>, top1: Option<Criterion>) -> Self {
         let of = |criterion: &Option<Criterion>| criterion.as_ref().map(Criterion::verdict);
         let verdicts =

@@ -22,19 +22,14 @@ use sha2::{Digest, Sha256};
 
 use super::DownloadProgress;
 use super::options::{HubOptions, RepoId, RepoKind, is_hex, is_plain_path};
-use super::watch::{Stage, Watch, watched};
+use super::watch::{NETWORK_HINT, RESUME_HINT, Stage, Watch, watched};
 use crate::hash::hex;
 use crate::{Error, Result};
 
 /// The longest wait for another process that downloads the same file.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
 
-/// The hint for a hub that gives no or a strange answer.
-pub(super) const NETWORK_HINT: &str =
-    "check the network and HF_ENDPOINT; --offline makes do with what is in the cache";
 const CACHE_HINT: &str = "HF_HUB_CACHE or HF_HOME puts the cache elsewhere";
-/// The hint for a download that broke off.
-pub(super) const RESUME_HINT: &str = "run it again: the download resumes";
 const ACCESS_HINT: &str =
     "accept the licence on the model's page, then set HF_TOKEN or run `hf auth login`";
 

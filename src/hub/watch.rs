@@ -7,8 +7,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::DownloadProgress;
-use super::download::{NETWORK_HINT, RESUME_HINT};
 use crate::{Error, Result};
+
+/// The hint for a hub that gives no or a strange answer.
+pub(super) const NETWORK_HINT: &str =
+    "check the network and HF_ENDPOINT; --offline makes do with what is in the cache";
+/// The hint for a download that broke off.
+pub(super) const RESUME_HINT: &str = "run it again: the download resumes";
 
 /// Signs of life of one download, and what the caller gets to see of it.
 pub(super) struct Watch {

@@ -7,7 +7,9 @@ use candle_core::Tensor;
 /// each [kv_heads, tokens, head_dim], contiguous.
 #[derive(Debug, Clone)]
 pub struct LayerKv {
+    /// Keys, after RoPE.
     pub key: Tensor,
+    /// Values.
     pub value: Tensor,
 }
 

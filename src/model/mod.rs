@@ -31,6 +31,7 @@ use rope::Rope;
 /// See [`Llama::forward_written`].
 pub type Write<'a> = &'a mut dyn FnMut(usize, usize, LayerKv) -> Result<LayerKv>;
 
+/// A model of the Llama family, its weights in memory.
 pub struct Llama {
     config: ModelConfig,
     embeddings: Tensor, // [vocab, hidden]
@@ -129,14 +130,17 @@ impl Llama {
         })
     }
 
+    /// The configuration it was loaded with.
     pub fn config(&self) -> &ModelConfig {
         &self.config
     }
 
+    /// Type of its weights and activations.
     pub fn dtype(&self) -> DType {
         self.dtype
     }
 
+    /// Where it runs.
     pub fn device(&self) -> &Device {
         &self.device
     }
@@ -146,6 +150,7 @@ impl Llama {
         self.rope.frequencies()
     }
 
+    /// A cache of its layers that holds no token yet.
     pub fn empty_cache(&self) -> KvCache {
         KvCache::empty(self.config.layers)
     }

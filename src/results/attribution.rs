@@ -8,21 +8,28 @@ use crate::eval::attribution::CacheParts;
 use crate::eval::stats::{Estimate, positive_ci95};
 use serde::Serialize;
 
+/// A codec's damage by part of the cache.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Attribution {
+    /// Each part compressed alone.
     #[serde(flatten)]
     pub parts: CacheParts<PartFigures>,
+    /// Parts added up, against those parts compressed together.
     pub sums: Sums,
 }
 
 /// One part compressed alone.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PartFigures {
+    /// Mean KL divergence, nats a token.
     pub kld_mean: f64,
+    /// Its 95 % interval; `None` from one window.
     pub kld_mean_ci95: Option<[f64; 2]>,
     /// Of the mean KLD of the whole cache compressed; `None` where that is zero.
     pub kld_share: Option<f64>,
+    /// Change of the perplexity, percent.
     pub perplexity_change_percent: f64,
+    /// Its 95 % interval.
     pub perplexity_change_percent_ci95: Option<[f64; 2]>,
     /// Mean over a window's targets, nats.
     pub kld_per_window: Vec<f64>,
@@ -43,14 +50,18 @@ pub struct Sums {
     pub heads: Sum,
 }
 
+/// KLDs of several parts added up.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Sum {
+    /// Their sum, nats a token.
     pub kld_mean: f64,
+    /// Its 95 % interval.
     pub kld_mean_ci95: Option<[f64; 2]>,
     /// Over the KLD of the parts compressed together; `None` where that is zero.
     pub kld_over_joint: Option<f64>,
     /// The sum less the KLD of the parts compressed together; paired by window.
     pub kld_minus_joint: f64,
+    /// Its 95 % interval.
     pub kld_minus_joint_ci95: Option<[f64; 2]>,
 }
 

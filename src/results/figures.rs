@@ -21,8 +21,10 @@ const POSITION_BINS: usize = 16;
 const BINS_PER_DECADE: i32 = 4;
 const DECADES: std::ops::Range<i32> = -10..2;
 
+/// The untouched cache on a subject.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Baseline {
+    /// Over all scored targets.
     #[serde(deserialize_with = "or_infinity")]
     pub perplexity: f64,
     /// Summed over a window's targets, nats.
@@ -32,53 +34,79 @@ pub struct Baseline {
 /// One codec against the untouched cache.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CodecFigures {
+    /// Its name.
     pub codec: String,
     /// Share of the scored targets whose prediction can feel the codec, 0…1. Logs of before it
     /// was counted have such codecs only as feel it in all.
     #[serde(default = "all_targets")]
     pub targets_affected: f64,
+    /// Stored bits over values, measured from payloads.
     pub bits_per_value: f64,
+    /// f16 bytes over stored bytes.
     pub compression_ratio: f64,
     /// Cache bytes a token, all layers, served in f16 and stored by this codec.
     pub cache_bytes_per_token_f16: f64,
+    /// The same as stored by this codec.
     pub cache_bytes_per_token: f64,
+    /// Over all scored targets.
     #[serde(deserialize_with = "or_infinity")]
     pub perplexity: f64,
     /// Codec minus baseline.
     #[serde(deserialize_with = "or_infinity")]
     pub perplexity_change: f64,
+    /// Change of the perplexity, percent of the baseline's: the mean over windows of the log-ratio.
     #[serde(deserialize_with = "or_infinity")]
     pub perplexity_change_percent: f64,
+    /// Its 95 % interval; `None` from one window, and where an end is infinite.
     pub perplexity_change_percent_ci95: Option<[f64; 2]>,
     /// ln of the ratio of perplexities: mean NLL of the codec minus that of the baseline, nats.
     pub mean_log_ratio: f64,
+    /// Its 95 % interval.
     pub mean_log_ratio_ci95: Option<[f64; 2]>,
+    /// Mean KL divergence (untouched ‖ compressed), nats a token.
     pub kld_mean: f64,
+    /// Its 95 % interval.
     pub kld_mean_ci95: Option<[f64; 2]>,
+    /// Median of the KL divergence over targets, nats.
     pub kld_p50: f64,
+    /// 90th percentile.
     pub kld_p90: f64,
+    /// 99th percentile.
     pub kld_p99: f64,
+    /// 99.9th percentile.
     pub kld_p999: f64,
+    /// The largest.
     pub kld_max: f64,
+    /// Share of targets whose likeliest token is the same, 0…1.
     pub top1_agreement: f64,
+    /// Its 95 % interval.
     pub top1_agreement_ci95: Option<[f64; 2]>,
     /// Root mean square change of the true token's probability, 0…1.
     pub rms_delta_p: f64,
+    /// −ln p summed over a window's targets, nats, by window.
     pub nll_per_window: Vec<f64>,
     /// Mean over a window's targets, nats.
     pub kld_per_window: Vec<f64>,
     /// Along the scored part of a window.
     pub nll_change_by_position: Vec<PositionBin>,
+    /// Distribution of the KL divergence over targets.
     pub kld_histogram: Histogram,
+    /// Distortion of keys, all layers.
     pub key: Distortion,
+    /// Distortion of values, all layers.
     pub value: Distortion,
+    /// One a layer.
     pub layers: Vec<LayerResult>,
 }
 
+/// Distortion of one layer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LayerResult {
+    /// Its index, from 0.
     pub layer: usize,
+    /// Of keys.
     pub key: Distortion,
+    /// Of values.
     pub value: Distortion,
 }
 
@@ -87,15 +115,20 @@ pub struct LayerResult {
 pub struct PositionBin {
     /// Index of the first target in its window, and one past the last.
     pub start: usize,
+    /// Index after the last target.
     pub end: usize,
+    /// Mean change, nats a token.
     pub mean: f64,
+    /// Its 95 % interval.
     pub ci95: Option<[f64; 2]>,
 }
 
 /// How often a figure lies at or above an edge and below the next; the last bin has no upper edge.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Histogram {
+    /// Lower edges of the bins, nats.
     pub edges: Vec<f64>,
+    /// Targets in each bin.
     pub counts: Vec<u64>,
 }
 
@@ -111,8 +144,10 @@ fn all_targets() -> f64 {
 /// Figures held against limits.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct CodecResult {
+    /// The figures, free of limits.
     #[serde(flatten)]
     pub figures: CodecFigures,
+    /// The verdict on them.
     #[serde(flatten)]
     pub judgement: Judgement,
 }

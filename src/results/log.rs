@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 /// How every line begins.
 const LINE: &[u8] = br#"{"crc32":""#;
 
+/// A log that is open for appending.
 pub struct Log {
     path: PathBuf,
     file: File,
@@ -41,6 +42,7 @@ pub enum Rejected {
 
 /// Contents of a log.
 pub struct Records<T> {
+    /// Whole records, in the order of the file.
     pub records: Vec<T>,
     /// Lines left out, by reason.
     pub rejected: BTreeMap<Rejected, usize>,

@@ -35,6 +35,7 @@ pub const SCHEMA: &str = "kvgauge.measurement/1";
 /// A measurement that another program made, as `kvgauge figures` reads it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Measurement {
+    /// Model, text, windows and protocol.
     pub subject: SubjectInfo,
     /// −ln p of every scored target under the untouched cache, nats, by window.
     pub baseline: Vec<PerTarget>,

@@ -29,31 +29,40 @@ const WINDOW_OF_SCORES: &str = "kvgauge.sweep-window/1";
 /// One cell, as asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct CellName {
+    /// The model as asked for.
     pub model: String,
+    /// The text as asked for.
     pub text: String,
     /// `None`: the model's own.
     pub context: Option<usize>,
     /// `None`: planned by a version that ran one protocol.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<String>,
+    /// The codec's name.
     pub codec: String,
 }
 
 /// The plan of a sweep or a shard of one: all cells of the whole sweep, in order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
+    /// Version of the plan.
     pub schema: String,
+    /// The request.
     #[serde(flatten)]
     pub source: SweepSource,
+    /// The limits asked for.
     #[serde(flatten)]
     pub limits: Limits,
     /// Whether missing it is exit status 1.
     pub strict: bool,
+    /// All cells of the whole sweep, in order.
     pub cells: Vec<PlannedCell>,
 }
 
+/// A cell of a plan.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PlannedCell {
+    /// The cell as asked for.
     #[serde(flatten)]
     pub name: CellName,
     /// [`cell_id`]; `None`: another shard's, its model could not be opened, or it was refused.
@@ -66,13 +75,18 @@ pub struct PlannedCell {
 /// A cell that came to an end, as a line of the log of cells says it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CellRecord {
+    /// The cell as asked for.
     pub cell: CellName,
+    /// Its end.
     pub outcome: CellOutcome,
 }
 
+/// The end of a cell.
 #[derive(Debug, Clone, PartialEq)]
 pub enum CellOutcome {
+    /// It has figures.
     Done(Box<CellResult>),
+    /// It has none, and why.
     Failed(CellFailure),
 }
 
@@ -81,7 +95,9 @@ pub enum CellOutcome {
 pub struct CellFailure {
     /// [`cell_id`], where it was known by then.
     pub id: Option<String>,
+    /// The error, one line.
     pub error: String,
+    /// Its hint.
     pub hint: Option<String>,
 }
 
@@ -92,8 +108,11 @@ pub struct CellResult {
     pub id: String,
     /// [`subject_id`]
     pub subject_id: String,
+    /// Model, text, windows and protocol.
     pub subject: SubjectInfo,
+    /// The untouched cache.
     pub baseline: Baseline,
+    /// The codec's figures.
     pub figures: CodecFigures,
 }
 
@@ -104,9 +123,11 @@ pub struct CellMeasurement {
     pub id: String,
     /// [`subject_id`]
     pub subject_id: String,
+    /// Model, text, windows and protocol.
     pub subject: SubjectInfo,
     /// −ln p of every scored target under the untouched cache, nats, by window.
     pub baseline: Vec<PerTarget>,
+    /// The codec and its windows.
     pub measured: CodecMeasurement,
 }
 
@@ -130,18 +151,24 @@ enum LineOutcome {
 /// A line of the log of windows: what a killed run need not do again.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WindowRecord {
+    /// Version of the line.
     pub schema: String,
+    /// [`subject_id`]
     pub subject_id: String,
     /// Index in the subject's windows.
     pub window: usize,
     /// −ln p of every scored target under the untouched cache, nats.
     pub baseline: PerTarget,
+    /// Cells that had this window done.
     pub arms: Vec<ArmRecord>,
 }
 
+/// One cell on one window.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ArmRecord {
+    /// [`cell_id`]
     pub cell_id: String,
+    /// Scores and sums of the window.
     pub outcome: CodecWindow,
 }
 
@@ -157,6 +184,7 @@ impl CellName {
 }
 
 impl Plan {
+    /// A plan of this version.
     pub fn new(source: SweepSource, limits: Limits, strict: bool, cells: Vec<PlannedCell>) -> Self {
         Self { schema: PLAN.into(), source, limits, strict, cells }
     }
@@ -190,6 +218,7 @@ impl CellLine {
         Self { schema: CELL, cell, outcome: LineOutcome::Done(Box::new(measurement)) }
     }
 
+    /// A line of a cell that ended in an error.
     pub fn failed(cell: PlannedCell, error: &Error) -> Self {
         let (error, hint) = (error.to_string(), error.hint_text().map(str::to_string));
         let outcome = LineOutcome::Failed(CellFailure { id: cell.id, error, hint });
@@ -286,6 +315,7 @@ fn check_ids(id: &str, of: &str, subject: &SubjectInfo, codec: &str) -> Result<(
 }
 
 impl WindowRecord {
+    /// A line of this version.
     pub fn new(
         subject_id: String,
         window: usize,
@@ -354,6 +384,7 @@ pub fn subject_id(subject: &SubjectInfo) -> Result<String> {
     Ok(short(&bytes))
 }
 
+/// Hash of a subject's id and a codec's name.
 pub fn cell_id(subject_id: &str, codec: &str) -> String {
     short(format!("{subject_id} {codec}").as_bytes())
 }

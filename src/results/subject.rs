@@ -9,21 +9,29 @@ use serde::{Deserialize, Serialize};
 /// Model, text and windows: what codecs are compared on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SubjectInfo {
+    /// How the cache is compressed.
     #[serde(flatten)]
     pub protocol: Protocol,
+    /// The model.
     pub model: ModelInfo,
+    /// The text.
     pub text: TextInfo,
+    /// Tokens of a window.
     pub context: usize,
     /// Tokens of a window before the one that predicts the first scored target; with `prefix`,
     /// those whose cache is compressed.
     pub prefix: usize,
+    /// Index of the first window in the text.
     pub first_window: usize,
+    /// Number of windows.
     pub windows: usize,
     /// Over all windows.
     pub scored_tokens: usize,
     /// The token that replaced the first of every window.
     pub bos_id: Option<u32>,
+    /// Type of the model's arithmetic and cache.
     pub dtype: FloatType,
+    /// Where the model runs.
     pub device: DeviceKind,
     /// See [`crate::instruction_set`].
     #[serde(default = "unknown_instruction_set")]
@@ -40,24 +48,38 @@ fn unknown_instruction_set() -> String {
     UNKNOWN_INSTRUCTION_SET.into()
 }
 
+/// A model: its identity and its shape.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModelInfo {
+    /// Source, commit and hashes.
     #[serde(flatten)]
     pub provenance: Provenance,
+    /// The class in the words of transformers.
     pub architecture: String,
+    /// Number of layers.
     pub layers: usize,
+    /// Query heads of a layer.
     pub heads: usize,
+    /// Key and value heads of a layer.
     pub kv_heads: usize,
+    /// Channels of a head.
     pub head_dim: usize,
+    /// Tokens of the vocabulary.
     pub vocab_size: usize,
+    /// The longest context that the model was made for, tokens.
     pub max_position_embeddings: usize,
 }
 
+/// A text.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TextInfo {
+    /// The text as asked for.
     pub source: String,
+    /// SHA-256 of its bytes, hex.
     pub sha256: String,
+    /// Its length, bytes.
     pub bytes: usize,
+    /// Its length, tokens.
     pub tokens: usize,
     /// Windows of this context the whole text holds.
     pub windows_available: usize,

@@ -7,13 +7,17 @@ use crate::eval::Protocol;
 use crate::eval::verdict::Limits;
 use serde::{Deserialize, Serialize};
 
+/// Version of a sweep's JSON.
 pub const SCHEMA: &str = "kvgauge.sweep/1";
 /// Limits that recommendations are given for beside the one asked for, percent.
 const USUAL_LIMITS: [f64; 5] = [0.1, 0.5, 1.0, 2.0, 5.0];
 
+/// The report of a sweep: `results.json`.
 #[derive(Debug, Clone, Serialize)]
 pub struct SweepReport {
+    /// [`SCHEMA`]
     pub schema: &'static str,
+    /// Version of the binary that wrote the report.
     pub kvgauge_version: &'static str,
     /// How to make it again; several where logs of several sweeps were merged.
     pub sweeps: Vec<SweepSource>,
@@ -73,8 +77,10 @@ impl SweepSource {
 /// One model, text and context, and the codecs tried on it.
 #[derive(Debug, Clone, Serialize)]
 pub struct SubjectReport {
+    /// Model, text and windows, under the first protocol.
     #[serde(flatten)]
     pub subject: SubjectInfo,
+    /// The untouched cache under it.
     pub baseline: Baseline,
     /// Protocols under which a recommended codec passes.
     pub recommended_under: Vec<&'static str>,
@@ -89,17 +95,24 @@ pub struct SubjectReport {
 /// The same subject under `decode`.
 #[derive(Debug, Clone, Serialize)]
 pub struct DecodeReport {
+    /// `decode`, and its residual and chunk.
     #[serde(flatten)]
     pub protocol: Protocol,
+    /// Over all windows.
     pub scored_tokens: usize,
+    /// The untouched cache under it.
     pub baseline: Baseline,
+    /// In the order asked for.
     pub cells: Vec<CellReport>,
+    /// Codecs that `decode` cannot take.
     pub refused: Vec<RefusedCodec>,
 }
 
 /// Results of one protocol on a subject.
 pub struct ProtocolCells {
+    /// Model, text, windows and protocol.
     pub subject: SubjectInfo,
+    /// The untouched cache.
     pub baseline: Baseline,
     /// Id and result.
     pub cells: Vec<(String, CodecResult)>,
@@ -108,7 +121,9 @@ pub struct ProtocolCells {
 /// The request for a subject: which protocols, and the codecs that `decode` refused.
 #[derive(Debug, Clone, Default)]
 pub struct Asked {
+    /// Names of the protocols asked for.
     pub protocols: Vec<&'static str>,
+    /// Codecs that `decode` refused.
     pub refused: Vec<RefusedCodec>,
 }
 
@@ -123,10 +138,12 @@ pub struct Recommendation {
     pub codec: Option<String>,
 }
 
+/// A finished cell.
 #[derive(Debug, Clone, Serialize)]
 pub struct CellReport {
     /// Derived from everything that determines the numbers.
     pub id: String,
+    /// Its figures and verdict.
     #[serde(flatten)]
     pub result: CodecResult,
     /// No other codec with as few bits a value or fewer has a perplexity nearer to the baseline's.
@@ -135,17 +152,22 @@ pub struct CellReport {
     pub on_kld_front: bool,
 }
 
+/// A cell without figures.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct UnfinishedCell {
+    /// The model as asked for.
     pub model: String,
+    /// The text as asked for.
     pub text: String,
     /// `None`: the model's own, and it was never opened.
     pub context: Option<usize>,
     /// `None`: planned by a version that ran one protocol.
     pub protocol: Option<String>,
+    /// The codec's name.
     pub codec: String,
     /// `None`: not tried yet.
     pub error: Option<String>,
+    /// The error's hint.
     pub hint: Option<String>,
 }
 
@@ -274,6 +296,7 @@ fn front(results: &[&CodecResult], damage: impl Fn(&CodecResult) -> f64) -> Vec<
 }
 
 impl SweepReport {
+    /// A report of this version.
     pub fn new(
         sweeps: Vec<SweepSource>,
         limits: Limits,

@@ -7,29 +7,45 @@ use serde::Serialize;
 /// Seconds of this run, by stage; kept apart from results, which are the same in every run.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct SweepTimings {
+    /// Threads of the run.
     pub threads: usize,
+    /// Opening and hashing files, tokenising; seconds.
     pub prepare: f64,
+    /// Reading and converting weights.
     pub load: f64,
+    /// The whole run.
     pub total: f64,
+    /// One a model, text, context and protocol.
     pub subjects: Vec<SubjectTimings>,
+    /// The most memory at any time, where the system tells.
     pub peak_rss_bytes: Option<u64>,
 }
 
+/// Seconds of one subject, by stage.
 #[derive(Debug, Clone, Serialize)]
 pub struct SubjectTimings {
+    /// The model as asked for.
     pub model: String,
+    /// The text as asked for.
     pub text: String,
+    /// Tokens of a window.
     pub context: usize,
+    /// Its name.
     pub protocol: &'static str,
     /// That this run evaluated.
     pub codecs: usize,
+    /// The exact pass over prefixes.
     pub prefill: f64,
+    /// Compressing, decompressing and measuring distortion.
     pub codec: f64,
+    /// Passes over the rest of the windows.
     pub continuation: f64,
+    /// Logits and scores.
     pub scoring: f64,
 }
 
 impl SubjectTimings {
+    /// Times of a subject with so many codecs.
     pub fn new(subject: &SubjectInfo, codecs: usize, stages: StageTimings) -> Self {
         let StageTimings { prefill, codec, continuation, scoring } = stages;
         Self {
@@ -46,9 +62,12 @@ impl SubjectTimings {
     }
 }
 
+/// Estimates of a sweep.
 #[derive(Debug, Clone, Serialize)]
 pub struct DryRun {
+    /// One a model, text, context and protocol.
     pub subjects: Vec<SubjectEstimate>,
+    /// All of them together.
     pub seconds: f64,
     /// The most at any time.
     pub memory_bytes: u64,
@@ -57,21 +76,31 @@ pub struct DryRun {
 /// Cells of this shard that share a model, text, context and protocol.
 #[derive(Debug, Clone, Serialize)]
 pub struct SubjectEstimate {
+    /// The model as asked for.
     pub model: String,
+    /// The text as asked for.
     pub text: String,
+    /// Tokens of a window.
     pub context: usize,
+    /// Its name.
     pub protocol: &'static str,
+    /// Number of windows.
     pub windows: usize,
     /// Prefill and baseline, which all cells share.
     pub shared_seconds: f64,
     /// Of the model and its work, beside the program, texts and tokenizers.
     pub memory_bytes: u64,
+    /// One a codec.
     pub cells: Vec<CellEstimate>,
 }
 
+/// Estimates of one cell.
 #[derive(Debug, Clone, Serialize)]
 pub struct CellEstimate {
+    /// The codec's name.
     pub codec: String,
+    /// Counted on real payloads.
     pub bits_per_value: f64,
+    /// Its own, beside those that cells share.
     pub seconds: f64,
 }

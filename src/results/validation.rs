@@ -19,21 +19,30 @@ pub const SCHEMA: &str = "kvgauge.validation/1";
 /// Version of `figures`' JSON.
 pub const FIGURES_SCHEMA: &str = "kvgauge.figures/1";
 
+/// The result of `validate`.
 #[derive(Debug, Clone, Serialize)]
 pub struct Validation {
+    /// [`SCHEMA`]
     pub schema: &'static str,
+    /// Version of the binary.
     pub kvgauge_version: &'static str,
+    /// Model, text and windows, under the first protocol.
     #[serde(flatten)]
     pub subject: SubjectInfo,
+    /// The untouched cache under it.
     pub baseline: Baseline,
+    /// In the order asked for.
     pub codecs: Vec<ValidatedCodec>,
     /// Where both protocols ran: what is above is `prefix`'s, and this `decode`'s.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decode: Option<ProtocolResult>,
+    /// Where it was asked for.
     pub cross_check: Option<CrossCheck>,
     /// The settings as resolved, context and threads filled in.
     pub config: Settings,
+    /// Seconds by stage.
     pub timings_s: Timings,
+    /// The most memory at any time, where the system tells.
     pub peak_rss_bytes: Option<u64>,
 }
 
@@ -44,11 +53,13 @@ pub struct FiguresReport {
     pub schema: &'static str,
     /// Version of the binary that worked them out.
     pub kvgauge_version: &'static str,
+    /// Model, text, windows and protocol.
     #[serde(flatten)]
     pub subject: SubjectInfo,
     /// The limits behind the verdicts.
     #[serde(flatten)]
     pub limits: Limits,
+    /// The untouched cache.
     pub baseline: Baseline,
     /// In the order of the measurement.
     pub codecs: Vec<CodecResult>,
@@ -78,25 +89,34 @@ impl FiguresReport {
 /// The same model, text and windows under another protocol.
 #[derive(Debug, Clone, Serialize)]
 pub struct ProtocolResult {
+    /// `decode`, and its residual and chunk.
     #[serde(flatten)]
     pub protocol: Protocol,
+    /// Over all windows.
     pub scored_tokens: usize,
+    /// The untouched cache under it.
     pub baseline: Baseline,
     /// Those asked for, in that order, but for the refused ones.
     pub codecs: Vec<ValidatedCodec>,
+    /// Codecs that `decode` cannot take.
     pub refused: Vec<RefusedCodec>,
 }
 
 /// A codec that has no verdict under this protocol.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RefusedCodec {
+    /// The codec's name.
     pub codec: String,
+    /// Why, one line.
     pub error: String,
+    /// What would do.
     pub hint: Option<String>,
 }
 
+/// A codec's result.
 #[derive(Debug, Clone, Serialize)]
 pub struct ValidatedCodec {
+    /// Figures and verdict.
     #[serde(flatten)]
     pub result: CodecResult,
     /// Left out where it was not asked for.
@@ -107,47 +127,66 @@ pub struct ValidatedCodec {
 /// Our last-position logits beside candle-transformers'.
 #[derive(Debug, Clone, Serialize)]
 pub struct CrossCheck {
+    /// The other implementation, and what was compared.
     pub oracle: String,
+    /// The largest of its logits.
     pub largest_logit: f32,
+    /// The largest difference to ours.
     pub largest_difference: f32,
 }
 
+/// Seconds by stage.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Timings {
     /// Opening and hashing files, downloads, tokenising.
     pub prepare: f64,
     /// Reading and converting weights.
     pub load: f64,
+    /// The other implementation's pass.
     pub cross_check: f64,
+    /// The exact pass over prefixes.
     pub prefill: f64,
     /// Compressing, decompressing and measuring distortion, all codecs.
     pub codec: f64,
+    /// Passes over the rest of the windows.
     pub continuation: f64,
     /// Logits and scores.
     pub scoring: f64,
+    /// The whole run.
     pub total: f64,
 }
 
 /// One protocol's part of a run.
 pub struct ProtocolRun {
+    /// Model, text, windows and protocol.
     pub subject: SubjectInfo,
     /// One outcome a codec; with `parts`, behind them for each codec one a part.
     pub evaluation: Evaluation,
+    /// The parts, where damage is attributed to them.
     pub parts: Option<CacheParts<Scope>>,
 }
 
 /// A finished run: the material of a result.
 pub struct Run<'a> {
+    /// As resolved.
     pub settings: &'a Settings,
+    /// The protocol that the result begins with.
     pub first: ProtocolRun,
     /// Beside `prefix`, and the codecs it refused.
     pub decode: Option<(ProtocolRun, Vec<RefusedCodec>)>,
+    /// Threads of the run.
     pub threads: usize,
+    /// Where it was asked for.
     pub cross_check: Option<CrossCheck>,
+    /// Opening and hashing files, tokenising.
     pub prepare: Duration,
+    /// Reading and converting weights.
     pub load: Duration,
+    /// The other implementation's pass.
     pub cross_checking: Duration,
+    /// The whole run.
     pub total: Duration,
+    /// The most memory at any time, where the system tells.
     pub peak_rss_bytes: Option<u64>,
 }
 
@@ -177,6 +216,7 @@ impl ProtocolRun {
 }
 
 impl Validation {
+    /// The result of a finished run.
     pub fn new(run: Run) -> Self {
         let Run { settings, first, decode, .. } = run;
         let mut stages = first.evaluation.timings;

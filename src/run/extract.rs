@@ -18,6 +18,7 @@ pub struct Extraction {
     /// `layer.{i}.key` and `layer.{i}.value`, each [kv_heads, tokens, head_dim]: keys after
     /// RoPE, in the Hugging Face channel order.
     pub tensors: Vec<TensorData<'static>>,
+    /// Where the cache comes from.
     pub origin: Origin,
     /// Values beyond the dtype's range, stored as its largest finite one.
     pub saturated: usize,
@@ -26,21 +27,32 @@ pub struct Extraction {
 /// Where a cache comes from; the file's metadata entry `kvgauge.extract`, as JSON.
 #[derive(Debug, Clone, Serialize)]
 pub struct Origin {
+    /// The model's identity.
     pub model: Provenance,
+    /// The text as asked for.
     pub text: String,
+    /// SHA-256 of its bytes, hex.
     pub text_sha256: String,
     /// Left out where it is the default, true.
     #[serde(skip_serializing_if = "Clone::clone")]
     pub parse_special: bool,
+    /// Tokens of a window.
     pub context: usize,
+    /// Index of the window, from 0.
     pub window: usize,
+    /// Tokens in the cache.
     pub tokens: usize,
+    /// The token that replaced the window's first.
     pub bos_id: Option<u32>,
+    /// Number of layers.
     pub layers: usize,
+    /// Key and value heads of a layer.
     pub kv_heads: usize,
+    /// Channels of a head.
     pub head_dim: usize,
     /// Rotary frequencies of the keys: radians a position, one for channels i and i + head_dim / 2.
     pub rope_frequencies: Vec<f32>,
+    /// Type of the file's values.
     pub dtype: Dtype,
 }
 

@@ -36,8 +36,11 @@ pub struct SharedInputs {
     tokens: HashMap<TokensOf, Result<Rc<Vec<u32>>>>,
 }
 
+/// A model and a text, opened and cut into windows.
 pub struct Subject {
+    /// The open model; its weights are not read yet.
     pub model: Rc<OpenModel>,
+    /// The text.
     pub text: Rc<Text>,
     /// Of the whole text.
     pub tokens: Rc<Vec<u32>>,
@@ -154,7 +157,9 @@ impl Subject {
 /// A codec that `decode` cannot take, and why.
 #[derive(Debug, Clone)]
 pub struct Refusal {
+    /// The codec.
     pub codec: Treatment,
+    /// Why, and what would do.
     pub error: Error,
 }
 

@@ -21,6 +21,10 @@ pub trait ValidationObserver: Observer + Stages {
     fn begin(&mut self, tokens: usize);
 }
 
+/// Runs the path from settings to result.
+///
+/// # Errors
+/// A wrong request or input, before anything long is done where it can be known; files, network, memory.
 pub fn run(
     settings: &Settings,
     hub: &Hub,

@@ -3,10 +3,9 @@
 //! The file is walked by hand and not through serde, so that every value keeps its location and
 //! every mistake is one line that points at it.
 
-use super::file::keys;
-use super::location::{Given, Location};
+use super::location::{EXAMPLES, Given, Location};
 use super::value::{Value, mismatch, word};
-use crate::codec::{FIELDS, nearest};
+use crate::codec::nearest;
 use crate::error::{Error, Result};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
@@ -15,10 +14,6 @@ use std::path::Path;
 use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
-
-/// The hint where nothing better is known.
-pub(super) const EXAMPLES: &str =
-    "configs/ holds commented examples; keys are the long flags with underscores";
 
 /// The file being read.
 pub(super) struct Source<'a> {
@@ -143,19 +138,11 @@ impl<'a> Entry<'a> {
         }
     }
 
-    /// The error for a key that is none of the `known` ones of its table.
-    pub fn unknown(&self, known: &[&str]) -> Error {
+    /// The error for a key that is none of the `known` ones of its table. `belongs`: where else it
+    /// is a key.
+    pub fn unknown(&self, known: &[&str], belongs: Option<&str>) -> Error {
         let nearest = nearest(self.name, known.iter().copied());
-        let other_table = match self.key.contains('.') {
-            true if keys().any(|key| key == self.name) => {
-                Some("it belongs above the first [table]")
-            }
-            false if FIELDS.iter().any(|field| field.key == self.name) => {
-                Some("it belongs in [grid]")
-            }
-            _ => None,
-        };
-        let hint = match (other_table, nearest) {
+        let hint = match (belongs, nearest) {
             (Some(place), _) => format!("{place}; configs/ holds commented examples"),
             (_, Some(key)) => {
                 format!("did you mean `{key}`? configs/ holds commented examples")

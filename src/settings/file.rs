@@ -2,25 +2,16 @@
 
 use super::entry::{Entry, Source, distinct};
 use super::grid;
-use super::list::{RawSettings, SETTINGS, Visitor};
+use super::list::{GRID, RawSettings, SETTINGS, Visitor, keys};
 use super::location::Given;
 use super::setting::{Setting, Takes};
 use super::value::Value;
+use crate::codec::FIELDS;
 use crate::error::{Error, Result};
 use crate::sniff;
 use std::path::{Path, PathBuf};
 
 /// The table of fields of codec names.
-const GRID: &str = "grid";
-
-/// Every key of a file, for the hint beside an unknown one.
-pub(super) fn keys() -> impl Iterator<Item = &'static str> {
-    SETTINGS.iter().flat_map(|setting| {
-        let grid = (setting.takes == Takes::List).then_some(GRID);
-        [Some(setting.key), setting.older.map(|older| older.key), grid].into_iter().flatten()
-    })
-}
-
 /// A settings file that was read.
 #[derive(Debug, Clone)]
 pub struct ConfigFile {
@@ -80,7 +71,9 @@ impl RawSettings {
             let mut reader = EntryReader { entry: &entry, known: false };
             raw.visit(&mut reader)?;
             if !reader.known {
-                return Err(entry.unknown(&keys().collect::<Vec<_>>()));
+                let of_grid = FIELDS.iter().any(|field| field.key == entry.name);
+                let belongs = of_grid.then_some("it belongs in [grid]");
+                return Err(entry.unknown(&keys().collect::<Vec<_>>(), belongs));
             }
         }
         raw.codec.append(&mut of_grid);

@@ -5,6 +5,7 @@
 //! grid knows what the parser knows.
 
 use super::entry::Entry;
+use super::list;
 use super::location::{Given, Location};
 use crate::codec::{Codec, FIELDS, FieldKind, FieldTexts, GROUP, compose};
 use crate::error::{Error, Result};
@@ -87,7 +88,9 @@ fn no_fields(table: &Entry) -> Error {
 fn read(fields: &mut Fields, entry: &Entry, tables: &[&str]) -> Result<()> {
     let Some(index) = FIELDS.iter().position(|field| field.key == entry.name) else {
         let keys = FIELDS.iter().map(|field| field.key).chain(tables.iter().copied());
-        return Err(entry.unknown(&keys.collect::<Vec<_>>()));
+        let above = list::keys().any(|key| key == entry.name);
+        let belongs = above.then_some("it belongs above the first [table]");
+        return Err(entry.unknown(&keys.collect::<Vec<_>>(), belongs));
     };
     let key = entry.name;
     fields[index] = match FIELDS[index].kind {

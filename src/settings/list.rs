@@ -57,8 +57,8 @@ settings! {
         Setting::new(Evaluation, "--first-window", "N").default_words("");
 
     /// Codec to try; repeat for several, or put commas between; `kvgauge codecs` lists them.
-    /// noise-NAME is Gaussian noise of the same RMSE per tensor as NAME's error: the difference
-    /// comes from the shape of that error
+    /// noise-NAME: Gaussian noise as large as NAME's error; comparing the two says whether the
+    /// error's pattern matters or only its size
     codec: Vec<Given<Treatment>> = vec![Given::flag("--codec", "int4-g64".parse()?)],
         Setting::new(Evaluation, "--codec", "NAME").takes(Takes::List);
 
@@ -150,4 +150,15 @@ pub(crate) trait Visitor {
         setting: &'static Setting,
         given: &mut Vec<Given<T>>,
     ) -> Result<()>;
+}
+
+/// The table of a settings file that crosses fields of codec names.
+pub(super) const GRID: &str = "grid";
+
+/// Every key of a file, for the hint beside an unknown one.
+pub(super) fn keys() -> impl Iterator<Item = &'static str> {
+    SETTINGS.iter().flat_map(|setting| {
+        let grid = (setting.takes == Takes::List).then_some(GRID);
+        [Some(setting.key), setting.older.map(|older| older.key), grid].into_iter().flatten()
+    })
 }

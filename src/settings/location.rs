@@ -4,6 +4,10 @@ use crate::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
+/// The hint where nothing better is known.
+pub(super) const EXAMPLES: &str =
+    "configs/ holds commented examples; keys are the long flags with underscores";
+
 /// Where a value was given: `--context`, or `configs/x.toml: line 3, column 11: context`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Location {

@@ -1,11 +1,15 @@
 //! The types of settings that are neither numbers nor names.
 
-use super::value::Words;
+use super::value::{ReadText, Value, Words, whole_number};
 use crate::error::{Error, Result};
 use candle_core::{DType, Device};
+use clap::builder::ValueParser;
+use clap::value_parser;
 use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
 use std::fmt;
 use std::str::FromStr;
+use toml::de::DeValue;
 
 /// Whether a beginning-of-sequence token stands first in a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -198,6 +202,78 @@ impl DeviceKind {
                 .hint("is a device there, and its driver?")
         })
     }
+}
+
+impl Value for Percent {
+    const SIGNED: bool = true;
+
+    fn expected() -> String {
+        f64::expected()
+    }
+
+    fn from_toml(value: &DeValue) -> Result<Self> {
+        f64::from_toml(value).map(Self)
+    }
+
+    fn parser() -> ValueParser {
+        value_parser!(Percent).into()
+    }
+
+    fn json(&self) -> Json {
+        self.0.into()
+    }
+
+    fn number(&self) -> Option<f64> {
+        Some(self.0)
+    }
+}
+
+impl Value for WindowCount {
+    fn expected() -> String {
+        "a whole number or \"all\"".into()
+    }
+
+    fn from_toml(value: &DeValue) -> Result<Self> {
+        match value {
+            DeValue::String(word) if word == "all" => Ok(WindowCount::All),
+            _ => whole_number(value, &Self::expected()).map(WindowCount::AtMost),
+        }
+    }
+
+    fn parser() -> ValueParser {
+        value_parser!(WindowCount).into()
+    }
+
+    fn json(&self) -> Json {
+        self.limit().map_or_else(|| self.to_string().into(), Json::from)
+    }
+}
+
+impl Value for ProtocolName {
+    const FROM_TEXT: Option<ReadText<Self>> = Some(|name| Ok(vec![name.parse()?]));
+
+    fn expected() -> String {
+        "`both`, `prefix` or `decode`".into()
+    }
+
+    fn from_toml(value: &DeValue) -> Result<Self> {
+        String::from_toml(value)?.parse()
+    }
+}
+
+impl Words for Bos {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("auto", Bos::Auto), ("always", Bos::Always), ("never", Bos::Never)];
+}
+
+impl Words for FloatType {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("f32", FloatType::F32), ("bf16", FloatType::Bf16), ("f16", FloatType::F16)];
+}
+
+impl Words for DeviceKind {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("cpu", DeviceKind::Cpu), ("cuda", DeviceKind::Cuda), ("metal", DeviceKind::Metal)];
 }
 
 #[cfg(test)]

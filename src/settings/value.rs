@@ -1,8 +1,6 @@
 //! The types of settings: how one value is read from a file and from a flag, and shown.
 
-use super::entry::EXAMPLES;
-use super::location::Given;
-use super::types::{Bos, DeviceKind, FloatType, Percent, ProtocolName, WindowCount};
+use super::location::{EXAMPLES, Given};
 use crate::codec::split_names;
 use crate::corpus::TextSource;
 use crate::error::{Error, Result};
@@ -205,30 +203,6 @@ impl Value for f64 {
     }
 }
 
-impl Value for Percent {
-    const SIGNED: bool = true;
-
-    fn expected() -> String {
-        f64::expected()
-    }
-
-    fn from_toml(value: &DeValue) -> Result<Self> {
-        f64::from_toml(value).map(Self)
-    }
-
-    fn parser() -> ValueParser {
-        value_parser!(Percent).into()
-    }
-
-    fn json(&self) -> Json {
-        self.0.into()
-    }
-
-    fn number(&self) -> Option<f64> {
-        Some(self.0)
-    }
-}
-
 impl Value for bool {
     const SWITCH: bool = true;
 
@@ -252,27 +226,6 @@ impl Value for bool {
     }
 }
 
-impl Value for WindowCount {
-    fn expected() -> String {
-        "a whole number or \"all\"".into()
-    }
-
-    fn from_toml(value: &DeValue) -> Result<Self> {
-        match value {
-            DeValue::String(word) if word == "all" => Ok(WindowCount::All),
-            _ => whole_number(value, &Self::expected()).map(WindowCount::AtMost),
-        }
-    }
-
-    fn parser() -> ValueParser {
-        value_parser!(WindowCount).into()
-    }
-
-    fn json(&self) -> Json {
-        self.limit().map_or_else(|| self.to_string().into(), Json::from)
-    }
-}
-
 impl Value for Treatment {
     const FROM_TEXT: Option<ReadText<Self>> =
         Some(|names| split_names(names).into_iter().map(str::parse).collect());
@@ -286,18 +239,6 @@ impl Value for Treatment {
             DeValue::String(name) => name.parse(),
             other => Err(mismatch(&Self::expected(), other)),
         }
-    }
-}
-
-impl Value for ProtocolName {
-    const FROM_TEXT: Option<ReadText<Self>> = Some(|name| Ok(vec![name.parse()?]));
-
-    fn expected() -> String {
-        "`both`, `prefix` or `decode`".into()
-    }
-
-    fn from_toml(value: &DeValue) -> Result<Self> {
-        String::from_toml(value)?.parse()
     }
 }
 
@@ -352,22 +293,7 @@ impl<T: Words> TypedValueParser for WordParser<T> {
     }
 }
 
-impl Words for Bos {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("auto", Bos::Auto), ("always", Bos::Always), ("never", Bos::Never)];
-}
-
-impl Words for FloatType {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("f32", FloatType::F32), ("bf16", FloatType::Bf16), ("f16", FloatType::F16)];
-}
-
-impl Words for DeviceKind {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("cpu", DeviceKind::Cpu), ("cuda", DeviceKind::Cuda), ("metal", DeviceKind::Metal)];
-}
-
-fn whole_number<T: TryFrom<u64>>(value: &DeValue, expected: &str) -> Result<T> {
+pub(super) fn whole_number<T: TryFrom<u64>>(value: &DeValue, expected: &str) -> Result<T> {
     let number = |integer: &DeInteger| {
         T::try_from(u64::from_str_radix(integer.as_str(), integer.radix()).ok()?).ok()
     };

@@ -21,21 +21,32 @@ pub enum Protocol {
     Prefix,
     /// Every token's keys and values are compressed once, when the token leaves the `residual`
     /// most recent ones, and never again. See [`decode`].
-    Decode { residual: usize, chunk: usize },
+    Decode {
+        /// Most recent tokens that stay exact.
+        residual: usize,
+        /// Tokens that are computed together, where tokens are not stored one by one.
+        chunk: usize,
+    },
 }
 
 /// The protocols of a run: at least one of two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(tag = "protocol", rename_all = "lowercase")]
 pub enum Protocols {
+    /// `prefix` alone.
     Prefix,
+    /// `decode` alone.
     Decode {
+        /// Most recent tokens that stay exact.
         residual: usize,
+        /// Tokens that are computed together.
         chunk: usize,
     },
     /// `prefix`, and `decode` with these.
     Both {
+        /// Most recent tokens that stay exact, under `decode`.
         residual: usize,
+        /// Tokens that are computed together, under `decode`.
         chunk: usize,
     },
 }

@@ -12,20 +12,34 @@ use crate::error::{Error, Result};
 /// The program that runs models which this one does not compute.
 pub(super) const IN_PYTHON: &str = "`python -m kvgauge.perplexity` (kvgauge's Python package)";
 
+/// The numbers that a model's weights and forward pass depend on.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelConfig {
+    /// The class in the words of transformers, as `LlamaForCausalLM`.
     pub architecture: String,
+    /// Tokens of the vocabulary: rows of the embeddings.
     pub vocab_size: usize,
+    /// Width of the residual stream.
     pub hidden_size: usize,
+    /// Width of the MLP.
     pub intermediate_size: usize,
+    /// Number of layers.
     pub layers: usize,
+    /// Query heads of a layer.
     pub heads: usize,
+    /// Key and value heads of a layer.
     pub kv_heads: usize,
+    /// Channels of a head.
     pub head_dim: usize,
+    /// The longest context that the model was made for, tokens.
     pub max_position_embeddings: usize,
+    /// ε of RMSNorm.
     pub rms_norm_eps: f64,
+    /// Base of the rotary frequencies.
     pub rope_theta: f32,
+    /// How the rotary frequencies are stretched.
     pub rope_scaling: RopeScaling,
+    /// Whether the output head is the embeddings.
     pub tie_word_embeddings: bool,
     /// Biases on q, k, v and o.
     pub attention_bias: AttentionBias,
@@ -33,29 +47,38 @@ pub struct ModelConfig {
     pub mlp_bias: bool,
     /// Attention over at most this many positions (Mistral); longer windows are refused.
     pub sliding_window: Option<usize>,
+    /// Id of the beginning-of-sequence token, where the config names one.
     pub bos_token_id: Option<u32>,
 }
 
 /// Which attention projections carry a bias.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AttentionBias {
+    /// Of queries, keys and values.
     pub qkv: bool,
+    /// Of the output projection.
     pub output: bool,
 }
 
 /// How RoPE frequencies are stretched for long contexts.
 #[derive(Debug, Clone, PartialEq)]
 pub enum RopeScaling {
+    /// Frequencies as the base gives them.
     None,
     /// Positions divided by `factor`.
     Linear {
+        /// Divisor of every frequency.
         factor: f32,
     },
     /// Llama 3: low frequencies divided by `factor`, high ones kept, blended between.
     Llama3 {
+        /// Divisor of the lowest frequencies.
         factor: f32,
+        /// Wavelengths above `original_context` / this are stretched whole.
         low_freq_factor: f32,
+        /// Wavelengths below `original_context` / this stay as they are.
         high_freq_factor: f32,
+        /// Context of the model before it was stretched, tokens.
         original_context: usize,
     },
     /// One divisor a frequency, head_dim / 2 of them (GGUF's `rope_freqs.weight`).
@@ -65,10 +88,13 @@ pub enum RopeScaling {
 /// A longest window, and what sets it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Longest {
+    /// Tokens.
     pub tokens: usize,
+    /// What sets it.
     pub bound: Bound,
 }
 
+/// The reason why no longer window is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bound {
     /// The positions that the model was made for.
@@ -103,6 +129,7 @@ impl ModelConfig {
         }
     }
 
+    /// The longest window, tokens.
     pub fn max_context(&self) -> usize {
         self.longest().tokens
     }

@@ -25,11 +25,13 @@ const BUFFER: usize = 1 << 16;
 /// Read by [`Gguf::rope_divisors`], so part of the configuration.
 const ROPE_DIVISORS: &str = "rope_freqs.weight";
 
+/// An open GGUF file: its header read and checked, its tensors read on demand.
 pub struct Gguf {
     source: Source,
     header: Header,
     /// Index in the header by name.
     tensors: HashMap<String, usize>,
+    /// The model's configuration, from the header.
     pub config: ModelConfig,
 }
 
@@ -76,6 +78,7 @@ impl Gguf {
         Ok(gguf)
     }
 
+    /// The header's keys and values.
     pub fn metadata(&self) -> &HashMap<String, Value> {
         &self.header.metadata
     }

@@ -22,11 +22,13 @@ use tokenizers::Tokenizer;
 /// The place that `--model` names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ModelSource {
+    /// The model in the binary.
     Builtin,
     /// A `.gguf` file.
     Gguf(PathBuf),
     /// A folder in Hugging Face layout.
     Folder(PathBuf),
+    /// A repository of the hub.
     Hub(RepoId),
 }
 
@@ -43,7 +45,9 @@ pub struct Provenance {
 
 /// Everything found out about a model before its weights are fetched, hashed or read.
 pub struct OpenModel {
+    /// The model's configuration.
     pub config: ModelConfig,
+    /// Text to token ids.
     pub tokenizer: Tokenizer,
     /// The beginning-of-sequence token, if the model has one.
     pub bos_id: Option<u32>,
@@ -65,7 +69,9 @@ enum Place {
 /// Weights that are there and open, and what identifies them.
 #[derive(Clone)]
 pub struct ModelWeights {
+    /// Its weights, read on demand.
     pub weights: WeightsRef,
+    /// Its identity, hashes included.
     pub provenance: Provenance,
 }
 
@@ -144,6 +150,10 @@ impl OpenModel {
         Ok(ModelWeights { weights, provenance })
     }
 
+    /// The model, its weights read and checked.
+    ///
+    /// # Errors
+    /// Weights that are not there, of another shape or not finite; tensors that the model does not use.
     pub fn load(&self, dtype: DType, device: &Device) -> Result<Llama> {
         Llama::load(&self.config, self.weights()?.weights.as_ref(), dtype, device)
     }

@@ -13,6 +13,7 @@ use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 use std::collections::BTreeSet;
 
+/// A source of named tensors in f32.
 pub trait Weights {
     /// The tensor as f32 on the CPU. Missing, of another shape or dtype, or not finite: an
     /// input error that names file and tensor.

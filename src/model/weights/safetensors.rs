@@ -57,6 +57,7 @@ impl Safetensors {
         Self::new(paths.iter().map(|path| Shard::open(path)).collect::<Result<_>>()?)
     }
 
+    /// A file in memory; `name` is told in errors.
     pub fn from_static(name: &str, bytes: &'static [u8]) -> Result<Self> {
         let (header, head) = Header::of_bytes(name, bytes)?;
         let data = head as u64;

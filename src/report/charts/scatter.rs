@@ -62,8 +62,8 @@ pub fn perplexity(subject: &SubjectReport, limit: f64) -> (Chart, String) {
         Some(limit),
     );
     let caption = format!(
-        "Change of perplexity against the untouched cache{}. Joined: no codec of as few bits or \
-         fewer is nearer to zero. Shaded: within ± the limit of {} %.{notes}",
+        "Change of perplexity against the untouched cache{}. The line joins the \
+         codecs that no other beats in both size and change. Shaded: within ± the limit of {} %.{notes}",
         bars(subject),
         limit
     );
@@ -100,8 +100,8 @@ pub fn kld(subject: &SubjectReport) -> (Chart, String) {
     let (chart, notes) =
         scatter(subject, &points, (&label, "KL divergence against size"), (axis, y_name), None);
     let caption = format!(
-        "Mean KL divergence, untouched ‖ compressed{}. Joined: no codec of as few bits or fewer \
-         has less.{}{notes}",
+        "Mean KL divergence, untouched ‖ compressed{}. The line joins the codecs \
+         that no other beats in both size and KLD.{}{notes}",
         bars(subject),
         if held.contains(&0.0) { " 0 stands below the scale." } else { "" }
     );
@@ -250,7 +250,7 @@ fn scatter(
         notes.push_str(" ★: recommended.");
     }
     if !controls.is_empty() {
-        notes.push_str(" Right of the scale: what is no smaller than f16.");
+        notes.push_str(" Right of the scale: codecs that are not smaller than f16.");
         if limit.is_none() {
             notes.push_str(" Dotted: its KLD, a floor for all sizes.");
         }

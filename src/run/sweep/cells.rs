@@ -21,6 +21,10 @@ pub struct Cells {
 }
 
 impl Cells {
+    /// All cells in the logs of these folders.
+    ///
+    /// # Errors
+    /// A log that cannot be read.
     pub fn read(folders: &[PathBuf]) -> Result<Self> {
         let mut cells = Self::default();
         for folder in folders {
@@ -35,6 +39,7 @@ impl Cells {
         Ok(cells)
     }
 
+    /// Adds a cell, or replaces one of its id.
     pub fn add(&mut self, record: CellRecord) {
         match record.outcome {
             CellOutcome::Done(result) => {
@@ -69,6 +74,7 @@ impl Cells {
         self.done.get(id)
     }
 
+    /// Whether a cell of this id has figures.
     pub fn is_done(&self, id: &str) -> bool {
         self.done.contains_key(id)
     }

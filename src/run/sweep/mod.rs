@@ -49,8 +49,11 @@ use subject_run::{PendingCell, SubjectRun};
 pub struct Request {
     /// One a subject; those of one model are neighbours. Same device, dtype and limit in all.
     pub settings: Vec<Settings>,
+    /// How it was asked for, for the report.
     pub source: SweepSource,
+    /// The folder to write to.
     pub output: PathBuf,
+    /// Which part of the cells is this process's.
     pub shard: Shard,
     /// Whether files that kvgauge did not write are replaced.
     pub force: bool,
@@ -72,14 +75,17 @@ pub trait SweepObserver: Observer + Stages {
 
 /// The outcome of a sweep, or of its shard.
 pub struct Outcome {
+    /// Its own plan, ids known.
     pub plan: Plan,
     /// Those that the report is of: of a whole sweep, all in its folder.
     pub plans: Vec<Plan>,
+    /// All that are known.
     pub cells: Cells,
     /// Cells of this shard.
     pub total: usize,
     /// How many of them failed, and the first error.
     pub failed: usize,
+    /// The first error of a cell.
     pub first_failure: Option<Error>,
 }
 
@@ -118,7 +124,7 @@ impl Request {
 /// Runs this shard's cells, but those that are done already.
 ///
 /// A request that is wrong is an error before anything is computed. What fails later (weights
-/// that cannot be had, numbers that are none) fails its cells, and the others go on.
+/// that cannot be had, NaN or infinite numbers) fails its cells, and the others go on.
 pub fn run(request: &Request, hub: &Hub, progress: &mut dyn SweepObserver) -> Result<Outcome> {
     let start = Instant::now();
     check_folder(&request.output)?;

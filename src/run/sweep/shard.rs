@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+/// A part of a sweep's cells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shard {
     /// From 1.
@@ -14,8 +15,10 @@ pub struct Shard {
 }
 
 impl Shard {
+    /// All cells.
     pub const WHOLE: Self = Self { index: 1, of: 1 };
 
+    /// Whether there is one part.
     pub fn is_whole(self) -> bool {
         self.of == 1
     }
