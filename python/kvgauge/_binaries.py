@@ -117,8 +117,8 @@ class Binary:
         if message is not None and reword is not None:
             message, hint = reword(message, hint)
         if message is None:
-            said = stderr.strip()
-            ending = f"; its last words: {said[-_QUOTED:]}" if said else ""
+            output = stderr.strip()
+            ending = f"; its last words: {output[-_QUOTED:]}" if output else ""
             if status < 0:
                 message = f"{path}: ended by {_signal_name(-status)}{ending}"
                 hint = "SIGKILL is often the system's answer to a lack of memory"
@@ -173,7 +173,7 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-# What the binaries print.
+# Standard output of the binaries.
 
 
 def json_object(binary: Binary, printed: bytes) -> Dict[str, Any]:

@@ -44,7 +44,7 @@ def rotary_tables(model: Any, token: int, tokens: int, codec: str) -> List[Table
     if not tables:
         raise _refused(codec, "keys rotated by their position", f"no rotary table {found}")
     # Attention sinks let in less at later positions: beyond the first layer nothing is the same,
-    # and a layer's table can be told only where there is but one for all.
+    # and a layer's table is known only where there is but one for all.
     has_sinks = any("sink" in name for name, _ in model.named_parameters())
     if has_sinks and len(tables) > 1:
         raise _refused(

@@ -37,7 +37,7 @@ Patterns = Union[str, Iterable[str]]
 
 @dataclass(frozen=True)
 class CompressionMetrics:
-    """What one run of ``kv-compress`` reports.
+    """Sizes and quality, as one run of ``kv-compress`` reports them.
 
     ``compression_ratio``: original over compressed size; ``None`` where there is none.
     ``original_size_bytes``, ``compressed_size_bytes``: whole files, header included.
@@ -146,7 +146,7 @@ def measure_kv_cache(
     min_snr_db: Optional[float] = None,
     threads: Optional[int] = None,
 ) -> CompressionMetrics:
-    """What :func:`compress_kv_cache` would report, with nothing written."""
+    """The metrics that :func:`compress_kv_cache` would report, with nothing written."""
     arguments = ["-input", _path(input_path), "-metrics-only"]
     arguments += _codec_arguments(group_size, codec, rope_theta, include, exclude, threads)
     arguments += _layout_arguments(layout, kv_axis, head_dim)

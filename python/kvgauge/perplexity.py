@@ -276,9 +276,9 @@ def _instruction_set() -> str:
 
 
 def _offline() -> bool:
-    """Whether huggingface_hub was told to make no request."""
-    told = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
-    return told.upper() in ("1", "ON", "YES", "TRUE")
+    """Whether huggingface_hub makes no requests."""
+    offline = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
+    return offline.upper() in ("1", "ON", "YES", "TRUE")
 
 
 def _peak_rss_bytes() -> Optional[int]:

@@ -6,13 +6,14 @@ import json
 import math
 import os
 import random
+import re
 import statistics
 import subprocess
 import unittest
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any, Dict, List, Sequence
 
 import reference_statistics as reference
-from support import FolderTest, need_kvgauge
+from support import CHECKOUT, FolderTest, need_kvgauge, skip
 
 from kvgauge import BinaryNotFound, CompressionError, _figures, perplexity
 from kvgauge._figures import Limits
@@ -368,6 +369,24 @@ class Figures(unittest.TestCase):
         figures = work_out(measured)
         self.assertEqual(figures.result["codecs"][0]["verdict"], "fail")
         self.assertTrue(figures.limit_missed)
+
+    def test_the_measurement_of_the_documentation(self) -> None:
+        page = CHECKOUT / "docs" / "python.md"
+        if not page.is_file():
+            skip(f"no {page}: this test needs the repository's checkout")
+        (block,) = re.findall(r"```json\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+        measured = json.loads(block)
+        result = work_out(measured).result
+        self.assertEqual(result["schema"], "kvgauge.figures/1")
+        # Subject and limits as they were given.
+        for key, value in measured["subject"].items():
+            self.assertEqual(result[key], value, key)
+        self.assertEqual((result["max_ppl_increase"], result["max_kld"]), (1.0, None))
+        (codec,) = result["codecs"]
+        self.assertEqual(codec["verdict"], "inconclusive")
+        self.assertAlmostEqual(codec["kld_mean"], 0.00225)
+        self.assertAlmostEqual(codec["key"]["rmse"], math.sqrt(1.1 / 96))
+        self.assertEqual((codec["top1_agreement"], codec["targets_affected"]), (0.75, 1.0))
 
     def test_one_window_has_no_interval(self) -> None:
         (result,) = work_out(self.hand_made([[1.0]], 0.0)).result["codecs"]

@@ -147,7 +147,7 @@ class CommandLine(FolderTest):
         self.assert_refused("absent", "--model", "any/model", "--text", str(self.folder / "absent"))
         self.assert_refused("found a folder", *asked, "--output", str(self.folder))
         self.assert_refused("no folder", *asked, "--output", str(self.folder / "absent" / "file"))
-        # What somebody else wrote stays.
+        # Somebody else's file stays.
         notes = self.folder / "notes.md"
         notes.write_text("# Mine\n")
         self.assert_refused("found another file", *asked, "--output", str(notes))
