@@ -1,4 +1,4 @@
-"""Model, tokenizer and text of a command line, opened with transformers as ``kvgauge`` opens them."""
+"""Model, tokenizer and text, opened with transformers the way ``kvgauge`` opens them."""
 
 from __future__ import annotations
 

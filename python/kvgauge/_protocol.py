@@ -175,9 +175,7 @@ def _file_groups(
     ]
 
 
-def _round_trip(
-    groups: Sequence[_FileGroup], codec: str, device: Any
-) -> Tuple[List[Layer], int]:
+def _round_trip(groups: Sequence[_FileGroup], codec: str, device: Any) -> Tuple[List[Layer], int]:
     """All layers that came back, in their order, and the bytes of all payloads."""
     layers: Dict[int, Layer] = {}
     stored_bytes = 0

@@ -76,9 +76,7 @@ def rotary_tables(model: Any, token: int, tokens: int, codec: str) -> List[Table
     return chosen + chosen[:1] * (len(keys) - len(chosen))
 
 
-def _closest(
-    key: "torch.Tensor", candidates: List["torch.Tensor"]
-) -> Optional["torch.Tensor"]:
+def _closest(key: "torch.Tensor", candidates: List["torch.Tensor"]) -> Optional["torch.Tensor"]:
     """The table that turns keys [1, kv_heads, tokens, head_dim] back best, if any does."""
     offsets = [_offset_turned_back(key, table) for table in candidates]
     least = min(offsets, default=math.inf)

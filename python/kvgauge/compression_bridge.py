@@ -91,9 +91,9 @@ def compress_kv_cache(
     grow.
     ``layout``: the order of the tensors' last axes, ``"heads-tokens-dim"`` as transformers has it,
     unless it is ``"tokens-heads-dim"``, as in vLLM and LMCache. ``kv_axis``: the axis, counted from
-    0, that has keys at 0 and values at 1, where a tensor holds both. ``head_dim``: how long the heads
-    are, where they share the last axis. They hold for every tensor that is compressed; the file says
-    them, and what is restored lies as it lay.
+    0, that has keys at 0 and values at 1, where a tensor holds both. ``head_dim``: how long the
+    heads are, where they share the last axis. They hold for every tensor that is compressed; the
+    file says them, and restored tensors have the layout of the original ones.
     ``min_cosine``, ``min_snr_db``: limits that ``quality_passed`` reports on, 0.991 and 16 dB
     unless given; missing one is not an error.
     ``force``: replace an existing output file. Without it that is an error, as on the command

@@ -34,7 +34,15 @@ from ._codecs import ask
 from ._command_line import PROGRAM, Progress, parser, print_result, report_problem
 from ._figures import Limits, check_binary, table, work_out
 from ._measurement import measurement
-from ._model import Source, check_kind, context_for, load_model, open_tokenizer, read_text, window_bos
+from ._model import (
+    Source,
+    check_kind,
+    context_for,
+    load_model,
+    open_tokenizer,
+    read_text,
+    window_bos,
+)
 from ._problem import Problem, first_line
 from ._protocol import Evaluation, cut_windows, evaluate, prefix_length, scored_targets
 from ._whole_file import check_target, whole_file

@@ -1,5 +1,5 @@
-"""Intervals and verdicts as docs/statistics.md describes them, from their definitions and the standard
-library: an outside witness of ``kvgauge figures``. Every value is one window's."""
+"""Intervals and verdicts as docs/statistics.md describes them, from their definitions and the
+standard library: an outside witness of ``kvgauge figures``. Every value is one window's."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ VERDICTS = ("pass", "inconclusive", "fail")
 
 @lru_cache(maxsize=None)
 def t_quantile(p: float, df: int) -> float:
-    """Student's t quantile, p above one half. By bisection of the distribution's finite sum for whole
-    degrees of freedom (Abramowitz and Stegun 26.7.3 and 26.7.4), or expanded where it is long."""
+    """Student's t quantile, p above one half. By bisection of the distribution's finite sum for
+    whole degrees of freedom (Abramowitz and Stegun 26.7.3 and 26.7.4), or expanded where that sum
+    is long."""
     if df > 300:
         return expanded_t_quantile(p, df)
     low, high = 0.0, 1000.0
@@ -63,8 +64,8 @@ def mean_interval(values: Sequence[float]) -> Optional[Interval]:
 
 
 def kld_deviation(values: Sequence[float]) -> float:
-    """Of the logarithm of a mean KL divergence: Cox's of a log-normal mean, or the mean's own relative
-    error where that is larger; the latter alone where a window has none at all."""
+    """Standard error of the logarithm of a mean KL divergence: Cox's of a log-normal mean, or the
+    mean's own relative error where that is larger; the latter alone where a window has none."""
     n, mean = len(values), statistics.fmean(values)
     relative = standard_error(values) / mean if mean > 0 else 0.0
     if min(values) <= 0:

@@ -121,7 +121,9 @@ class Finding(FolderTest):
         self.environment(KVGAUGE_BINARY=None)
         self.assertEqual(_binaries.KVGAUGE.find(), scripts)
         os.unlink(scripts)
-        with self.assertRaisesRegex(BinaryNotFound, "kvgauge: found neither.*\nhint: .*KVGAUGE_BINARY"):
+        with self.assertRaisesRegex(
+            BinaryNotFound, "kvgauge: found neither.*\nhint: .*KVGAUGE_BINARY"
+        ):
             _binaries.KVGAUGE.find()
 
     def test_none_anywhere(self) -> None:

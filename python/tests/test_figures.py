@@ -86,7 +86,9 @@ class Witness(unittest.TestCase):
             self.assertAlmostEqual(found, expected, delta=2e-8, msg=str(df))
         # Sum and expansion meet.
         for p in (0.9, 0.975):
-            summed, expanded = (f(p, 300) for f in (reference.t_quantile, reference.expanded_t_quantile))
+            summed, expanded = (
+                f(p, 300) for f in (reference.t_quantile, reference.expanded_t_quantile)
+            )
             self.assertAlmostEqual(summed, expanded, delta=1e-9)
 
     def test_intervals_of_known_values(self) -> None:
@@ -132,7 +134,9 @@ class Random:
         each = range(windows)
         self.baseline = [[draw.expovariate(1 / 3) for _ in range(targets)] for _ in each]
         self.codecs = [
-            CodecMeasurement(f"int4-g{index}", [self._window(draw, base, *codec) for base in self.baseline])
+            CodecMeasurement(
+                f"int4-g{index}", [self._window(draw, base, *codec) for base in self.baseline]
+            )
             for index, codec in enumerate(self.CODECS)
         ]
         self.json = measurement(subject(windows, targets), self.baseline, self.codecs)
@@ -176,7 +180,9 @@ class Figures(unittest.TestCase):
             for one, other in zip(found, expected):
                 self.near(one, other, what, relative)
         elif isinstance(expected, float):
-            self.assertAlmostEqual(found, expected, delta=relative * abs(expected) + 1e-12, msg=what)
+            self.assertAlmostEqual(
+                found, expected, delta=relative * abs(expected) + 1e-12, msg=what
+            )
         else:
             self.assertEqual(found, expected, what)
 
@@ -225,7 +231,10 @@ class Figures(unittest.TestCase):
             ("cache_bytes_per_token", stored / tokens),
             ("perplexity", perplexity),
             ("perplexity_change_percent", 100 * math.expm1(statistics.fmean(ratios))),
-            ("perplexity_change_percent_ci95", change and [100 * math.expm1(end) for end in change]),
+            (
+                "perplexity_change_percent_ci95",
+                change and [100 * math.expm1(end) for end in change],
+            ),
             ("mean_log_ratio", statistics.fmean(ratios)),
             ("mean_log_ratio_ci95", change),
             ("kld_mean", statistics.fmean(klds)),

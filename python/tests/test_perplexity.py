@@ -431,7 +431,9 @@ class Agreement(FolderTest):
         self.assertEqual((status, err), (1, ""))
         self.assertIn("int4-g64: FAIL: the whole interval of the mean KLD is above 1e-09", out)
         self.assertIn("2 of 2321 × 64 tokens, no BOS: 32 compressed, 31 scored in each", out)
-        self.assertRegex(out, r"\Aengine    transformers .* on cpu, attention sdpa\nfiles     cache ")
+        self.assertRegex(
+            out, r"\Aengine    transformers .* on cpu, attention sdpa\nfiles     cache "
+        )
         self.assertEqual(json.loads(output.read_text())["codecs"][0]["verdict"], "fail")
         self.assert_only("result.json")
 

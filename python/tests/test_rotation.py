@@ -132,8 +132,16 @@ class Tables(unittest.TestCase):
                 "all 16 channels of a head in layer 0, found one for 4",
             ),
             ("cohere", {}, "a pair, found others in layer 0"),
-            ("cohere2", {"layer_types": ["sliding_attention"] * 4}, "a pair, found others in layer 0"),
-            ("llama4_text", {"head_dim": 16, "num_local_experts": 2}, "a pair, found others in layer 0"),
+            (
+                "cohere2",
+                {"layer_types": ["sliding_attention"] * 4},
+                "a pair, found others in layer 0",
+            ),
+            (
+                "llama4_text",
+                {"head_dim": 16, "num_local_experts": 2},
+                "a pair, found others in layer 0",
+            ),
         ):
             with self.subTest(kind), self.assertRaisesRegex(perplexity.Problem, expected):
                 self.tables(kind, **settings)
