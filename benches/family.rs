@@ -6,7 +6,7 @@
 //! round; medians of rounds.
 
 use half::f16;
-use kvgauge::codec::{Codec, Element, Geometry, PackedTensor, Packing, Rope, TensorCodec};
+use kvgauge::codec::{Codec, Element, Geometry, Packing, Payload, RotaryTable, TensorCodec};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand_distr::{Distribution, StandardNormal};
@@ -87,7 +87,7 @@ fn values(head_dim: usize) -> Vec<f16> {
 
 fn measure<T: Element>(codec: TensorCodec, values: &[T], head_dim: usize) {
     let Some(packing) = codec.packing().copied() else { return };
-    let rope = Rope::new(&Rope::frequencies_of(1e4, head_dim), TOKENS);
+    let rope = RotaryTable::new(&RotaryTable::frequencies_of(1e4, head_dim), TOKENS);
     let geometry = Geometry { rope: Some(&rope), ..Geometry::rows(TOKENS, head_dim) };
     let mut out = values.to_vec();
     let [mut copies, mut quantising, mut dequantising] = [const { Vec::new() }; 3];
@@ -105,8 +105,8 @@ fn measure<T: Element>(codec: TensorCodec, values: &[T], head_dim: usize) {
     print!("  {copy:10.1} {quantise:9.3} {dequantise:11.3}");
 }
 
-fn pack<T: Element>(values: &[T], packing: Packing, geometry: &Geometry) -> PackedTensor {
-    PackedTensor::compress(values, packing, geometry).expect("finite values")
+fn pack<T: Element>(values: &[T], packing: Packing, geometry: &Geometry) -> Payload {
+    Payload::pack(values, packing, geometry).expect("finite values")
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

@@ -9,9 +9,8 @@
 mod shapes;
 
 use candle_core::{DType, Device};
-use kvgauge::codec::Codec;
 use kvgauge::corpus::Window;
-use kvgauge::eval::{Arm, Evaluator, Protocol};
+use kvgauge::eval::{Arm, Evaluator, Protocol, Treatment};
 use kvgauge::model::Llama;
 use kvgauge::model::RandomWeights;
 use std::time::Instant;
@@ -25,14 +24,14 @@ fn main() {
     let config = shapes::smollm2();
     let model = Llama::load(&config, &RandomWeights, DType::F32, &Device::Cpu).expect("a model");
     let window: Vec<u32> = (0..CONTEXT).map(|i| (i * 7919 % config.vocab_size) as u32).collect();
-    let codecs: Vec<Codec> = CODECS.iter().map(|name| name.parse().expect("a codec")).collect();
+    let codecs: Vec<Treatment> = CODECS.iter().map(|name| name.parse().expect("a codec")).collect();
 
     let evaluator = Evaluator::new(&model, Protocol::Prefix, CONTEXT, 0);
     let plain = || {
         let hidden = model.forward(&window, &mut model.empty_cache()).expect("a pass");
         std::hint::black_box(model.logits(&hidden).expect("logits"));
     };
-    let evaluate = |codecs: &[Codec]| {
+    let evaluate = |codecs: &[Treatment]| {
         let windows = [Window::halves(window.clone())];
         let arms: Vec<Arm> = codecs.iter().copied().map(Arm::of).collect();
         std::hint::black_box(evaluator.evaluate(&windows, &arms, &mut ()).expect("scores"));

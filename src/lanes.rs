@@ -1,6 +1,6 @@
 //! Work on lanes: as many f32 as the widest registers hold, whatever the machine has.
 //!
-//! What pulp runs with the widest registers is a struct with an `#[inline(always)]` body, never a
+//! Work that pulp runs with the widest registers is a struct with an `#[inline(always)]` body, never a
 //! closure: a closure is compiled for those registers only if it happens to be inlined. Inside, hot
 //! loops go over [`Simd::f32s`], of which 16 lanes are 1, 2, 4 or 16: left to itself the compiler
 //! unrolls a loop over 16 lanes, and vectorises the one around it with gathers.

@@ -21,6 +21,9 @@ mod instruction_set;
 mod lanes;
 pub mod model;
 mod platform;
+#[cfg(test)]
+#[path = "../tests/common/random.rs"]
+mod random;
 pub mod report;
 pub mod results;
 pub mod run;

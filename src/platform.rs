@@ -1,4 +1,4 @@
-//! What differs between operating systems.
+//! The platform: everything that differs between operating systems.
 
 use std::fs::File;
 use std::io::{ErrorKind, Result};
@@ -90,7 +90,7 @@ pub fn unnamed_file(folder: &Path) -> Result<File> {
         let mode = Mode::from_raw_mode(0o666);
         match openat(CWD, folder, flags, mode) {
             Ok(file) => Ok(file.into()),
-            // What file systems and kernels without it say.
+            // The answers of file systems and kernels without it.
             Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {
                 Err(ErrorKind::Unsupported.into())
             }

@@ -1,4 +1,4 @@
-//! What a file is, from its first bytes: for the words of a refusal. A healthy file of another
+//! The kind of a file, from its first bytes: for the words of a refusal. A healthy file of another
 //! kind must never be called damaged, or people fetch gigabytes for nothing.
 //!
 //! Pure: bytes in, a [`Kind`] or nothing out. Whoever expects one kind of file asks only after
@@ -14,10 +14,10 @@
 /// Bytes from a file's start that tell all there is to tell; fewer will do.
 pub const ENOUGH: usize = 4096;
 
-/// What a file's first bytes give away.
+/// The kinds that a file's first bytes give away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// What Git leaves in place of a large file that was not fetched.
+    /// A pointer that Git leaves in place of a large file that was not fetched.
     LfsPointer,
     Html,
     Xml,
@@ -80,7 +80,7 @@ pub fn sniff(start: &[u8]) -> Option<Kind> {
         (b"fmgg", Kind::Ggml),
         (b"tjgg", Kind::Ggml),
         (b"algg", Kind::Ggml),
-        // What hubs answer in place of a file, word for word.
+        // Answers of hubs in place of a file, word for word.
         (b"Entry not found", Kind::Refusal),
         (b"Repository not found", Kind::Refusal),
         (b"Access to model ", Kind::Refusal),
@@ -166,7 +166,7 @@ fn is_utf16(start: &[u8]) -> bool {
 }
 
 impl Kind {
-    /// What stands after "found".
+    /// The words after "found".
     pub fn name(self) -> &'static str {
         match self {
             Kind::LfsPointer => "a Git LFS pointer, not the file that it points to",
@@ -199,7 +199,7 @@ impl Kind {
         }
     }
 
-    /// What to do about it, whatever was expected in its place.
+    /// The hint, whatever was expected in its place.
     pub fn hint(self) -> &'static str {
         match self {
             Kind::LfsPointer => {

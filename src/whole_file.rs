@@ -21,7 +21,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 use tempfile::TempPath;
 
-/// What happens to a file that is there already.
+/// The fate of a file that is there already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Existing {
     Replace,
@@ -32,7 +32,7 @@ pub enum Existing {
 }
 
 impl Existing {
-    /// What is written again, run by run.
+    /// Replaced where it is of the kind that is written again, run by run.
     pub fn own(kind: Kind, force: bool) -> Self {
         if force { Self::Replace } else { Self::Own(kind) }
     }

@@ -1,6 +1,9 @@
 //! The INT4 codec against golden values that numpy worked out from the definition
 //! (`data/make_int4_golden.py`), and its contract on other types and lengths.
 
+#[path = "common/random.rs"]
+mod random;
+
 use half::{bf16, f16};
 use kvgauge::codec::{Codec, DistortionSum, Element, Geometry, TensorCodec};
 use serde_json::Value;
@@ -47,15 +50,8 @@ fn golden_values_bit_for_bit() {
 }
 
 fn noise(count: usize) -> Vec<f32> {
-    let mut state = 88_172_645_463_325_252_u64;
-    (0..count)
-        .map(|_| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            (state >> 40) as f32 / (1 << 23) as f32 - 1.0
-        })
-        .collect()
+    let mut uniform = random::uniform(0);
+    (0..count).map(|_| uniform()).collect()
 }
 
 /// Long tensors go through many parallel tasks; each group must come out as it does alone.

@@ -7,10 +7,10 @@ mod zoo;
 
 use folder::names_in;
 use half::{bf16, f16};
-use kvgauge::codec::{Codec, Element, Geometry, Rope, TensorCodec};
+use kvgauge::codec::{Codec, Element, Geometry, RotaryTable, TensorCodec};
 use kvgauge::container::{
-    self, AxisOrder, Layout, Left, Plan, Report, Summary, Target, TensorData, compress, decompress,
-    read_file, write_file,
+    self, AxisOrder, ExclusionReason, Layout, Plan, Report, Summary, Target, TensorData, compress,
+    decompress, read_file, write_file,
 };
 use kvgauge::error::{Kind, Result};
 use kvgauge::whole_file::Existing;
@@ -111,7 +111,7 @@ fn unpack(from: &Path, to: &Path) -> Result<Summary> {
     decompress(from, target(to), &())
 }
 
-/// What a plain file holds, as the safetensors library reads it.
+/// The contents of a plain file, as the safetensors library reads it.
 type Held = (BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>, Vec<String>, BTreeMap<String, String>);
 
 fn held(bytes: &[u8]) -> Option<Held> {
@@ -124,7 +124,7 @@ fn held(bytes: &[u8]) -> Option<Held> {
     Some((tensors.collect(), header.offset_keys(), metadata))
 }
 
-/// What the codec makes of a tensor's bytes, by way of the codec in memory; one value, and what
+/// The decoded bytes of a tensor, by way of the codec in memory; one value, and what
 /// would grow, stays as it is.
 fn through(codec: TensorCodec, dtype: Dtype, shape: &[usize], bytes: &[u8]) -> Vec<u8> {
     fn typed<T: Element>(codec: TensorCodec, geometry: &Geometry, bytes: &[u8]) -> Vec<u8> {
@@ -134,7 +134,7 @@ fn through(codec: TensorCodec, dtype: Dtype, shape: &[usize], bytes: &[u8]) -> V
             return bytes.to_vec();
         }
         let (payload, _) = codec.compress_measured(&values, geometry).unwrap();
-        let stored: usize = payload.parts().iter().map(|part| part.len()).sum();
+        let stored: usize = payload.parts().iter().map(|part| part.content.len()).sum();
         if stored > bytes.len() {
             return bytes.to_vec();
         }
@@ -142,7 +142,8 @@ fn through(codec: TensorCodec, dtype: Dtype, shape: &[usize], bytes: &[u8]) -> V
         bytemuck::cast_slice(&values).to_vec()
     }
     let geometry = Geometry::of_shape(shape);
-    let rope = Rope::new(&Rope::frequencies_of(1e4, geometry.head_dim), geometry.tokens);
+    let rope =
+        RotaryTable::new(&RotaryTable::frequencies_of(1e4, geometry.head_dim), geometry.tokens);
     let geometry = &Geometry { rope: Some(&rope), ..geometry };
     match dtype {
         Dtype::F16 => typed::<f16>(codec, geometry, bytes),
@@ -229,8 +230,9 @@ fn what_a_codec_cannot_store_is_named() {
         assert!(error.to_string().contains(words), "{error}");
     };
     refused(Plan { rope_theta: None, ..plan("int4-g8-prerope") }, "what the keys were rotated by");
+    // Noise stores nothing, and is no codec.
     for noise in ["noise", "k:int4-g64/v:noise", "k:noise/v:f16"] {
-        refused(plan(noise), "stores nothing");
+        assert!(noise.parse::<Codec>().is_err(), "{noise}");
     }
     let odd = zoo::tensor("x.key", Dtype::F16, &[2, 3, 7], &zoo::numbers(42, 1));
     write_file(&source, &[odd], None).unwrap();
@@ -335,7 +337,7 @@ fn what_is_selected_is_compressed() {
     }
 }
 
-/// What is no cache, what would grow, and what a codec cannot make sense of.
+/// Tensors that are no cache, that would grow, and that a codec cannot make sense of.
 #[test]
 fn tensors_that_stay_as_they_are() {
     let folder = Folder::new();
@@ -346,19 +348,27 @@ fn tensors_that_stay_as_they_are() {
     };
     let cache = tensor("layers.0.key", Dtype::F16, &[2, 9, 16]);
     for (codec, other, left) in [
-        ("int4-g64", tensor("k_scale", Dtype::F32, &[]), Left::OneValue),
-        ("int4-g64", tensor("k_scale", Dtype::F32, &[1]), Left::OneValue),
-        ("int4-g64", tensor("x", Dtype::BF16, &[1, 1, 1]), Left::OneValue),
-        ("f16", tensor("k_scale", Dtype::F32, &[]), Left::OneValue),
-        ("kvgauge4", tensor("k_scale", Dtype::F32, &[]), Left::OneValue),
-        ("k:int4-g32/v:f16", tensor("scale", Dtype::F32, &[]), Left::OneValue),
+        ("int4-g64", tensor("k_scale", Dtype::F32, &[]), ExclusionReason::OneValue),
+        ("int4-g64", tensor("k_scale", Dtype::F32, &[1]), ExclusionReason::OneValue),
+        ("int4-g64", tensor("x", Dtype::BF16, &[1, 1, 1]), ExclusionReason::OneValue),
+        ("f16", tensor("k_scale", Dtype::F32, &[]), ExclusionReason::OneValue),
+        ("kvgauge4", tensor("k_scale", Dtype::F32, &[]), ExclusionReason::OneValue),
+        ("k:int4-g32/v:f16", tensor("scale", Dtype::F32, &[]), ExclusionReason::OneValue),
         // One token alone, whose parts have a scale and a minimum each.
-        ("int8-g8-asym", tensor("x.key", Dtype::F16, &[1, 1, 3]), Left::Grows),
-        ("int8-g8-ch-ctr", tensor("x.key", Dtype::F16, &[2, 1, 64]), Left::Grows),
-        ("int8-g8-asym-ch", tensor("x.key", Dtype::BF16, &[4, 1, 32]), Left::Grows),
-        ("int4-g8-ctr-sink4", tensor("x.key", Dtype::F16, &[1, 4, 8]), Left::Grows),
-        ("int4-g64", TensorData { dtype: Dtype::F8_E4M3, ..bytes("x.key", &[2, 8]) }, Left::Type),
-        ("int4-g64", TensorData { dtype: Dtype::U8, ..bytes("x.key", &[2, 8]) }, Left::Type),
+        ("int8-g8-asym", tensor("x.key", Dtype::F16, &[1, 1, 3]), ExclusionReason::Grows),
+        ("int8-g8-ch-ctr", tensor("x.key", Dtype::F16, &[2, 1, 64]), ExclusionReason::Grows),
+        ("int8-g8-asym-ch", tensor("x.key", Dtype::BF16, &[4, 1, 32]), ExclusionReason::Grows),
+        ("int4-g8-ctr-sink4", tensor("x.key", Dtype::F16, &[1, 4, 8]), ExclusionReason::Grows),
+        (
+            "int4-g64",
+            TensorData { dtype: Dtype::F8_E4M3, ..bytes("x.key", &[2, 8]) },
+            ExclusionReason::Type,
+        ),
+        (
+            "int4-g64",
+            TensorData { dtype: Dtype::U8, ..bytes("x.key", &[2, 8]) },
+            ExclusionReason::Type,
+        ),
     ] {
         let what = format!("{codec} of {:?} {:?}", other.dtype, other.shape);
         write_file(&source, &[cache.clone(), other.clone()], None).unwrap();
@@ -366,8 +376,8 @@ fn tensors_that_stay_as_they_are() {
         let (compressed, kept) = (&summary.tensors[0], &summary.tensors[1]);
         let (compressed, kept) =
             if compressed.name == other.name { (kept, compressed) } else { (compressed, kept) };
-        assert_eq!((kept.codec, kept.left), (None, Some(left)), "{what}");
-        assert!(compressed.codec.is_some() && compressed.left.is_none(), "{what}");
+        assert_eq!((kept.codec, kept.excluded), (None, Some(left)), "{what}");
+        assert!(compressed.codec.is_some() && compressed.excluded.is_none(), "{what}");
         // Figures are of what was compressed, alone.
         assert_eq!(summary.quality.rmse, compressed.distortion.rmse, "{what}");
         let bits = 8.0 * compressed.stored_bytes as f64 / compressed.values() as f64;
@@ -411,7 +421,7 @@ fn one_axis_is_neither_tokens_nor_channels() {
     for codec in ["int4-g64", "q4_0", "quanto4", "fp8-e4m3", "int5-g32-lm-mse-s8", "f16"] {
         pack(&source, &packed, codec).unwrap();
     }
-    // What is in the way can be left out.
+    // A tensor in the way can be left out.
     let cache = zoo::tensor("y.key", Dtype::F16, &[2, 9, 8], &zoo::numbers(144, 1));
     let scales = zoo::tensor("scales", Dtype::F32, &[32], &zoo::numbers(32, 1));
     write_file(&source, &[cache, scales], None).unwrap();
@@ -919,7 +929,7 @@ fn forged_frequencies() {
     }
 }
 
-/// What the page says of version 3.
+/// The page's statements on version 3.
 #[test]
 fn forged_layouts() {
     let folder = Folder::new();

@@ -5,7 +5,7 @@
 mod shapes;
 
 use candle_core::{DType, Device, Tensor};
-use kvgauge::codec::{Codec, Geometry, Rope};
+use kvgauge::codec::{Codec, Geometry, RotaryTable};
 use kvgauge::corpus::{Window, WindowShape};
 use kvgauge::error::Result;
 use kvgauge::eval::scores::Logits;
@@ -45,7 +45,7 @@ fn bits(evaluation: &Evaluation, codec: usize) -> f64 {
 
 /// Keys or values of one layer through a codec, as rows of the whole window so far: no code of the
 /// protocol has a part in it.
-fn through(tensor: &Tensor, side: kvgauge::codec::TensorCodec, rope: &Rope) -> Tensor {
+fn through(tensor: &Tensor, side: kvgauge::codec::TensorCodec, rope: &RotaryTable) -> Tensor {
     let (_, tokens, head_dim) = tensor.dims3().unwrap();
     let values = tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
     let geometry = Geometry { rope: Some(rope), ..Geometry::rows(tokens, head_dim) };
@@ -58,7 +58,7 @@ fn through(tensor: &Tensor, side: kvgauge::codec::TensorCodec, rope: &Rope) -> T
 /// A server's loop: one token at a time, its keys and values stored before it attends to them.
 /// Everything written is kept, and gone through the codec from the first token on at every step.
 fn token_by_token(model: &Llama, tokens: &[u32], codec: Codec) -> Tensor {
-    let rope = Rope::new(model.rope_frequencies(), tokens.len());
+    let rope = RotaryTable::new(model.rope_frequencies(), tokens.len());
     let mut written: Vec<Option<LayerKv>> = vec![None; model.config().layers];
     let mut cache = model.empty_cache();
     let mut hidden = Vec::new();

@@ -2,14 +2,16 @@
 //! definitions (`data/make_family_golden.py`), and candle's own blocks and 8-bit floats. And what
 //! holds for any codec: any number of threads, shapes and names made to break it, any magnitude.
 
+#[path = "common/random.rs"]
+mod random;
+
 use base64::Engine;
 use candle_core::quantized::k_quants::{BlockQ4_0, BlockQ4_1, BlockQ5_0, BlockQ5_1, BlockQ8_0};
 use candle_core::quantized::k_quants::{GgmlType, QK4_0};
 use candle_core::{DType, Device, Tensor};
 use half::{bf16, f16};
-use kvgauge::codec::{
-    Codec, DistortionSum, Element, Geometry, PackedTensor, Payload, Rope, TensorCodec,
-};
+use kvgauge::codec::{Codec, DistortionSum, Element, Geometry, Payload, RotaryTable, TensorCodec};
+use random::roughly_normal;
 use serde_json::Value;
 use std::collections::HashMap;
 
@@ -17,29 +19,14 @@ fn key(name: &str) -> TensorCodec {
     name.parse::<Codec>().expect(name).key
 }
 
-fn packed<T: Element>(codec: TensorCodec, values: &[T], geometry: &Geometry) -> PackedTensor {
-    match codec.compress_measured(values, geometry).unwrap().0 {
-        Payload::Packed(payload) => payload,
-        other => panic!("{codec}: {other:?}"),
-    }
+fn packed<T: Element>(codec: TensorCodec, values: &[T], geometry: &Geometry) -> Payload {
+    codec.compress_measured(values, geometry).unwrap().0
 }
 
-fn decoded<T: Element>(payload: &PackedTensor, geometry: &Geometry) -> Vec<T> {
+fn decoded<T: Element>(payload: &Payload, geometry: &Geometry) -> Vec<T> {
     let mut out = vec![T::default(); payload.len()];
     payload.decompress(geometry, &mut out);
     out
-}
-
-/// Roughly normal.
-fn noise(count: usize, seed: u64) -> Vec<f32> {
-    let mut state = 88_172_645_463_325_252_u64 ^ seed << 32;
-    let mut uniform = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1 << 23) as f32 - 1.0
-    };
-    (0..count).map(|_| uniform() + uniform() + uniform()).collect()
 }
 
 #[test]
@@ -49,7 +36,7 @@ fn golden_values_bit_for_bit() {
         let bytes = base64::engine::general_purpose::STANDARD.decode(text.as_str().unwrap());
         bytes.unwrap().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
     };
-    let rope = Rope::new(&floats(&golden["rope"]), 16);
+    let rope = RotaryTable::new(&floats(&golden["rope"]), 16);
     let inputs: HashMap<&str, (Vec<usize>, Vec<f32>)> = (golden["inputs"].as_object().unwrap())
         .iter()
         .map(|(name, input)| {
@@ -86,7 +73,7 @@ fn golden_values_bit_for_bit() {
 /// They have no exponent: where a scale would be below 2⁻¹⁴ ours is, on purpose, of more digits.
 fn assert_like_ggml<B: GgmlType>(name: &str) {
     let each = |f: &dyn Fn(usize, f32) -> f32| -> Vec<f32> {
-        noise(64 * QK4_0, 5).iter().enumerate().map(|(index, x)| f(index, *x)).collect()
+        roughly_normal(64 * QK4_0, 5).iter().enumerate().map(|(index, x)| f(index, *x)).collect()
     };
     for (what, values) in [
         ("random", each(&|_, x| x)),
@@ -135,7 +122,7 @@ fn presets_of_ggml_give_candles_numbers() {
 fn eight_bit_floats_are_candles() {
     let halves = (0..0x7c00).map(|bits| f16::from_bits(bits).to_f32());
     let mut values: Vec<f32> = halves.filter(|x| *x < 448.0).flat_map(|x| [x, -x]).collect();
-    values.extend(noise(4096, 6));
+    values.extend(roughly_normal(4096, 6));
     values.push(448.0);
     let tensor = Tensor::from_slice(&values, values.len(), &Device::Cpu).unwrap();
     let eight = tensor.to_dtype(DType::F8E4M3).unwrap().to_dtype(DType::F32).unwrap();
@@ -173,10 +160,10 @@ fn kinds() -> impl Iterator<Item = (&'static str, TensorCodec)> {
 fn any_number_of_threads_gives_the_same_bits() {
     fn all<T: Element + PartialEq + std::fmt::Debug>(of: impl Fn(f32) -> T) {
         for shape in [&[3, 131, 64][..], &[2, 5, 80], &[1, 257, 24]] {
-            let rope = Rope::new(&Rope::frequencies_of(1e4, shape[2]), shape[1]);
+            let rope = RotaryTable::new(&RotaryTable::frequencies_of(1e4, shape[2]), shape[1]);
             let geometry = Geometry { rope: Some(&rope), ..Geometry::of_shape(shape) };
             let count = shape.iter().product();
-            let values: Vec<T> = noise(count, 7).into_iter().map(&of).collect();
+            let values: Vec<T> = roughly_normal(count, 7).into_iter().map(&of).collect();
             for (name, codec) in kinds() {
                 let run = |threads| {
                     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
@@ -202,8 +189,8 @@ fn any_number_of_threads_gives_the_same_bits() {
 #[test]
 fn heads_stand_for_themselves() {
     let (tokens, dim) = (37, 64);
-    let values = noise(4 * tokens * dim, 8);
-    let rope = Rope::new(&Rope::frequencies_of(1e4, dim), tokens);
+    let values = roughly_normal(4 * tokens * dim, 8);
+    let rope = RotaryTable::new(&RotaryTable::frequencies_of(1e4, dim), tokens);
     let geometry = Geometry { rope: Some(&rope), ..Geometry::rows(tokens, dim) };
     for name in ["int3-g32-asym", "int5-g9-ch-ctr-sink5", "int4-g64-prerope-ctr-had", "turbo4"] {
         let whole: Vec<f32> = decoded(&packed(key(name), &values, &geometry), &geometry);
@@ -217,7 +204,7 @@ fn heads_stand_for_themselves() {
 #[test]
 fn sinks_are_kept_as_they_are() {
     let geometry = Geometry::rows(9, 16);
-    let values: Vec<bf16> = noise(2 * 9 * 16, 9).into_iter().map(bf16::from_f32).collect();
+    let values: Vec<bf16> = roughly_normal(2 * 9 * 16, 9).into_iter().map(bf16::from_f32).collect();
     for (name, kept) in [("int2-g16-sink3", 3), ("int2-g16-mid-ch-had-sink9", 9), ("q4_0", 0)] {
         let out: Vec<bf16> = decoded(&packed(key(name), &values, &geometry), &geometry);
         for (out, values) in out.chunks(9 * 16).zip(values.chunks(9 * 16)) {
@@ -254,8 +241,9 @@ fn shapes_and_names_made_to_break_it() {
     ] {
         let geometry = Geometry::of_shape(shape);
         let count: usize = shape.iter().fold(1, |n: usize, d| n.saturating_mul(*d));
-        let values = noise(count, 10);
-        let rope = Rope::new(&Rope::frequencies_of(1e4, geometry.head_dim), geometry.tokens);
+        let values = roughly_normal(count, 10);
+        let rope =
+            RotaryTable::new(&RotaryTable::frequencies_of(1e4, geometry.head_dim), geometry.tokens);
         for rope in [None, Some(&rope)] {
             let geometry = Geometry { rope, ..geometry };
             for (name, codec) in kinds() {
@@ -275,9 +263,10 @@ fn shapes_and_names_made_to_break_it() {
         }
     }
     // Turned by another model's frequencies.
-    let rope = Rope::new(&Rope::frequencies_of(1e4, 64), 5);
+    let rope = RotaryTable::new(&RotaryTable::frequencies_of(1e4, 64), 5);
     let geometry = Geometry { rope: Some(&rope), ..Geometry::rows(5, 32) };
-    let error = key("int4-prerope").compress_measured(&noise(160, 1), &geometry).unwrap_err();
+    let error =
+        key("int4-prerope").compress_measured(&roughly_normal(160, 1), &geometry).unwrap_err();
     assert!(error.to_string().contains("a rotation of 64 values"), "{error}");
 }
 
@@ -285,8 +274,8 @@ fn shapes_and_names_made_to_break_it() {
 #[test]
 fn the_magnitude_of_a_tensor_does_not_matter() {
     let (tokens, dim) = (70, 64);
-    let values = noise(2 * tokens * dim, 11);
-    let rope = Rope::new(&Rope::frequencies_of(1e4, dim), tokens);
+    let values = roughly_normal(2 * tokens * dim, 11);
+    let rope = RotaryTable::new(&RotaryTable::frequencies_of(1e4, dim), tokens);
     let geometry = Geometry { rope: Some(&rope), ..Geometry::rows(tokens, dim) };
     let snr = |codec: TensorCodec, by: f32| {
         let values: Vec<f32> = values.iter().map(|x| x * by).collect();
@@ -324,7 +313,7 @@ fn the_magnitude_of_a_tensor_does_not_matter() {
 fn a_search_does_not_lose() {
     for (seed, center) in [0.0f32, 0.3, 4.0, -4.0, 60.0, 1000.0].into_iter().enumerate() {
         for width in [1e-3f32, 1.3e-3, 2e-3, 5e-3, 0.02, 0.3] {
-            let offsets = noise(64 * 64, 7 + seed as u64);
+            let offsets = roughly_normal(64 * 64, 7 + seed as u64);
             let width = width * center.abs().max(1.0);
             // A center of its own for each group, so that minima are rounded up and down.
             let values: Vec<f32> = offsets

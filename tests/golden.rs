@@ -330,7 +330,7 @@ fn missing_fields_are_named() {
     }
 }
 
-/// What transformers' LlamaConfig takes for a key that is not there.
+/// The defaults of transformers' LlamaConfig.
 #[test]
 fn optional_fields_have_the_defaults_of_transformers() {
     let without = |key| ModelConfig::from_hf(&changed("llama_biases", key, Json::Null)).unwrap();

@@ -2,6 +2,8 @@
 //! blocks beside one piece, and the distortion measured on the way beside the one measured
 //! afterwards.
 
+#[path = "common/random.rs"]
+mod random;
 #[path = "common/skip.rs"]
 mod skip;
 
@@ -11,6 +13,7 @@ use kvgauge::codec::int4::{
     decompress_block, decompress_block_with, exponent_for,
 };
 use kvgauge::codec::{Distortion, DistortionRun, DistortionSum, Element, Geometry, TensorCodec};
+use random::roughly_normal;
 use safetensors::{Dtype, SafeTensors};
 use skip::skip;
 use std::fmt::Debug;
@@ -48,26 +51,9 @@ impl Float for f32 {
     }
 }
 
-fn random(seed: u64) -> impl FnMut() -> u64 {
-    let mut state = 88_172_645_463_325_252_u64 ^ seed << 32;
-    move || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state
-    }
-}
-
-/// Roughly normal, mean 0 and deviation 1.
-fn noise(count: usize, seed: u64) -> Vec<f32> {
-    let mut next = random(seed);
-    let mut uniform = || (next() >> 40) as f32 / (1 << 23) as f32 - 1.0;
-    (0..count).map(|_| uniform() + uniform() + uniform()).collect()
-}
-
 /// Values that a path could get wrong, by name.
 fn patterns(count: usize) -> Vec<(&'static str, Vec<f32>)> {
-    let noise = noise(count, 1);
+    let noise = roughly_normal(count, 1);
     let each = |f: &dyn Fn(usize, f32) -> f32| -> Vec<f32> {
         noise.iter().enumerate().map(|(index, x)| f(index, *x)).collect()
     };
@@ -100,7 +86,7 @@ const LENS: [usize; 26] = [
     2049, 4095, 4096, 4097,
 ];
 
-/// What one instruction set makes of a block, over memory that must not show through.
+/// The outcome of a block by one instruction set, over memory that must not show through.
 fn compressed<T: Element>(
     isa: Isa,
     values: &[T],
@@ -191,7 +177,7 @@ fn every_instruction_set_gives_the_same_bits() {
 /// Long enough for every loop to go round many times, and for a group of many strips.
 #[test]
 fn long_blocks_give_the_same_bits() {
-    let noise = noise(100_001, 2);
+    let noise = roughly_normal(100_001, 2);
     for (group, head_dim) in
         [(64, 64), (64, 80), (32, 128), (128, 64), (20_000, 64), (50_000, 16), (64, 10_000)]
     {
@@ -205,7 +191,7 @@ fn long_blocks_give_the_same_bits() {
 /// Any bytes are codes, and any 16 bits a scale: a damaged file may hold them.
 #[test]
 fn any_codes_and_scales_decode_the_same() {
-    let mut next = random(3);
+    let mut next = random::bits(3);
     for group in GROUPS {
         for len in [1_usize, 63, 64, 4096, 5000] {
             let codes: Vec<u8> = (0..len.div_ceil(2)).map(|_| next() as u8).collect();
@@ -264,7 +250,7 @@ fn real_keys_and_values_give_the_same_bits() {
 
 #[test]
 fn values_that_are_not_finite_are_found_anywhere() {
-    let values: Vec<f16> = noise(4100, 4).into_iter().map(f16::from_f32).collect();
+    let values: Vec<f16> = roughly_normal(4100, 4).into_iter().map(f16::from_f32).collect();
     for (group, head_dim) in [(64, 64), (32, 80), (9, 7), (1000, 64), (16, 16)] {
         for position in [0, 1, 15, 16, 17, 31, 32, 63, 64, 1023, 1024, 2048, 4095, 4096, 4099] {
             for bad in [f16::NAN, -f16::NAN, f16::INFINITY, f16::NEG_INFINITY] {
@@ -352,7 +338,7 @@ fn nothing_has_no_distortion() {
 
 #[test]
 fn the_magnitude_of_a_tensor_does_not_matter() {
-    let values = noise(64 * 1024, 5);
+    let values = roughly_normal(64 * 1024, 5);
     for group in [32, 64, 128] {
         let usual = assert_measured("usual", &values, group, 64);
         for unit in [1e30, 1e-30] {
@@ -369,7 +355,7 @@ fn the_magnitude_of_a_tensor_does_not_matter() {
 #[test]
 fn blocks_give_what_one_call_gives() {
     for (group, head_dim) in [(64, 64), (9, 7), (31, 80), (32, 4096), (1000, 64), (64, 96)] {
-        let values = noise(70_001, 6);
+        let values = roughly_normal(70_001, 6);
         let layout = BlockLayout { group, head_dim, start: 0 };
         let (whole, codes, scales) = compressed(Isa::best(), &values, layout, 0);
         assert!(whole.finite && whole.in_range);
@@ -405,7 +391,7 @@ fn blocks_give_what_one_call_gives() {
 /// The same bits at any number of threads.
 #[test]
 fn threads_do_not_change_a_bit() {
-    let values = noise(300_001, 7);
+    let values = roughly_normal(300_001, 7);
     let with = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
@@ -420,7 +406,7 @@ fn threads_do_not_change_a_bit() {
 
 #[test]
 fn a_block_of_another_exponent() {
-    let values: Vec<f32> = noise(4096, 8).iter().map(|x| x * 1e-20).collect();
+    let values: Vec<f32> = roughly_normal(4096, 8).iter().map(|x| x * 1e-20).collect();
     let exponent = exponent_for(f32::absmax(&values));
     let layout = BlockLayout { group: 64, head_dim: 64, start: 0 };
     let (mut codes, mut scales) = (vec![0; 2048], vec![f16::ZERO; 64]);

@@ -310,7 +310,7 @@ fn scales_are_not_the_cache() {
     assert_eq!(folder.run(words).succeeds().json()["quality_passed"], true);
 }
 
-/// What nobody asked to leave, and may be a part of the cache, is named though others passed.
+/// A tensor that nobody asked to leave, and that may be a part of the cache, is named though others passed.
 #[test]
 fn what_was_left_is_named() {
     let folder = Folder::new();
@@ -370,7 +370,7 @@ fn a_doubtful_order_is_noted() {
         run("rows", &format!("-codec {codec}")).succeeds();
     }
     notes(&run("kv", "-codec kivi4 -kv-axis 0"), 0, &["was read as 96 heads of 4 tokens"]);
-    // What is stored does not depend on it.
+    // The stored bytes do not depend on it.
     for codec in ["int4-g64", "q4_0", "turbo4", "f16"] {
         run("nhd", &format!("-codec {codec}")).succeeds();
     }

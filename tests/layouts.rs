@@ -22,7 +22,7 @@ const HEADS: usize = 3;
 const TOKENS: usize = 21;
 const DIM: usize = 16;
 
-/// What a tensor's place says of a value: side, batch, head, token, channel.
+/// The place of a value in a tensor: side, batch, head, token, channel.
 type Place = [usize; 5];
 
 /// An order of axes that an engine has, and how it is said.
@@ -284,7 +284,7 @@ fn the_layout_is_in_the_file() {
     }
 }
 
-/// What the wrong axis costs: heads taken for tokens are turned by the wrong angles, and their
+/// The cost of the wrong axis: heads taken for tokens are rotated by the wrong angles, and their
 /// channels share no scale.
 #[test]
 fn the_true_order_is_the_better_one() {

@@ -4,11 +4,10 @@
 mod shapes;
 
 use candle_core::{DType, Device, Tensor};
-use kvgauge::codec::Codec;
 use kvgauge::corpus::{Text, Window, WindowPlan, WindowShape};
 use kvgauge::error::Result;
 use kvgauge::eval::scores::Logits;
-use kvgauge::eval::{Arm, CodecWindow, Evaluation, Evaluator, Protocol};
+use kvgauge::eval::{Arm, CodecWindow, Evaluation, Evaluator, Protocol, Treatment};
 use kvgauge::hub::{Hub, HubOptions};
 use kvgauge::model::Llama;
 use kvgauge::model::RandomWeights;
@@ -26,7 +25,7 @@ fn builtin(context: usize, count: usize) -> (Llama, Vec<Window>) {
 }
 
 /// Codecs for all of the cache, under the prefix protocol.
-fn evaluate(model: &Llama, windows: &[Window], codecs: &[Codec]) -> Result<Evaluation> {
+fn evaluate(model: &Llama, windows: &[Window], codecs: &[Treatment]) -> Result<Evaluation> {
     let arms: Vec<Arm> = codecs.iter().copied().map(Arm::of).collect();
     let context = windows.first().map_or(0, |window| window.tokens().len());
     Evaluator::new(model, Protocol::Prefix, context, 0).evaluate(windows, &arms, &mut ())
@@ -66,7 +65,7 @@ fn baseline_equals_one_plain_pass() {
 #[test]
 fn the_f16_control_shows_the_floor_and_int4_stands_above_it() {
     let (model, windows) = builtin(512, 3);
-    let codecs: Vec<Codec> =
+    let codecs: Vec<Treatment> =
         ["f16", "int4-g64", "k:f16/v:int4-g64"].map(|n| n.parse().unwrap()).into();
     let evaluation = evaluate(&model, &windows, &codecs).unwrap();
     let kld = |index: usize| {
@@ -96,7 +95,7 @@ fn company_changes_no_bit() {
     for context in [512, 300, 128, 8] {
         let (model, windows) = builtin(context, 2);
         let run = |names: &[&str]| {
-            let codecs: Vec<Codec> = names.iter().map(|name| name.parse().unwrap()).collect();
+            let codecs: Vec<Treatment> = names.iter().map(|name| name.parse().unwrap()).collect();
             evaluate(&model, &windows, &codecs).unwrap()
         };
         let (alone, together) = (run(&["int4-g32"]), run(&crowd));
@@ -151,7 +150,7 @@ fn a_group_beyond_the_layer_is_refused_before_any_pass() {
 fn a_window_is_scored_where_its_shape_says() {
     let (model, windows) = builtin(64, 1);
     let tokens = windows[0].tokens();
-    let codecs: Vec<Codec> = vec!["int4-g64".parse().unwrap()];
+    let codecs: Vec<Treatment> = vec!["int4-g64".parse().unwrap()];
     for protocol in [Protocol::Prefix, Protocol::Decode { residual: 0, chunk: 8 }] {
         let score = |prefix: usize, scored: Vec<std::ops::Range<usize>>| {
             let shape = WindowShape::new(64, prefix, scored).unwrap();

@@ -2,7 +2,7 @@
 //! mean what FORMAT.md says is for the decoder in numpy.
 
 use half::{bf16, f16};
-use kvgauge::codec::{Codec, Element, Geometry, PackedTensor, Packing, Rope, TensorCodec};
+use kvgauge::codec::{Codec, Element, Geometry, Packing, Payload, RotaryTable, TensorCodec};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand_distr::{Distribution, StandardNormal};
@@ -87,13 +87,13 @@ fn both_centres_are_found() {
     assert!((0.0045..0.006).contains(&sinks), "{sinks}");
 }
 
-/// What is stored of a token does not change when more follow: a stream's promise.
+/// The stored form of a token does not change when more follow: a stream's promise.
 #[test]
 fn later_tokens_change_nothing() {
     let (heads, tokens, dim) = (2, 200, 64);
     let values: Vec<f16> =
         noise(heads * tokens * dim, 8).iter().map(|x| f16::from_f32(*x)).collect();
-    let rope = Rope::new(&Rope::frequencies_of(1e4, dim), tokens);
+    let rope = RotaryTable::new(&RotaryTable::frequencies_of(1e4, dim), tokens);
     for name in ["kvgauge4", "tc16"] {
         let geometry = Geometry { rope: Some(&rope), ..Geometry::rows(tokens, dim) };
         let (whole, _) = round_trip(name, &values, &geometry);
@@ -148,14 +148,14 @@ fn the_magnitude_of_a_tensor_does_not_matter() {
 #[test]
 fn threads_do_not_change_a_bit() {
     let values = noise(8 * 100 * 128, 11);
-    let rope = Rope::new(&Rope::frequencies_of(5e5, 128), 100);
+    let rope = RotaryTable::new(&RotaryTable::frequencies_of(5e5, 128), 100);
     let geometry = Geometry { rope: Some(&rope), ..Geometry::rows(100, 128) };
     let Some(packing): Option<Packing> = codec("kvgauge4").packing().copied() else {
         unreachable!()
     };
     let with = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| PackedTensor::compress(&values, packing, &geometry).unwrap())
+        pool.install(|| Payload::pack(&values, packing, &geometry).unwrap())
     };
     assert!(with(1) == with(2) && with(1) == with(5));
 }

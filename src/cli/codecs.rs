@@ -1,9 +1,9 @@
 //! `kvgauge codecs`.
 
 use super::{Outcome, output};
-use crate::codec::listing::{self, Listing};
 use crate::error::Result;
 use crate::report;
+use crate::run::listing::{self, Listing};
 use clap::Args;
 use std::fmt::Write;
 

@@ -1,9 +1,10 @@
 //! Flags that several commands share, with the one help text of each.
 
 use super::words::{BosArgument, DeviceArgument, FloatArgument, percent};
-use crate::codec::{Codec, split_names};
+use crate::codec::split_names;
 use crate::corpus::TextSource;
 use crate::error::{Error, Result};
+use crate::eval::Treatment;
 use crate::settings::{self, Bos, DeviceKind, FloatType, Place, RawSettings, Said, WindowCount};
 use clap::Args;
 use std::ffi::OsString;
@@ -158,7 +159,7 @@ pub fn list<T>(flag: &'static str, value: Option<T>) -> Vec<Said<T>> {
 }
 
 /// One list of all that `--codec` named, in order.
-fn codecs(lists: &[String]) -> Result<Vec<Said<Codec>>> {
+fn codecs(lists: &[String]) -> Result<Vec<Said<Treatment>>> {
     let names = lists.iter().flat_map(|list| split_names(list));
     settings::distinct(names.map(|name| parsed("--codec", name)).collect::<Result<_>>()?)
 }

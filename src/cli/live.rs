@@ -9,7 +9,7 @@ use crate::results::figures::CodecResult;
 use crate::results::record::{CellName, CellOutcome, CellRecord};
 use crate::results::subject::SubjectInfo;
 use crate::run::subject::Stages;
-use crate::run::sweep::Progress;
+use crate::run::sweep::SweepObserver;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget};
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -85,7 +85,7 @@ impl Stages for SweepProgress {
     }
 }
 
-impl Progress for SweepProgress {
+impl SweepObserver for SweepProgress {
     fn begin(&mut self, done: usize, to_do: usize, tokens: usize) {
         self.stages.clear();
         if done > 0 {

@@ -5,7 +5,7 @@ use crate::container::Report;
 use crate::eval::Observer;
 use crate::hub::DownloadProgress;
 use crate::run::subject::Stages;
-use crate::run::validate::Progress;
+use crate::run::validate::ValidationObserver;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
@@ -59,7 +59,7 @@ impl Stages for TerminalProgress {
     }
 }
 
-impl Progress for TerminalProgress {
+impl ValidationObserver for TerminalProgress {
     fn begin(&mut self, tokens: usize) {
         self.clear();
         self.bar = new_bar(self.visible);

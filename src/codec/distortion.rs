@@ -5,7 +5,7 @@
 //! of threads:
 //!
 //! - A *cell* is a run of values in one block and one head vector, cut further at [`CELL`]
-//!   values. With e = x − y it sums x², x·e and e² in f32 in [`LANES`] lanes (the lane is the
+//!   values. With e = x − y it sums x², x·e and e² in f32 in [`CELL_LANES`] lanes (the lane is the
 //!   index in the cell modulo 16) with fused multiply-add, x and y being divided by 2^exponent of
 //!   the tensor. Lanes are added in halves: i and i + 8, i + 4, i + 2, i + 1.
 //! - A cell that f32 cannot be trusted with ([`is_trusted`]) is worked out in f64 instead, one
@@ -15,8 +15,8 @@
 //! - The whole head vectors of a block are added up in f64 in [`TOTAL_LANES`] lanes (the lane is
 //!   the index of the vector modulo 8), and those one after the other. Blocks follow in order.
 
-use super::Element;
-use super::int4::BlockLayout;
+use super::element::Element;
+use super::exponent::wide_exp2;
 use pulp::Arch;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -38,8 +38,11 @@ pub struct DistortionSum {
 /// over last-dimension vectors. `None` where undefined: no values, or no error (infinite SNR).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Distortion {
+    /// Root mean square of the error, in the unit of the tensor.
     pub rmse: Option<f64>,
+    /// Signal-to-noise ratio, dB.
     pub snr_db: Option<f64>,
+    /// Mean cosine similarity of head vectors.
     pub cosine: Option<f64>,
 }
 
@@ -72,10 +75,10 @@ impl DistortionSum {
     #[inline(always)]
     fn add_vector(&mut self, x: &[f32], y: &[f32]) {
         // Four sums in eight lanes each, so that they vectorise.
-        const LANES: usize = 8;
-        let mut sums = [[0f64; LANES]; 4];
+        const VECTOR_LANES: usize = 8;
+        let mut sums = [[0f64; VECTOR_LANES]; 4];
         let ((x_chunks, x_rest), (y_chunks, y_rest)) =
-            (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());
+            (x.as_chunks::<VECTOR_LANES>(), y.as_chunks::<VECTOR_LANES>());
         let mut add = |lane: usize, x: f32, y: f32| {
             let (x, y) = (f64::from(x), f64::from(y));
             sums[0][lane] += x * x;
@@ -84,7 +87,7 @@ impl DistortionSum {
             sums[3][lane] += (x - y) * (x - y);
         };
         for (x, y) in x_chunks.iter().zip(y_chunks) {
-            for lane in 0..LANES {
+            for lane in 0..VECTOR_LANES {
                 add(lane, x[lane], y[lane]);
             }
         }
@@ -108,6 +111,7 @@ impl DistortionSum {
         self.vectors += 1;
     }
 
+    /// The sums over both.
     pub fn plus(self, other: Self) -> Self {
         Self {
             energy: self.energy + other.energy,
@@ -118,6 +122,7 @@ impl DistortionSum {
         }
     }
 
+    /// The figures of what was summed.
     pub fn finish(&self) -> Distortion {
         let some = self.values > 0;
         Distortion {
@@ -146,7 +151,8 @@ fn cosine_of_error(xx: f64, xe: f64, ee: f64) -> f64 {
 
 /// Values in a cell at most. Sixteen additions a lane keep f32 sums within 10⁻⁶ of the truth.
 pub(super) const CELL: usize = 256;
-pub(super) const LANES: usize = 16;
+/// Partial sums of a cell. The definition has as many, whatever the registers hold.
+pub(super) const CELL_LANES: usize = 16;
 /// Whether f32 was good enough for the sums of a cell: not where squares may have underflowed
 /// (Σx² below 2⁻⁹⁰), nor where Σy² is what remains of terms that are more than eight times as
 /// large.
@@ -159,22 +165,23 @@ pub(super) fn is_trusted(xx: f64, xe: f64, ee: f64) -> bool {
 /// Σx², Σx·e and Σe² of a cell in f32.
 #[inline(always)]
 pub(super) fn cell_sums(x: &[f32], y: &[f32]) -> [f32; 3] {
-    let (mut xx, mut xe, mut ee) = ([0f32; LANES], [0f32; LANES], [0f32; LANES]);
-    let mut add = |x: &[f32; LANES], y: &[f32; LANES]| {
-        for lane in 0..LANES {
+    let (mut xx, mut xe, mut ee) = ([0f32; CELL_LANES], [0f32; CELL_LANES], [0f32; CELL_LANES]);
+    let mut add = |x: &[f32; CELL_LANES], y: &[f32; CELL_LANES]| {
+        for lane in 0..CELL_LANES {
             let (x, e) = (x[lane], x[lane] - y[lane]);
             xx[lane] = x.mul_add(x, xx[lane]);
             xe[lane] = x.mul_add(e, xe[lane]);
             ee[lane] = e.mul_add(e, ee[lane]);
         }
     };
-    let ((x_chunks, x_rest), (y_chunks, y_rest)) = (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());
+    let ((x_chunks, x_rest), (y_chunks, y_rest)) =
+        (x.as_chunks::<CELL_LANES>(), y.as_chunks::<CELL_LANES>());
     for (x, y) in x_chunks.iter().zip(y_chunks) {
         add(x, y);
     }
     if !x_rest.is_empty() {
         // Zeros change no sum.
-        let (mut x, mut y) = ([0f32; LANES], [0f32; LANES]);
+        let (mut x, mut y) = ([0f32; CELL_LANES], [0f32; CELL_LANES]);
         x[..x_rest.len()].copy_from_slice(x_rest);
         y[..y_rest.len()].copy_from_slice(y_rest);
         add(&x, &y);
@@ -183,7 +190,7 @@ pub(super) fn cell_sums(x: &[f32], y: &[f32]) -> [f32; 3] {
 }
 
 #[inline(always)]
-pub(super) fn add_lanes(mut lanes: [f32; LANES]) -> f32 {
+pub(super) fn add_lanes(mut lanes: [f32; CELL_LANES]) -> f32 {
     for half in [8, 4, 2, 1] {
         for lane in 0..half {
             lanes[lane] += lanes[lane + half];
@@ -203,7 +210,7 @@ pub(super) fn exact_cell_sums<T: Element>(
     if T::absmax(original) == 0.0 && T::absmax(decoded) == 0.0 {
         return sums;
     }
-    let unit = exp2(-exponent);
+    let unit = wide_exp2(-exponent);
     for (x, y) in original.iter().zip(decoded) {
         let (x, y) = (f64::from(x.to_f32()) * unit, f64::from(y.to_f32()) * unit);
         let e = x - y;
@@ -212,11 +219,6 @@ pub(super) fn exact_cell_sums<T: Element>(
         sums[2] += e * e;
     }
     sums
-}
-
-/// 2^n for the n that an exponent, or twice one, can be.
-fn exp2(n: i32) -> f64 {
-    f64::from_bits(((n.clamp(-1022, 1023) + 1023) as u64) << 52)
 }
 
 /// Σx², Σx·e and Σe² of one head vector or a part of it.
@@ -240,7 +242,7 @@ impl VectorSums {
 /// of no values.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct DistortionRun {
-    /// What lies before the first boundary of head vectors.
+    /// The values before the first boundary of head vectors.
     first: VectorSums,
     /// Whole head vectors, then what lies behind the last boundary; `None` without a boundary.
     rest: Option<(DistortionSum, VectorSums)>,
@@ -300,9 +302,10 @@ pub(super) struct RunBuilder {
 }
 
 impl RunBuilder {
-    pub fn new(layout: BlockLayout, exponent: i32) -> Self {
-        let head_dim = layout.head_dim.max(1);
-        let left = head_dim - layout.start % head_dim;
+    /// Of a block whose first value has index `start` in its tensor.
+    pub fn new(head_dim: usize, start: usize, exponent: i32) -> Self {
+        let head_dim = head_dim.max(1);
+        let left = head_dim - start % head_dim;
         Self {
             head_dim,
             exponent,
@@ -413,7 +416,7 @@ impl RunBuilder {
 
     /// The block ends here.
     pub fn finish(self) -> DistortionRun {
-        let unit = exp2(2 * self.exponent);
+        let unit = wide_exp2(2 * self.exponent);
         let scaled = |mut vector: VectorSums| {
             vector.sums = vector.sums.map(|sum| sum * unit);
             vector

@@ -1,6 +1,6 @@
 //! The three float types a cache comes in.
 
-use super::simd;
+use super::convert;
 use half::{bf16, f16};
 
 /// Which of the three types: kernels are written for each.
@@ -31,8 +31,10 @@ impl Sealed for f32 {
 /// A float that widens to f32 exactly. Conversions take slices: the half types have
 /// instructions for whole vectors and none for one value.
 pub trait Element: Sealed + bytemuck::Pod + Default + Send + Sync {
+    /// Whether it is neither infinite nor NaN.
     fn is_finite(self) -> bool;
 
+    /// The same value in f32.
     fn to_f32(self) -> f32;
 
     /// Largest magnitude; 0 without values, infinite or NaN when one of the values is.
@@ -65,7 +67,7 @@ macro_rules! absmax_by_bits {
     };
 }
 
-/// What it is in 16 bits.
+/// The conversions to 16 bits and back.
 macro_rules! stored_as {
     ($half:ty) => {
         fn to_16_bits(values: &[f32], out: &mut [u16]) -> bool {
@@ -128,12 +130,12 @@ impl Element for f16 {
 
     #[inline(always)]
     fn widen(values: &[Self], out: &mut [f32]) {
-        simd::widen_halves(values, out);
+        convert::widen_halves(values, out);
     }
 
     #[inline(always)]
     fn narrow_saturating(values: &[f32], out: &mut [Self]) {
-        simd::narrow_halves(values, out);
+        convert::narrow_halves(values, out);
     }
 
     stored_as!(f16);

@@ -2,7 +2,6 @@
 
 use super::distortion::{DistortionRun, RunBuilder, exact_cell_sums};
 use super::element::Element;
-use super::int4::BlockLayout;
 use half::f16;
 
 /// Rounds `values`, of which the first has index `start` in the tensor; the distortion is
@@ -17,8 +16,7 @@ pub fn compress_halves<T: Element>(
     if !T::absmax(values).is_finite() {
         return None;
     }
-    let layout = BlockLayout { group: CHUNK, head_dim, start };
-    let mut run = RunBuilder::new(layout, 0);
+    let mut run = RunBuilder::new(head_dim, start, 0);
     let (mut wide, mut decoded) = ([0f32; CHUNK], [T::default(); CHUNK]);
     let mut done = 0;
     while done < values.len() {

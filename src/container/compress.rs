@@ -1,18 +1,17 @@
 //! Safetensors file → compressed file.
 
-use super::manifest::{self, CODES, Coded, Manifest, SCALES, Stored};
-use super::pipeline::{Buffer, in_order};
+use super::manifest::{self, Coded, Manifest, Stored};
+use super::pipeline::{Buffer, Buffers, in_order};
 use super::safetensors::{Header, Tensor};
-use super::select::{Left, Plan};
+use super::select::{ExclusionReason, Plan};
 use super::source::Source;
 use super::{
-    Checksums, Job, Piecewise, Report, Summary, Target, TensorSummary, geometry, jobs, per_dtype,
-    rope,
+    Checksums, Job, Piecewise, Report, Summary, Target, TensorSummary, geometry, hash, jobs,
+    per_dtype, rope,
 };
 use crate::codec::int4::{BlockLayout, compress_block, exponent_for};
-use crate::codec::{DistortionRun, DistortionSum, Element, Rope, compress_halves};
+use crate::codec::{DistortionRun, DistortionSum, Element, PartName, RotaryTable, compress_halves};
 use crate::error::{Error, Result};
-use crc32fast::Hasher;
 use half::f16;
 use std::path::Path;
 
@@ -38,13 +37,14 @@ pub fn compress(
         return Err(at_input(Error::input("compressed already"))
             .hint("-decompress restores the tensors; compress those"));
     }
-    let fates = plan.assign(&header).map_err(at_input)?;
-    let left: Vec<Option<Left>> = fates.iter().map(|fate| fate.as_ref().err().copied()).collect();
-    let coded: Vec<Option<Coded>> = fates.into_iter().map(|fate| fate.ok()).collect();
+    let assigned = plan.assign(&header).map_err(at_input)?;
+    let excluded: Vec<Option<ExclusionReason>> =
+        assigned.iter().map(|own| own.as_ref().err().copied()).collect();
+    let coded: Vec<Option<Coded>> = assigned.into_iter().map(|own| own.ok()).collect();
     let frequencies = plan.rope(&header, &coded);
-    let turns = rope(frequencies.as_deref(), coded.iter().map(Option::as_ref));
-    plan.check(&header, &coded, turns.as_ref()).map_err(at_input)?;
-    let frequencies = frequencies.filter(|_| turns.is_some());
+    let table = rope(frequencies.as_deref(), coded.iter().map(Option::as_ref));
+    plan.check(&header, &coded, table.as_ref()).map_err(at_input)?;
+    let frequencies = frequencies.filter(|_| table.is_some());
     let (codec, layout) = (plan.codec, plan.layout);
     let mut manifest = Manifest::new(&header, source.len(), codec, layout, &coded, frequencies);
     let (stored, parts) = manifest.stored().map_err(at_input)?;
@@ -59,7 +59,7 @@ pub fn compress(
         data_out: room as u64,
         tensors: &header.tensors,
         stored: &stored,
-        rope: turns.as_ref(),
+        rope: table.as_ref(),
         report,
     };
     let all = || compressor.run(0..header.tensors.len(), 0);
@@ -76,17 +76,18 @@ pub fn compress(
     source.check_unchanged()?;
 
     let (mut all, mut summaries) = (DistortionSum::default(), Vec::new());
-    for (((result, tensor), (stored, left)), record) in results
+    for (((result, tensor), (stored, excluded)), record) in results
         .into_iter()
         .zip(&header.tensors)
-        .zip(stored.iter().zip(left))
+        .zip(stored.iter().zip(excluded))
         .zip(&mut manifest.tensors)
     {
         record.set_exponents(&result.exponents);
         let (crc32, distortion) = result.finish();
         record.crc32 = manifest::hex(crc32);
         all = all.plus(distortion);
-        summaries.push(TensorSummary { left, ..TensorSummary::new(tensor, stored, distortion) });
+        summaries
+            .push(TensorSummary { excluded, ..TensorSummary::new(tensor, stored, distortion) });
     }
     manifest.quality = all.finish().into();
     if let Some(output) = output {
@@ -112,18 +113,18 @@ struct Compressor<'a> {
     data_out: u64,
     tensors: &'a [Tensor],
     stored: &'a [Stored],
-    rope: Option<&'a Rope>,
+    rope: Option<&'a RotaryTable>,
     report: &'a dyn Report,
 }
 
-/// What a piece of a tensor came to, or all of its pieces so far.
+/// The result of a piece of a tensor, or of all of its pieces so far.
 struct Outcome {
     crc32: Checksums,
     run: Option<DistortionRun>,
     /// Of a tensor that is one piece.
     sum: DistortionSum,
     in_range: bool,
-    /// Of a tensor that found its own, of each side.
+    /// Of a tensor that found its own; one a codec.
     exponents: Vec<i32>,
 }
 
@@ -158,13 +159,6 @@ impl Outcome {
     fn finish(self) -> (u32, DistortionSum) {
         (self.crc32.finish(), self.run.map_or(self.sum, DistortionRun::finish))
     }
-}
-
-#[derive(Default)]
-struct Buffers {
-    values: Buffer,
-    codes: Buffer,
-    scales: Buffer,
 }
 
 impl Compressor<'_> {
@@ -206,7 +200,7 @@ impl Compressor<'_> {
     fn copy(&self, buffers: &mut Buffers, job: &Job) -> Result<Outcome> {
         let bytes = buffers.values.values::<u8>(job.bytes as usize);
         self.read(bytes, job)?;
-        self.write(job, 0, bytes, job.offset)?;
+        self.write(job, (0, PartName::Values), bytes, job.offset)?;
         Ok(Outcome::of_part(bytes, None))
     }
 
@@ -218,7 +212,7 @@ impl Compressor<'_> {
         let run = compress_halves(values, head_dim, job.first, halves);
         let run = run.ok_or_else(|| self.not_finite(job, values))?;
         let bytes = bytemuck::cast_slice(halves);
-        self.write(job, 0, bytes, 2 * job.first as u64)?;
+        self.write(job, (0, PartName::Values), bytes, 2 * job.first as u64)?;
         Ok(Outcome::of_part(bytes, Some(run)))
     }
 
@@ -252,33 +246,32 @@ impl Compressor<'_> {
             });
         }
         let scales = bytemuck::cast_slice(scales);
-        self.write(job, SCALES, scales, 2 * (job.first / group) as u64)?;
-        self.write(job, CODES, codes, job.first as u64 / 2)?;
+        self.write(job, (0, PartName::Scales), scales, 2 * (job.first / group) as u64)?;
+        self.write(job, (0, PartName::Codes), codes, job.first as u64 / 2)?;
         Ok(outcome)
     }
 
-    /// A whole tensor, side by side.
+    /// A whole tensor, its keys before its values.
     fn pack<T: Element>(&self, buffers: &mut Buffers, job: &Job, coded: &Coded) -> Result<Outcome> {
         let tensor = &self.tensors[job.tensor];
         let values = buffers.values.values::<T>(job.values);
         self.read(bytemuck::cast_slice_mut(values), job)?;
         let mut ordered = Vec::new();
-        if !coded.form.is_plain() {
+        if !coded.view.is_plain() {
             // Looked for here: the codec would count in its own order.
             if !T::absmax(values).is_finite() {
                 return Err(self.not_finite(job, values));
             }
-            ordered.resize(coded.form.values(), T::default());
+            ordered.resize(coded.view.values(), T::default());
         }
         let geometry = geometry(coded, self.rope);
         let place = || format!("{}: tensor {}", self.source.path().display(), tensor.name);
         let mut outcome = Outcome::nothing();
-        let mut part = 0;
-        for (side, codec) in coded.coding.sides().into_iter().enumerate() {
-            let values: &[T] = if coded.form.is_plain() {
+        for (index, codec) in coded.coding.codecs().into_iter().enumerate() {
+            let values: &[T] = if coded.view.is_plain() {
                 values
             } else {
-                coded.form.gather(side, values, &mut ordered);
+                coded.view.gather(index, values, &mut ordered);
                 &ordered
             };
             let packed = codec.compress_measured(values, &geometry);
@@ -286,10 +279,9 @@ impl Compressor<'_> {
                 packed.map_err(|e| e.within(place()).hint("--exclude stores a tensor as it is"))?;
             outcome.sum = outcome.sum.plus(sum);
             outcome.exponents.push(payload.exponent());
-            for bytes in payload.parts() {
-                self.write(job, part, bytes, 0)?;
-                outcome.crc32.push(hash(bytes));
-                part += 1;
+            for part in payload.parts() {
+                self.write(job, (index, part.name), part.content, 0)?;
+                outcome.crc32.push(hash(part.content));
             }
         }
         Ok(outcome)
@@ -321,11 +313,18 @@ impl Compressor<'_> {
         self.source.read_at(bytes, self.data_in + tensor + job.offset)
     }
 
-    fn write(&self, job: &Job, part: usize, bytes: &[u8], offset: u64) -> Result<()> {
+    /// Writes to a part of one of the tensor's codecs.
+    fn write(
+        &self,
+        job: &Job,
+        (codec, name): (usize, PartName),
+        bytes: &[u8],
+        offset: u64,
+    ) -> Result<()> {
         match self.output {
             None => Ok(()),
             Some(output) => {
-                let part = self.stored[job.tensor].parts[part].start;
+                let part = self.stored[job.tensor].part(codec, name)?.bytes.start;
                 output.file.write_at(bytes, self.data_out + part + offset)
             }
         }
@@ -342,10 +341,4 @@ impl Compressor<'_> {
         ))
         .hint("--exclude stores a tensor as it is")
     }
-}
-
-fn hash(bytes: &[u8]) -> Hasher {
-    let mut hasher = Hasher::new();
-    hasher.update(bytes);
-    hasher
 }

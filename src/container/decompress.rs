@@ -1,15 +1,15 @@
 //! Compressed file → safetensors file, and parts of it.
 
-use super::manifest::{self, CODES, Coded, Manifest, SCALES, Stored};
-use super::pipeline::{Buffer, in_order};
+use super::manifest::{self, Coded, Manifest, Stored};
+use super::pipeline::{Buffers, in_order};
 use super::safetensors::Header;
 use super::source::Source;
 use super::{
-    Checksums, Job, Piecewise, Report, Summary, Target, TensorSummary, geometry, jobs, per_dtype,
-    rope,
+    Checksums, Job, Piecewise, Report, Summary, Target, TensorSummary, geometry, hash, jobs,
+    per_dtype, rope, unfit,
 };
 use crate::codec::int4::decompress_block;
-use crate::codec::{DistortionSum, Element, Payload, Rope, TensorCodec, decompress_halves};
+use crate::codec::{DistortionSum, Element, PartName, RotaryTable, decompress_halves};
 use crate::error::{Error, Result};
 use crc32fast::Hasher;
 use half::f16;
@@ -48,16 +48,9 @@ pub(super) struct Packed {
     /// Of the file that was compressed.
     pub restored: Header,
     stored: Vec<Stored>,
-    rope: Option<Rope>,
+    rope: Option<RotaryTable>,
     /// Where the parts begin.
     data: u64,
-}
-
-#[derive(Default)]
-struct Buffers {
-    values: Buffer,
-    codes: Buffer,
-    scales: Buffer,
 }
 
 impl Packed {
@@ -74,13 +67,9 @@ impl Packed {
         let restored = manifest.source_header().map_err(|e| e.within(source.path().display()))?;
         let coded = || stored.iter().map(|stored| stored.coded.as_ref());
         let rope = rope(manifest.rope.as_deref(), coded());
-        for (tensor, coded) in restored.tensors.iter().zip(coded()) {
-            let Some(coded) = coded else { continue };
-            for packing in coded.coding.sides().iter().filter_map(TensorCodec::packing) {
-                let fits = packing.check(&geometry(coded, rope.as_ref()));
-                let place = || format!("{}: tensor {}", source.path().display(), tensor.name);
-                fits.map_err(|e| manifest::damaged(e).within(place()))?;
-            }
+        if let Some((name, error)) = unfit(&restored.tensors, coded(), rope.as_ref()) {
+            let place = format!("{}: tensor {name}", source.path().display());
+            return Err(manifest::damaged(error).within(place));
         }
         Ok(Self { source, manifest, restored, stored, rope, data })
     }
@@ -154,7 +143,7 @@ impl Packed {
         take: impl Fn(&[u8]) -> Result<()>,
     ) -> Result<Checksums> {
         let bytes = buffers.values.values::<u8>(job.values);
-        let hasher = self.read(job, 0, bytes, job.offset)?;
+        let hasher = self.read(job, (0, PartName::Values), bytes, job.offset)?;
         take(bytes)?;
         Ok(Checksums(vec![hasher]))
     }
@@ -167,7 +156,7 @@ impl Packed {
     ) -> Result<Checksums> {
         let halves = buffers.codes.values::<f16>(job.values);
         let bytes = bytemuck::cast_slice_mut(halves);
-        let hasher = self.read(job, 0, bytes, 2 * job.first as u64)?;
+        let hasher = self.read(job, (0, PartName::Values), bytes, 2 * job.first as u64)?;
         self.check_finite(job, halves)?;
         let values = buffers.values.values::<T>(job.values);
         decompress_halves(halves, values);
@@ -185,8 +174,9 @@ impl Packed {
         let codes = buffers.codes.values::<u8>(job.values.div_ceil(2));
         let scales = buffers.scales.values::<f16>(job.values.div_ceil(group));
         let bytes = bytemuck::cast_slice_mut(scales);
-        let of_scales = self.read(job, SCALES, bytes, 2 * (job.first / group) as u64)?;
-        let of_codes = self.read(job, CODES, codes, job.first as u64 / 2)?;
+        let of_scales =
+            self.read(job, (0, PartName::Scales), bytes, 2 * (job.first / group) as u64)?;
+        let of_codes = self.read(job, (0, PartName::Codes), codes, job.first as u64 / 2)?;
         self.check_finite(job, scales)?;
         let exponent = self.exponent(job, 0);
         let values = buffers.values.values::<T>(job.values);
@@ -195,7 +185,7 @@ impl Packed {
         Ok(Checksums(vec![of_scales, of_codes]))
     }
 
-    /// A whole tensor, side by side.
+    /// A whole tensor, its keys before its values.
     fn unpack<T: Element>(
         &self,
         buffers: &mut Buffers,
@@ -204,46 +194,46 @@ impl Packed {
         take: impl Fn(&[u8]) -> Result<()>,
     ) -> Result<Checksums> {
         let geometry = geometry(coded, self.rope.as_ref());
-        let (form, values) = (&coded.form, buffers.values.values::<T>(job.values));
-        let mut ordered = vec![T::default(); if form.is_plain() { 0 } else { form.values() }];
+        let (view, values) = (&coded.view, buffers.values.values::<T>(job.values));
+        let mut ordered = vec![T::default(); if view.is_plain() { 0 } else { view.values() }];
         let mut checksums = Checksums::default();
-        let mut part = 0;
-        for (side, codec) in coded.coding.sides().into_iter().enumerate() {
-            let payload = Payload::empty::<T>(codec, form.values(), &geometry);
-            let Some(mut payload) = payload else {
-                return Err(Error::system(format!("codec {codec} stores nothing")));
-            };
-            payload.set_exponent(self.exponent(job, side));
-            for bytes in payload.parts_mut() {
-                checksums.push(self.read(job, part, bytes, 0)?);
-                part += 1;
+        for (index, codec) in coded.coding.codecs().into_iter().enumerate() {
+            let mut payload = codec.empty::<T>(view.values(), &geometry);
+            payload.set_exponent(self.exponent(job, index));
+            for part in payload.parts_mut() {
+                checksums.push(self.read(job, (index, part.name), part.content, 0)?);
             }
             if !payload.is_finite() {
                 let name = &self.manifest.tensors[job.tensor].name;
                 return Err(self.damaged(name, "expected finite scales and values".into()));
             }
-            if form.is_plain() {
+            if view.is_plain() {
                 payload.decompress(&geometry, values);
             } else {
                 payload.decompress(&geometry, &mut ordered);
-                form.scatter(side, &ordered, values);
+                view.scatter(index, &ordered, values);
             }
         }
         take(bytemuck::cast_slice(values))?;
         Ok(checksums)
     }
 
-    /// Of one side; 0 where nothing is said.
-    fn exponent(&self, job: &Job, side: usize) -> i32 {
-        self.manifest.tensors[job.tensor].exponents().get(side).copied().unwrap_or(0)
+    /// That of one of the tensor's codecs; 0 where nothing is said.
+    fn exponent(&self, job: &Job, codec: usize) -> i32 {
+        self.manifest.tensors[job.tensor].exponents().get(codec).copied().unwrap_or(0)
     }
 
-    fn read(&self, job: &Job, part: usize, bytes: &mut [u8], offset: u64) -> Result<Hasher> {
-        let part = self.stored[job.tensor].parts[part].start;
+    /// Reads from a part of one of the tensor's codecs.
+    fn read(
+        &self,
+        job: &Job,
+        (codec, name): (usize, PartName),
+        bytes: &mut [u8],
+        offset: u64,
+    ) -> Result<Hasher> {
+        let part = self.stored[job.tensor].part(codec, name)?.bytes.start;
         self.source.read_at(bytes, self.data + part + offset)?;
-        let mut hasher = Hasher::new();
-        hasher.update(bytes);
-        Ok(hasher)
+        Ok(hash(bytes))
     }
 
     /// No file that kv-compress made holds others.

@@ -50,6 +50,7 @@ impl TensorFile {
         Some((tensor.info.dtype, &tensor.info.shape))
     }
 
+    /// The source's own text metadata.
     pub fn metadata(&self) -> Option<&TextMap> {
         self.header.metadata.as_ref()
     }
@@ -108,9 +109,13 @@ impl TensorFile {
 /// A tensor to be written: little-endian bytes, row-major.
 #[derive(Debug, Clone)]
 pub struct TensorData<'a> {
+    /// Unlike every other's of the file.
     pub name: String,
+    /// The type of its elements.
     pub dtype: Dtype,
+    /// Its axes, the outermost first.
     pub shape: Vec<usize>,
+    /// Little-endian, row-major.
     pub data: Cow<'a, [u8]>,
 }
 

@@ -1,4 +1,4 @@
-//! What is inside a file, without its values.
+//! The contents of a file, without its values.
 
 use super::decompress::Packed;
 use super::manifest::{Manifest, Quality};
@@ -15,29 +15,39 @@ use std::path::Path;
 pub struct Contents {
     /// `kvgauge-kv 1`, or `safetensors` for a file that is not compressed.
     pub format: String,
+    /// Of the file, header included.
     pub file_size_bytes: u64,
     /// Whether the checksums of all tensors were verified; the header's always is.
     pub verified: bool,
+    /// `None`: it is not compressed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compression: Option<Compression>,
+    /// The source's own.
     pub metadata: Option<TextMap>,
+    /// In the file's order.
     pub tensors: Vec<Item>,
 }
 
-/// What only a compressed file has.
+/// The facts that only a compressed file has.
 #[derive(Debug, Clone, Serialize)]
 pub struct Compression {
+    /// As asked for.
     pub codec: String,
+    /// Of the file that was compressed.
     pub original_size_bytes: u64,
+    /// Size of that file over size of this one.
     pub compression_ratio: f64,
+    /// Stored bits a value of the compressed tensors; `None` without values.
     pub bits_per_value: Option<f64>,
+    /// Over all compressed tensors.
     #[serde(flatten)]
     pub quality: Quality,
     /// The order of a compressed tensor's last axes.
     pub layout: AxisOrder,
-    /// The axis of keys and values, and how long the heads are that share the last one.
+    /// The axis of keys and values.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kv_axis: Option<usize>,
+    /// The length of the heads that share the last axis.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub head_dim: Option<usize>,
 }
@@ -45,12 +55,17 @@ pub struct Compression {
 /// One tensor: dtype and shape as in the uncompressed file.
 #[derive(Debug, Clone, Serialize)]
 pub struct Item {
+    /// Its name.
     pub name: String,
+    /// The type of its elements.
     pub dtype: Dtype,
+    /// Its axes.
     pub shape: Vec<usize>,
     /// `none`: stored unchanged.
     pub codec: String,
+    /// Bytes of all its parts.
     pub stored_bytes: u64,
+    /// The power of two that its numbers are divided by, where it is not 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exponent: Option<i32>,
     /// Of keys and of values, where a tensor holds both.

@@ -32,6 +32,7 @@ pub struct Layout {
 impl AxisOrder {
     const ALL: [Self; 2] = [Self::HeadsTokensDim, Self::TokensHeadsDim];
 
+    /// The name on a command line and in a file.
     pub fn name(self) -> &'static str {
         match self {
             Self::HeadsTokensDim => "heads-tokens-dim",
@@ -119,15 +120,15 @@ impl Layout {
         Ok(())
     }
 
-    /// What axes are counted without, for an error.
+    /// The axes that are not counted, for an error.
     pub(super) fn besides(&self) -> &'static str {
         if self.kv_axis.is_some() { " besides that of keys and values" } else { "" }
     }
 
-    /// How a tensor of this shape is read.
-    pub(super) fn form(&self, shape: &[usize]) -> Result<Form> {
+    /// The view through which a tensor of this shape is read.
+    pub(super) fn view(&self, shape: &[usize]) -> Result<TensorView> {
         if self.is_default() {
-            return Ok(Form { shape: shape.to_vec(), sides: Vec::new() });
+            return Ok(TensorView { shape: shape.to_vec(), parts: Vec::new() });
         }
         let mut stride = 1usize;
         let mut axes: Vec<Axis> = Vec::with_capacity(shape.len() + 1);
@@ -176,25 +177,26 @@ impl Layout {
             axes.swap(tokens, tokens + 1);
         }
         let shape = axes.iter().map(|axis| axis.size).collect();
-        let side = |start| Side { start, axes: axes.clone() };
-        Ok(Form { shape, sides: starts.into_iter().map(side).collect() })
+        let part = |start| StridedView { start, axes: axes.clone() };
+        Ok(TensorView { shape, parts: starts.into_iter().map(part).collect() })
     }
 }
 
-/// A tensor as codecs take it.
+/// A tensor in the order of axes that codecs take: of keys, of values, or of both apart.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Form {
-    /// […, heads, tokens, head_dim] of one side.
+pub(super) struct TensorView {
+    /// […, heads, tokens, head_dim], of keys or values alone where it holds both.
     pub shape: Vec<usize>,
     /// Where the values lie, of keys and of values where it holds both. None: in this order.
-    sides: Vec<Side>,
+    parts: Vec<StridedView>,
 }
 
+/// Axes with strides into a tensor's values.
 #[derive(Debug, Clone, PartialEq)]
-struct Side {
+struct StridedView {
     /// Index of the first value.
     start: usize,
-    /// In the order of [`Form::shape`].
+    /// In the order of [`TensorView::shape`].
     axes: Vec<Axis>,
 }
 
@@ -205,36 +207,36 @@ struct Axis {
     stride: usize,
 }
 
-impl Form {
+impl TensorView {
     /// Whether values are taken as they lie.
     pub fn is_plain(&self) -> bool {
-        self.sides.is_empty()
+        self.parts.is_empty()
     }
 
-    /// Values of one side.
+    /// Values of keys or values alone.
     pub fn values(&self) -> usize {
         // In this order the product may pass any number on its way to 0.
         if self.shape.contains(&0) { 0 } else { self.shape.iter().product() }
     }
 
-    /// Takes one side out of a tensor's values.
-    pub fn gather<T: Element>(&self, side: usize, tensor: &[T], out: &mut [T]) {
-        match self.sides.get(side) {
+    /// Takes keys (`part` 0) or values (1) out of a tensor's values.
+    pub fn gather<T: Element>(&self, part: usize, tensor: &[T], out: &mut [T]) {
+        match self.parts.get(part) {
             None => out.copy_from_slice(tensor),
-            Some(side) => side.each(|index, place| out[index] = tensor[place]),
+            Some(view) => view.each(|index, place| out[index] = tensor[place]),
         }
     }
 
     /// The way back.
-    pub fn scatter<T: Element>(&self, side: usize, values: &[T], tensor: &mut [T]) {
-        match self.sides.get(side) {
+    pub fn scatter<T: Element>(&self, part: usize, values: &[T], tensor: &mut [T]) {
+        match self.parts.get(part) {
             None => tensor.copy_from_slice(values),
-            Some(side) => side.each(|index, place| tensor[place] = values[index]),
+            Some(view) => view.each(|index, place| tensor[place] = values[index]),
         }
     }
 }
 
-impl Side {
+impl StridedView {
     /// Calls `each` with the index of every value in the order of the axes, and its place in the
     /// tensor.
     fn each(&self, mut each: impl FnMut(usize, usize)) {
@@ -276,20 +278,20 @@ mod tests {
 
     /// A tensor whose values are their places.
     fn places(layout: Layout, shape: &[usize]) -> (Vec<usize>, Vec<Vec<f32>>) {
-        let form = layout.form(shape).unwrap();
+        let view = layout.view(shape).unwrap();
         let tensor: Vec<f32> =
             (0..shape.iter().product()).map(|place: usize| place as f32).collect();
-        let sides = if layout.kv_axis.is_some() { 2 } else { 1 };
+        let parts = if layout.kv_axis.is_some() { 2 } else { 1 };
         let mut back = vec![-1.0; tensor.len()];
         let mut out = Vec::new();
-        for side in 0..sides {
-            let mut values = vec![0.0; form.values()];
-            form.gather(side, &tensor, &mut values);
-            form.scatter(side, &values, &mut back);
+        for part in 0..parts {
+            let mut values = vec![0.0; view.values()];
+            view.gather(part, &tensor, &mut values);
+            view.scatter(part, &values, &mut back);
             out.push(values);
         }
         assert_eq!(back, tensor, "every value has its place");
-        (form.shape, out)
+        (view.shape, out)
     }
 
     #[test]
@@ -331,7 +333,7 @@ mod tests {
     fn axes_that_are_not_there() {
         use AxisOrder::*;
         let refused = |layout: Layout, shape: &[usize], words: &str| {
-            let error = layout.form(shape).unwrap_err().to_string();
+            let error = layout.view(shape).unwrap_err().to_string();
             assert!(error.contains(words), "{error}");
         };
         refused(

@@ -10,6 +10,7 @@ mod file;
 mod inspect;
 mod layout;
 mod manifest;
+pub mod origin;
 mod pipeline;
 pub(crate) mod safetensors;
 mod select;
@@ -22,9 +23,9 @@ pub use inspect::{Contents, inspect};
 pub use layout::{AxisOrder, Layout};
 pub use manifest::{Coding, Quality};
 pub use safetensors::TextMap;
-pub use select::{Left, Plan};
+pub use select::{ExclusionReason, Plan};
 
-use crate::codec::{Distortion, DistortionSum, Geometry, Rope, TensorCodec, int4};
+use crate::codec::{Distortion, DistortionSum, Geometry, RotaryTable, TensorCodec, int4};
 use crate::error::{Error, Result};
 use crate::whole_file::{self, Existing, NewFile};
 use ::safetensors::Dtype;
@@ -37,7 +38,9 @@ use std::path::Path;
 /// Where a result goes.
 #[derive(Debug, Clone, Copy)]
 pub struct Target<'a> {
+    /// The file to write.
     pub path: &'a Path,
+    /// The fate of a file that is there.
     pub existing: Existing,
     /// Whether it has to survive a power cut.
     pub sync: bool,
@@ -86,7 +89,7 @@ pub trait Report: Sync {
 
 impl Report for () {}
 
-/// What a file came to.
+/// The sizes, the quality and the tensors of a compressed file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Summary {
     /// The codec asked for.
@@ -101,15 +104,19 @@ pub struct Summary {
     pub tensors: Vec<TensorSummary>,
 }
 
+/// One tensor of a compressed file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TensorSummary {
+    /// As in the source.
     pub name: String,
+    /// Type of its elements in the source.
     pub dtype: Dtype,
+    /// Shape in the source.
     pub shape: Vec<usize>,
     /// `None`: stored unchanged.
     pub codec: Option<Coding>,
     /// Why it is stored unchanged, where that is known: a file does not say it.
-    pub left: Option<Left>,
+    pub excluded: Option<ExclusionReason>,
     /// Bytes of all its parts.
     pub stored_bytes: u64,
     /// Nothing but `None` for a tensor stored unchanged, and where it was not measured.
@@ -123,12 +130,13 @@ impl TensorSummary {
             dtype: tensor.info.dtype,
             shape: tensor.info.shape.clone(),
             codec: stored.coded.as_ref().map(|coded| coded.coding),
-            left: None,
-            stored_bytes: stored.parts.iter().map(|part| part.end - part.start).sum(),
+            excluded: None,
+            stored_bytes: stored.parts.iter().map(|part| part.bytes.end - part.bytes.start).sum(),
             distortion: distortion.finish(),
         }
     }
 
+    /// Number of its values.
     pub fn values(&self) -> usize {
         self.shape.iter().product()
     }
@@ -206,22 +214,22 @@ impl Job {
         })
     }
 
-    /// What is quantised at a time.
+    /// Cut into the blocks that are quantised at a time.
     fn blocks(self, group: usize) -> impl Iterator<Item = Self> {
         self.cut(group, BLOCK)
     }
 }
 
-/// What the codec is told of a tensor, or of one of its sides.
-fn geometry<'a>(coded: &Coded, rope: Option<&'a Rope>) -> Geometry<'a> {
-    Geometry { rope, ..Geometry::of_shape(&coded.form.shape) }
+/// The geometry of a tensor, or of its keys or values.
+fn geometry<'a>(coded: &Coded, rope: Option<&'a RotaryTable>) -> Geometry<'a> {
+    Geometry { rope, ..Geometry::of_shape(&coded.view.shape) }
 }
 
-/// What keys were rotated by, for as many tokens as a tensor that needs it has.
+/// The rotations of keys, for as many tokens as a tensor that needs them has.
 fn rope<'a>(
     frequencies: Option<&[f32]>,
     coded: impl Iterator<Item = Option<&'a Coded>>,
-) -> Option<Rope> {
+) -> Option<RotaryTable> {
     let frequencies = frequencies?;
     let needing: Vec<_> = coded
         .flatten()
@@ -231,7 +239,29 @@ fn rope<'a>(
     // Head vectors of another length are refused later; no table is made of their shapes' size.
     let fitting = needing.iter().filter(|geometry| geometry.head_dim == 2 * frequencies.len());
     let tokens = fitting.map(|geometry| geometry.tokens).max().unwrap_or(0);
-    (!needing.is_empty()).then(|| Rope::new(frequencies, tokens))
+    (!needing.is_empty()).then(|| RotaryTable::new(frequencies, tokens))
+}
+
+/// The first tensor whose codec cannot store it, and why.
+fn unfit<'a>(
+    tensors: &'a [Tensor],
+    coded: impl Iterator<Item = Option<&'a Coded>>,
+    rope: Option<&RotaryTable>,
+) -> Option<(&'a str, Error)> {
+    tensors.iter().zip(coded).find_map(|(tensor, coded)| {
+        let coded = coded?;
+        let codecs = coded.coding.codecs();
+        let mut packings = codecs.iter().filter_map(TensorCodec::packing);
+        let unfit = packings.find_map(|packing| packing.check(&geometry(coded, rope)).err());
+        Some((tensor.name.as_str(), unfit?))
+    })
+}
+
+/// The checksum of some bytes, to be combined with those that follow.
+fn hash(bytes: &[u8]) -> Hasher {
+    let mut hasher = Hasher::new();
+    hasher.update(bytes);
+    hasher
 }
 
 /// A codec whose tensors are worked on in pieces, as they lie in the file.
@@ -246,10 +276,9 @@ impl Piecewise {
     fn of(coded: &Coded) -> Option<Self> {
         let manifest::Coding::One(codec) = coded.coding else { return None };
         match codec {
-            _ if !coded.form.is_plain() => None,
+            _ if !coded.view.is_plain() => None,
             TensorCodec::F16 => Some(Self::F16),
             TensorCodec::Packed(packing) => packing.as_int4().map(Self::Int4),
-            TensorCodec::Noise(_) => None,
         }
     }
 }
@@ -257,7 +286,7 @@ impl Piecewise {
 /// The pieces of a tensor, which depend on its size and codec only: only symmetric INT4, f16 and
 /// what stays as it is are worked on in several.
 fn jobs(index: usize, tensor: &Tensor, coded: Option<&Coded>) -> impl Iterator<Item = Job> {
-    // What is stored unchanged is copied in bytes: some types have less than one.
+    // Unchanged tensors are copied in bytes: some types have less than one.
     let values = if coded.is_some() { tensor.values() } else { tensor.bytes() };
     let all = Job { tensor: index, first: 0, values, offset: 0, bytes: tensor.bytes() as u64 };
     let (group, piece) = match coded.map(Piecewise::of) {

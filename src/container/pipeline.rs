@@ -28,6 +28,14 @@ impl Buffer {
     }
 }
 
+/// The buffers a thread keeps from piece to piece.
+#[derive(Default)]
+pub struct Buffers {
+    pub values: Buffer,
+    pub codes: Buffer,
+    pub scales: Buffer,
+}
+
 /// Calls `work` for every job, on all threads, and `take` with the results in the jobs' order,
 /// on this one. Ends with the first error in that order. `S` is what a thread keeps.
 pub fn in_order<J: Send + Sync, S: Default, R: Send>(

@@ -161,7 +161,7 @@ impl Header {
     }
 }
 
-/// What a file is that is no safetensors file, where its first bytes tell.
+/// The kind of a file that is no safetensors file, where its first bytes tell.
 fn foreign(source: &Source) -> Option<Kind> {
     let mut start = vec![0; (source.len() as usize).min(sniff::ENOUGH)];
     source.read_at(&mut start, 0).ok()?;

@@ -1,20 +1,20 @@
 //! Which tensors are compressed, and by which codec.
 
-use super::geometry;
 use super::layout::Layout;
 use super::manifest::{Coded, Coding, is_float};
 use super::safetensors::{Header, Tensor};
-use crate::codec::{Codec, Packing, Rope, TensorCodec};
+use super::{geometry, origin, unfit};
+use crate::codec::{Codec, Packing, RotaryTable, TensorCodec};
 use crate::error::{Error, Result};
 use glob::Pattern;
-use serde::Deserialize;
 
 /// A tensor of more values than this is worked on in pieces, which hold whole groups.
 const LARGEST_GROUP: usize = 1 << 20;
 
-/// What to do with the tensors of a file.
+/// The way to store the tensors of a file.
 #[derive(Debug, Clone)]
 pub struct Plan {
+    /// That of keys and that of values.
     pub codec: Codec,
     /// Only float tensors whose name matches one of these; empty: all.
     pub include: Vec<Pattern>,
@@ -29,19 +29,19 @@ pub struct Plan {
 
 /// Why a tensor is stored as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Left {
+pub enum ExclusionReason {
     /// It is not F16, BF16 or F32.
     Type,
-    /// By [`Plan::include`] and [`Plan::exclude`].
-    Excluded,
+    /// Its name is left out by [`Plan::include`] or [`Plan::exclude`].
+    Name,
     /// It is one value: a scale of the cache, a count, but no cache.
     OneValue,
-    /// What is stored of it would be larger.
+    /// Its stored form would be larger.
     Grows,
 }
 
-/// What becomes of a tensor.
-pub(super) type Fate = std::result::Result<Coded, Left>;
+/// How a tensor is stored: coded, or as it is.
+pub(super) type Assignment = std::result::Result<Coded, ExclusionReason>;
 
 /// The hint where a tensor stands in the way.
 const EXCLUDE: &str = "--exclude stores a tensor as it is";
@@ -58,15 +58,15 @@ impl Plan {
         }
     }
 
-    /// What keys are taken back from, radians a position and pair of channels, if it is known.
+    /// The rotary frequencies of the keys, radians a position, one a pair of channels, where a codec
+    /// needs them and they are known.
     pub(super) fn rope(&self, header: &Header, coded: &[Option<Coded>]) -> Option<Vec<f32>> {
         let needing = coded.iter().flatten().find(|coded| coded.coding.needs_rope())?;
         match self.rope_theta {
-            Some(theta) => Some(Rope::frequencies_of(theta, geometry(needing, None).head_dim)),
-            None => {
-                let origin = header.metadata.as_ref()?.get(crate::run::extract::METADATA)?;
-                serde_json::from_str::<RopeOf>(origin).ok().map(|origin| origin.rope_frequencies)
+            Some(theta) => {
+                Some(RotaryTable::frequencies_of(theta, geometry(needing, None).head_dim))
             }
+            None => origin::rope_frequencies(header.metadata.as_ref()?),
         }
     }
 
@@ -75,25 +75,16 @@ impl Plan {
         &self,
         header: &Header,
         coded: &[Option<Coded>],
-        rope: Option<&Rope>,
+        rope: Option<&RotaryTable>,
     ) -> Result<()> {
-        let noise = |codec| matches!(codec, TensorCodec::Noise(_));
-        if noise(self.codec.key) || noise(self.codec.value) {
-            return Err(Error::input(format!("codec {}: stores nothing", self.codec))
-                .hint("noise is a control for `kvgauge validate` and `kvgauge sweep`"));
+        match unfit(&header.tensors, coded.iter().map(Option::as_ref), rope) {
+            Some((name, error)) => Err(error.within(format!("tensor {name}")).hint(EXCLUDE)),
+            None => Ok(()),
         }
-        for (tensor, coded) in header.tensors.iter().zip(coded) {
-            let Some(coded) = coded else { continue };
-            for packing in coded.coding.sides().iter().filter_map(TensorCodec::packing) {
-                let fits = packing.check(&geometry(coded, rope));
-                fits.map_err(|e| e.within(format!("tensor {}", tensor.name)).hint(EXCLUDE))?;
-            }
-        }
-        Ok(())
     }
 
-    /// What becomes of each tensor.
-    pub(super) fn assign(&self, header: &Header) -> Result<Vec<Fate>> {
+    /// How each tensor is stored.
+    pub(super) fn assign(&self, header: &Header) -> Result<Vec<Assignment>> {
         self.layout.check()?;
         let found = |pattern: &Pattern| header.tensors.iter().any(|t| pattern.matches(&t.name));
         // A mistyped --exclude would compress what was to stay as it is.
@@ -103,32 +94,32 @@ impl Plan {
                     .hint("`kv-compress inspect FILE` lists the names; quote the pattern"));
             }
         }
-        header.tensors.iter().map(|tensor| self.fate_of(tensor)).collect()
+        header.tensors.iter().map(|tensor| self.assignment_of(tensor)).collect()
     }
 
-    fn fate_of(&self, tensor: &Tensor) -> Result<Fate> {
+    fn assignment_of(&self, tensor: &Tensor) -> Result<Assignment> {
         let matches = |patterns: &[Pattern]| patterns.iter().any(|p| p.matches(&tensor.name));
         let included = self.include.is_empty() || matches(&self.include);
         if !included || matches(&self.exclude) {
-            return Ok(Err(Left::Excluded));
+            return Ok(Err(ExclusionReason::Name));
         }
         if tensor.values() == 1 {
-            return Ok(Err(Left::OneValue));
+            return Ok(Err(ExclusionReason::OneValue));
         }
         if !is_float(tensor.info.dtype) {
-            return Ok(Err(Left::Type));
+            return Ok(Err(ExclusionReason::Type));
         }
         let place = || format!("tensor {}", tensor.name);
-        let form = self.layout.form(&tensor.info.shape);
-        let form = form.map_err(|e| e.within(place()).hint(EXCLUDE))?;
-        let coded = Coded { coding: self.coding_of(tensor)?, form };
+        let view = self.layout.view(&tensor.info.shape);
+        let view = view.map_err(|e| e.within(place()).hint(EXCLUDE))?;
+        let coded = Coded { coding: self.coding_of(tensor)?, view };
         let shape = &tensor.info.shape;
-        let sides = coded.coding.sides();
+        let codecs = coded.coding.codecs();
         let reading =
-            sides.iter().find(|codec| codec.packing().is_some_and(Packing::reads_vectors));
+            codecs.iter().find(|codec| codec.packing().is_some_and(Packing::reads_vectors));
         if let Some(codec) = reading
-            && coded.form.shape.len() < 2
-            && coded.form.values() > 0
+            && coded.view.shape.len() < 2
+            && coded.view.values() > 0
         {
             let besides = self.layout.besides();
             return Err(Error::input(format!(
@@ -139,7 +130,7 @@ impl Plan {
             .hint("such a codec tells tokens from channels; --exclude stores a tensor as it is"));
         }
         let grows = coded.stored_bytes(tensor.info.dtype) > tensor.bytes() as u128;
-        Ok(if grows { Err(Left::Grows) } else { Ok(coded) })
+        Ok(if grows { Err(ExclusionReason::Grows) } else { Ok(coded) })
     }
 
     fn coding_of(&self, tensor: &Tensor) -> Result<Coding> {
@@ -163,7 +154,7 @@ impl Plan {
                 }
             }
         };
-        let group = coding.sides().iter().filter_map(TensorCodec::group).max();
+        let group = coding.codecs().iter().filter_map(TensorCodec::group).max();
         if let Some(group) = group.filter(|group| *group > LARGEST_GROUP)
             && tensor.values() > LARGEST_GROUP
         {
@@ -175,12 +166,6 @@ impl Plan {
         }
         Ok(coding)
     }
-}
-
-/// The part of [`crate::run::extract::Origin`] that is needed here.
-#[derive(Deserialize)]
-struct RopeOf {
-    rope_frequencies: Vec<f32>,
 }
 
 #[derive(Debug, PartialEq)]

@@ -267,7 +267,7 @@ impl Vocabulary {
     }
 }
 
-/// What the tokenizers crate refuses although every value was checked.
+/// The error for metadata that the tokenizers crate refuses although every value was checked.
 fn rejected(error: tokenizers::Error) -> Error {
     let text = error.to_string();
     let first_line = text.lines().next().unwrap_or_default();

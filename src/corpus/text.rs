@@ -89,7 +89,7 @@ impl Text {
         Ok(Self { source, sha256, content })
     }
 
-    /// What in it is unusual and counts: tokens of their own, which the perplexity feels. The text
+    /// Unusual bytes in it that count: tokens of their own, which the perplexity feels. The text
     /// is taken as it is.
     pub fn note(&self) -> Option<String> {
         let content = &self.content;
@@ -169,7 +169,7 @@ fn no_text(source: &str, bytes: &[u8]) -> Option<Error> {
     if nul == bytes.len() {
         return Some(error(Kind::Zeros.name(), Kind::Zeros.hint()));
     }
-    // What only looks like another kind by its first letters, as a text may.
+    // A text may look like another kind of file by its first letters.
     let readable = nul == 0 && std::str::from_utf8(bytes).is_ok();
     const SHORT: usize = 2048;
     let kind = sniff::sniff(&bytes[..bytes.len().min(sniff::ENOUGH)]).filter(|kind| match kind {
@@ -196,7 +196,7 @@ fn is_control(byte: u8) -> bool {
     byte < 32 && !b"\t\n\r\x0c\x1b".contains(&byte)
 }
 
-/// What to do about bytes that are no UTF-8 from `at` on; `cut`: for want of further bytes.
+/// The hint for bytes that are no UTF-8 from `at` on; `cut`: for want of further bytes.
 fn encoding_hint(bytes: &[u8], at: usize, cut: bool) -> &'static str {
     if cut {
         return "the file ends inside a character: is it whole?";

@@ -1,52 +1,27 @@
 //! Arms: the treatments of the cache that are held against the untouched one.
 
-use crate::codec::{Codec, TensorCodec};
+use super::{Side, Treatment};
 use crate::model::LayerKv;
 use candle_core::Tensor;
-use serde::{Deserialize, Serialize};
-use std::fmt;
 
 /// Something to hold against the untouched cache: a codec for all of it or for a part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Arm {
-    pub codec: Codec,
+    /// A codec, or noise as large as its error.
+    pub treatment: Treatment,
+    /// The part of the cache that is treated.
     pub scope: Scope,
 }
 
 impl Arm {
-    /// A codec for the whole cache.
-    pub fn of(codec: Codec) -> Self {
-        Self { codec, scope: Scope::default() }
-    }
-}
-
-/// Keys or values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Side {
-    Key,
-    Value,
-}
-
-impl fmt::Display for Side {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Key => "key",
-            Self::Value => "value",
-        })
-    }
-}
-
-impl Codec {
-    pub fn side(&self, side: Side) -> TensorCodec {
-        match side {
-            Side::Key => self.key,
-            Side::Value => self.value,
-        }
+    /// A treatment of the whole cache.
+    pub fn of(treatment: Treatment) -> Self {
+        Self { treatment, scope: Scope::default() }
     }
 }
 
 impl LayerKv {
+    /// The keys or the values.
     pub fn side(&self, side: Side) -> &Tensor {
         match side {
             Side::Key => &self.key,
@@ -58,20 +33,27 @@ impl LayerKv {
 /// The part of a cache that goes through a codec; the rest stays exact. `None`: all.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Scope {
+    /// This layer alone.
     pub layer: Option<usize>,
+    /// Keys or values alone.
     pub side: Option<Side>,
+    /// This KV head alone.
     pub head: Option<usize>,
 }
 
 /// The heads of one tensor that are in scope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeadScope {
+    /// Every head.
     All,
+    /// No head.
     None,
+    /// One head.
     Only(usize),
 }
 
 impl Scope {
+    /// The heads in scope of one layer's keys or values.
     pub fn heads(&self, layer: usize, side: Side) -> HeadScope {
         let inside =
             self.layer.is_none_or(|own| own == layer) && self.side.is_none_or(|own| own == side);

@@ -1,8 +1,7 @@
 //! Which part of a cache carries a codec's damage: the parts that are compressed alone, the rest
 //! of the cache exact.
 
-use super::{Arm, Scope, Side};
-use crate::codec::Codec;
+use super::{Arm, Scope, Side, Treatment};
 use serde::Serialize;
 
 /// One thing for each part of a cache.
@@ -58,9 +57,9 @@ impl Parts<Scope> {
     }
 
     /// A codec on each part alone, in the order of [`Parts::map`].
-    pub fn arms(&self, codec: Codec) -> Vec<Arm> {
+    pub fn arms(&self, treatment: Treatment) -> Vec<Arm> {
         let mut arms = Vec::new();
-        self.map(|scope| arms.push(Arm { codec, scope: *scope }));
+        self.map(|scope| arms.push(Arm { treatment, scope: *scope }));
         arms
     }
 }

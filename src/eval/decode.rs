@@ -13,7 +13,7 @@ use super::protocol::{is_one_pass, stored_of};
 use super::round_trip::{noise_of, round_trip_tensor, with_range};
 use super::window::{ArmPass, Clock, RunArms, predicting, without_hidden};
 use super::{Arm, CodecWindow, LayerDistortion, Observer, Side, StageTimings};
-use crate::codec::{DistortionSum, TensorCodec};
+use crate::codec::DistortionSum;
 use crate::corpus::Window;
 use crate::error::{Error, Result};
 use crate::model::{KvCache, LayerKv};
@@ -59,7 +59,7 @@ impl RunArms for Passes<'_> {
 impl Passes<'_> {
     fn is_one_pass(&self, arm: Option<&Arm>) -> bool {
         let head_dim = self.evaluator.model.config().head_dim;
-        arm.is_none_or(|arm| is_one_pass(&arm.codec, head_dim, self.residual))
+        arm.is_none_or(|arm| is_one_pass(&arm.treatment.codec, head_dim, self.residual))
     }
 
     /// Keys and values are stored as they are written.
@@ -104,7 +104,7 @@ impl Passes<'_> {
     }
 }
 
-/// What one layer's keys or values came to.
+/// Sums over one layer's keys or values.
 #[derive(Clone, Copy, Default)]
 struct StoredSide {
     bytes: u64,
@@ -162,7 +162,7 @@ impl<'a> Stream<'a> {
             let stored = self.stored[side as usize];
             let Some(arm) = self.arm else { break };
             let head_dim = self.evaluator.model.config().head_dim;
-            let end = stored_of(&arm.codec.side(side), head_dim, left)?;
+            let end = stored_of(&arm.treatment.codec.side(side), head_dim, left)?;
             if end <= stored {
                 continue;
             }
@@ -180,7 +180,7 @@ impl<'a> Stream<'a> {
 
     /// Keeps the tokens that are new in a cache, if the codec has a memory.
     fn remember(&mut self, layers: &[LayerKv]) -> Result<()> {
-        let codec = self.arm.map(|arm| arm.codec);
+        let codec = self.arm.map(|arm| arm.treatment.codec);
         if !codec.is_some_and(|codec| codec.key.has_memory() || codec.value.has_memory()) {
             return Ok(());
         }
@@ -207,34 +207,32 @@ impl<'a> Stream<'a> {
         tokens: std::ops::Range<usize>,
     ) -> Result<Tensor> {
         let Some(arm) = self.arm else { return Ok(tensor.clone()) };
-        let codec = arm.codec.side(side);
+        let treatment = arm.treatment.side(side);
+        let has_memory = treatment.codec.has_memory();
         let written = self.written.get(layer).map(|layer| layer.side(side));
-        // What a codec with a memory is given again counts anew.
+        // A codec with a memory is given earlier tokens again: it counts anew.
         let (source, first) = match written {
-            Some(written) if codec.has_memory() => (written.narrow(1, 0, tokens.end)?, 0),
+            Some(written) if has_memory => (written.narrow(1, 0, tokens.end)?, 0),
             _ => (tensor.narrow(1, tokens.start, tokens.len())?, tokens.start),
         };
         let heads = arm.scope.heads(layer, side);
         let context = &self.evaluator.context;
         let within = |e: Error| e.within(format!("layer {layer} {side}"));
         let stored = &mut self.outcome_of[layer][side as usize];
-        let (new, done) = match codec {
-            // Drawn once for each token; the packing it is as large as is done anew, with the
-            // same outcome for earlier tokens.
-            TensorCodec::Noise(packing) if codec.has_memory() => {
-                let new = tokens.start - first..tokens.end - first;
-                let done = noise_of(&source.contiguous()?, packing, heads, new, context);
-                let done = done.map_err(within)?;
-                (done.tensor.clone(), done)
+        let (new, done) = if treatment.noise && has_memory {
+            // Drawn once for each token; the codec it is as large as is done anew, with the same
+            // outcome for earlier tokens.
+            let new = tokens.start - first..tokens.end - first;
+            let done = noise_of(&source.contiguous()?, &treatment.codec, heads, new, context);
+            let done = done.map_err(within)?;
+            (done.tensor.clone(), done)
+        } else {
+            let done = round_trip_tensor(&source.contiguous()?, treatment, heads, first, context)
+                .map_err(within)?;
+            if first == 0 {
+                *stored = StoredSide::default();
             }
-            _ => {
-                let done = round_trip_tensor(&source.contiguous()?, &codec, heads, first, context)
-                    .map_err(within)?;
-                if first == 0 {
-                    *stored = StoredSide::default();
-                }
-                (done.tensor.narrow(1, tokens.start - first, tokens.len())?, done)
-            }
+            (done.tensor.narrow(1, tokens.start - first, tokens.len())?, done)
         };
         stored.bytes += done.stored_bytes as u64;
         stored.values += done.tensor.elem_count() as u64;

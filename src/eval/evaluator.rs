@@ -5,7 +5,7 @@ use super::round_trip::CodecContext;
 use super::{
     Arm, CodecOutcome, Evaluation, Observer, StageTimings, WindowOutcome, decode, prefix, window,
 };
-use crate::codec::Rope;
+use crate::codec::RotaryTable;
 use crate::corpus::{Window, WindowShape};
 use crate::error::Result;
 use crate::model::Llama;
@@ -18,9 +18,9 @@ pub struct Evaluator<'m> {
 }
 
 impl<'m> Evaluator<'m> {
-    /// `context`: the longest window; `seed`: of what codecs draw at random.
+    /// `context`: the longest window; `seed`: of the noise that controls draw.
     pub fn new(model: &'m Llama, protocol: Protocol, context: usize, seed: u64) -> Self {
-        let rope = Rope::new(model.rope_frequencies(), context);
+        let rope = RotaryTable::new(model.rope_frequencies(), context);
         Self { model, protocol, context: CodecContext { rope, seed } }
     }
 
@@ -35,9 +35,9 @@ impl<'m> Evaluator<'m> {
         shapes.dedup();
         for (shape, arm) in shapes.iter().flat_map(|shape| arms.iter().map(move |arm| (shape, arm)))
         {
-            self.protocol.check(self.model.config(), shape, &arm.codec)?;
+            self.protocol.check(self.model.config(), shape, &arm.treatment)?;
         }
-        let outcome = |arm: &Arm| CodecOutcome { codec: arm.codec, windows: Vec::new() };
+        let outcome = |arm: &Arm| CodecOutcome { codec: arm.treatment, windows: Vec::new() };
         let mut evaluation = Evaluation {
             baseline: Vec::with_capacity(windows.len()),
             codecs: arms.iter().map(outcome).collect(),
@@ -74,8 +74,11 @@ impl<'m> Evaluator<'m> {
         for (arm, done) in arms.iter().zip(&mut outcome.arms) {
             if let Ok(done) = done {
                 let head_dim = self.model.config().head_dim;
-                let affected =
-                    self.protocol.targets_affected(head_dim, window.shape(), &arm.codec)?;
+                let affected = self.protocol.targets_affected(
+                    head_dim,
+                    window.shape(),
+                    &arm.treatment.codec,
+                )?;
                 done.targets_affected = affected as u64;
             }
         }

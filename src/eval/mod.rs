@@ -4,21 +4,25 @@ mod arm;
 pub mod attribution;
 mod decode;
 mod evaluator;
+mod noise;
 mod outcome;
 mod prefix;
 pub mod protocol;
 mod round_trip;
 pub mod scores;
 pub mod stats;
+mod treatment;
 pub mod verdict;
 mod window;
 
-pub use arm::{Arm, HeadScope, Scope, Side};
+pub use crate::codec::Side;
+pub use arm::{Arm, HeadScope, Scope};
 pub use evaluator::Evaluator;
 pub use outcome::{
     CodecOutcome, CodecWindow, Evaluation, LayerDistortion, StageTimings, WindowOutcome, layer_sums,
 };
 pub use protocol::Protocol;
+pub use treatment::{SideTreatment, Treatment};
 pub use window::{ARMS_AT_ONCE, SCORED_AT_ONCE};
 
 /// Hears how far the evaluation is. Called from the evaluating thread only.

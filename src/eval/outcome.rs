@@ -1,16 +1,17 @@
 //! Outcomes: what each arm did, window by window.
 
-use super::Side;
 use super::scores::TokenScore;
-use crate::codec::{Codec, DistortionSum};
+use super::{Side, Treatment};
+use crate::codec::DistortionSum;
 use crate::error::Result;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// What one codec did, over all windows.
+/// All windows under one codec.
 #[derive(Debug, Clone)]
 pub struct CodecOutcome {
-    pub codec: Codec,
+    /// The treatment, whose name is the codec's in all results.
+    pub codec: Treatment,
     pub windows: Vec<CodecWindow>,
 }
 

@@ -1,7 +1,8 @@
 //! A cache through a codec and back, with what that costs in bytes and in distortion.
 
-use super::{Arm, CodecWindow, HeadScope, LayerDistortion, Side};
-use crate::codec::{DistortionSum, Element, Geometry, Packing, Rope, TensorCodec, add_noise};
+use super::noise::{Noisy, add_noise};
+use super::{Arm, CodecWindow, HeadScope, LayerDistortion, Side, SideTreatment};
+use crate::codec::{DistortionSum, Element, Geometry, RotaryTable, TensorCodec};
 use crate::error::{Error, Result};
 use crate::model::{KvCache, LayerKv};
 use candle_core::{DType, Tensor, WithDType};
@@ -14,12 +15,12 @@ pub(super) struct CacheRoundTrip {
     pub outcome: CodecWindow,
 }
 
-/// What codecs are told of every cache of a run.
+/// The context of every cache of a run, as codecs are told.
 #[derive(Debug, Clone)]
 pub struct CodecContext {
-    /// What the model rotates keys by, for every position of a window.
-    pub rope: Rope,
-    /// Of what is drawn at random.
+    /// The rotations of the model's keys, for every position of a window.
+    pub rope: RotaryTable,
+    /// Of the noise that controls draw.
     pub seed: u64,
 }
 
@@ -34,9 +35,9 @@ pub(super) fn round_trip(
     for (index, layer) in cache.layers().enumerate() {
         let mut distortion = LayerDistortion::default();
         let mut through = |side: Side, tensor: &Tensor| -> Result<Tensor> {
-            let codec = arm.codec.side(side);
+            let treatment = arm.treatment.side(side);
             let heads = arm.scope.heads(index, side);
-            let done = round_trip_tensor(tensor, &codec, heads, 0, context)
+            let done = round_trip_tensor(tensor, treatment, heads, 0, context)
                 .map_err(|e| e.within(format!("layer {index} {side}")))?;
             outcome.stored_bytes += done.stored_bytes as u64;
             outcome.values += tensor.elem_count() as u64;
@@ -60,7 +61,7 @@ pub(super) struct RoundTrip {
 /// `first`. Heads out of scope stay as they are.
 pub(super) fn round_trip_tensor(
     tensor: &Tensor,
-    codec: &TensorCodec,
+    treatment: SideTreatment,
     heads: HeadScope,
     first: usize,
     context: &CodecContext,
@@ -73,33 +74,33 @@ pub(super) fn round_trip_tensor(
             return Ok(RoundTrip { tensor, distortion, stored_bytes: 0 });
         }
         HeadScope::Only(head) => {
-            let mut done = round_trip_tensor(tensor, codec, HeadScope::All, first, context)?;
+            let mut done = round_trip_tensor(tensor, treatment, HeadScope::All, first, context)?;
             let own = done.tensor.narrow(0, head, 1)?;
             done.tensor = with_range(tensor, 0, head..head + 1, &own)?;
             return Ok(done);
         }
     }
     let rope = Some(&context.rope);
-    let geometry = Geometry { tokens, head_dim, first, rope, seed: context.seed };
+    let geometry = Geometry { tokens, head_dim, first, rope };
     match tensor.dtype() {
-        DType::F32 => round_trip_as::<f32>(tensor, codec, &geometry),
-        DType::F16 => round_trip_as::<f16>(tensor, codec, &geometry),
-        DType::BF16 => round_trip_as::<bf16>(tensor, codec, &geometry),
+        DType::F32 => round_trip_as::<f32>(tensor, treatment, &geometry, context.seed),
+        DType::F16 => round_trip_as::<f16>(tensor, treatment, &geometry, context.seed),
+        DType::BF16 => round_trip_as::<bf16>(tensor, treatment, &geometry, context.seed),
         other => Err(unknown(other)),
     }
 }
 
 /// The tokens `new` of keys or values [kv_heads, tokens, head_dim] of one layer, from the first
-/// token on, with noise of the same size as the error that the packing makes in them.
+/// token on, with noise of the same size as the error that the codec makes in them.
 pub(super) fn noise_of(
     tensor: &Tensor,
-    packing: Packing,
+    codec: &TensorCodec,
     heads: HeadScope,
     new: Range<usize>,
     context: &CodecContext,
 ) -> Result<RoundTrip> {
-    let packed = TensorCodec::Packed(packing);
-    let decoded = round_trip_tensor(tensor, &packed, HeadScope::All, 0, context)?.tensor;
+    let treatment = SideTreatment { codec: *codec, noise: false };
+    let decoded = round_trip_tensor(tensor, treatment, HeadScope::All, 0, context)?.tensor;
     let own = |tensor: &Tensor| -> Result<Tensor> {
         Ok(tensor.narrow(1, new.start, new.len())?.contiguous()?)
     };
@@ -132,9 +133,8 @@ fn noise_as<T: Element + WithDType>(
     let head_dim = original.dim(2)?;
     let values = original.flatten_all()?.to_vec1::<T>()?;
     let decoded = decoded.flatten_all()?.to_vec1::<T>()?;
-    let (noisy, distortion, stored_bytes) = add_noise(&values, &decoded, head_dim, seed);
-    let tensor = Tensor::from_vec(noisy, original.shape(), original.device())?;
-    Ok(RoundTrip { tensor, distortion, stored_bytes })
+    let error = DistortionSum::measure(&values, &decoded, head_dim);
+    RoundTrip::of_noise(add_noise(&values, error, head_dim, seed), original)
 }
 
 fn unknown(dtype: DType) -> Error {
@@ -163,11 +163,16 @@ pub(super) fn with_range(
 
 fn round_trip_as<T: Element + WithDType>(
     tensor: &Tensor,
-    codec: &TensorCodec,
+    treatment: SideTreatment,
     geometry: &Geometry,
+    seed: u64,
 ) -> Result<RoundTrip> {
     let original = tensor.flatten_all()?.to_vec1::<T>()?;
-    let (payload, distortion) = codec.compress_measured(&original, geometry)?;
+    let (payload, distortion) = treatment.codec.compress_measured(&original, geometry)?;
+    if treatment.noise {
+        let noisy = add_noise(&original, distortion, geometry.head_dim, seed);
+        return RoundTrip::of_noise(noisy, tensor);
+    }
     let mut decoded = vec![T::default(); original.len()];
     payload.decompress(geometry, &mut decoded);
     Ok(RoundTrip {
@@ -175,4 +180,13 @@ fn round_trip_as<T: Element + WithDType>(
         stored_bytes: payload.stored_bytes(),
         tensor: Tensor::from_vec(decoded, tensor.shape(), tensor.device())?,
     })
+}
+
+impl RoundTrip {
+    /// Of `original` with noise.
+    fn of_noise<T: WithDType>(noisy: Noisy<T>, original: &Tensor) -> Result<Self> {
+        let Noisy { values, distortion, stored_bytes } = noisy;
+        let tensor = Tensor::from_vec(values, original.shape(), original.device())?;
+        Ok(Self { tensor, distortion, stored_bytes })
+    }
 }

@@ -1,4 +1,4 @@
-//! What two rows of logits say about each other, in f64.
+//! Scores: two rows of logits held against each other, in f64.
 //!
 //! A KL divergence of 1e-8 between near-equal rows must come out as such, so everything after
 //! the logits is f64: f32 exponentials alone would leave 1e-7.
@@ -121,7 +121,7 @@ fn log_sum_exp(row: &[f32]) -> Result<(usize, f64, f64)> {
 }
 
 fn not_finite() -> Error {
-    Error::input("logits: expected finite numbers, found NaN or infinity")
+    Error::not_finite("logits: expected finite numbers, found NaN or infinity")
 }
 
 /// Σ f(a, b) over two rows of one length, with the widest registers there are.

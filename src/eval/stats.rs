@@ -173,13 +173,8 @@ pub(super) mod tests {
 
     /// Standard normal numbers: xorshift64* and Box–Muller.
     pub fn normals(seed: u64) -> impl FnMut() -> f64 {
-        let mut state = seed;
-        let mut uniform = move || {
-            state ^= state >> 12;
-            state ^= state << 25;
-            state ^= state >> 27;
-            ((state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11) as f64 + 0.5) / (1u64 << 53) as f64
-        };
+        let mut bits = crate::random::wide_bits(seed);
+        let mut uniform = move || (bits() as f64 + 0.5) / (1u64 << 53) as f64;
         move || (-2.0 * uniform().ln()).sqrt() * (2.0 * std::f64::consts::PI * uniform()).cos()
     }
 

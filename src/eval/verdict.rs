@@ -9,7 +9,7 @@
 use super::stats::{Estimate, positive_log, student_t_quantile};
 use serde::{Deserialize, Serialize};
 
-/// What a codec must keep to.
+/// The limits that a codec must keep to.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Limits {
     /// Largest change of the perplexity, up or down, percent. 0 or more.

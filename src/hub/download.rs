@@ -118,7 +118,7 @@ impl Download {
         }
         if let Some(wanted) = self.commit.as_ref().filter(|wanted| *wanted != commit) {
             let message = format!("expected the file of commit {wanted}, found that of {commit}");
-            return Err(Error::system(message).hint(NETWORK_HINT));
+            return Err(Error::network(message).hint(NETWORK_HINT));
         }
         let path = self.download(commit, meta.etag(), meta.size() as u64)?;
         let commit = commit.to_string();
@@ -296,7 +296,7 @@ fn prepare_part(part: &Path, size: u64, checkable: bool) -> io::Result<bool> {
 fn verify(part: &Path, size: u64, etag: &str, watch: &Watch) -> Result<()> {
     let wrong = |message: String| {
         let hint = "run it again: the file starts over; if that does not help, suspect a proxy";
-        Error::system(format!("not what the hub announced: {message}")).hint(hint)
+        Error::network(format!("not what the hub announced: {message}")).hint(hint)
     };
     let mut file = File::open(part).map_err(|error| local(part, &error))?;
     let mut hash = Sha256::new();
@@ -333,10 +333,10 @@ fn http_status(error: &ApiError) -> Option<u16> {
 fn broken(error: ApiError) -> Error {
     use ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
     match (http_status(&error), error) {
-        (Some(429), _) => Error::system("answered with status 429: too many requests")
+        (Some(429), _) => Error::network("answered with status 429: too many requests")
             .hint("wait a little, or set HF_TOKEN"),
         (Some(status), _) => {
-            Error::system(format!("answered with status {status}")).hint(NETWORK_HINT)
+            Error::network(format!("answered with status {status}")).hint(NETWORK_HINT)
         }
         (_, ApiError::MissingHeader(name) | ApiError::InvalidHeader(name)) => not_a_hub(name),
         (_, ApiError::ParseIntError(_)) => not_a_hub("the size of the file"),
@@ -345,9 +345,9 @@ fn broken(error: ApiError) -> Error {
             StorageFull | QuotaExceeded | PermissionDenied | ReadOnlyFilesystem => {
                 Error::system(format!("the cache cannot be written: {error}")).hint(CACHE_HINT)
             }
-            _ => Error::system(format!("the download broke off: {error}")).hint(RESUME_HINT),
+            _ => Error::network(format!("the download broke off: {error}")).hint(RESUME_HINT),
         },
-        (_, error) => Error::system(error.to_string()).hint(NETWORK_HINT),
+        (_, error) => Error::network(error.to_string()).hint(NETWORK_HINT),
     }
 }
 
@@ -362,5 +362,5 @@ fn locked(lock: &Path) -> Error {
 
 fn not_a_hub(expected: &str) -> Error {
     let hint = "HF_ENDPOINT must name a Hugging Face hub; or is it a proxy or a login page?";
-    Error::system(format!("expected a hub's answer with {expected}, found none")).hint(hint)
+    Error::network(format!("expected a hub's answer with {expected}, found none")).hint(hint)
 }

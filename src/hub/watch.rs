@@ -82,7 +82,7 @@ pub(super) fn watched<T: Send + 'static>(
             Err(RecvTimeoutError::Timeout) => {
                 let message = format!("no byte for {} s", timeout.as_secs_f64());
                 let hint = format!("{RESUME_HINT}; HF_HUB_DOWNLOAD_TIMEOUT sets the seconds");
-                return Err(Error::system(message).hint(hint));
+                return Err(Error::network(message).hint(hint));
             }
             // The thread panicked: hf-hub asserts what a server ought to do.
             Err(RecvTimeoutError::Disconnected) => {
@@ -93,7 +93,7 @@ pub(super) fn watched<T: Send + 'static>(
                 });
                 let text = text.unwrap_or("no reason given").replace('\n', " ");
                 let message = format!("hf-hub gave up on an unexpected answer: {text}");
-                return Err(Error::system(message).hint(NETWORK_HINT));
+                return Err(Error::network(message).hint(NETWORK_HINT));
             }
         }
     }

@@ -141,7 +141,7 @@ impl Llama {
         &self.device
     }
 
-    /// What keys are rotated by: radians a position, one for channels i and i + head_dim / 2.
+    /// Rotary frequencies of the keys: radians a position, one for channels i and i + head_dim / 2.
     pub fn rope_frequencies(&self) -> &[f32] {
         self.rope.frequencies()
     }

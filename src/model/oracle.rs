@@ -18,7 +18,7 @@ pub struct Oracle {
 }
 
 impl Oracle {
-    /// What candle-transformers' configuration cannot express is an error.
+    /// A model that candle-transformers' configuration cannot express is an error.
     pub fn load(config: &ModelConfig, weights: WeightsRef) -> Result<Self> {
         let config = oracle_config(config)?;
         let builder = var_builder(weights);

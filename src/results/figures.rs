@@ -1,4 +1,4 @@
-//! What is known of one codec on one subject: the figures of `validate`'s JSON, of a sweep's log
+//! Figures of one codec on one subject: those of `validate`'s JSON, of a sweep's log
 //! and of its results.
 //!
 //! [`CodecFigures`] are free of limits, times and places: equal runs give equal bytes, and a
@@ -273,7 +273,7 @@ impl CodecFigures {
     }
 }
 
-/// What a Student's t interval was made from.
+/// The estimate that a Student's t interval was made from.
 fn from_interval(mean: f64, ci95: Option<[f64; 2]>, windows: usize) -> Estimate {
     let half = ci95.map(|[low, high]| (mean - low).max(high - mean));
     let t = || student_t_quantile(0.975, windows as f64 - 1.0);

@@ -4,7 +4,9 @@
 use super::attribution::Attribution;
 use super::figures::{Baseline, CodecFigures, Histogram, LayerResult, PositionBin};
 use super::subject::{ModelInfo, SubjectInfo, TextInfo};
-use super::sweep::{Asked, Part, SCHEMA, SubjectReport, SweepReport, SweepSource, UnfinishedCell};
+use super::sweep::{
+    Asked, ProtocolCells, SCHEMA, SubjectReport, SweepReport, SweepSource, UnfinishedCell,
+};
 use super::validation::RefusedCodec;
 use crate::codec::Distortion;
 use crate::eval::Protocol;
@@ -35,15 +37,10 @@ pub fn shape(codec: &str, bits: f64, change: [f64; 2], kld: f64, snr: [f64; 2]) 
     Shape { codec: codec.into(), bits, log_ratio: change, kld, snr: snr.map(Some) }
 }
 
-/// xorshift64*, in −1…1.
+/// In −1…1.
 fn noise(seed: u64) -> impl FnMut() -> f64 {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    move || {
-        state ^= state >> 12;
-        state ^= state << 25;
-        state ^= state >> 27;
-        (state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11) as f64 / (1u64 << 52) as f64 - 1.0
-    }
+    let mut bits = crate::random::wide_bits(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    move || bits() as f64 / (1u64 << 52) as f64 - 1.0
 }
 
 pub fn subject_info(model: &str, windows: usize, layers: usize) -> SubjectInfo {
@@ -89,7 +86,7 @@ pub fn subject(model: &str, windows: usize, layers: usize, shapes: &[Shape]) -> 
     SubjectReport::new(first, None, &Asked::default(), &Limits::default())
 }
 
-fn part(info: SubjectInfo, shapes: &[Shape], limits: &Limits) -> Part {
+fn part(info: SubjectInfo, shapes: &[Shape], limits: &Limits) -> ProtocolCells {
     let mut random = noise(7);
     let windows = info.windows;
     let nll: Vec<f64> = (0..windows).map(|_| TARGETS as f64 * (3.35 + 0.2 * random())).collect();
@@ -104,7 +101,7 @@ fn part(info: SubjectInfo, shapes: &[Shape], limits: &Limits) -> Part {
             (id, figures.judge(&info, &baseline, limits))
         })
         .collect();
-    Part { subject: info, baseline, cells }
+    ProtocolCells { subject: info, baseline, cells }
 }
 
 /// Both protocols, all limits, a codec that `decode` refuses and one that not all targets feel.

@@ -93,7 +93,7 @@ impl Log {
             ))
             .hint("choose another --output folder"));
         }
-        // What follows a torn line starts on a line of its own.
+        // A record after a torn line starts on a line of its own.
         let length = file.seek(SeekFrom::End(0)).map_err(failed)?;
         if length > 0 {
             let mut last = [0];

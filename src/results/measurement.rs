@@ -271,7 +271,7 @@ mod tests {
         assert!(serde_json::from_str::<PerTarget>("\"AAAA\"").is_err());
     }
 
-    /// What an unknown version adds, plain arrays, and version 1.
+    /// Unknown fields, plain arrays, and lines of version 1.
     #[test]
     fn what_others_write_is_read() {
         let mut json = serde_json::to_value(window()).unwrap();

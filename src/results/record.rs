@@ -39,7 +39,7 @@ pub struct CellName {
     pub codec: String,
 }
 
-/// What a sweep or a shard of one sets out to do: all cells of the whole sweep, in order.
+/// The plan of a sweep or a shard of one: all cells of the whole sweep, in order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
     pub schema: String,
@@ -196,7 +196,7 @@ impl CellLine {
         Self { schema: CELL, cell: cell.name, outcome }
     }
 
-    /// What a reader of the line has.
+    /// The record that a reader of the line has.
     pub fn into_record(self) -> CellRecord {
         let outcome = match self.outcome {
             LineOutcome::Done(measurement) => CellOutcome::Done(Box::new((*measurement).into())),
@@ -476,7 +476,7 @@ mod tests {
         assert!(!json.contains("mean") && !json.contains("ci95") && !json.contains("verdict"));
     }
 
-    /// What another version adds is passed over at every level, what it lacks has its default, and
+    /// A field that another version adds is passed over at every level, one that it lacks has its default, and
     /// another version's name is told.
     #[test]
     fn other_versions_cost_no_cell() {
@@ -500,7 +500,7 @@ mod tests {
         newer["schema"] = "kvgauge.sweep-cell/9".into();
         let version = Rejected::Version("kvgauge.sweep-cell/9".into());
         assert_eq!(CellRecord::read(&newer.to_string()), Err(version));
-        // What contradicts itself, and what lacks what figures need.
+        // Lines that contradict themselves, or lack a field that figures need.
         for (pointer, value) in [
             ("/id", serde_json::json!("0000000000000000")),
             ("/subject/seed", serde_json::json!(9)),

@@ -17,7 +17,7 @@ pub struct SweepReport {
     pub kvgauge_version: &'static str,
     /// How to make it again; several where logs of several sweeps were merged.
     pub sweeps: Vec<SweepSource>,
-    /// What verdicts are against.
+    /// The limits behind the verdicts.
     #[serde(flatten)]
     pub limits: Limits,
     /// At least one finished cell each.
@@ -28,7 +28,7 @@ pub struct SweepReport {
     pub missing: Vec<UnfinishedCell>,
 }
 
-/// What was asked for.
+/// The request behind a sweep.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SweepSource {
     /// The command line.
@@ -97,15 +97,15 @@ pub struct DecodeReport {
     pub refused: Vec<RefusedCodec>,
 }
 
-/// What one protocol found on a subject.
-pub struct Part {
+/// Results of one protocol on a subject.
+pub struct ProtocolCells {
     pub subject: SubjectInfo,
     pub baseline: Baseline,
     /// Id and result.
     pub cells: Vec<(String, CodecResult)>,
 }
 
-/// What was asked for of a subject: which protocols, and what `decode` refused.
+/// The request for a subject: which protocols, and the codecs that `decode` refused.
 #[derive(Debug, Clone, Default)]
 pub struct Asked {
     pub protocols: Vec<&'static str>,
@@ -151,13 +151,18 @@ pub struct UnfinishedCell {
 
 impl SubjectReport {
     /// `decode`: beside `prefix`.
-    pub fn new(first: Part, decode: Option<Part>, asked: &Asked, limits: &Limits) -> Self {
+    pub fn new(
+        first: ProtocolCells,
+        decode: Option<ProtocolCells>,
+        asked: &Asked,
+        limits: &Limits,
+    ) -> Self {
         let usual = USUAL_LIMITS.into_iter().filter(|usual| *usual != limits.max_ppl_change);
         let found: Vec<&'static str> = std::iter::once(&first)
             .chain(&decode)
             .map(|part| part.subject.protocol.name())
             .collect();
-        // What was asked for and has no result recommends nothing.
+        // A protocol that was asked for and has no result recommends nothing.
         let complete = asked.protocols.iter().all(|name| found.contains(name));
         let recommended = std::iter::once(limits.max_ppl_change)
             .chain(usual)
@@ -238,7 +243,7 @@ fn cell_reports(cells: Vec<(String, CodecResult)>) -> Vec<CellReport> {
 }
 
 /// The name of the codec to use for a limit on the perplexity change, percent.
-fn recommend(first: &Part, decode: Option<&Part>, limit: f64) -> Option<String> {
+fn recommend(first: &ProtocolCells, decode: Option<&ProtocolCells>, limit: f64) -> Option<String> {
     let under_decode = |name: &str| match decode {
         None => true,
         Some(part) => {
@@ -303,7 +308,7 @@ impl SweepReport {
         sets
     }
 
-    /// What to know where there are several.
+    /// The warning where there are several.
     pub fn instruction_sets_note(&self) -> Option<String> {
         let sets = self.instruction_sets();
         (sets.len() > 1).then(|| {

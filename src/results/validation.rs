@@ -46,7 +46,7 @@ pub struct FiguresReport {
     pub kvgauge_version: &'static str,
     #[serde(flatten)]
     pub subject: SubjectInfo,
-    /// What the verdicts are against.
+    /// The limits behind the verdicts.
     #[serde(flatten)]
     pub limits: Limits,
     pub baseline: Baseline,
@@ -136,7 +136,7 @@ pub struct ProtocolRun {
     pub parts: Option<Parts<Scope>>,
 }
 
-/// What a result is made from.
+/// A finished run: the material of a result.
 pub struct Run<'a> {
     pub settings: &'a Settings,
     pub first: ProtocolRun,
@@ -220,7 +220,7 @@ impl Validation {
         }
     }
 
-    /// What each codec came to over all protocols that ran, in the order asked for: the worst of
+    /// Each codec's verdict over all protocols that ran, in the order asked for: the worst of
     /// its verdicts, and `None` where one of them refused it.
     pub fn overall(&self) -> impl Iterator<Item = (&str, Option<Verdict>)> {
         self.codecs.iter().map(|codec| {

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::hub::Hub;
 use crate::model::Llama;
 use crate::model::source::{ModelWeights, Provenance};
-use crate::run::subject::{Shelf, Stages, Subject};
+use crate::run::subject::{SharedInputs, Stages, Subject};
 use crate::settings::{FloatType, Settings};
 use candle_core::DType;
 use half::{bf16, f16};
@@ -39,13 +39,10 @@ pub struct Origin {
     pub layers: usize,
     pub kv_heads: usize,
     pub head_dim: usize,
-    /// What the keys were rotated by: radians a position, one for channels i and i + head_dim / 2.
+    /// Rotary frequencies of the keys: radians a position, one for channels i and i + head_dim / 2.
     pub rope_frequencies: Vec<f32>,
     pub dtype: Dtype,
 }
-
-/// Where the file's metadata has it.
-pub const METADATA: &str = "kvgauge.extract";
 
 /// The cache of the first `tokens` tokens (all, if `None`) of window `settings.first_window`,
 /// computed with `settings.dtype` and given as `dtype`.
@@ -57,14 +54,19 @@ pub fn run(
     stages: &mut dyn Stages,
 ) -> Result<Extraction> {
     let device = settings.device.open()?;
-    let subject =
-        Subject::open(settings, hub, &mut Shelf::default(), stages, |_, context| match tokens {
+    let subject = Subject::open(
+        settings,
+        hub,
+        &mut SharedInputs::default(),
+        stages,
+        |_, context| match tokens {
             Some(found) if !(1..=context).contains(&found) => Err(Error::input(format!(
                 "--tokens: expected 1 to {context}, the tokens of a window, found {found}"
             ))
             .hint("leave --tokens out for the whole window")),
             _ => Ok(()),
-        })?;
+        },
+    )?;
     let tokens = tokens.unwrap_or(subject.context);
     stages.stage("opening the weights");
     let ModelWeights { weights, provenance } = subject.model.weights()?;
@@ -86,8 +88,10 @@ pub fn run(
             let name = format!("layer.{index}.{part}");
             let values = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
             if !f32::absmax(&values).is_finite() {
-                return Err(Error::input(format!("{name}: expected finite numbers, found others"))
-                    .hint("are these weights what their author published?"));
+                return Err(Error::not_finite(format!(
+                    "{name}: expected finite numbers, found others"
+                ))
+                .hint("are these weights what their author published?"));
             }
             if dtype == Dtype::F16 {
                 saturated += values.iter().filter(|x| x.abs() > f16::MAX.to_f32()).count();
@@ -119,7 +123,7 @@ impl Extraction {
     pub fn write(&self, target: container::Target) -> Result<()> {
         let origin =
             serde_json::to_string(&self.origin).map_err(|e| Error::system(e.to_string()))?;
-        let metadata: TextMap = [(METADATA.to_string(), origin)].into();
+        let metadata: TextMap = [(container::origin::KEY.to_string(), origin)].into();
         container::write_tensors(target, &self.tensors, Some(metadata))
     }
 }

@@ -1,9 +1,9 @@
-//! What a run is about: a model and a text, opened, tokenised and checked against each other,
+//! The subject of a run: a model and a text, opened, tokenised and checked against each other,
 //! before a weight is fetched or read.
 
-use crate::codec::Codec;
 use crate::corpus::{Text, TextSource, Window, WindowPlan, WindowShape};
 use crate::error::{Error, Result};
+use crate::eval::Treatment;
 use crate::eval::protocol::{Protocol, Protocols};
 use crate::hub::Hub;
 use crate::model::ModelConfig;
@@ -25,9 +25,9 @@ pub trait Stages {
 
 type TokensOf = (String, TextSource, bool);
 
-/// What the subjects of one run share: each model and text is opened once, also when that fails.
+/// Models and texts that the subjects of one run share: each is opened once, also when that fails.
 #[derive(Default)]
-pub struct Shelf {
+pub struct SharedInputs {
     models: HashMap<String, Result<Rc<OpenModel>>>,
     texts: HashMap<TextSource, Result<Rc<Text>>>,
     /// Texts about which all was said that there is to note.
@@ -54,12 +54,12 @@ impl Subject {
     pub fn open(
         settings: &Settings,
         hub: &Hub,
-        shelf: &mut Shelf,
+        shared: &mut SharedInputs,
         stages: &mut dyn Stages,
         check: impl FnOnce(&ModelConfig, usize) -> Result<()>,
     ) -> Result<Self> {
         let mut text = || {
-            once(&mut shelf.texts, settings.text.clone(), || match &settings.text {
+            once(&mut shared.texts, settings.text.clone(), || match &settings.text {
                 TextSource::File(path) => Text::file(path),
                 TextSource::Builtin => Ok(Text::builtin()),
                 TextSource::Wikitext2 => Text::wikitext2(hub),
@@ -71,7 +71,7 @@ impl Subject {
         }
 
         stages.stage("opening the model");
-        let model = once(&mut shelf.models, settings.model.clone(), || {
+        let model = once(&mut shared.models, settings.model.clone(), || {
             settings.source.open(&settings.model, hub)
         })?;
         let context = settings.context_for(model.config.longest())?;
@@ -80,13 +80,13 @@ impl Subject {
 
         stages.stage("reading the text");
         let text = text()?;
-        if let Some(note) = text.note().filter(|_| shelf.noted.insert(settings.text.clone())) {
+        if let Some(note) = text.note().filter(|_| shared.noted.insert(settings.text.clone())) {
             stages.note(&note);
         }
         let parse_special = settings.parse_special;
         let key = (settings.model.clone(), settings.text.clone(), parse_special);
         let tokens =
-            once(&mut shelf.tokens, key, || text.tokenize(&model.tokenizer, parse_special))?;
+            once(&mut shared.tokens, key, || text.tokenize(&model.tokenizer, parse_special))?;
         let vocab_size = model.config.vocab_size;
         if let Some(id) = tokens.iter().chain(&bos).find(|id| **id as usize >= vocab_size) {
             return Err(Error::input(format!(
@@ -154,7 +154,7 @@ impl Subject {
 /// A codec that `decode` cannot take, and why.
 #[derive(Debug, Clone)]
 pub struct Refusal {
-    pub codec: Codec,
+    pub codec: Treatment,
     pub error: Error,
 }
 
@@ -176,7 +176,7 @@ pub fn check_codecs(
     protocols: Protocols,
     some: &[Protocol],
     context: usize,
-    codecs: &[Said<Codec>],
+    codecs: &[Said<Treatment>],
 ) -> Result<Vec<Refusal>> {
     let (mut refused, shape) = (Vec::new(), WindowShape::halves(context));
     for Said { value: codec, place } in codecs {
@@ -188,7 +188,7 @@ pub fn check_codecs(
             // A residual that leaves nothing to feel was asked for, and is a mistake.
             let beside = match (protocols, *protocol) {
                 (Protocols::Both { residual, .. }, Protocol::Decode { .. }) => {
-                    let felt = protocol.targets_affected(config.head_dim, &shape, codec);
+                    let felt = protocol.targets_affected(config.head_dim, &shape, &codec.codec);
                     residual == 0 || felt.is_err()
                 }
                 _ => false,
@@ -202,13 +202,13 @@ pub fn check_codecs(
     Ok(refused)
 }
 
-/// What is on the shelf, or is put there now.
+/// The entry of `key`, made now where there is none yet.
 fn once<K: Eq + Hash, T>(
-    shelf: &mut HashMap<K, Result<Rc<T>>>,
+    shared: &mut HashMap<K, Result<Rc<T>>>,
     key: K,
     make: impl FnOnce() -> Result<T>,
 ) -> Result<Rc<T>> {
-    shelf.entry(key).or_insert_with(|| make().map(Rc::new)).clone()
+    shared.entry(key).or_insert_with(|| make().map(Rc::new)).clone()
 }
 
 /// The token that replaces the first of every window, if one does.

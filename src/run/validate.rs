@@ -1,35 +1,38 @@
 //! The main job, from settings to result: text → tokens → windows → model → scores → report.
 
-use crate::codec::Codec;
 use crate::corpus::Window;
 use crate::error::{Error, Kind, Result};
 use crate::eval::attribution::Parts;
-use crate::eval::{Arm, Evaluator, Observer, Protocol};
+use crate::eval::{Arm, Evaluator, Observer, Protocol, Treatment};
 use crate::hub::Hub;
 use crate::model::Llama;
 use crate::model::oracle::{Oracle, WeightsRef};
 use crate::model::source::ModelWeights;
 use crate::platform;
 use crate::results::validation::{CrossCheck, ProtocolRun, RefusedCodec, Run, Validation};
-use crate::run::subject::{Shelf, Stages, Subject, check_codecs};
+use crate::run::subject::{SharedInputs, Stages, Subject, check_codecs};
 use crate::settings::Settings;
 use candle_core::DType;
 use std::time::Instant;
 
 /// Hears what is going on; [`Observer`] for the long part.
-pub trait Progress: Observer + Stages {
+pub trait ValidationObserver: Observer + Stages {
     /// The evaluation begins: `tokens` will go through the model.
     fn begin(&mut self, tokens: usize);
 }
 
-pub fn run(settings: &Settings, hub: &Hub, progress: &mut dyn Progress) -> Result<Validation> {
+pub fn run(
+    settings: &Settings,
+    hub: &Hub,
+    progress: &mut dyn ValidationObserver,
+) -> Result<Validation> {
     let start = Instant::now();
     let device = settings.device.open()?;
     let dtype = settings.dtype.dtype();
 
     let mut refused = Vec::new();
     let subject =
-        Subject::open(settings, hub, &mut Shelf::default(), progress, |config, context| {
+        Subject::open(settings, hub, &mut SharedInputs::default(), progress, |config, context| {
             let protocols = settings.protocols;
             refused = check_codecs(config, protocols, &protocols.each(), context, &settings.codec)?;
             Ok(())
@@ -58,8 +61,8 @@ pub fn run(settings: &Settings, hub: &Hub, progress: &mut dyn Progress) -> Resul
     for protocol in settings.protocols() {
         let beside = !runs.is_empty();
         let takes =
-            |codec: &Codec| !beside || refused.iter().all(|refused| refused.codec != *codec);
-        let codecs: Vec<Codec> = codecs.iter().copied().filter(takes).collect();
+            |codec: &Treatment| !beside || refused.iter().all(|refused| refused.codec != *codec);
+        let codecs: Vec<Treatment> = codecs.iter().copied().filter(takes).collect();
         // As many passes again for each part: once is enough to tell which carry the damage.
         let parts = match settings.attribute && !beside {
             true => Some(Parts::of(model.config().layers, model.config().kv_heads)),
@@ -102,7 +105,7 @@ pub fn run(settings: &Settings, hub: &Hub, progress: &mut dyn Progress) -> Resul
     }))
 }
 
-/// What is still wrong once a model runs are numbers that are none, in the cache or the logits.
+/// Adds the hint for an error of a model that runs: NaN or infinities in the cache or the logits.
 pub(crate) fn explain(error: Error, dtype: DType) -> Error {
     match (error.kind(), dtype) {
         (Kind::Input, DType::F16) => error.hint("activations overflowed: try --dtype f32 or bf16"),

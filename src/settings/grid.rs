@@ -6,8 +6,9 @@
 
 use super::file::Entry;
 use super::place::{Place, Said};
-use crate::codec::{Codec, FIELDS, FieldKind, GROUP, Parts, compose};
+use crate::codec::{Codec, FIELDS, FieldKind, FieldTexts, GROUP, compose};
 use crate::error::{Error, Result};
+use crate::eval::Treatment;
 
 /// More is a slip of the pen: they share one run.
 const MAX_CODECS: usize = 1000;
@@ -19,7 +20,7 @@ type Fields = [Vec<Said<String>>; FIELDS.len()];
 type Choice<'a> = [Option<&'a Said<String>>; FIELDS.len()];
 
 /// In nested order: the fields of `[grid]` outermost, then keys', then values', each as in a name.
-pub(super) fn codecs(grid: &Entry) -> Result<Vec<Said<Codec>>> {
+pub(super) fn codecs(grid: &Entry) -> Result<Vec<Said<Treatment>>> {
     let (mut both, mut key, mut value) = (Fields::default(), Fields::default(), Fields::default());
     let entries = grid.table()?;
     if entries.is_empty() {
@@ -128,19 +129,19 @@ fn over<'a>(own: &Choice<'a>, shared: &Choice<'a>) -> Choice<'a> {
     std::array::from_fn(|index| own[index].or(shared[index]))
 }
 
-fn names<'a>(choice: &Choice<'a>) -> Parts<'a> {
+fn names<'a>(choice: &Choice<'a>) -> FieldTexts<'a> {
     choice.map(|part| part.map_or("", |said| &said.value))
 }
 
 /// The codec of these fields, with the place where an error about it should point.
-fn codec(key: &Choice, value: &Choice) -> Result<Said<Codec>> {
+fn codec(key: &Choice, value: &Choice) -> Result<Said<Treatment>> {
     let first = || key.iter().chain(value).find_map(|part| *part);
     match compose(&names(key), &names(value)).parse::<Codec>() {
         Ok(codec) => {
             // Most often it is about a group too large.
             let larger = if codec.value.group() > codec.key.group() { value } else { key };
             let place = larger[GROUP].or_else(first).map(|said| said.place.clone());
-            Ok(Said { value: codec, place: place.unwrap_or(Place::Flag("--codec")) })
+            Ok(Said { value: codec.into(), place: place.unwrap_or(Place::Flag("--codec")) })
         }
         // Where no field is wrong alone, the first stands for all.
         Err(error) => Err(match offender(key).or_else(|| offender(value)).or_else(first) {
@@ -154,7 +155,7 @@ fn codec(key: &Choice, value: &Choice) -> Result<Said<Codec>> {
 fn offender<'a>(choice: &Choice<'a>) -> Option<&'a Said<String>> {
     choice.iter().enumerate().filter_map(|(index, part)| Some((index, (*part)?))).find_map(
         |(index, part)| {
-            let mut alone = Parts::default();
+            let mut alone = FieldTexts::default();
             alone[index] = &part.value;
             compose(&alone, &alone).parse::<Codec>().is_err().then_some(part)
         },

@@ -15,9 +15,9 @@ pub use file::{ConfigFile, distinct};
 pub use place::{Place, Said};
 pub use values::{Bos, DeviceKind, FloatType, WindowCount};
 
-use crate::codec::Codec;
 use crate::corpus::TextSource;
 use crate::error::{Error, Result};
+use crate::eval::Treatment;
 use crate::eval::protocol::{DEFAULT_CHUNK, Protocol, ProtocolName, Protocols};
 use crate::eval::verdict::Limits;
 use crate::model::Longest;
@@ -53,7 +53,7 @@ pub struct RawSettings {
     pub windows: Option<Said<WindowCount>>,
     pub first_window: Option<Said<usize>>,
     /// Those of a file's grid included.
-    pub codec: Vec<Said<Codec>>,
+    pub codec: Vec<Said<Treatment>>,
     pub protocol: Option<Said<ProtocolName>>,
     pub residual: Option<Said<usize>>,
     pub chunk: Option<Said<usize>>,
@@ -88,7 +88,7 @@ pub struct Settings {
     pub windows: WindowCount,
     pub first_window: usize,
     #[serde(serialize_with = "names")]
-    pub codec: Vec<Said<Codec>>,
+    pub codec: Vec<Said<Treatment>>,
     #[serde(flatten)]
     pub protocols: Protocols,
     pub bos: Bos,
@@ -294,7 +294,7 @@ impl Settings {
         self.protocols.each().into_iter()
     }
 
-    pub fn codecs(&self) -> Vec<Codec> {
+    pub fn codecs(&self) -> Vec<Treatment> {
         self.codec.iter().map(|said| said.value).collect()
     }
 
@@ -317,7 +317,7 @@ fn value<T: Copy>(said: &Option<Said<T>>, default: T) -> T {
 }
 
 fn names<S: serde::Serializer>(
-    codecs: &[Said<Codec>],
+    codecs: &[Said<Treatment>],
     serializer: S,
 ) -> std::result::Result<S::Ok, S::Error> {
     serializer.collect_seq(codecs.iter().map(|codec| codec.value.to_string()))

@@ -2,9 +2,9 @@
 
 use super::file::EXAMPLES;
 use super::values::{Bos, DeviceKind, FloatType, WindowCount};
-use crate::codec::Codec;
 use crate::corpus::TextSource;
 use crate::error::{Error, Result};
+use crate::eval::Treatment;
 use crate::eval::protocol::ProtocolName;
 use toml::de::{DeInteger, DeValue};
 
@@ -72,7 +72,7 @@ impl Value for WindowCount {
     }
 }
 
-impl Value for Codec {
+impl Value for Treatment {
     fn read(value: &DeValue) -> Result<Self> {
         match value {
             DeValue::String(name) => name.parse(),

@@ -6,9 +6,9 @@ mod notes;
 use super::flags::said;
 use super::progress::FileProgress;
 use super::{Outcome, output};
-use crate::codec::Codec;
 use crate::container::{self, AxisOrder, Layout, Plan, Quality, Summary, Target};
 use crate::error::{Error, Result};
+use crate::eval::Treatment;
 use crate::report;
 use crate::settings;
 use crate::whole_file::Existing;
@@ -16,7 +16,7 @@ use clap::{Args, Subcommand};
 use glob::Pattern;
 use serde::Serialize;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Between the codecs that cost SmolLM2-135M about 1 % perplexity on WikiText-2 or less and those
 /// that cost more: docs/kv-compress.md has the table, and says what such a gate cannot tell.
@@ -160,7 +160,7 @@ impl Arguments {
         let progress = FileProgress::new();
         let result = match (self.decompress, target) {
             (true, Some(target)) => container::decompress(input, target, &progress),
-            (_, target) => container::compress(input, target, &self.plan()?, &progress),
+            (_, target) => container::compress(input, target, &self.plan(input)?, &progress),
         };
         progress.clear();
         let summary = result?;
@@ -182,9 +182,16 @@ impl Arguments {
         })
     }
 
-    fn plan(&self) -> Result<Plan> {
+    fn plan(&self, input: &Path) -> Result<Plan> {
         let codec = match (&self.codec, self.group_size) {
-            (Some(name), _) => name.parse::<Codec>().map_err(|e| e.within("--codec"))?,
+            (Some(name), _) => {
+                let named: Treatment = name.parse().map_err(|e: Error| e.within("--codec"))?;
+                named.as_codec().ok_or_else(|| {
+                    Error::input(format!("codec {named}: stores nothing"))
+                        .within(input.display())
+                        .hint("noise is a control for `kvgauge validate` and `kvgauge sweep`")
+                })?
+            }
             (None, size) => format!("int4-g{}", size.unwrap_or(64)).parse()?,
         };
         if let Some(theta) = self.rope_theta.filter(|theta| !(1.0..=1e12).contains(theta)) {

@@ -1,7 +1,7 @@
 //! What a result alone would not tell.
 
 use crate::codec::{Packing, TensorCodec};
-use crate::container::{Left, Summary, TensorSummary};
+use crate::container::{ExclusionReason, Summary, TensorSummary};
 use safetensors::Dtype;
 
 /// What was stored as it is though nobody asked for that; of a file of which nothing was
@@ -9,20 +9,22 @@ use safetensors::Dtype;
 pub fn left_alone(summary: &Summary) -> Option<String> {
     let nothing = summary.tensors.iter().all(|tensor| tensor.codec.is_none());
     let most = mostly_left(summary);
-    let told = |tensor: &&TensorSummary| match tensor.left {
+    let told = |tensor: &&TensorSummary| match tensor.excluded {
         // A few bytes are a mask; numbers of another type may be a part of the cache.
-        Some(Left::Type) => nothing || is_number(tensor.dtype) || most && is_cache(tensor.dtype),
-        Some(Left::Grows) => true,
-        Some(Left::Excluded | Left::OneValue) => nothing,
+        Some(ExclusionReason::Type) => {
+            nothing || is_number(tensor.dtype) || most && is_cache(tensor.dtype)
+        }
+        Some(ExclusionReason::Grows) => true,
+        Some(ExclusionReason::Name | ExclusionReason::OneValue) => nothing,
         None => nothing || most && is_cache(tensor.dtype),
     };
     let mut groups: Vec<(String, usize)> = Vec::new();
     for tensor in summary.tensors.iter().filter(told) {
-        let why = match tensor.left {
-            Some(Left::Grows) => " that would grow",
-            Some(Left::Excluded) => " left out by name",
-            Some(Left::OneValue) => " of one value",
-            Some(Left::Type) | None => "",
+        let why = match tensor.excluded {
+            Some(ExclusionReason::Grows) => " that would grow",
+            Some(ExclusionReason::Name) => " left out by name",
+            Some(ExclusionReason::OneValue) => " of one value",
+            Some(ExclusionReason::Type) | None => "",
         };
         let group = format!("{:?}{why}", tensor.dtype);
         match groups.iter_mut().find(|(known, _)| *known == group) {
@@ -78,7 +80,7 @@ fn is_number(dtype: Dtype) -> bool {
 /// A codec that tells tokens from channels, and fewer tokens than heads: most caches have more.
 pub fn doubtful_order(summary: &Summary, kv_axis: Option<i64>) -> Option<String> {
     let doubtful = |tensor: &&TensorSummary| {
-        let codecs = tensor.codec.map_or(Vec::new(), |coding| coding.sides());
+        let codecs = tensor.codec.map_or(Vec::new(), |coding| coding.codecs());
         let packings = || codecs.iter().filter_map(TensorCodec::packing);
         let one_side = one_side(tensor, kv_axis);
         packings().any(Packing::reads_tokens)

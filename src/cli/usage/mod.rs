@@ -5,8 +5,9 @@ mod brought;
 
 pub(super) use brought::BROUGHT;
 
-use crate::codec::{Codec, nearest};
+use crate::codec::nearest;
 use crate::error::Error;
+use crate::eval::Treatment;
 use crate::settings::Place;
 use clap::Command;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -44,7 +45,7 @@ pub fn error(error: &clap::Error, words: &[OsString], command: &Command) -> Erro
         ErrorKind::InvalidValue if value.is_none_or(str::is_empty) => argument.map(needs_value),
         // What the parser of names says, word for word.
         ErrorKind::ValueValidation if argument.map(flag_of) == Some("--codec") => {
-            if let Some(Err(error)) = value.map(str::parse::<Codec>) {
+            if let Some(Err(error)) = value.map(str::parse::<Treatment>) {
                 return Place::Flag("--codec").refuse(error);
             }
             None
@@ -138,7 +139,7 @@ impl Asked<'_> {
             ("model", ends(&["gguf"])),
             ("input", ends(&["safetensors"])),
             ("model", word.contains('/') || path.is_dir()),
-            ("codec", word.parse::<Codec>().is_ok()),
+            ("codec", word.parse::<Treatment>().is_ok()),
         ];
         if has(sub, "shard") && ends(&["toml"]) {
             return Some(

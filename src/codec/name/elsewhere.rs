@@ -2,7 +2,7 @@
 //!
 //! None of them is taken for something else in silence: they end up in the hint of an error.
 
-/// What a name elsewhere is to a codec here.
+/// The relation of a name elsewhere to the codecs here.
 pub enum Here {
     /// The same numbers, or the same up to what the note says.
     Is(&'static str, &'static str),

@@ -1,18 +1,25 @@
-//! What a name that is none was probably meant to be.
+//! The likely intended name for an unknown one.
 
-use super::{FIELDS, Field, GROUP, PRESETS, TWO_CENTRE_FLAGS, elsewhere, place, shown};
+use super::elsewhere;
+use super::fields::{FIELDS, Field, GROUP, TWO_CENTRE_FLAGS, place, shown};
+use super::presets::PRESETS;
 use crate::codec::packing::Packing;
-use crate::codec::{Codec, MIN_GROUP, TensorCodec};
+use crate::codec::scheme::{MIN_GROUP, Scheme};
+use crate::codec::tensor_codec::{Codec, TensorCodec};
 use crate::error::Error;
 
 /// Compared with when a name is unknown, beside the presets.
-const EXAMPLES: [&str; 4] = ["int4-g32", "int4-g128", "k:int4-g32/v:int4-g64", "k:int4-g64/v:f16"];
+const EXAMPLES: [&str; 5] =
+    ["int4-g32", "int4-g128", "k:int4-g32/v:int4-g64", "k:int4-g64/v:f16", NOISE];
+
+/// The control of an evaluation, which is no codec: alone, or `noise-NAME`.
+pub(crate) const NOISE: &str = "noise";
 
 /// A name longer than any codec's is not repeated in a hint.
 const LONGEST: usize = 60;
 
 /// The error for `name`, which was typed as `whole` or as a part of it.
-pub(super) fn no_codec(name: &str, whole: &str) -> Error {
+pub(crate) fn no_codec(name: &str, whole: &str) -> Error {
     let (part, all) = (shown(name), shown(whole));
     Error::input(match name == whole {
         true => format!("codec `{all}`: no codec of that name"),
@@ -20,7 +27,7 @@ pub(super) fn no_codec(name: &str, whole: &str) -> Error {
     })
 }
 
-/// The same with what was probably meant.
+/// The same with a hint at the likely intended name.
 pub(super) fn unknown(name: &str, whole: &str) -> Error {
     let meant = |name: String| format!("did you mean {name}?");
     let lower = name.trim().to_ascii_lowercase();
@@ -65,16 +72,32 @@ pub(crate) fn split_names(list: &str) -> Vec<&str> {
             start = at + 1;
         }
     }
-    // What stands alone is kept as it was typed.
+    // A name alone is kept as it was typed.
     let last = &list[start..];
     names.push(if names.is_empty() { last } else { last.trim() });
     names
 }
 
+/// Whether `name` is a codec's, or that of noise as large as a codec's error.
+fn is_name(name: &str) -> bool {
+    let plain = |name: &str| match name.strip_prefix(NOISE) {
+        Some("") => Scheme::DEFAULT.to_string(),
+        // Noise is for what packs.
+        Some(like) => like.strip_prefix('-').filter(|like| *like != "f16").unwrap_or("").into(),
+        None => name.to_string(),
+    };
+    let pair = name.strip_prefix("k:").and_then(|pair| pair.split_once("/v:"));
+    let plain = match pair {
+        Some((key, value)) => format!("k:{}/v:{}", plain(key), plain(value)),
+        None => plain(name),
+    };
+    plain.parse::<Codec>().is_ok()
+}
+
 /// A name whose case, spaces or Unicode dashes alone are unusual.
 fn otherwise_spelt(name: &str, lower: &str) -> Option<String> {
     let plain = lower.replace(['‐', '‑', '–', '—', '−'], "-");
-    (plain != name && plain.parse::<Codec>().is_ok()).then_some(plain)
+    (plain != name && is_name(&plain)).then_some(plain)
 }
 
 /// `k:A/v:B` of two names with something else between or before them: `q8_0/q4_0`, `k:A,v:B`,
@@ -101,14 +124,14 @@ pub(super) fn as_pair(name: &str) -> Option<String> {
         _ => return None,
     };
     let pair = format!("k:{key}/v:{value}");
-    (pair != name && pair.parse::<Codec>().is_ok()).then_some(pair)
+    (pair != name && is_name(&pair)).then_some(pair)
 }
 
 /// A list where one name is taken.
 fn several(name: &str) -> Option<String> {
     let names: Vec<&str> = name.split([',', ';', ' ']).map(str::trim).collect();
     let [_, _, ..] = names[..] else { return None };
-    names.iter().all(|name| name.parse::<Codec>().is_ok()).then(|| {
+    names.iter().all(|name| is_name(name)).then(|| {
         let quoted: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
         format!("one name here; a settings file lists them: codec = [{}]", quoted.join(", "))
     })

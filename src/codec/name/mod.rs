@@ -1,109 +1,32 @@
 //! Codec names: parse and print.
 //!
-//! Grammar: `NAME` for keys and values alike, or `k:NAME/v:NAME`. A name is a preset, a control
-//! (`f16`, `noise`, `noise-NAME`), or fields joined by `-` in the order of [`FIELDS`]; defaults are
+//! Grammar: `NAME` for keys and values alike, or `k:NAME/v:NAME`. A name is a preset, the
+//! control `f16`, or fields joined by `-` in the order of [`FIELDS`]; defaults are
 //! left out on print. What is said for both, but means nothing for values (`prerope`), holds for
-//! the keys. [`compose`] makes a name of fields said one by one.
+//! the keys. [`compose`] makes a name of fields given one by one.
 
 mod elsewhere;
+mod fields;
 mod hints;
 mod presets;
 
-use super::levels::Levels;
 use super::packing::Packing;
-use super::scheme::{Rotation, Scheme};
+use super::scheme::{Levels, MIN_GROUP, Rotation, Scheme};
+use super::tensor_codec::{Codec, TensorCodec};
 use super::two_centre::{FittedLevels, TwoCentre};
-use super::{Codec, MIN_GROUP, TensorCodec};
 use crate::error::{Error, Result};
+pub(crate) use fields::{FIELDS, Field, FieldKind, FieldTexts, GROUP, compose};
+use fields::{LEVELS, SINK, TWO_CENTRE_FLAGS, is_number, place, shown};
 use hints::unknown;
-pub(crate) use hints::{nearest, split_names};
-pub use presets::{PRESETS, Preset};
+pub(crate) use hints::{NOISE, nearest, no_codec, split_names};
+pub(crate) use presets::{PRESETS, Preset};
 use std::fmt;
 use std::str::FromStr;
-
-const DEFAULT_GROUP: usize = 64;
-const DEFAULT: Scheme = Scheme::int4(DEFAULT_GROUP);
-
-impl TensorCodec {
-    /// For keys and values alike, as far as it means anything for values.
-    fn for_both(self) -> Codec {
-        Codec { key: self, value: self.for_values() }
-    }
-}
-
-/// One field of a name, under the key by which settings files say it apart from a name.
-pub struct Field {
-    pub key: &'static str,
-    pub kind: FieldKind,
-    /// What it does, in a few words.
-    pub what: &'static str,
-}
-
-impl Field {
-    /// Those it can be, but for numbers.
-    fn words(&self) -> &[&'static str] {
-        match &self.kind {
-            FieldKind::Number(_) => &[],
-            FieldKind::Word(words) => words,
-            FieldKind::Flag => std::slice::from_ref(&self.key),
-        }
-    }
-}
-
-/// What a field looks like in a name.
-pub enum FieldKind {
-    /// A number behind these letters.
-    Number(&'static str),
-    /// One of these words.
-    Word(&'static [&'static str]),
-    /// The key, or nothing.
-    Flag,
-}
-
-/// The fields in the order of a name.
-pub const FIELDS: [Field; 10] = {
-    use FieldKind::{Flag, Number, Word};
-    const fn field(key: &'static str, kind: FieldKind, what: &'static str) -> Field {
-        Field { key, kind, what }
-    }
-    [
-        field("bits", Number("int"), "bits a code, 2 to 8; left out: 4"),
-        field("group", Number("g"), "values that share a scale, 8 or more; left out: 64"),
-        field(
-            "levels",
-            Word(&["sym", "asym", "mid", "ext", "lm"]),
-            "levels: symmetric; from a stored minimum; all 2^b and no zero; all 2^b from a signed \
-             extreme (`int4-g32-ext` is `q4_0`); Lloyd–Max levels of a Gaussian",
-        ),
-        field("ch", Flag, "groups run over the tokens of one channel"),
-        field("prerope", Flag, "keys as they are before RoPE"),
-        field("ctr", Flag, "the mean of each channel stored apart"),
-        field("had", Flag, "Hadamard rotation of each head vector"),
-        field("mse", Flag, "the scale searched for the least squared error"),
-        field("s8", Flag, "scales in 8 bits"),
-        field("sink", Number("sink"), "the first N tokens in 16 bits"),
-    ]
-};
-
-/// Where `bits` and `group` stand in [`FIELDS`].
-const BITS: usize = 0;
-pub const GROUP: usize = 1;
-
-/// Each field of [`FIELDS`] as it stands in a name; empty where it is left out.
-pub type Parts<'a> = [&'a str; FIELDS.len()];
-
-/// Where the others stand.
-const LEVELS: usize = 2;
-const SINK: usize = 9;
-
-/// Behind `tc16` or `tc19`, in this order.
-const TWO_CENTRE_FLAGS: [&str; 2] = ["prerope", "shape"];
 
 impl fmt::Display for TensorCodec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (presets::name_of(&self.for_both()), self) {
             (Some(name), _) => f.write_str(name),
-            (None, TensorCodec::Noise(packing)) => write!(f, "noise-{packing}"),
             (None, TensorCodec::Packed(packing)) => write!(f, "{packing}"),
             (None, TensorCodec::F16) => f.write_str("f16"),
         }
@@ -140,10 +63,11 @@ impl fmt::Display for TwoCentre {
 impl fmt::Display for Scheme {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "int{}-g{}", self.bits, self.group)?;
-        let levels = Levels::WORDS.iter().find(|(_, levels)| *levels == self.levels);
-        let levels = levels.map_or("sym", |(word, _)| *word);
+        // Those without a word are in presets only, which have names of their own.
+        let [default, others @ ..] = Levels::NAMED;
+        let levels = others.iter().find(|named| named.levels == self.levels);
         for (said, word) in [
-            (levels != "sym", levels),
+            (levels.is_some(), levels.map_or(default.word, |named| named.word)),
             (self.channel, "ch"),
             (self.prerope, "prerope"),
             (self.centred, "ctr"),
@@ -167,12 +91,6 @@ impl fmt::Display for Codec {
         if let Some(name) = presets::name_of(self) {
             return f.write_str(name);
         }
-        if let (TensorCodec::Noise(key), TensorCodec::Noise(value)) = (self.key, self.value) {
-            let like = Codec { key: TensorCodec::Packed(key), value: TensorCodec::Packed(value) };
-            if let Some(name) = presets::name_of(&like) {
-                return write!(f, "noise-{name}");
-            }
-        }
         if self.value == self.key.for_values() {
             write!(f, "{}", self.key)
         } else {
@@ -185,43 +103,34 @@ impl FromStr for Codec {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self> {
-        let refuse = |what: &str| Error::input(format!("codec `{}`: {what}", shown(name)));
-        let Some(pair) = name.strip_prefix("k:") else { return parse_name(name, name) };
-        let Some((key, value)) = pair.split_once("/v:") else {
-            let error = refuse("expected k:NAME/v:NAME, found no `/v:`");
-            return Err(error.hint(match hints::as_pair(name) {
-                Some(pair) => format!("did you mean {pair}?"),
-                None => "for example k:int4-g32/v:int4-g64".into(),
-            }));
-        };
-        if value.split('-').any(|field| field == "prerope") {
-            return Err(refuse("expected values without `prerope`: they have no position")
-                .hint("say it for the keys only"));
-        }
-        Ok(Codec { key: parse_name(key, name)?.key, value: parse_name(value, name)?.value })
+        let [key, value] = parse_sides(name, parse_codec_name)?;
+        Ok(Self { key: key.key, value: value.value })
     }
 }
 
-/// As an error shows it: in a file a name can hold any character, and an error is one line.
-fn shown(name: &str) -> String {
-    name.escape_debug().to_string()
+/// Reads `NAME`, or the two of `k:NAME/v:NAME`, for keys and for values. `parse` gets a name and the
+/// whole that it was typed in.
+pub fn parse_sides<T: Copy>(name: &str, parse: impl Fn(&str, &str) -> Result<T>) -> Result<[T; 2]> {
+    let refuse = |what: &str| Error::input(format!("codec `{}`: {what}", shown(name)));
+    let Some(pair) = name.strip_prefix("k:") else { return Ok([parse(name, name)?; 2]) };
+    let Some((key, value)) = pair.split_once("/v:") else {
+        let error = refuse("expected k:NAME/v:NAME, found no `/v:`");
+        return Err(error.hint(match hints::as_pair(name) {
+            Some(pair) => format!("did you mean {pair}?"),
+            None => "for example k:int4-g32/v:int4-g64".into(),
+        }));
+    };
+    if value.split('-').any(|field| field == "prerope") {
+        return Err(refuse("expected values without `prerope`: they have no position")
+            .hint("say it for the keys only"));
+    }
+    Ok([parse(key, name)?, parse(value, name)?])
 }
 
-/// For keys and values; `whole` is what it was typed in.
-fn parse_name(name: &str, whole: &str) -> Result<Codec> {
+/// The codec of one name, for keys and values; `whole` is what it was typed in.
+pub fn parse_codec_name(name: &str, whole: &str) -> Result<Codec> {
     if let Some(preset) = presets::find(name) {
         return Ok(preset);
-    }
-    if let Some(like) = name.strip_prefix("noise-") {
-        // Noise like noise, or like f16, is no control of anything.
-        let Codec { key, value } = parse_name(like, whole)?;
-        return match (key, value) {
-            (TensorCodec::Packed(key), TensorCodec::Packed(value)) => {
-                Ok(Codec { key: TensorCodec::Noise(key), value: TensorCodec::Noise(value) })
-            }
-            _ => Err(hints::no_codec(name, whole)
-                .hint("noise-NAME is for what packs: noise-q4_0, noise-kvgauge4")),
-        };
     }
     let packing = match parse_two_centre(name) {
         Some(codec) => Packing::TwoCentre(codec),
@@ -246,23 +155,14 @@ fn parse_two_centre(name: &str) -> Option<TwoCentre> {
     rest.is_empty().then_some(TwoCentre { levels, prerope, shaped })
 }
 
-/// The name of the codec with these fields for keys and values.
-pub fn compose(key: &Parts, value: &Parts) -> String {
-    let name = |parts: &Parts| {
-        let bits = if parts[BITS].is_empty() { "int4" } else { parts[BITS] };
-        let rest = parts[GROUP..].iter().filter(|part| !part.is_empty());
-        rest.fold(bits.to_string(), |name, part| name + "-" + part)
-    };
-    if key == value { name(key) } else { format!("k:{}/v:{}", name(key), name(value)) }
-}
-
 fn parse_scheme(name: &str, whole: &str) -> Result<Scheme> {
     // Wrong order, a field twice or two kinds of levels are no names at all.
     if !name.split('-').map(place).is_sorted_by(|a, b| a.is_some() && a < b) {
         return Err(unknown(name, whole));
     }
     let mut fields = name.split('-');
-    let mut scheme = DEFAULT;
+    let mut scheme = Scheme::DEFAULT;
+    let [mut named, ..] = Levels::NAMED;
     let refuse = |what: String, hint: &str| {
         Err(Error::input(format!("codec `{}`: expected {what}", shown(whole))).hint(hint))
     };
@@ -297,8 +197,9 @@ fn parse_scheme(name: &str, whole: &str) -> Result<Scheme> {
                 };
             }
             Some(LEVELS) => {
-                let word = Levels::WORDS.iter().find(|(word, _)| *word == field);
-                scheme.levels = word.map_or(scheme.levels, |(_, levels)| *levels);
+                if let Some(found) = Levels::NAMED.into_iter().find(|named| named.word == field) {
+                    (scheme.levels, named) = (found.levels, found);
+                }
             }
             Some(SINK) => {
                 let digits = &field["sink".len()..];
@@ -321,9 +222,16 @@ fn parse_scheme(name: &str, whole: &str) -> Result<Scheme> {
             },
         }
     }
-    if scheme.bits > scheme.levels.max_bits() {
-        let what = format!("at most {} bits with lm, found {}", 5, scheme.bits);
-        return refuse(what, "from 6 bits on, mid is as good");
+    if !named.bits.contains(&scheme.bits) {
+        let (word, found, least, most) =
+            (named.word, scheme.bits, named.bits.start(), named.bits.end());
+        return if found > *most {
+            let what = format!("at most {most} bits with {word}, found {found}");
+            refuse(what, &format!("from {} bits on, mid is as good", most + 1))
+        } else {
+            let what = format!("at least {least} bits with {word}, found {found}");
+            refuse(what, "mid takes any number of bits")
+        };
     }
     if scheme.small_scales && scheme.levels == Levels::SignedExtreme {
         return refuse(
@@ -332,19 +240,6 @@ fn parse_scheme(name: &str, whole: &str) -> Result<Scheme> {
         );
     }
     Ok(scheme)
-}
-
-/// Where a field stands in a name; the three kinds of levels share one place.
-fn place(field: &str) -> Option<usize> {
-    FIELDS.iter().position(|known| match known.kind {
-        FieldKind::Number(letters) => field.strip_prefix(letters).is_some_and(is_number),
-        FieldKind::Word(words) => words.contains(&field),
-        FieldKind::Flag => field == known.key,
-    })
-}
-
-fn is_number(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 #[cfg(test)]

@@ -1,18 +1,16 @@
 //! Names of their own, and what they stand for: one table for the parser, the hints, `kvgauge
 //! codecs` and `docs/codecs.md`.
 
-use super::DEFAULT;
-use crate::codec::levels::Levels;
 use crate::codec::packing::Packing;
-use crate::codec::scheme::{Rotation, Scheme};
+use crate::codec::scheme::{Levels, Rotation, Scheme};
+use crate::codec::tensor_codec::{Codec, TensorCodec};
 use crate::codec::two_centre::{FittedLevels, TwoCentre};
-use crate::codec::{Codec, TensorCodec};
 
 /// A codec with a name of its own.
 pub struct Preset {
     pub name: &'static str,
     pub codec: Codec,
-    /// What is done, in a few words.
+    /// The method, in a few words.
     pub what: &'static str,
     /// Whose it is.
     pub engine: &'static str,
@@ -20,8 +18,8 @@ pub struct Preset {
     pub flag: Option<&'static str>,
 }
 
-/// All of them; controls last.
-pub const PRESETS: [Preset; 15] = {
+/// All of them; the control last.
+pub const PRESETS: &[Preset] = {
     use FittedLevels::{Nineteen, Sixteen};
     use Levels::{
         Asymmetric, E4m3, E5m2, Gaussian, GgmlAsymmetric, GgmlSymmetric, Iq4Nl, SignedExtreme,
@@ -46,24 +44,20 @@ pub const PRESETS: [Preset; 15] = {
     ) -> Preset {
         Preset { name, codec, what, engine: "llama.cpp", flag: Some(flag) }
     }
-    const fn control(name: &'static str, codec: TensorCodec, what: &'static str) -> Preset {
-        let codec = Codec { key: codec, value: codec };
-        Preset { name, codec, what, engine: "control", flag: None }
-    }
     const KVGAUGE4: Codec = pair(
         Packing::TwoCentre(TwoCentre { levels: Nineteen, prerope: true, shaped: true }),
         Packing::TwoCentre(TwoCentre { levels: Sixteen, prerope: false, shaped: false }),
     );
     // KIVI (Liu et al. 2024) at four bits: keys by channel, values by token.
     const KIVI4: Codec = {
-        let value = Scheme { levels: Asymmetric, ..DEFAULT };
+        let value = Scheme { levels: Asymmetric, ..Scheme::DEFAULT };
         pair(Packing::Scheme(Scheme { channel: true, ..value }), Packing::Scheme(value))
     };
     const TURBO4: Codec =
-        both(Scheme { levels: Gaussian, rotation: Rotation::SignedHadamard, ..DEFAULT });
+        both(Scheme { levels: Gaussian, rotation: Rotation::SignedHadamard, ..Scheme::DEFAULT });
     // It quantises with the unrounded scale, as ggml does.
-    const QUANTO4: Codec = both(Scheme { levels: GgmlAsymmetric, ..DEFAULT });
-    [
+    const QUANTO4: Codec = both(Scheme { levels: GgmlAsymmetric, ..Scheme::DEFAULT });
+    &[
         Preset {
             name: "kvgauge4",
             codec: KVGAUGE4,
@@ -73,7 +67,7 @@ pub const PRESETS: [Preset; 15] = {
         },
         Preset {
             name: "int4-g64",
-            codec: both(DEFAULT),
+            codec: both(Scheme::DEFAULT),
             what: "symmetric, the default",
             engine: "kvgauge",
             flag: Some("kv-compress -group-size 64"),
@@ -149,12 +143,13 @@ pub const PRESETS: [Preset; 15] = {
             engine: "vLLM",
             flag: Some("--kv-cache-dtype fp8_e5m2"),
         },
-        control("f16", TensorCodec::F16, "a round trip through f16: the floor below any damage"),
-        control(
-            "noise",
-            TensorCodec::Noise(Packing::Scheme(DEFAULT)),
-            "Gaussian noise as large as the error of int4-g64; noise-NAME: of NAME",
-        ),
+        Preset {
+            name: "f16",
+            codec: Codec { key: TensorCodec::F16, value: TensorCodec::F16 },
+            what: "a round trip through f16: the floor below any damage",
+            engine: "control",
+            flag: None,
+        },
     ]
 };
 

@@ -1,6 +1,7 @@
 //! Names that are some, and names that are none.
 
 use super::*;
+use crate::codec::scheme::NamedLevels;
 
 fn message(name: &str) -> String {
     name.parse::<Codec>().expect_err(name).to_string()
@@ -15,7 +16,9 @@ fn schemes() -> Vec<Scheme> {
     let flags = |index: usize| [0, 1, 2, 3, 4, 5].map(|bit| index >> bit & 1 == 1);
     let mut all = Vec::new();
     for (group, sink) in [(64, 0), (MIN_GROUP, 1), (48, 4), (u32::MAX as usize, 12)] {
-        for (bits, (_, levels)) in (2..=8).flat_map(|b| Levels::WORDS.map(|word| (b, word))) {
+        for (bits, NamedLevels { levels, bits: range, .. }) in
+            (2..=8).flat_map(|b| Levels::NAMED.map(|named| (b, named)))
+        {
             for [channel, prerope, centred, had, searched, small_scales] in (0..64).map(flags) {
                 let rotation = if had { Rotation::Hadamard } else { Rotation::None };
                 let scheme = Scheme {
@@ -31,7 +34,7 @@ fn schemes() -> Vec<Scheme> {
                     sink,
                 };
                 let signed = levels == Levels::SignedExtreme && small_scales;
-                if bits <= levels.max_bits() && !signed {
+                if range.contains(&bits) && !signed {
                     all.push(scheme);
                 }
             }
@@ -58,22 +61,16 @@ fn every_codec_survives_print_and_parse() {
     });
     let packings = schemes().into_iter().chain(presets).map(Packing::Scheme).chain(centres);
     for packing in packings {
-        for key in [TensorCodec::Packed(packing), TensorCodec::Noise(packing)] {
-            let value = key.for_values();
-            survives(Codec { key, value });
-            survives(Codec { key, value: int4 });
-            survives(Codec { key: TensorCodec::F16, value });
-        }
+        let key = TensorCodec::Packed(packing);
+        let value = key.for_values();
+        survives(Codec { key, value });
+        survives(Codec { key, value: int4 });
+        survives(Codec { key: TensorCodec::F16, value });
     }
-    for Preset { name, codec, .. } in PRESETS {
+    for &Preset { name, codec, .. } in PRESETS {
         assert_eq!(codec.to_string(), name);
         survives(codec);
         survives(Codec { key: codec.value, value: codec.key.for_values() });
-        if matches!(codec.key, TensorCodec::Packed(_)) && codec != TensorCodec::int4(64).for_both()
-        {
-            let noise = format!("noise-{name}");
-            assert_eq!(noise.parse::<Codec>().expect(&noise).to_string(), noise);
-        }
     }
 }
 
@@ -93,8 +90,6 @@ fn defaults_are_accepted_and_left_out_on_print() {
         ("k:f16/v:kivi4", "k:f16/v:int4-g64-asym"),
         ("int4-prerope", "int4-g64-prerope"),
         ("k:int4-prerope/v:int4", "int4-g64-prerope"),
-        ("noise-int4", "noise"),
-        ("noise-int8", "noise-int8-g64"),
     ] {
         assert_eq!(typed.parse::<Codec>().expect(typed).to_string(), printed);
     }
@@ -136,10 +131,9 @@ fn fields_in_another_order_or_twice_are_no_name() {
         "k:/v:int4",
         "v:int4/k:int4",
         "k:k:int4/v:int4/v:int4",
+        "noise",
         "noise-",
-        "noise-f16",
-        "noise-noise",
-        "noise-k:int4/v:int4",
+        "noise-int4",
         "q4_0-had",
         "tc17",
         "tc19-shape-prerope",
@@ -157,7 +151,7 @@ fn fields_in_another_order_or_twice_are_no_name() {
 
 #[test]
 fn a_composed_name_has_its_fields_in_order() {
-    let nothing = Parts::default();
+    let nothing = FieldTexts::default();
     assert_eq!(compose(&nothing, &nothing), "int4");
     let all = ["int3", "g32", "asym", "ch", "prerope", "ctr", "had", "mse", "s8", "sink4"];
     assert_eq!(compose(&all, &all), all.join("-"));
@@ -229,11 +223,9 @@ fn names_of_other_engines_say_what_they_are() {
         ("k:fp8/v:q4_0", ["fp8 is 8-bit floats", "here fp8-e4m3"]),
         ("K:fp8/V:nf4", ["fp8 is 8-bit floats", "here fp8-e4m3"]),
         ("fp8/q4_0", ["fp8 is 8-bit floats", "here fp8-e4m3"]),
-        ("noise-nf4", ["bitsandbytes", "nearest is int4-g64-lm"]),
         ("q4_K_M", ["q4_K_M is a GGUF type for weights", "nearest is q4_1"]),
         ("turboquant_4bit_nc", ["vLLM's TurboQuant", "nearest is k:turbo4/v:int4-g64-asym"]),
         ("AWQ", ["quantise weights and not the cache", "int4-g64"]),
-        ("noise-f16", ["noise-NAME", "noise-q4_0"]),
     ] {
         let hint = hint(typed);
         assert!(words.iter().all(|word| hint.contains(word)), "{typed}: {hint}");

@@ -1,71 +1,25 @@
 //! One head: its tokens in order, which the running mean asks for.
 
+use super::definition::{HeadContext, Sizes};
 use super::tile::{Centres, TOKENS, Tile, TileBuffers};
-use super::{Shape, TwoCentre};
 use crate::codec::element::Element;
-use crate::codec::scalar::PowerOfTwo;
-use crate::codec::scheme::Geometry;
 use half::f16;
 use pulp::{Arch, Simd, WithSimd};
 
-/// What the heads of a tensor have in common.
-#[derive(Clone, Copy)]
-pub(super) struct Common<'a> {
-    pub codec: TwoCentre,
-    pub shape: Shape,
-    pub exponent: i32,
-    pub geometry: &'a Geometry<'a>,
-}
-
-impl Common<'_> {
-    /// Rows of one head, the first at token `token`: scaled, and as they are before RoPE.
-    #[inline(always)]
-    fn turn_back<S: Simd>(&self, simd: S, token: usize, rows: &mut [f32]) {
-        self.times_power(-self.exponent, rows);
-        self.turn(simd, token, true, rows);
-    }
-
-    /// The way back.
-    #[inline(always)]
-    fn turn_on<S: Simd>(&self, simd: S, token: usize, rows: &mut [f32]) {
-        self.turn(simd, token, false, rows);
-        self.times_power(self.exponent, rows);
-    }
-
-    #[inline(always)]
-    fn turn<S: Simd>(&self, simd: S, token: usize, back: bool, rows: &mut [f32]) {
-        if let Some(rope) = self.geometry.rope.filter(|_| self.codec.prerope) {
-            for (index, row) in rows.chunks_exact_mut(self.shape.dim).enumerate() {
-                rope.turn(simd, self.geometry.first + token + index, back, row);
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn times_power(&self, exponent: i32, rows: &mut [f32]) {
-        if exponent != 0 {
-            let factor = PowerOfTwo::new(exponent);
-            for x in rows {
-                *x = factor.times(*x);
-            }
-        }
-    }
-
-    /// Tokens from 1 on, a few at a time that have one mean.
-    fn steps(&self) -> impl Iterator<Item = Step> {
-        let end = self.shape.rows + 1;
-        let starts = [1].into_iter().chain((1..).flat_map(|n| [1 << n, 3 << (n - 1)]));
-        let ends = (1..).flat_map(|n| [1 << n, 3 << (n - 1)]);
-        let segments = starts.zip(ends).take_while(move |(start, _)| *start < end);
-        segments.flat_map(move |(start, next)| {
-            (start..next.min(end)).step_by(TOKENS).map(move |token| Step {
-                token,
-                tokens: TOKENS.min(next.min(end) - token),
-                takes_mean: token == start,
-                adds_to_mean: next < end,
-            })
+/// Tokens from 1 on, a few at a time that have one mean.
+fn steps(sizes: Sizes) -> impl Iterator<Item = Step> {
+    let end = sizes.rows + 1;
+    let starts = [1].into_iter().chain((1..).flat_map(|n| [1 << n, 3 << (n - 1)]));
+    let ends = (1..).flat_map(|n| [1 << n, 3 << (n - 1)]);
+    let segments = starts.zip(ends).take_while(move |(start, _)| *start < end);
+    segments.flat_map(move |(start, next)| {
+        (start..next.min(end)).step_by(TOKENS).map(move |token| Step {
+            token,
+            tokens: TOKENS.min(next.min(end) - token),
+            takes_mean: token == start,
+            adds_to_mean: next < end,
         })
-    }
+    })
 }
 
 /// Tokens that are worked on together.
@@ -78,16 +32,16 @@ struct Step {
     adds_to_mean: bool,
 }
 
-/// What came of storing values.
+/// The range of values, and whether their stored form fits its types.
 #[derive(Clone, Copy)]
-pub(super) struct Filled {
+pub(super) struct StoredRange {
     /// Their largest magnitude; infinite or NaN when one of them is.
     pub absmax: f32,
     /// Whether everything stored is in its type's range.
     pub in_range: bool,
 }
 
-impl Filled {
+impl StoredRange {
     pub const NOTHING: Self = Self { absmax: 0.0, in_range: true };
 
     #[inline(always)]
@@ -125,14 +79,14 @@ impl RunningMean {
     }
 }
 
-/// What is known of one head on the way through its tokens.
-struct Way {
+/// The centres of one head, as known on the way through its tokens.
+struct RunningCentres {
     first: Vec<f32>,
     running: RunningMean,
     centres: Centres,
 }
 
-impl Way {
+impl RunningCentres {
     fn new(first: &[f16]) -> Self {
         let first: Vec<f32> = first.iter().map(|half| half.to_f32()).collect();
         let running = RunningMean::new(first.len());
@@ -150,7 +104,7 @@ impl Way {
 
 /// One head, from values to stored parts.
 pub(super) struct EncodeHead<'a, T> {
-    pub common: &'a Common<'a>,
+    pub context: &'a HeadContext<'a>,
     /// [tokens, head_dim]
     pub values: &'a [T],
     pub first: &'a mut [f16],
@@ -159,28 +113,28 @@ pub(super) struct EncodeHead<'a, T> {
 }
 
 impl<T: Element> EncodeHead<'_, T> {
-    pub fn run(self, arch: Arch) -> Filled {
-        let Self { common, values, first, scales, codes } = self;
-        let Shape { dim, bytes, .. } = common.shape;
+    pub fn run(self, arch: Arch) -> StoredRange {
+        let Self { context, values, first, scales, codes } = self;
+        let Sizes { dim, bytes, .. } = context.sizes;
         let mut buffers = Buffers::new(dim);
         let (rows, tiles) = buffers.both();
         let row = &mut rows[..dim];
         T::widen(&values[..dim], row);
         let absmax = f32::absmax(row);
-        arch.dispatch(TurnFirst { common, back: true, row });
+        arch.dispatch(RotateFirst { context, back: true, row });
         for (half, x) in first.iter_mut().zip(row) {
             *half = f16::from_f32(*x);
         }
         let in_range = first.iter().all(|half| half.is_finite());
-        let mut filled = Filled { absmax, in_range };
-        let mut way = Way::new(first);
-        for step in common.steps() {
+        let mut range = StoredRange { absmax, in_range };
+        let mut known = RunningCentres::new(first);
+        for step in steps(context.sizes) {
             let own = step.token * dim..(step.token + step.tokens) * dim;
             T::widen(&values[own.clone()], &mut rows[..own.len()]);
-            let at = (step.token - 1) * common.shape.blocks();
-            let (centres, running) = way.at(&step);
-            filled = filled.and(arch.dispatch(EncodeTile {
-                tile: Tile { common, centres, tokens: step.tokens },
+            let at = (step.token - 1) * context.sizes.blocks();
+            let (centres, running) = known.at(&step);
+            range = range.and(arch.dispatch(EncodeTile {
+                tile: Tile { context, centres, tokens: step.tokens },
                 token: step.token,
                 rows,
                 scales: &mut scales[at..],
@@ -189,13 +143,13 @@ impl<T: Element> EncodeHead<'_, T> {
                 buffers: tiles,
             }));
         }
-        filled
+        range
     }
 }
 
 /// One head, from stored parts to values.
 pub(super) struct DecodeHead<'a, T> {
-    pub common: &'a Common<'a>,
+    pub context: &'a HeadContext<'a>,
     pub first: &'a [f16],
     pub scales: &'a [u8],
     pub codes: &'a [u8],
@@ -205,20 +159,20 @@ pub(super) struct DecodeHead<'a, T> {
 
 impl<T: Element> DecodeHead<'_, T> {
     pub fn run(self, arch: Arch) {
-        let Self { common, first, scales, codes, out } = self;
-        let Shape { dim, bytes, .. } = common.shape;
+        let Self { context, first, scales, codes, out } = self;
+        let Sizes { dim, bytes, .. } = context.sizes;
         let mut buffers = Buffers::new(dim);
         let (rows, tiles) = buffers.both();
-        let mut way = Way::new(first);
+        let mut known = RunningCentres::new(first);
         let row = &mut rows[..dim];
-        row.copy_from_slice(&way.first);
-        arch.dispatch(TurnFirst { common, back: false, row });
+        row.copy_from_slice(&known.first);
+        arch.dispatch(RotateFirst { context, back: false, row });
         T::narrow_saturating(row, &mut out[..dim]);
-        for step in common.steps() {
-            let at = (step.token - 1) * common.shape.blocks();
-            let (centres, running) = way.at(&step);
+        for step in steps(context.sizes) {
+            let at = (step.token - 1) * context.sizes.blocks();
+            let (centres, running) = known.at(&step);
             arch.dispatch(DecodeTile {
-                tile: Tile { common, centres, tokens: step.tokens },
+                tile: Tile { context, centres, tokens: step.tokens },
                 token: step.token,
                 rows,
                 scales: &scales[at..],
@@ -232,23 +186,23 @@ impl<T: Element> DecodeHead<'_, T> {
     }
 }
 
-// What follows knows f32 only: it is compiled once, not for each type.
+// The rest knows f32 only: it is compiled once, not for each type.
 
 /// The first token's head vector.
-struct TurnFirst<'a> {
-    common: &'a Common<'a>,
+struct RotateFirst<'a> {
+    context: &'a HeadContext<'a>,
     back: bool,
     row: &'a mut [f32],
 }
 
-impl WithSimd for TurnFirst<'_> {
+impl WithSimd for RotateFirst<'_> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         match self.back {
-            true => self.common.turn_back(simd, 0, self.row),
-            false => self.common.turn_on(simd, 0, self.row),
+            true => self.context.before_rope(simd, 0, self.row),
+            false => self.context.after_rope(simd, 0, self.row),
         }
     }
 }
@@ -265,19 +219,19 @@ struct EncodeTile<'a> {
 }
 
 impl WithSimd for EncodeTile<'_> {
-    type Output = Filled;
+    type Output = StoredRange;
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) -> Filled {
+    fn with_simd<S: Simd>(self, simd: S) -> StoredRange {
         let Self { tile, token, rows, scales, codes, running, buffers } = self;
-        let own = tile.tokens * tile.common.shape.dim;
+        let own = tile.tokens * tile.context.sizes.dim;
         let absmax = f32::absmax(&rows[..own]);
-        tile.common.turn_back(simd, token, &mut rows[..own]);
+        tile.context.before_rope(simd, token, &mut rows[..own]);
         let in_range = tile.encode(simd, rows, scales, codes, buffers);
         if let Some(running) = running {
             running.add(&rows[..own]);
         }
-        Filled { absmax, in_range }
+        StoredRange { absmax, in_range }
     }
 }
 
@@ -297,12 +251,12 @@ impl WithSimd for DecodeTile<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { tile, token, rows, scales, codes, running, buffers } = self;
-        let own = tile.tokens * tile.common.shape.dim;
+        let own = tile.tokens * tile.context.sizes.dim;
         tile.decode(simd, scales, codes, rows, buffers);
         if let Some(running) = running {
             running.add(&rows[..own]);
         }
-        tile.common.turn_on(simd, token, &mut rows[..own]);
+        tile.context.after_rope(simd, token, &mut rows[..own]);
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::lanes::{LANES, Lanes, get, set, whole};
 use pulp::Simd;
 
+/// A set of levels fitted to rotated blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FittedLevels {
     /// ±½, ±1½ … ±7½; 4 bits.
@@ -20,7 +21,7 @@ pub(super) struct LevelCurve {
     /// n of a value t in units of the scale: t·(c₀ + t²·(c₁ + t²·(c₂ + t²·c₃))), rounded to a
     /// code. An encoder may do otherwise.
     position: [f32; 4],
-    /// What is larger counts as this large. Its code is the last one.
+    /// Larger magnitudes count as this one, whose code is the last.
     reach: f32,
 }
 
@@ -88,7 +89,7 @@ impl LevelCurve {
             set::<S>(&mut largest, column, max);
             set::<S>(&mut nothing, column, sum);
         }
-        // What overflowed on the way here may not be the maximum, but zero times it is not zero.
+        // A value that overflowed on the way here may not be the maximum, but zero times it is not zero.
         for (largest, nothing) in largest.iter_mut().zip(nothing) {
             *largest = if nothing == 0.0 { *largest } else { f32::INFINITY };
         }
@@ -97,7 +98,7 @@ impl LevelCurve {
             *nearest = scale_code(largest);
             *inverse = 1.0 / power(*nearest);
         }
-        let mut errors = [[0f32; LANES]; TRIED];
+        let mut errors = [[0f32; LANES]; CANDIDATES];
         for column in 0..LANES / S::F32_LANES {
             let found = self.errors(simd, rows, get::<S>(&inverses, column), column);
             for (errors, found) in errors.iter_mut().zip(found) {
@@ -115,8 +116,8 @@ impl LevelCurve {
             // The scale 0 is for what is nearer to it than to the smallest one.
             let smallest = i32::from(nearest[token] > 0);
             *code = (*code).clamp(smallest, LARGEST_SCALE);
-            scales.fits[token] =
-                largest[token] == 0.0 || (TRIED as i32..=LARGEST_SCALE).contains(&nearest[token]);
+            scales.fits[token] = largest[token] == 0.0
+                || (CANDIDATES as i32..=LARGEST_SCALE).contains(&nearest[token]);
         }
         scales
     }
@@ -130,10 +131,10 @@ impl LevelCurve {
         rows: &[Lanes],
         inverse: S::f32s,
         column: usize,
-    ) -> [S::f32s; TRIED] {
+    ) -> [S::f32s; CANDIDATES] {
         // Values t in units of the largest scale are t·r in units of one that is r times smaller.
-        let mut tried = [([inverse; 4], [inverse; 3]); TRIED];
-        for ((position, level), r) in tried.iter_mut().zip(EIGHTHS) {
+        let mut candidates = [([inverse; 4], [inverse; 3]); CANDIDATES];
+        for ((position, level), r) in candidates.iter_mut().zip(EIGHTHS) {
             let mut power = r;
             for (to, c) in position.iter_mut().zip(self.position) {
                 *to = simd.splat_f32s(c * power);
@@ -147,11 +148,11 @@ impl LevelCurve {
         let last = (-self.lowest).floor();
         let first = simd.splat_f32s(-self.lowest - last);
         let (last, minus_first) = (simd.splat_f32s(last), simd.neg_f32s(first));
-        let mut sums = [simd.splat_f32s(0.0); TRIED];
+        let mut sums = [simd.splat_f32s(0.0); CANDIDATES];
         for row in rows {
             let t = simd.mul_f32s(simd.abs_f32s(get::<S>(row, column)), inverse);
             let square = simd.mul_f32s(t, t);
-            for (sum, ([c0, c1, c2, c3], [l0, l1, l2])) in sums.iter_mut().zip(tried) {
+            for (sum, ([c0, c1, c2, c3], [l0, l1, l2])) in sums.iter_mut().zip(candidates) {
                 let slope = simd.mul_add_f32s(square, simd.mul_add_f32s(square, c3, c2), c1);
                 let slope = simd.mul_add_f32s(square, slope, c0);
                 let steps = whole(simd, simd.mul_add_f32s(t, slope, minus_first));
@@ -166,7 +167,7 @@ impl LevelCurve {
     }
 }
 
-/// What a column of tokens is coded with.
+/// The levels and scales that a column of tokens is coded with.
 pub(super) struct Quantiser<S: Simd> {
     curve: &'static LevelCurve,
     scale: S::f32s,
@@ -237,7 +238,7 @@ const BETWEEN: [f32; 8] = [
 const SCALE_BIAS: i32 = 64;
 const LARGEST_SCALE: i32 = 127;
 /// Scale codes tried, from the one nearest to the largest magnitude down.
-const TRIED: usize = 3;
+const CANDIDATES: usize = 3;
 
 #[inline(always)]
 pub(super) fn scale(code: i32) -> f32 {

@@ -4,11 +4,10 @@
 //! sums of their own without a step from lane to lane. Where vectors are narrower than a row, its
 //! *columns* are worked on one after the other.
 
-use super::head::Common;
+use super::definition::{BLOCK, Block, HeadContext, Sizes};
 use super::levels::{FittedLevels, Quantiser, Scales, scale};
-use super::shape::shape;
-use super::{BLOCK, Shape};
-use crate::codec::transform::hadamard_rows;
+use super::noise_shaping::shape;
+use crate::codec::hadamard::hadamard_rows;
 use crate::lanes::{LANES, Lanes, TWO_23, get, set, transpose, whole};
 use pulp::Simd;
 use std::ops::Range;
@@ -18,10 +17,7 @@ pub(super) const TOKENS: usize = LANES;
 /// In a scale's byte: the centre is the first token.
 const FIRST: u8 = 0x80;
 
-/// Channels of up to 16 tokens, of blocks narrower than 64 the first ones.
-pub(super) type Block = [Lanes; BLOCK];
-
-/// What is kept from tile to tile to have it once.
+/// Buffers kept from tile to tile.
 ///
 /// Blocks are a page each: `words` and `apart` between them keep a processor from taking a load
 /// from one for a load of what was just stored to another.
@@ -52,7 +48,7 @@ impl TileBuffers {
     }
 }
 
-/// What tokens of one head may lie around, as decoders know it. [head_dim] each
+/// The centres that tokens of one head may lie around, as decoders know them. [head_dim] each
 pub(super) struct Centres {
     mean: Vec<f32>,
     first: Vec<f32>,
@@ -72,7 +68,7 @@ impl Centres {
 
 /// Tokens that share a mean.
 pub(super) struct Tile<'a> {
-    pub common: &'a Common<'a>,
+    pub context: &'a HeadContext<'a>,
     pub centres: &'a Centres,
     pub tokens: usize,
 }
@@ -89,16 +85,16 @@ impl Tile<'_> {
         codes: &mut [u8],
         buffers: &mut TileBuffers,
     ) -> bool {
-        let Shape { block, dim, bytes, .. } = self.common.shape;
-        let (levels, blocks) = (self.common.codec.levels, self.common.shape.blocks());
+        let Sizes { block, dim, bytes, .. } = self.context.sizes;
+        let (levels, blocks) = (self.context.codec.levels, self.context.sizes.blocks());
         let TileBuffers { y, codes: digits, errors, words, .. } = buffers;
         let mut in_range = true;
         for index in 0..blocks {
             let channels = index * block..(index + 1) * block;
             gather(simd, rows, dim, channels.clone(), y);
-            let sides = self.sides(simd, channels.clone(), y);
+            let nearness = self.nearness(simd, channels.clone(), y);
             for column in 0..LANES / S::F32_LANES {
-                self.move_by(simd, -1.0, channels.clone(), &sides, y, column);
+                self.move_by(simd, -1.0, channels.clone(), &nearness, y, column);
                 hadamard_rows(simd, &mut y[..block], column);
             }
             let Scales { codes: chosen, fits } = levels.curve().choose_scales(simd, &y[..block]);
@@ -110,7 +106,7 @@ impl Tile<'_> {
             for column in 0..LANES / S::F32_LANES {
                 // y becomes what it is decoded to.
                 let quantiser = Quantiser::new(levels.curve(), &units, column);
-                match self.common.codec.eighths(dim) {
+                match self.context.codec.eighths(dim) {
                     Some(4) => shape::<S, 4>(simd, &quantiser, y, digits, errors, column),
                     Some(_) => shape::<S, 8>(simd, &quantiser, y, digits, errors, column),
                     None => {
@@ -123,12 +119,12 @@ impl Tile<'_> {
                 }
                 words.join(simd, levels.count(), &digits[..block], column);
             }
-            self.back(simd, channels.clone(), &sides, y);
+            self.back(simd, channels.clone(), &nearness, y);
             scatter(simd, y, channels, dim, rows);
             transpose(simd, &mut words.low);
             for token in 0..self.tokens {
                 let at = token * blocks + index;
-                let is_first = if sides[token] > 0.0 { FIRST } else { 0 };
+                let is_first = if nearness[token] > 0.0 { FIRST } else { 0 };
                 scales[at] = chosen[token] as u8 | is_first;
                 words.write(token, block, &mut codes[at * bytes..][..bytes]);
             }
@@ -146,17 +142,17 @@ impl Tile<'_> {
         rows: &mut [f32],
         buffers: &mut TileBuffers,
     ) {
-        let Shape { block, dim, bytes, .. } = self.common.shape;
-        let (levels, blocks) = (self.common.codec.levels, self.common.shape.blocks());
+        let Sizes { block, dim, bytes, .. } = self.context.sizes;
+        let (levels, blocks) = (self.context.codec.levels, self.context.sizes.blocks());
         let TileBuffers { y, words, .. } = buffers;
         for index in 0..blocks {
             let channels = index * block..(index + 1) * block;
-            let (mut units, mut sides) = ([0f32; LANES], [0f32; LANES]);
+            let (mut units, mut nearness) = ([0f32; LANES], [0f32; LANES]);
             for token in 0..self.tokens {
                 let at = token * blocks + index;
                 let byte = scales[at];
                 units[token] = scale(i32::from(byte & !FIRST));
-                sides[token] = f32::from(byte / FIRST);
+                nearness[token] = f32::from(byte / FIRST);
                 words.read(token, block, &codes[at * bytes..][..bytes]);
             }
             transpose(simd, &mut words.low);
@@ -168,25 +164,25 @@ impl Tile<'_> {
                     set::<S>(y, column, value);
                 }
             }
-            self.back(simd, channels.clone(), &sides, y);
+            self.back(simd, channels.clone(), &nearness, y);
             scatter(simd, y, channels, dim, rows);
         }
     }
 
     /// Rotates back, and adds the centre.
     #[inline(always)]
-    fn back<S: Simd>(&self, simd: S, channels: Range<usize>, sides: &Lanes, y: &mut Block) {
+    fn back<S: Simd>(&self, simd: S, channels: Range<usize>, nearness: &Lanes, y: &mut Block) {
         for column in 0..LANES / S::F32_LANES {
             hadamard_rows(simd, &mut y[..channels.len()], column);
-            self.move_by(simd, 1.0, channels.clone(), sides, y, column);
+            self.move_by(simd, 1.0, channels.clone(), nearness, y, column);
         }
     }
 
-    /// Above 0 for tokens that are nearer to the first one than to the mean: how far they are
+    /// The choice of centre of each token: above 0 for those that are nearer to the first one than to the mean: how far they are
     /// beyond the middle of both.
     #[inline(always)]
-    fn sides<S: Simd>(&self, simd: S, channels: Range<usize>, y: &Block) -> Lanes {
-        let mut sides = [0f32; LANES];
+    fn nearness<S: Simd>(&self, simd: S, channels: Range<usize>, y: &Block) -> Lanes {
+        let mut nearness = [0f32; LANES];
         let (lines, _) = self.centres.line[channels.clone()].as_chunks::<4>();
         let (middles, _) = self.centres.middle[channels].as_chunks::<4>();
         for column in 0..LANES / S::F32_LANES {
@@ -202,9 +198,9 @@ impl Tile<'_> {
             }
             let [a, b, c, d] = sums;
             let sum = simd.add_f32s(simd.add_f32s(a, b), simd.add_f32s(c, d));
-            set::<S>(&mut sides, column, sum);
+            set::<S>(&mut nearness, column, sum);
         }
-        sides
+        nearness
     }
 
     /// Adds `sign` times each token's centre.
@@ -214,11 +210,11 @@ impl Tile<'_> {
         simd: S,
         sign: f32,
         channels: Range<usize>,
-        sides: &Lanes,
+        nearness: &Lanes,
         y: &mut Block,
         column: usize,
     ) {
-        let is_first = simd.less_than_f32s(simd.splat_f32s(0.0), get::<S>(sides, column));
+        let is_first = simd.less_than_f32s(simd.splat_f32s(0.0), get::<S>(nearness, column));
         let (means, firsts) = (&self.centres.mean[channels.clone()], &self.centres.first[channels]);
         for ((row, mean), first) in y.iter_mut().zip(means).zip(firsts) {
             let (mean, first) = (simd.splat_f32s(sign * mean), simd.splat_f32s(sign * first));
@@ -228,7 +224,7 @@ impl Tile<'_> {
     }
 }
 
-/// Channels of rows of `dim`, turned.
+/// Channels of rows of `dim`, transposed.
 #[inline(always)]
 fn gather<S: Simd>(simd: S, rows: &[f32], dim: usize, channels: Range<usize>, y: &mut Block) {
     for (start, square) in channels.clone().step_by(LANES).zip(y.as_chunks_mut().0) {
@@ -320,7 +316,7 @@ impl Words {
         }
     }
 
-    /// What codes are the levels of: code + lowest, channels in rows. A word beyond the largest,
+    /// The numbers of the levels that codes stand for: code + lowest, channels in rows. A word beyond the largest,
     /// which no writer writes, has a last code that is too large: it counts as the largest.
     #[inline(always)]
     fn split<S: Simd>(&self, simd: S, levels: FittedLevels, n: &mut [Lanes], column: usize) {

@@ -1,11 +1,12 @@
-//! What a compressed file says of itself: the JSON under the metadata key `kvgauge`, and where
+//! The manifest of a compressed file: the JSON under the metadata key `kvgauge`, and where
 //! the parts of each tensor lie. `FORMAT.md` beside this file is the specification.
 
 mod announced;
 mod parts;
+mod place;
 mod record;
 
-pub use parts::{CODES, Coded, Coding, SCALES, Stored};
+pub use parts::{Coded, Coding, Stored};
 pub use record::{Record, is_float};
 
 use super::layout::{AxisOrder, Layout};
@@ -41,7 +42,7 @@ pub struct Manifest {
     /// The source's own.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "not_null")]
     pub metadata: Option<TextMap>,
-    /// What keys taken before RoPE were rotated by: radians a position, one a pair of channels.
+    /// The rotary frequencies of keys taken before RoPE: radians a position, one a pair of channels.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "not_null")]
     pub rope: Option<Vec<f32>>,
     /// How the compressed tensors are read, where it is not as they lie.
@@ -55,13 +56,17 @@ pub struct Manifest {
     pub tensors: Vec<Record>,
 }
 
+/// The distortion of the decoded values; `None` where undefined.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Quality {
+    /// Root mean square error, in the unit of the values.
     #[serde(deserialize_with = "or_null")]
     pub rmse: Option<f64>,
+    /// Signal-to-noise ratio, dB.
     #[serde(deserialize_with = "or_null")]
     pub snr_db: Option<f64>,
+    /// Mean cosine similarity of head vectors.
     #[serde(deserialize_with = "or_null")]
     pub cosine_similarity: Option<f64>,
 }
@@ -158,10 +163,6 @@ impl Manifest {
                 "codec {of_file}, layout {layout} in a file of version {version}"
             )));
         }
-        let stores_nothing = |codec| matches!(codec, TensorCodec::Noise(_));
-        if stores_nothing(of_file.key) || stores_nothing(of_file.value) {
-            return Err(Error::input(format!("codec {of_file}: stores nothing")));
-        }
         let mut coded = Vec::with_capacity(self.tensors.len());
         for record in &self.tensors {
             if record.name == METADATA {
@@ -186,7 +187,7 @@ impl Manifest {
             let most = MOST_FREQUENT;
             return Err(Error::input(format!("rope: expected at most {most} radians a position")));
         }
-        parts::place(&self.tensors, coded)
+        place::place(&self.tensors, coded)
     }
 
     /// Bytes of the file up to its first tensor. They depend on names, shapes and codecs only:
@@ -278,7 +279,7 @@ impl Manifest {
     }
 }
 
-/// What no writer writes.
+/// The error for what no writer writes.
 pub fn damaged(what: impl std::fmt::Display) -> Error {
     Error::input(format!("damaged: {what}"))
         .hint("the file was changed or cut since it was made: make it again")

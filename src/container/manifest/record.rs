@@ -1,7 +1,8 @@
-//! What the manifest says of one tensor.
+//! The manifest's record of one tensor.
 
 use super::super::layout::Layout;
-use super::{BLANK, Coded, Coding, not_null};
+use super::parts::{Coded, Coding};
+use super::{BLANK, not_null};
 use crate::codec::{Codec, TensorCodec};
 use crate::error::{Error, Result};
 use safetensors::Dtype;
@@ -9,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 /// How a tensor that is stored as it was names its codec.
 const UNCHANGED: &str = "none";
-/// What an f32 tensor can need at most, with room.
+/// The exponents that an f32 tensor can need, with room.
 const EXPONENTS: std::ops::RangeInclusive<i32> = -200..=200;
 
 /// One tensor of the source.
@@ -62,7 +63,7 @@ impl Record {
         self.exponents = self.exponents.map(|_| [most; 2]);
     }
 
-    /// Of each side; of a tensor without codes there is none.
+    /// That of the tensor, or that of keys and that of values; none without codes.
     pub fn exponents(&self) -> Vec<i32> {
         match self.exponents {
             Some(both) => both.to_vec(),
@@ -70,7 +71,7 @@ impl Record {
         }
     }
 
-    /// `found`: of each side.
+    /// `found`: as [`Record::exponents`] gives them.
     pub fn set_exponents(&mut self, found: &[i32]) {
         if let [first, ..] = *found {
             self.exponent = self.exponent.map(|_| first);
@@ -89,8 +90,8 @@ impl Record {
             None if layout.kv_axis.is_some() => Coding::Both(*of_file),
             None if one_for_all => Coding::One(of_file.key),
             Some(own) if layout.kv_axis.is_none() && !one_for_all => {
-                let sides = [of_file.key, of_file.value];
-                match sides.into_iter().find(|codec| codec.to_string() == own) {
+                let both = [of_file.key, of_file.value];
+                match both.into_iter().find(|codec| codec.to_string() == own) {
                     Some(codec) => Coding::One(codec),
                     None => return Err(self.odd_codec(of_file)),
                 }
@@ -100,7 +101,7 @@ impl Record {
         if !is_float(self.dtype) {
             return Err(Error::input(format!("codec {coding} for a tensor of {:?}", self.dtype)));
         }
-        // What follows multiplies them, and by 8 bits.
+        // Sizes are multiplied below, and by 8 bits.
         let size = self.shape.iter().try_fold(1usize, |size, d| size.checked_mul(*d));
         if !self.shape.contains(&0) && size.is_none_or(|size| size >= usize::MAX / 64) {
             return Err(Error::input(format!("shape {:?}: too large", self.shape)));
@@ -111,10 +112,8 @@ impl Record {
             (Coding::One(codec), Some(e), None) => has_codes(codec) && within(e),
             (Coding::One(codec), None, None) => !has_codes(codec),
             (Coding::Both(codec), None, Some(both)) => {
-                let sides = [codec.key, codec.value].into_iter().zip(both);
-                sides
-                    .into_iter()
-                    .all(|(codec, e)| if has_codes(codec) { within(e) } else { e == 0 })
+                let fits = |(codec, e)| if has_codes(codec) { within(e) } else { e == 0 };
+                [codec.key, codec.value].into_iter().zip(both).all(fits)
             }
             _ => false,
         };
@@ -122,7 +121,7 @@ impl Record {
             let found = self.exponents();
             return Err(Error::input(format!("codec {coding} with exponents {found:?}")));
         }
-        Ok(Some(Coded { coding, form: layout.form(&self.shape)? }))
+        Ok(Some(Coded { coding, view: layout.view(&self.shape)? }))
     }
 
     fn odd_codec(&self, of_file: &Codec) -> Error {

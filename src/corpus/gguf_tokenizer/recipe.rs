@@ -25,7 +25,7 @@ pub(super) struct Recipe {
     cuts: &'static [Cut],
     /// A stretch that is a token as a whole is that token, whatever the merges say.
     pub(super) ignore_merges: bool,
-    /// What a file without `add_bos_token` means.
+    /// The meaning of a file without `add_bos_token`.
     pub(super) add_bos: bool,
 }
 

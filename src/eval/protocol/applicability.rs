@@ -2,9 +2,10 @@
 //! weights, so that it can be asked before they are read.
 
 use super::Protocol;
-use crate::codec::{Codec, Packing, Rope, TensorCodec};
+use crate::codec::{Codec, Packing, RotaryTable, TensorCodec};
 use crate::corpus::WindowShape;
 use crate::error::{Error, Result};
+use crate::eval::Treatment;
 use crate::model::ModelConfig;
 
 impl Protocol {
@@ -32,9 +33,15 @@ impl Protocol {
 
     /// Whether a codec can be evaluated. Needs no weights, so that it can be asked before they are
     /// read.
-    pub fn check(self, config: &ModelConfig, shape: &WindowShape, codec: &Codec) -> Result<()> {
-        let of_codec = |e: Error| e.within(format!("codec {codec}"));
-        let rope = Rope::new(&vec![0.0; config.head_dim / 2], 0);
+    pub fn check(
+        self,
+        config: &ModelConfig,
+        shape: &WindowShape,
+        treatment: &Treatment,
+    ) -> Result<()> {
+        let of_codec = |e: Error| e.within(format!("codec {treatment}"));
+        let codec = &treatment.codec;
+        let rope = RotaryTable::new(&vec![0.0; config.head_dim / 2], 0);
         for side in [codec.key, codec.value] {
             side.check_head(config.head_dim, &rope).map_err(of_codec)?;
         }
@@ -45,7 +52,7 @@ impl Protocol {
                 let groups = [codec.key, codec.value].into_iter().filter_map(|c| c.group());
                 if let Some(group) = groups.max().filter(|group| *group > values) {
                     return Err(Error::input(format!(
-                        "codec {codec}: expected a group of at most {values} values, which one \
+                        "codec {treatment}: expected a group of at most {values} values, which one \
                          layer's keys have, found {group}"
                     ))
                     .hint("choose a smaller group or a longer context"));

@@ -1,4 +1,4 @@
-//! What is measured: which tokens go through the model, when their keys and values go through the
+//! Protocols: which tokens go through the model, when their keys and values go through the
 //! codec, and which targets are scored.
 
 mod applicability;
@@ -92,7 +92,7 @@ impl fmt::Display for Protocol {
 }
 
 impl Protocol {
-    /// What its figures tell, in a sentence for people.
+    /// The meaning of its figures, in a sentence for people.
     pub fn tells(self) -> &'static str {
         match self {
             Self::Prefix => {

@@ -49,7 +49,7 @@ impl ModelConfig {
         let header = Header(metadata);
         let architecture = header.string("general.architecture")?;
         if architecture != "llama" {
-            return Err(Error::input(format!(
+            return Err(Error::unsupported(format!(
                 "general.architecture: expected llama, found {architecture}"
             ))
             .hint(format!(
@@ -58,11 +58,13 @@ impl ModelConfig {
             )));
         }
         if header.integer_or("llama.expert_count", 0)? > 0 {
-            return Err(Error::input("llama.expert_count: expected 0, found a mixture of experts")
-                .hint(format!(
-                    "mixtures of experts are not computed: {IN_PYTHON} measures the model's \
+            return Err(Error::unsupported(
+                "llama.expert_count: expected 0, found a mixture of experts",
+            )
+            .hint(format!(
+                "mixtures of experts are not computed: {IN_PYTHON} measures the model's \
                      Hugging Face folder"
-                )));
+            )));
         }
         let heads = header.integer("llama.attention.head_count")?;
         let hidden_size = header.integer("llama.embedding_length")?;

@@ -37,7 +37,7 @@ impl ModelConfig {
         let any = json::parse("config.json", bytes)?;
         let architecture = any["architectures"][0].as_str().unwrap_or("none").to_string();
         check_architecture(&architecture, &any["model_type"])?;
-        // What MistralConfig takes where the key is absent; `null` means no window.
+        // MistralConfig's default where the key is absent; `null` means no window.
         let mistral = architecture == "MistralForCausalLM";
         let absent = |key: &str| any.get(key).is_none();
         let default_window = (mistral && absent("sliding_window")).then_some(4096);
@@ -92,7 +92,7 @@ impl ModelConfig {
 }
 
 fn check_architecture(name: &str, model_type: &serde_json::Value) -> Result<()> {
-    let refuse = |what: String, hint: String| Err(Error::input(what).hint(hint));
+    let refuse = |what: String, hint: String| Err(Error::unsupported(what).hint(hint));
     let Some((_, expected)) = SUPPORTED.iter().find(|(supported, _)| *supported == name) else {
         let hint = match name {
             "none" => "transformers writes the model's class there, for example \

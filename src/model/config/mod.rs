@@ -1,4 +1,4 @@
-//! What a model is: the numbers its weights and its forward pass depend on, from a Hugging Face
+//! The configuration of a model: the numbers its weights and its forward pass depend on, from a Hugging Face
 //! `config.json` ([`ModelConfig::from_hf`]) or a GGUF header ([`ModelConfig::from_gguf`]), checked
 //! before any weight is read. What is not understood there is refused by name.
 
@@ -9,7 +9,7 @@ mod hf_rope;
 
 use crate::error::{Error, Result};
 
-/// What runs the models that this program does not compute.
+/// The program that runs models which this one does not compute.
 pub(super) const IN_PYTHON: &str = "`python -m kvgauge.perplexity` (kvgauge's Python package)";
 
 #[derive(Debug, Clone, PartialEq)]

@@ -19,7 +19,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::io::{BufReader, Read};
 use std::path::Path;
 
-/// What a header is read through.
+/// The reader of a header.
 const BUFFER: usize = 1 << 16;
 
 /// Read by [`Gguf::rope_divisors`], so part of the configuration.
@@ -163,7 +163,7 @@ impl Weights for Gguf {
 
     fn unread(&self, asked: &BTreeSet<String>) -> Vec<Unread> {
         let asked: BTreeSet<String> = asked.iter().filter_map(|name| gguf_name(name)).collect();
-        // What Llama 2's first converters wrote beside the weights: frequencies that follow from
+        // Llama 2's first converters wrote these beside the weights: frequencies that follow from
         // the header, which llama.cpp skips too.
         let harmless =
             |name: &str| name == ROPE_DIVISORS || name.ends_with(".attn_rot_embd.weight");

@@ -20,7 +20,7 @@ const fn named(name: &'static str, block: u64, bytes: u64) -> WeightType {
     WeightType { name, block, bytes, read_as: None }
 }
 
-/// What is read, for hints.
+/// The types that are read, for hints.
 pub const READ: &str =
     "F32, F16, BF16, Q8_0, Q5_1, Q5_0, Q4_1, Q4_0, Q6_K, Q5_K, Q4_K, Q3_K and Q2_K";
 

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokenizers::Tokenizer;
 
-/// What `--model` names.
+/// The place that `--model` names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ModelSource {
     Builtin,
@@ -30,7 +30,7 @@ pub enum ModelSource {
     Hub(RepoId),
 }
 
-/// What identifies the model in a result.
+/// The model's identity in a result.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Provenance {
     /// As typed.
@@ -214,7 +214,7 @@ fn open_files(typed: &str, files: Files) -> Result<OpenModel> {
     })
 }
 
-/// What to say of a file that is neither a folder nor named `.gguf`.
+/// The error for a file that is neither a folder nor named `.gguf`.
 fn refuse_file(path: &Path) -> Result<Error> {
     let failed = |e| Error::io(path, &e).hint(TAKES);
     let mut start = Vec::new();

@@ -18,7 +18,7 @@ pub trait Weights {
     /// input error that names file and tensor.
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor>;
 
-    /// What [`Weights::tensor`] says before it reads a value.
+    /// The error that [`Weights::tensor`] gives before it reads a value, if it does.
     fn check(&self, name: &str, shape: &[usize]) -> Result<()>;
 
     /// Whether there is a tensor of that name.
@@ -39,7 +39,7 @@ pub(super) fn check_shape(place: &str, expected: &[usize], found: &[usize]) -> R
 
 pub(super) fn finite_tensor(values: Vec<f32>, shape: &[usize], place: &str) -> Result<Tensor> {
     if let Some(index) = values.par_iter().position_first(|v| !v.is_finite()) {
-        return Err(Error::input(format!(
+        return Err(Error::not_finite(format!(
             "{place}: index {index}: expected a finite number, found {}",
             values[index]
         ))

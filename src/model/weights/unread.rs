@@ -25,7 +25,7 @@ pub fn refuse_unread(unread: &[Unread], config: &ModelConfig) -> Result<()> {
         .hint(hint))
 }
 
-/// What stands after "expected none", and the hint.
+/// The words after "expected none", and the hint.
 fn explain(name: &str, config: &ModelConfig) -> (String, &'static str) {
     const TOGETHER: &str = "do weights and config belong together?";
     const OTHER_MODEL: &str = "the model has more than a Llama, so a Llama's numbers would not be \

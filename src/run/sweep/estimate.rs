@@ -1,4 +1,4 @@
-//! What a sweep would take, before it is run: bits a value, time and memory.
+//! Estimates of a sweep before it is run: bits a value, time and memory.
 //!
 //! Bits are counted on real payloads and seconds measured, both on one window of a model with one
 //! layer of the same shape and random weights; seconds of layers are then multiplied by their
@@ -6,10 +6,11 @@
 //! downloading are not in it.
 
 use super::{Opened, Request, open};
-use crate::codec::Codec;
 use crate::corpus::WindowShape;
 use crate::error::Result;
-use crate::eval::{ARMS_AT_ONCE, Arm, Evaluator, Protocol, SCORED_AT_ONCE, StageTimings};
+use crate::eval::{
+    ARMS_AT_ONCE, Arm, Evaluator, Protocol, SCORED_AT_ONCE, StageTimings, Treatment,
+};
 use crate::hub::Hub;
 use crate::model::{Llama, ModelConfig, RandomWeights};
 use crate::platform;
@@ -28,7 +29,7 @@ pub fn dry_run(request: &Request, hub: &Hub, stages: &mut dyn Stages) -> Result<
             continue;
         }
         stages.stage("measuring one layer");
-        let codecs: Vec<Codec> = cells.iter().map(|(_, codec)| *codec).collect();
+        let codecs: Vec<Treatment> = cells.iter().map(|(_, codec)| *codec).collect();
         subjects.push(estimate(settings, protocol, &subject?, &codecs)?);
     }
     let cell_seconds = |subject: &SubjectEstimate| -> f64 {
@@ -45,7 +46,7 @@ fn estimate(
     settings: &Settings,
     protocol: Protocol,
     subject: &Subject,
-    codecs: &[Codec],
+    codecs: &[Treatment],
 ) -> Result<SubjectEstimate> {
     let config = &subject.model.config;
     let one_layer = ModelConfig { layers: 1, ..config.clone() };

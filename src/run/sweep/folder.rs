@@ -21,7 +21,9 @@ use crate::results::record::{
     CellFailure, CellName, CellOutcome, CellRecord, CellResult, Plan, PlannedCell, WindowRecord,
 };
 use crate::results::subject::SubjectInfo;
-use crate::results::sweep::{Asked, Part, SubjectReport, SweepReport, SweepSource, UnfinishedCell};
+use crate::results::sweep::{
+    Asked, ProtocolCells, SubjectReport, SweepReport, SweepSource, UnfinishedCell,
+};
 use crate::results::timings::SweepTimings;
 use crate::whole_file::{self, Existing, Kind, NewFile};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -50,7 +52,7 @@ impl Folder {
         Ok(Self { path: path.into(), shard, force, cells, windows })
     }
 
-    /// What is known of cells that were planned here, be it under other names of their paths.
+    /// The plans in the folder, which know cells of earlier runs under whatever names of their paths.
     pub fn plans(&self) -> Result<Vec<Plan>> {
         plans::present(&self.path)
     }
@@ -143,7 +145,7 @@ impl Cells {
         }
     }
 
-    /// What was left out, and why, in words.
+    /// Notes on lines that were left out, with the reason.
     pub fn notes(&self) -> Vec<String> {
         let note = |((path, why), lines): (&(PathBuf, Rejected), &usize)| {
             let one = *lines == 1;
@@ -174,7 +176,7 @@ impl Cells {
         self.failed.get(&(cell.name.key(), cell.id.clone()))
     }
 
-    /// What became of the cells of these plans.
+    /// The report on the cells of these plans.
     pub fn report(&self, plans: &[Plan], limits: &Limits) -> SweepReport {
         let mut sweeps: Vec<SweepSource> = Vec::new();
         for plan in plans.iter().filter(|plan| !plan.cells.is_empty()) {
@@ -185,7 +187,7 @@ impl Cells {
         }
         let mut asked: HashMap<Place, Asked> = HashMap::new();
         // By id of the subject, which the protocol is part of, in the order of the plans.
-        let mut parts: Vec<(String, Place, Part)> = Vec::new();
+        let mut parts: Vec<(String, Place, ProtocolCells)> = Vec::new();
         let (mut failed, mut missing) = (Vec::new(), Vec::new());
         let done = |cell: &PlannedCell| cell.id.as_ref().and_then(|id| self.done.get(id));
         for cell in merged(plans, |cell| done(cell).is_some() || self.failure(cell).is_some()) {
@@ -216,7 +218,7 @@ impl Cells {
                     subject.model.provenance.source = cell.name.model;
                     subject.text.source = cell.name.text;
                     let cells = vec![(id.clone(), judged)];
-                    let part = Part { subject, baseline: baseline.clone(), cells };
+                    let part = ProtocolCells { subject, baseline: baseline.clone(), cells };
                     parts.push((subject_id.clone(), place, part));
                 }
             }
@@ -224,7 +226,7 @@ impl Cells {
         let mut subjects = Vec::new();
         while !parts.is_empty() {
             let (_, place, first) = parts.remove(0);
-            let is_beside = |(_, other, part): &(String, Place, Part)| {
+            let is_beside = |(_, other, part): &(String, Place, ProtocolCells)| {
                 *other == place && first.subject.is_beside(&part.subject)
             };
             let beside = parts.iter().position(is_beside).map(|at| parts.remove(at).2);
@@ -240,7 +242,7 @@ impl Cells {
     }
 }
 
-/// What cells have in common that are compared with each other.
+/// Model, text and context: cells that share them are compared with each other.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Place {
     model: String,

@@ -19,10 +19,9 @@ pub use plans::read_plans;
 pub use report_files::{FILES, check_folder, check_report, write_report};
 pub use shard::Shard;
 
-use crate::codec::Codec;
 use crate::error::{Error, Kind, Result};
 use crate::eval::verdict::Limits;
-use crate::eval::{Arm as EvaluatedArm, Evaluator, Observer, Protocol, StageTimings};
+use crate::eval::{Arm, Evaluator, Observer, Protocol, StageTimings, Treatment};
 use crate::hub::Hub;
 use crate::model::Llama;
 use crate::model::source::ModelWeights;
@@ -35,16 +34,16 @@ use crate::results::subject::SubjectInfo;
 use crate::results::sweep::SweepSource;
 use crate::results::timings::{SubjectTimings, SweepTimings};
 use crate::results::validation::RefusedCodec;
-use crate::run::subject::{Refusal, Shelf, Stages, Subject, check_codecs};
+use crate::run::subject::{Refusal, SharedInputs, Stages, Subject, check_codecs};
 use crate::run::validate;
 use crate::settings::{Said, Settings};
 use folder::Folder;
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::time::Instant;
-use subject_run::{Arm, SubjectRun};
+use subject_run::{PendingCell, SubjectRun};
 
-/// What to sweep over.
+/// The request of a sweep: what to run, and where to.
 pub struct Request {
     /// One a subject; those of one model are neighbours. Same device, dtype and limit in all.
     pub settings: Vec<Settings>,
@@ -56,20 +55,20 @@ pub struct Request {
 }
 
 /// Hears what is going on; [`Observer`] for the tokens that go through models.
-pub trait Progress: Observer + Stages {
+pub trait SweepObserver: Observer + Stages {
     /// The evaluation begins: so many cells of this shard are there already, so many are to come,
     /// `tokens` will go through models.
     fn begin(&mut self, done: usize, to_do: usize, tokens: usize);
     /// Whether somebody wants to see figures that are not final yet.
     fn is_watched(&mut self) -> bool;
     /// The first windows of a subject are done: what is known of its codecs so far. Called after
-    /// windows for which [`Progress::is_watched`].
+    /// windows for which [`SweepObserver::is_watched`].
     fn window(&mut self, subject: &SubjectInfo, windows: usize, so_far: &[CodecResult]);
     /// A cell came to its end and is in the log.
     fn finished(&mut self, record: &CellRecord);
 }
 
-/// What a sweep, or its shard, came to.
+/// The outcome of a sweep, or of its shard.
 pub struct Outcome {
     pub plan: Plan,
     /// Those that the report is of: of a whole sweep, all in its folder.
@@ -92,7 +91,7 @@ impl Request {
     /// All cells, of all shards; ids are not known yet.
     fn plan(&self) -> Plan {
         let of_run = |(settings, protocol): (&Settings, Protocol)| -> Vec<PlannedCell> {
-            let name = |codec: &Said<Codec>| CellName {
+            let name = |codec: &Said<Treatment>| CellName {
                 model: settings.model.clone(),
                 text: settings.text.to_string(),
                 context: settings.context,
@@ -116,7 +115,7 @@ impl Request {
 ///
 /// A request that is wrong is an error before anything is computed. What fails later (weights
 /// that cannot be had, numbers that are none) fails its cells, and the others go on.
-pub fn run(request: &Request, hub: &Hub, progress: &mut dyn Progress) -> Result<Outcome> {
+pub fn run(request: &Request, hub: &Hub, progress: &mut dyn SweepObserver) -> Result<Outcome> {
     let start = Instant::now();
     check_folder(&request.output)?;
     let mut plans = plans::present(&request.output)?;
@@ -154,7 +153,7 @@ pub fn run(request: &Request, hub: &Hub, progress: &mut dyn Progress) -> Result<
     sweep.resume(&mut runs)?;
     sweep.timings.prepare = start.elapsed().as_secs_f64();
 
-    let to_do = runs.iter().map(|run| run.arms.len()).sum();
+    let to_do = runs.iter().map(|run| run.pending.len()).sum();
     let tokens = runs.iter().map(SubjectRun::tokens_left).sum();
     sweep.progress.begin(total - to_do - sweep.failed, to_do, tokens);
     let mut loaded = None;
@@ -184,7 +183,7 @@ struct Opened<'a> {
     settings: &'a Settings,
     protocol: Protocol,
     /// Index in the plan, and the codec.
-    cells: Vec<(usize, Codec)>,
+    cells: Vec<(usize, Treatment)>,
     /// Those that this protocol cannot take.
     refused: Vec<(usize, Refusal)>,
     /// The error is the machine's or the network's, not the request's.
@@ -198,7 +197,7 @@ fn open<'a>(request: &'a Request, hub: &Hub, stages: &mut dyn Stages) -> Result<
     if let Some(settings) = request.settings.first() {
         settings.device.open()?;
     }
-    let mut shelf = Shelf::default();
+    let mut shared = SharedInputs::default();
     let (mut opened, mut first) = (Vec::new(), 0);
     for (settings, protocol) in request.runs() {
         let all = first..first + settings.codec.len();
@@ -209,7 +208,7 @@ fn open<'a>(request: &'a Request, hub: &Hub, stages: &mut dyn Stages) -> Result<
         }
         let codecs = &settings.codec[own.start - all.start..own.end - all.start];
         let mut refusals = Vec::new();
-        let subject = Subject::open(settings, hub, &mut shelf, stages, |config, context| {
+        let subject = Subject::open(settings, hub, &mut shared, stages, |config, context| {
             refusals = check_codecs(config, settings.protocols, &[protocol], context, codecs)?;
             Ok(())
         });
@@ -236,7 +235,7 @@ struct Sweep<'p> {
     failed: usize,
     first_failure: Option<Error>,
     timings: SweepTimings,
-    progress: &'p mut dyn Progress,
+    progress: &'p mut dyn SweepObserver,
 }
 
 impl Sweep<'_> {
@@ -259,7 +258,7 @@ impl Sweep<'_> {
 
     /// A model or text that cannot be had: its cells fail, but those an earlier run of this sweep
     /// has finished.
-    fn fail_unopened(&mut self, cells: &[(usize, Codec)], error: Error) -> Result<()> {
+    fn fail_unopened(&mut self, cells: &[(usize, Treatment)], error: Error) -> Result<()> {
         let earlier = self.folder.plans()?.into_iter().flat_map(|plan| plan.cells);
         let done = earlier.filter_map(|cell| Some((cell.name.key(), cell.id?)));
         let ids: HashMap<CellName, String> =
@@ -281,7 +280,7 @@ impl Sweep<'_> {
 
     /// Fetches and opens the weights, which tells the cells' ids, hence which are done.
     fn open_weights<'a>(&mut self, opened: Vec<Opened<'a>>) -> Result<Vec<SubjectRun<'a>>> {
-        let mut shelf: HashMap<&str, Result<ModelWeights>> = HashMap::new();
+        let mut opened_weights: HashMap<&str, Result<ModelWeights>> = HashMap::new();
         let (mut runs, mut planned_ids) = (Vec::new(), HashSet::new());
         for Opened { settings, protocol, cells, subject, .. } in opened {
             if cells.is_empty() {
@@ -289,8 +288,9 @@ impl Sweep<'_> {
             }
             let there = subject.and_then(|subject| {
                 self.progress.stage("opening the weights");
-                let weights =
-                    shelf.entry(&settings.model).or_insert_with(|| subject.model.weights());
+                let weights = opened_weights
+                    .entry(&settings.model)
+                    .or_insert_with(|| subject.model.weights());
                 let ModelWeights { weights, provenance } = weights.clone()?;
                 let info = subject.info(settings, protocol, provenance);
                 Ok((subject_id(&info)?, subject, weights, info))
@@ -302,21 +302,21 @@ impl Sweep<'_> {
                     continue;
                 }
             };
-            let mut arms = Vec::new();
+            let mut pending = Vec::new();
             for (cell, codec) in cells {
                 let planned = &mut self.plan.cells[cell];
                 let cell_id = cell_id(&id, &planned.name.codec);
                 planned.id = Some(cell_id.clone());
-                // What is meant twice is done once.
+                // A cell that is asked for twice is done once.
                 if !self.cells.is_done(&cell_id) && planned_ids.insert(cell_id.clone()) {
                     let windows = vec![None; info.windows];
                     let name = planned.name.clone();
-                    arms.push(Arm { name, id: cell_id, codec, windows });
+                    pending.push(PendingCell { name, id: cell_id, codec, windows });
                 }
             }
-            if !arms.is_empty() {
+            if !pending.is_empty() {
                 let baseline = vec![None; info.windows];
-                runs.push(SubjectRun { settings, subject, weights, info, id, baseline, arms });
+                runs.push(SubjectRun { settings, subject, weights, info, id, baseline, pending });
             }
         }
         Ok(runs)
@@ -362,13 +362,12 @@ impl Sweep<'_> {
         }
         self.timings.load += clock.elapsed().as_secs_f64();
 
-        let codecs = run.arms.len();
+        let codecs = run.pending.len();
         let mut stages = StageTimings::default();
         let (protocol, seed) = (run.info.protocol, run.settings.seed);
         let evaluator = Evaluator::new(model, protocol, run.info.context, seed);
         for window in 0..run.info.windows {
-            let waiting: Vec<EvaluatedArm> =
-                run.waiting(window).map(|arm| EvaluatedArm::of(arm.codec)).collect();
+            let waiting: Vec<Arm> = run.waiting(window).map(|arm| Arm::of(arm.codec)).collect();
             if waiting.is_empty() {
                 continue;
             }

@@ -1,7 +1,7 @@
 //! The plans in a sweep's folder: one a sweep or shard, and those that came before it under its
 //! name and have finished cells that no other plan has.
 //!
-//! What counts is which cells a plan asks for, not how it or its paths are called.
+//! Plans are the same if they ask for the same cells, however they or their paths are called.
 
 use super::folder::{Cells, files};
 use super::shard::Shard;
@@ -93,7 +93,7 @@ fn earlier_number(path: &Path, shard: Shard) -> Option<usize> {
     rest.strip_suffix(".json")?.parse().ok()
 }
 
-/// What a sweep finds in its folder that is not of it, in words; `plan`: its own, ids known.
+/// A note on finished cells in a sweep's folder that are not of it; `plan`: its own, ids known.
 pub fn others_note(folder: &Path, plan: &Plan, cells: &Cells) -> Result<Option<String>> {
     let own = ids(plan);
     let names: HashMap<CellName, Option<&String>> =

@@ -163,7 +163,7 @@ mod tests {
     use super::*;
     use crate::results::fixture;
 
-    /// What is checked before is what is written after.
+    /// Files are checked before a run as the kinds that they are written as after it.
     #[test]
     fn every_file_of_a_report_is_checked_as_what_it_is() {
         for (name, report) in fixture::all() {

@@ -1,8 +1,7 @@
 //! One subject on its way through its windows, with the codecs that are not done.
 
-use crate::codec::Codec;
 use crate::error::{Error, Result};
-use crate::eval::{CodecWindow, WindowOutcome};
+use crate::eval::{CodecWindow, Treatment, WindowOutcome};
 use crate::model::Llama;
 use crate::model::oracle::WeightsRef;
 use crate::results::figures::{Baseline, CodecFigures, CodecResult};
@@ -23,14 +22,14 @@ pub struct SubjectRun<'a> {
     pub id: String,
     /// By window; `None`: not known yet.
     pub baseline: Vec<Option<Vec<f64>>>,
-    pub arms: Vec<Arm>,
+    pub pending: Vec<PendingCell>,
 }
 
 /// A codec on its way through the windows of a subject.
-pub struct Arm {
+pub struct PendingCell {
     pub name: CellName,
     pub id: String,
-    pub codec: Codec,
+    pub codec: Treatment,
     /// By window; `None`: not done yet.
     pub windows: Vec<Option<CodecWindow>>,
 }
@@ -42,20 +41,22 @@ impl SubjectRun<'_> {
     }
 
     pub fn cells(&self) -> Vec<PlannedCell> {
-        self.arms.iter().map(Arm::cell).collect()
+        self.pending.iter().map(PendingCell::cell).collect()
     }
 
     pub fn tokens_left(&self) -> usize {
         let tokens = |window| match self.waiting(window).count() {
             0 => 0,
-            arms => self.info.protocol.model_tokens(self.subject.windows[window].shape(), arms),
+            pending => {
+                self.info.protocol.model_tokens(self.subject.windows[window].shape(), pending)
+            }
         };
         (0..self.info.windows).map(tokens).sum()
     }
 
     /// Arms that this window is still to come for.
-    pub fn waiting(&self, window: usize) -> impl Iterator<Item = &Arm> {
-        self.arms.iter().filter(move |arm| arm.windows[window].is_none())
+    pub fn waiting(&self, window: usize) -> impl Iterator<Item = &PendingCell> {
+        self.pending.iter().filter(move |arm| arm.windows[window].is_none())
     }
 
     pub fn take_over(&mut self, record: &WindowRecord) {
@@ -63,12 +64,12 @@ impl SubjectRun<'_> {
         *baseline = Some(record.baseline.0.clone());
         let head_dim = self.info.model.head_dim;
         let shape = self.subject.windows[record.window].shape();
-        for arm in &mut self.arms {
+        for arm in &mut self.pending {
             if let Some(done) = record.arms.iter().find(|done| done.cell_id == arm.id) {
                 let mut outcome = done.outcome.clone();
                 // Lines of version 1 do not have it.
                 if let Ok(affected) =
-                    self.info.protocol.targets_affected(head_dim, shape, &arm.codec)
+                    self.info.protocol.targets_affected(head_dim, shape, &arm.codec.codec)
                 {
                     outcome.targets_affected = affected as u64;
                 }
@@ -77,7 +78,7 @@ impl SubjectRun<'_> {
         }
     }
 
-    /// Adds the outcome of the arms that were waiting for this window, in their order. Those that
+    /// Adds the outcome of the pending that were waiting for this window, in their order. Those that
     /// failed leave.
     pub fn add(
         &mut self,
@@ -86,7 +87,7 @@ impl SubjectRun<'_> {
     ) -> (WindowRecord, Vec<(PlannedCell, Error)>) {
         let (mut done, mut failed) = (Vec::new(), Vec::new());
         let mut outcomes = outcome.arms.into_iter();
-        self.arms.retain_mut(|arm| {
+        self.pending.retain_mut(|arm| {
             if arm.windows[window].is_some() {
                 return true;
             }
@@ -112,16 +113,16 @@ impl SubjectRun<'_> {
         self.baseline.iter().take(windows).flatten().cloned().collect()
     }
 
-    /// Figures of the arms after the first `windows` windows.
+    /// Figures of the pending after the first `windows` windows.
     pub fn so_far(&self, windows: usize) -> Vec<CodecResult> {
         let nll = self.baseline_of(windows);
         let baseline = Baseline::of(&nll);
-        let figures = |arm: &Arm| {
+        let figures = |arm: &PendingCell| {
             let measured = arm.measured(windows);
             CodecFigures::new(&measured.codec, &measured.windows, &nll, &self.info)
         };
         let limits = &self.settings.limits;
-        self.arms.iter().map(|arm| figures(arm).judge(&self.info, &baseline, limits)).collect()
+        self.pending.iter().map(|arm| figures(arm).judge(&self.info, &baseline, limits)).collect()
     }
 
     /// Lines of the finished cells, for the log.
@@ -129,7 +130,7 @@ impl SubjectRun<'_> {
         let windows = self.info.windows;
         let baseline: Vec<PerTarget> =
             self.baseline_of(windows).into_iter().map(PerTarget).collect();
-        let line = |arm: &Arm| {
+        let line = |arm: &PendingCell| {
             let measurement = CellMeasurement {
                 id: arm.id.clone(),
                 subject_id: self.id.clone(),
@@ -139,11 +140,11 @@ impl SubjectRun<'_> {
             };
             CellLine::done(arm.name.clone(), measurement)
         };
-        self.arms.iter().map(line).collect()
+        self.pending.iter().map(line).collect()
     }
 }
 
-impl Arm {
+impl PendingCell {
     /// The first `windows` windows, which are done.
     fn measured(&self, windows: usize) -> CodecMeasurement {
         let windows = self.windows.iter().take(windows).flatten().cloned().collect();

@@ -1,12 +1,11 @@
 //! Noise shaping: codes that take up errors of earlier ones.
 
-use super::BLOCK;
+use super::definition::{BLOCK, Block};
 use super::levels::Quantiser;
-use super::tile::Block;
 use crate::lanes::{get, set};
 use pulp::Simd;
 
-/// What a query's energy is taken to be in each eighth of the rotary frequencies, the fastest
+/// The feedback of errors for the energy that queries are taken to have in each eighth of the rotary frequencies, the fastest
 /// first: 1, 1, 1, 1, 1, 2.5, 4, 4. With H₈ = Had·diag(these)·Had = U·D·Uᵀ, U upper with a
 /// diagonal of ones, code j takes up U[i][j] times the error of each code i before it.
 const FEEDBACK: [[f32; 8]; 8] = [
@@ -29,7 +28,7 @@ const FEEDBACK: [[f32; 8]; 8] = [
     [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0],
 ];
 
-/// Codes of `y`, and what they stand for in its place, of one column of 64 channels, whose eighths
+/// Codes of `y`, and the values they stand for in its place, of one column of 64 channels, whose eighths
 /// are in turn `APART` channels each. Every eighth waits for the one before.
 #[inline(always)]
 pub(super) fn shape<S: Simd, const APART: usize>(

@@ -1,5 +1,5 @@
 //! The block functions for the instruction set at hand: twins of [`super::scalar`], equal to it
-//! bit for bit. And conversions of f16, whole slices at a time.
+//! bit for bit.
 //!
 //! Here is what the twins share: the way through a block, in whole registers. What has no whole
 //! registers (groups or head vectors that are no multiple of 16 values) takes the scalar path,
@@ -13,11 +13,10 @@ mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod drive;
 
-use super::element::Element;
-use super::int4::{BlockLayout, BlockOutcome};
+use super::block::{BlockLayout, BlockOutcome};
 use super::scalar;
+use crate::codec::element::Element;
 use half::f16;
-use half::slice::HalfFloatSliceExt;
 
 /// An instruction set that the block functions are written for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +32,7 @@ pub enum Isa {
 impl Isa {
     const ALL: [Self; 3] = [Self::Avx512, Self::Avx2, Self::Scalar];
 
+    /// Whether this machine has it.
     pub fn is_available(self) -> bool {
         match self {
             Self::Scalar => true,
@@ -66,7 +66,8 @@ impl Isa {
     }
 }
 
-pub(super) fn compress_block<T: Element>(
+/// [`super::compress_block`] with one instruction set; panics where it is not available.
+pub fn compress_block_with<T: Element>(
     isa: Isa,
     values: &[T],
     layout: BlockLayout,
@@ -75,6 +76,9 @@ pub(super) fn compress_block<T: Element>(
     scales: &mut [f16],
 ) -> BlockOutcome {
     assert!(isa.is_available(), "{isa:?} is not available here");
+    assert!(layout.group > 0, "a group holds at least one value");
+    assert!(layout.start.is_multiple_of(2), "a block that starts inside a byte");
+    assert_sizes(values.len(), layout.group, codes, scales);
     #[cfg(target_arch = "x86_64")]
     if isa != Isa::Scalar {
         let suits = drive::suits(layout.group, layout.head_dim, exponent);
@@ -94,7 +98,8 @@ pub(super) fn compress_block<T: Element>(
     scalar::compress_block(values, layout, exponent, codes, scales)
 }
 
-pub(super) fn decompress_block<T: Element>(
+/// [`super::decompress_block`] with one instruction set; panics where it is not available.
+pub fn decompress_block_with<T: Element>(
     isa: Isa,
     codes: &[u8],
     scales: &[f16],
@@ -103,6 +108,8 @@ pub(super) fn decompress_block<T: Element>(
     out: &mut [T],
 ) {
     assert!(isa.is_available(), "{isa:?} is not available here");
+    assert!(group > 0, "a group holds at least one value");
+    assert_sizes(out.len(), group, codes, scales);
     #[cfg(target_arch = "x86_64")]
     if isa != Isa::Scalar {
         let suits = drive::suits(group, group, exponent);
@@ -122,58 +129,7 @@ pub(super) fn decompress_block<T: Element>(
     scalar::decompress_block(codes, scales, group, exponent, out);
 }
 
-const LARGEST_HALF: f32 = f16::MAX.to_f32_const();
-
-/// `out` is as long as `values`. [`half`] converts eight values a call, which takes six times as long.
-pub(super) fn widen_halves(values: &[f16], out: &mut [f32]) {
-    assert_eq!(values.len(), out.len(), "as many values as there is room for");
-    #[cfg(target_arch = "x86_64")]
-    if avx2::has_halves() {
-        // SAFETY: the instruction set is available.
-        return unsafe { avx2::widen_halves(values, out) };
-    }
-    values.convert_to_f32_slice(out);
-}
-
-/// Rounds to nearest even, what is too large to the largest finite value. `out` is as long as
-/// `values`.
-pub(super) fn narrow_halves(values: &[f32], out: &mut [f16]) {
-    assert_eq!(values.len(), out.len(), "as many values as there is room for");
-    #[cfg(target_arch = "x86_64")]
-    if avx2::has_halves() {
-        // SAFETY: the instruction set is available.
-        return unsafe { avx2::narrow_halves(values, out) };
-    }
-    for (out, value) in out.iter_mut().zip(values) {
-        *out = f16::from_f32(value.clamp(-LARGEST_HALF, LARGEST_HALF));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn halves_are_converted_as_the_library_does() {
-        let halves: Vec<f16> = (0..=u16::MAX).map(f16::from_bits).collect();
-        let mut wide = vec![0f32; halves.len()];
-        widen_halves(&halves, &mut wide);
-        for (half, x) in halves.iter().zip(&wide) {
-            assert_eq!(x.to_bits(), half.to_f32().to_bits(), "{half:?}");
-        }
-        let beyond = [65519.9, 65520.0, 1e30, f32::INFINITY, f32::NEG_INFINITY, -7e4, 1e-8, -0.0];
-        wide.extend(beyond);
-        for (x, y) in [(1.0, 2.0), (0.1, 0.3), (6e-8, 9e-8)] {
-            wide.extend([(x + y) / 2.0, f32::midpoint(x, y).next_up()]);
-        }
-        for len in (0..18).chain([wide.len()]) {
-            let (wide, mut narrow) = (&wide[wide.len() - len..], vec![f16::ZERO; len]);
-            narrow_halves(wide, &mut narrow);
-            for (x, half) in wide.iter().zip(narrow) {
-                let expected = f16::from_f32(x.clamp(-LARGEST_HALF, LARGEST_HALF));
-                assert!(half.to_bits() == expected.to_bits() || x.is_nan(), "{x:e}: {half:?}");
-                assert_eq!(half.is_nan(), x.is_nan());
-            }
-        }
-    }
+fn assert_sizes(len: usize, group: usize, codes: &[u8], scales: &[f16]) {
+    assert_eq!(codes.len(), len.div_ceil(2), "two codes a byte");
+    assert_eq!(scales.len(), len.div_ceil(group), "one scale a group");
 }

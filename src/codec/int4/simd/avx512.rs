@@ -1,12 +1,13 @@
 //! AVX-512 (F, BW, DQ, VL): a register holds sixteen f32.
 
-use super::super::distortion::BATCH;
-use super::super::element::{Element, Kind};
-use super::super::scalar::{MAX_CODE, PowerOfTwo};
+use super::super::scalar::MAX_CODE;
 use super::drive::{
     CellLanes, Factors, Kernel, SIGNED_LEVELS, STORED_LEVELS, Stream, max_of, prefetch,
     saturating_scale,
 };
+use crate::codec::distortion::BATCH;
+use crate::codec::element::{Element, Kind};
+use crate::codec::exponent::PowerOfTwo;
 use core::arch::x86_64::*;
 use half::f16;
 
@@ -342,7 +343,7 @@ unsafe fn expand_halves(codes: &[u8], table: __m256i, mut out: *mut u16) {
     }
 }
 
-/// What levels stand for, rounded to `T`.
+/// The values of levels, rounded to `T`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 fn decoded_levels<T: Element, const PLAIN: bool>(

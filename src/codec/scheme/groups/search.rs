@@ -1,22 +1,25 @@
 //! The scale of least squared error.
 
-use super::side::{rounded_to_half, stored_half, stored_small};
+use super::quantiser::{DynamicRange, GroupQuantiser, asymmetric, inverse, narrowed};
+use super::stored::{stored_half, stored_small};
 use super::vectors::bounded;
-use super::{Extent, Fit, asymmetric, divisor, inverse, narrowed};
-use crate::codec::levels::{Levels, MOST_GAUSSIAN};
-use crate::codec::scheme::Scheme;
+use crate::codec::convert::rounded_to_half;
+use crate::codec::scheme::definition::Scheme;
+use crate::codec::scheme::levels::{LevelSet, MOST_SEARCHED, Points};
 use crate::lanes::{LANES, whole};
 use pulp::Simd;
 
-/// Candidates of a search.
+/// Scales that a search tries.
 const CANDIDATES: usize = 24;
+/// The least of them, of the scale that leaves no value out.
 const LEAST_CANDIDATE: f32 = 0.55;
-/// The same in whole lanes.
-const TRIED: usize = CANDIDATES.next_multiple_of(LANES);
-/// Of the scale that leaves no value out, the last one; those beyond it are not tried.
-const FRACTIONS: [f32; TRIED] = {
+/// Their number in whole lanes.
+const PADDED: usize = CANDIDATES.next_multiple_of(LANES);
+/// Each candidate over the scale that leaves no value out, which is the last one; those beyond it
+/// are not tried.
+const FRACTIONS: [f32; PADDED] = {
     let step = (1.0 - LEAST_CANDIDATE) as f64 / (CANDIDATES - 1) as f64;
-    let (mut fractions, mut index) = ([1.0; TRIED], 0);
+    let (mut fractions, mut index) = ([1.0; PADDED], 0);
     while index < CANDIDATES {
         fractions[index] = (LEAST_CANDIDATE as f64 + step * index as f64) as f32;
         index += 1;
@@ -29,14 +32,15 @@ const FRACTIONS: [f32; TRIED] = {
 pub(super) fn search<S: Simd>(
     simd: S,
     x: &[f32],
-    extent: Extent,
+    range: DynamicRange,
     scheme: &Scheme,
-    full: Fit,
-) -> Fit {
-    let tried = Tried::new(extent, scheme);
-    let mut errors = [0f32; TRIED];
+    levels: &LevelSet,
+    full: GroupQuantiser,
+) -> GroupQuantiser {
+    let tried = Candidates::new(range, scheme, levels);
+    let mut errors = [0f32; PADDED];
     for column in 0..CANDIDATES.div_ceil(S::F32_LANES) {
-        let error = tried.error(simd, x, scheme, column);
+        let error = tried.error(simd, x, levels, column);
         S::as_mut_simd_f32s(&mut errors).0[column] = error;
     }
     // Bits of errors, which are not negative, are ordered as they are.
@@ -52,45 +56,45 @@ pub(super) fn search<S: Simd>(
     for (index, bits) in (0..).zip(bits) {
         chosen |= u32::from(bits == least) << index;
     }
-    let at = |index| Fit::new(extent, scheme, FRACTIONS[index]);
-    let mut fit = match least < f32::INFINITY.to_bits() {
+    let at = |index| GroupQuantiser::new(range, scheme, levels, FRACTIONS[index]);
+    let mut best = match least < f32::INFINITY.to_bits() {
         true => at(chosen.ilog2() as usize),
         false => full,
     };
     // Scales rise with the fraction, and minima are linear in it: the ends exceed all between.
-    fit.side.excess = full.side.excess.max(at(0).side.excess);
-    fit
+    best.params.overflow = full.params.overflow.max(at(0).params.overflow);
+    best
 }
 
-/// The candidates of a search, one a lane: what [`Fit::new`] makes of each fraction.
-struct Tried {
-    scales: [f32; TRIED],
-    inverses: [f32; TRIED],
-    lows: [f32; TRIED],
-    in_range: [bool; TRIED],
+/// The candidates of a search, one a lane, as [`GroupQuantiser::new`] makes them of each fraction.
+struct Candidates {
+    scales: [f32; PADDED],
+    inverses: [f32; PADDED],
+    lows: [f32; PADDED],
+    in_range: [bool; PADDED],
 }
 
-impl Tried {
+impl Candidates {
     #[inline(always)]
-    fn new(extent: Extent, scheme: &Scheme) -> Self {
+    fn new(range: DynamicRange, scheme: &Scheme, levels: &LevelSet) -> Self {
         // A loop for each step, without a jump inside: these become vectors.
-        let (mut wanted, mut lows) = ([0f32; TRIED], [0f32; TRIED]);
+        let (mut wanted, mut lows) = ([0f32; PADDED], [0f32; PADDED]);
         let own = wanted.iter_mut().zip(&mut lows).zip(FRACTIONS);
-        match extent {
-            Extent::Size(size) => {
-                let unit = size / divisor(scheme);
+        match range {
+            DynamicRange::Magnitude { size, level } => {
+                let unit = size / level;
                 for ((wanted, _), fraction) in own {
                     *wanted = unit * fraction;
                 }
             }
-            Extent::Range(low, high) => {
+            DynamicRange::Interval { low, high, steps } => {
                 for ((wanted, minimum), fraction) in own {
                     let (low, high) = narrowed(low, high, fraction);
-                    (*wanted, *minimum) = asymmetric(low, high, scheme.bits);
+                    (*wanted, *minimum) = asymmetric(low, high, steps);
                 }
             }
         }
-        let mut tried = Self { scales: wanted, inverses: wanted, lows, in_range: [false; TRIED] };
+        let mut tried = Self { scales: wanted, inverses: wanted, lows, in_range: [false; PADDED] };
         let scales = tried.scales.iter_mut().zip(&mut tried.in_range);
         match scheme.small_scales {
             true => {
@@ -112,7 +116,7 @@ impl Tried {
         for (scale, in_range) in tried.scales.iter().zip(&mut tried.in_range) {
             *in_range &= *scale != 0.0;
         }
-        if !scheme.levels.quantises_unrounded() {
+        if !levels.quantises_unrounded {
             tried.inverses = tried.scales;
         }
         for scale in &mut tried.inverses {
@@ -121,25 +125,24 @@ impl Tried {
         tried
     }
 
-    /// Of a group coded with each candidate of a column, in squares of its scale: of the one that
-    /// quantises, from which ggml's stored one differs by its rounding.
+    /// The squared error of a group coded with each candidate of a column, in squares of its scale:
+    /// of the one that quantises, from which ggml's stored one differs by its rounding.
     #[inline(always)]
-    fn error<S: Simd>(&self, simd: S, x: &[f32], scheme: &Scheme, column: usize) -> S::f32s {
+    fn error<S: Simd>(&self, simd: S, x: &[f32], levels: &LevelSet, column: usize) -> S::f32s {
         let inverse = S::as_simd_f32s(&self.inverses).0[column];
-        let half = f32::from(1u8 << (scheme.bits - 1));
-        let (first, last) = match scheme.levels {
-            Levels::Gaussian => return gaussian_error(simd, x, scheme, inverse),
-            Levels::MidRise => (0.5 - half, half - 0.5),
-            Levels::SignedExtreme => (-half, half - 1.0),
-            Levels::Symmetric => (1.0 - half, half - 1.0),
-            _ => (0.0, 2.0 * half - 1.0),
-        };
         let low = S::as_simd_f32s(&self.lows).0[column];
-        even_error(simd, x, inverse, low, first, last)
+        match levels.points {
+            Points::Even { first, last, .. } => even_error(simd, x, inverse, low, first, last),
+            Points::Table(table) => table_error::<S, false>(simd, x, table, inverse),
+            // The error of a magnitude is that of the value.
+            Points::MirroredTable(table) => {
+                table_error::<S, true>(simd, x, &table[table.len() / 2..], inverse)
+            }
+        }
     }
 }
 
-/// Levels are one apart.
+/// With levels that are one apart.
 #[inline(always)]
 fn even_error<S: Simd>(
     simd: S,
@@ -172,24 +175,28 @@ fn even_error<S: Simd>(
     simd.add_f32s(even, odd)
 }
 
+/// With a table of rising levels. `MAGNITUDES`: of the values without their sign.
 #[inline(always)]
-fn gaussian_error<S: Simd>(simd: S, x: &[f32], scheme: &Scheme, inverse: S::f32s) -> S::f32s {
-    let levels = scheme.levels.table(scheme.bits);
-    // As many below zero as above.
-    let upper = &levels[levels.len() / 2..];
-    let mut middles = [0f32; MOST_GAUSSIAN / 2];
-    for (middle, pair) in middles.iter_mut().zip(upper.windows(2)) {
+fn table_error<S: Simd, const MAGNITUDES: bool>(
+    simd: S,
+    x: &[f32],
+    levels: &[f32],
+    inverse: S::f32s,
+) -> S::f32s {
+    let mut middles = [0f32; MOST_SEARCHED];
+    for (middle, pair) in middles.iter_mut().zip(levels.windows(2)) {
         *middle = (pair[0] + pair[1]) / 2.0;
     }
     let mut sum = simd.splat_f32s(0.0);
     for x in x {
-        let size = simd.abs_f32s(simd.mul_f32s(simd.splat_f32s(*x), inverse));
-        let mut level = simd.splat_f32s(upper[0]);
-        for (next, middle) in upper[1..].iter().zip(&middles) {
-            let above = simd.less_than_f32s(simd.splat_f32s(*middle), size);
+        let x = simd.mul_f32s(simd.splat_f32s(*x), inverse);
+        let x = if MAGNITUDES { simd.abs_f32s(x) } else { x };
+        let mut level = simd.splat_f32s(levels[0]);
+        for (next, middle) in levels[1..].iter().zip(&middles) {
+            let above = simd.less_than_f32s(simd.splat_f32s(*middle), x);
             level = simd.select_f32s(above, simd.splat_f32s(*next), level);
         }
-        let left = simd.sub_f32s(size, level);
+        let left = simd.sub_f32s(x, level);
         sum = simd.mul_add_f32s(left, left, sum);
     }
     sum

@@ -1,12 +1,16 @@
 //! Schemes: every dimension of the codec family.
 
 use super::levels::Levels;
-use super::transform::{Rope, hadamard_block};
+use crate::codec::geometry::Geometry;
+use crate::codec::hadamard::hadamard_block;
+use crate::codec::parts::{Part, PartElement, PartLayout, PartName};
 use crate::error::{Error, Result};
-use std::ops::Range;
+
+/// The smallest group that may share a scale.
+pub const MIN_GROUP: usize = 8;
 
 /// How one tensor of head vectors is packed. The steps, in this order: the first `sink` tokens are
-/// set apart, exact; the others are turned back to position 0 (`prerope`), have their mean over
+/// set apart, exact; the others are rotated back to position 0 (`prerope`), have their mean over
 /// tokens subtracted channel by channel (`ctr`), are rotated (`rotation`), and are quantised to
 /// `bits` in groups of `group` values that share a scale. Decoding is the way back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -15,6 +19,7 @@ pub struct Scheme {
     pub bits: u8,
     /// Consecutive values that share a scale; [`Scheme::WHOLE`]: all of the tensor's.
     pub group: usize,
+    /// The levels of codes.
     pub levels: Levels,
     /// Groups run over the tokens of one channel (KIVI, Liu et al. 2024), not along the flattened
     /// tensor.
@@ -23,6 +28,7 @@ pub struct Scheme {
     pub prerope: bool,
     /// The mean over tokens of each channel of each head is stored apart, in f16.
     pub centred: bool,
+    /// The rotation of head vectors before they are quantised.
     pub rotation: Rotation,
     /// The scale is searched for the least squared error.
     pub searched: bool,
@@ -35,6 +41,7 @@ pub struct Scheme {
 /// An orthonormal map of each head vector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Rotation {
+    /// Head vectors as they are.
     None,
     /// Walsh–Hadamard (QuaRot, Ashkboos et al. 2024), in blocks of the largest power of two that
     /// divides the head vector.
@@ -43,47 +50,14 @@ pub enum Rotation {
     SignedHadamard,
 }
 
-/// What a codec is told of a tensor beside its values: they are flattened row-major from
-/// [heads, tokens, head_dim].
-#[derive(Debug, Clone, Copy)]
-pub struct Geometry<'a> {
-    pub tokens: usize,
-    pub head_dim: usize,
-    /// Position of the first token in its sequence.
-    pub first: usize,
-    /// What the keys were rotated by; needed for `prerope` only.
-    pub rope: Option<&'a Rope>,
-    /// Of what is drawn at random: the noise control.
-    pub seed: u64,
-}
-
-impl Geometry<'_> {
-    /// Vectors of `head_dim` values that follow each other from position 0.
-    pub fn rows(tokens: usize, head_dim: usize) -> Self {
-        Self { tokens, head_dim, first: 0, rope: None, seed: 0 }
-    }
-
-    /// Of a tensor of any shape: the last dimension is a head vector, the one before it the
-    /// tokens. A tensor without values has no tokens, whatever its shape says.
-    pub fn of_shape(shape: &[usize]) -> Self {
-        let back = |n: usize| shape.len().checked_sub(n).map_or(1, |index| shape[index]);
-        Self::rows(if shape.contains(&0) { 0 } else { back(2) }, back(1))
-    }
-
-    /// Heads of a tensor of so many values; 0 without values.
-    pub fn heads(&self, values: usize) -> usize {
-        match values {
-            0 => 0,
-            _ => values.checked_div(self.tokens * self.head_dim).unwrap_or(0),
-        }
-    }
-}
-
 impl Scheme {
     /// One group for all of a tensor.
     pub const WHOLE: usize = usize::MAX;
 
-    /// Symmetric INT4: with groups of 64 the seed's codec.
+    /// The scheme of a name that says nothing else: the seed's codec.
+    pub const DEFAULT: Self = Self::int4(64);
+
+    /// Symmetric INT4.
     pub const fn int4(group: usize) -> Self {
         Self {
             bits: 4,
@@ -144,79 +118,56 @@ impl Scheme {
         }
     }
 
-    /// How many rows of a head are set apart.
-    pub(super) fn sinks(&self, geometry: &Geometry) -> usize {
-        self.sink.saturating_sub(geometry.first).min(geometry.tokens)
+    /// Heads and tokens of a tensor of so many values.
+    pub(super) fn token_counts(&self, values: usize, geometry: &Geometry) -> TokenCounts {
+        let sinks = self.sink.saturating_sub(geometry.first).min(geometry.tokens);
+        TokenCounts { heads: geometry.heads(values), sinks, quantised: geometry.tokens - sinks }
     }
 
-    /// Values a line has, which is what groups are cut from, each line anew; and lines.
-    pub(super) fn lines(&self, heads: usize, body: usize, head_dim: usize) -> (usize, usize) {
-        if self.channel { (body, heads * head_dim) } else { (heads * body * head_dim, 1) }
+    /// Values of a line, from which groups are cut, each line anew; and the number of lines.
+    /// `tokens`: of each head.
+    pub(super) fn lines(&self, heads: usize, tokens: usize, head_dim: usize) -> (usize, usize) {
+        if self.channel { (tokens, heads * head_dim) } else { (heads * tokens * head_dim, 1) }
     }
 
-    /// Groups of a tensor with `body` tokens a head that are not set apart.
-    pub(super) fn groups(&self, heads: usize, body: usize, head_dim: usize) -> usize {
-        let (line, lines) = self.lines(heads, body, head_dim);
+    /// Groups of so many quantised tokens a head.
+    pub(super) fn groups(&self, heads: usize, tokens: usize, head_dim: usize) -> usize {
+        let (line, lines) = self.lines(heads, tokens, head_dim);
         line.div_ceil(self.group) * lines
     }
-}
 
-/// What the payload of a tensor consists of, in the order of a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Part {
-    /// The tokens set apart, in 16 bits. [heads, sink, head_dim]
-    Sinks,
-    /// f16, [heads, head_dim]
-    Means,
-    /// f16, or bytes where scales are small. [groups]
-    Scales,
-    /// f16, [groups]
-    Minima,
-    /// Bytes.
-    Codes,
-}
-
-impl Part {
-    pub const ALL: [Self; 5] = [Self::Sinks, Self::Means, Self::Scales, Self::Minima, Self::Codes];
-}
-
-/// Elements of each part.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PartSizes {
-    pub heads: usize,
-    /// Tokens a head that are set apart, and the others.
-    pub sinks: usize,
-    pub body: usize,
-    pub groups: usize,
-    counts: [Option<usize>; 5],
-}
-
-impl PartSizes {
-    /// `values`: of the whole tensor.
-    pub fn new(scheme: &Scheme, values: usize, geometry: &Geometry) -> Self {
-        let (heads, dim) = (geometry.heads(values), geometry.head_dim);
-        let sinks = scheme.sinks(geometry);
-        let body = geometry.tokens - sinks;
-        let groups = scheme.groups(heads, body, dim);
+    /// The parts of a tensor's payload in the order of a file. `source`: the 16-bit type that holds
+    /// its values best.
+    pub fn parts(
+        &self,
+        values: usize,
+        geometry: &Geometry,
+        source: PartElement,
+    ) -> Vec<PartLayout> {
+        use PartElement::{F16, U8};
+        let TokenCounts { heads, sinks, quantised } = self.token_counts(values, geometry);
+        let dim = geometry.head_dim;
+        let groups = self.groups(heads, quantised, dim);
+        let scale = if self.small_scales { U8 } else { F16 };
         // A product of what fits memory and at most 8.
-        let bits = (heads * body * dim) as u128 * u128::from(scheme.bits);
-        let counts = [
-            (scheme.sink > 0).then_some(heads * sinks * dim),
-            scheme.centred.then_some(heads * dim),
-            Some(groups),
-            scheme.levels.has_minimum().then_some(groups),
-            Some(bits.div_ceil(8) as usize),
+        let bits = (heads * quantised * dim) as u128 * u128::from(self.bits);
+        let parts = [
+            (self.sink > 0).then(|| Part::new(PartName::Sinks, source, heads * sinks * dim)),
+            self.centred.then(|| Part::new(PartName::Means, F16, heads * dim)),
+            Some(Part::new(PartName::Scales, scale, groups)),
+            self.levels.has_minimum().then(|| Part::new(PartName::Minima, F16, groups)),
+            Some(Part::new(PartName::Codes, U8, bits.div_ceil(8) as usize)),
         ];
-        Self { heads, sinks, body, groups, counts }
-    }
-
-    /// Elements of a part; `None` where the scheme has no such part.
-    pub fn count(&self, part: Part) -> Option<usize> {
-        self.counts[part as usize]
+        parts.into_iter().flatten().collect()
     }
 }
 
-/// Ranges of `total` in steps of `step`.
-pub(super) fn steps(total: usize, step: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..total).step_by(step.max(1)).map(move |start| start..(start + step).min(total))
+/// Heads of a tensor, and the tokens of each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct TokenCounts {
+    pub heads: usize,
+    /// Tokens a head that are set apart.
+    pub sinks: usize,
+    /// The others.
+    pub quantised: usize,
 }

@@ -1,37 +1,41 @@
 //! The rows of one unit, in vectors: to codes and back. All of it knows f32 only, so that it is
 //! compiled once, not for each type.
 
+use super::bits::{pack, unpack};
+use super::definition::{Rotation, Scheme};
+use super::groups;
 use super::units::Unit;
-use crate::codec::bits::{pack, unpack};
+use crate::codec::convert::half_value;
 use crate::codec::element::Element;
-use crate::codec::groups::{self, Side};
-use crate::codec::scalar::PowerOfTwo;
-use crate::codec::scheme::{Geometry, Rotation, Scheme};
-use crate::codec::transform::{flip_signs, hadamard, hadamard_block};
+use crate::codec::exponent::PowerOfTwo;
+use crate::codec::geometry::Geometry;
+use crate::codec::hadamard::{flip_signs, hadamard, hadamard_block};
 use crate::lanes::{self, LANES};
 use half::f16;
 use pulp::{Simd, WithSimd};
 
-/// How what is stored fits its types; see [`Side`].
+/// Whether stored numbers are within the range of their types; see [`groups::StoredParams`].
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Fit {
+pub(super) struct StoredRange {
     pub in_range: bool,
-    pub excess: f32,
+    pub overflow: f32,
 }
 
-impl Fit {
-    pub const NOTHING: Self = Self { in_range: true, excess: 0.0 };
+impl StoredRange {
+    pub const NOTHING: Self = Self { in_range: true, overflow: 0.0 };
 
     pub fn and(self, other: Self) -> Self {
-        Self { in_range: self.in_range & other.in_range, excess: self.excess.max(other.excess) }
+        let overflow = self.overflow.max(other.overflow);
+        Self { in_range: self.in_range & other.in_range, overflow }
     }
 }
 
-/// What a thread keeps from unit to unit.
+/// Buffers that a thread keeps from unit to unit.
 #[derive(Default)]
 pub(super) struct Buffers {
     pub rows: Vec<f32>,
-    pub turned: Vec<f32>,
+    /// Rows with channels and tokens exchanged.
+    pub transposed: Vec<f32>,
     pub codes: Vec<u8>,
 }
 
@@ -45,12 +49,8 @@ pub(super) fn at_least<T: Copy + Default>(buffer: &mut Vec<T>, len: usize) -> &m
 
 /// One unit: rows → codes.
 pub(super) struct Encode<'a> {
-    pub geometry: &'a Geometry<'a>,
-    pub scheme: &'a Scheme,
-    pub exponent: i32,
-    pub means: &'a [f16],
-    pub sinks: usize,
-    pub unit: Unit,
+    pub context: RowContext<'a>,
+    pub unit: &'a Unit,
     /// With the unit's rows.
     pub buffers: &'a mut Buffers,
     pub scales: &'a mut [u8],
@@ -59,57 +59,54 @@ pub(super) struct Encode<'a> {
 }
 
 impl WithSimd for Encode<'_> {
-    type Output = Fit;
+    type Output = StoredRange;
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) -> Fit {
-        let Self { geometry, scheme, unit, .. } = self;
+    fn with_simd<S: Simd>(self, simd: S) -> StoredRange {
+        let Self { context, unit, .. } = self;
+        let RowContext { geometry, scheme, .. } = context;
         let (dim, len) = (geometry.head_dim, unit.values(geometry));
-        let Buffers { rows, turned, codes } = self.buffers;
+        let Buffers { rows, transposed, codes } = self.buffers;
         let (rows, codes) = (at_least(rows, len), at_least(codes, len));
-        let map = RowMap::new(scheme, geometry, self.exponent);
         for (index, rows) in unit.heads_mut(rows, geometry).enumerate() {
-            let first = geometry.first + self.sinks + unit.first;
-            map.forward(simd, rows, first, channel_means(self.means, unit.head + index, dim));
+            context.forward(simd, rows, unit.first, unit.head + index);
         }
         let (line, _) = scheme.lines(unit.heads, unit.rows, dim);
         let lines: &[f32] = if scheme.channel {
-            let turned = at_least(turned, len);
-            transpose(simd, rows, unit.rows, dim, turned);
-            turned
+            let transposed = at_least(transposed, len);
+            transpose(simd, rows, unit.rows, dim, transposed);
+            transposed
         } else {
             rows
         };
-        // What overflowed on the way here may be lost on a group: infinities less each other.
-        let mut fit = Fit { in_range: f32::absmax(lines).is_finite(), excess: 0.0 };
+        // A value that overflowed on the way here may be lost on a group: infinities less each other.
+        let in_range = f32::absmax(lines).is_finite();
+        let mut range = StoredRange { in_range, overflow: 0.0 };
         let mut minima = self.minima.iter_mut();
         let mut scales = self.scales.chunks_exact_mut(scheme.scale_bytes());
         let line = line.max(1);
         for (line, codes) in lines.chunks(line).zip(codes.chunks_mut(line)) {
             for (group, codes) in line.chunks(scheme.group).zip(codes.chunks_mut(scheme.group)) {
-                let side: Side = groups::encode(simd, group, scheme, codes);
-                fit = fit.and(Fit { in_range: side.in_range, excess: side.excess });
+                let params = groups::encode(simd, group, scheme, codes);
+                let (in_range, overflow) = (params.in_range, params.overflow);
+                range = range.and(StoredRange { in_range, overflow });
                 if let Some(scale) = scales.next() {
-                    scale.copy_from_slice(&side.scale_bits().to_le_bytes()[..scale.len()]);
+                    scale.copy_from_slice(&params.scale_bits().to_le_bytes()[..scale.len()]);
                 }
                 if let Some(minimum) = minima.next() {
-                    *minimum = side.minimum();
+                    *minimum = params.minimum();
                 }
             }
         }
         pack(codes, scheme.bits, self.codes);
-        fit
+        range
     }
 }
 
 /// One unit: codes → rows, which are left in the buffers.
 pub(super) struct Decode<'a> {
-    pub geometry: &'a Geometry<'a>,
-    pub scheme: &'a Scheme,
-    pub exponent: i32,
-    pub means: &'a [f16],
-    pub sinks: usize,
-    pub unit: Unit,
+    pub context: RowContext<'a>,
+    pub unit: &'a Unit,
     pub buffers: &'a mut Buffers,
     pub scales: &'a [u8],
     pub minima: &'a [f16],
@@ -121,12 +118,13 @@ impl WithSimd for Decode<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { geometry, scheme, unit, .. } = self;
+        let Self { context, unit, .. } = self;
+        let RowContext { geometry, scheme, .. } = context;
         let (dim, len) = (geometry.head_dim, unit.values(geometry));
-        let Buffers { rows, turned, codes } = self.buffers;
+        let Buffers { rows, transposed, codes } = self.buffers;
         let (rows, codes) = (at_least(rows, len), at_least(codes, len));
         unpack(self.codes, scheme.bits, codes);
-        let lines = if scheme.channel { at_least(turned, len) } else { &mut *rows };
+        let lines = if scheme.channel { at_least(transposed, len) } else { &mut *rows };
         let (line, _) = scheme.lines(unit.heads, unit.rows, dim);
         let line = line.max(1);
         let mut minima = self.minima.iter();
@@ -135,17 +133,15 @@ impl WithSimd for Decode<'_> {
             for (group, codes) in line.chunks_mut(scheme.group).zip(codes.chunks(scheme.group)) {
                 let scale = stored_scale(scales.next().unwrap_or_default());
                 let minimum = minima.next().copied().unwrap_or_default();
-                let minimum = groups::half_value(minimum.to_bits());
+                let minimum = half_value(minimum.to_bits());
                 groups::decode(codes, scheme, scale, minimum, group);
             }
         }
         if scheme.channel {
-            transpose(simd, at_least(turned, len), dim, unit.rows, rows);
+            transpose(simd, at_least(transposed, len), dim, unit.rows, rows);
         }
-        let map = RowMap::new(scheme, geometry, self.exponent);
         for (index, rows) in unit.heads_mut(rows, geometry).enumerate() {
-            let means = channel_means(self.means, unit.head + index, dim);
-            map.back(simd, rows, geometry.first + self.sinks + unit.first, means);
+            context.back(simd, rows, unit.first, unit.head + index);
         }
     }
 }
@@ -154,14 +150,9 @@ impl WithSimd for Decode<'_> {
 fn stored_scale(bytes: &[u8]) -> f32 {
     match *bytes {
         [small] => groups::small_scale(small),
-        [low, high] => groups::half_value(u16::from_le_bytes([low, high])),
+        [low, high] => half_value(u16::from_le_bytes([low, high])),
         _ => 0.0,
     }
-}
-
-/// Those of one head; none where there are none.
-fn channel_means(means: &[f16], head: usize, dim: usize) -> &[f16] {
-    means.get(head * dim..(head + 1) * dim).unwrap_or_default()
 }
 
 /// [rows, columns] → [columns, rows], or with heads above each other [heads·rows, columns] where
@@ -196,11 +187,9 @@ fn transpose<S: Simd>(simd: S, from: &[f32], rows: usize, columns: usize, to: &m
 
 /// Adds rows of one head, channel by channel, as the mean is taken of them.
 pub(super) struct AddRows<'a> {
-    pub geometry: &'a Geometry<'a>,
-    pub scheme: &'a Scheme,
-    pub exponent: i32,
+    pub context: RowContext<'a>,
     pub rows: &'a mut [f32],
-    /// Position of the first of them.
+    /// The first of them, sinks not counted.
     pub first: usize,
     pub sums: &'a mut [f64],
 }
@@ -210,9 +199,8 @@ impl WithSimd for AddRows<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let map = RowMap::new(self.scheme, self.geometry, self.exponent);
-        map.unturned(simd, self.rows, self.first);
-        for row in self.rows.chunks_exact(self.geometry.head_dim) {
+        self.context.before_rope(simd, self.rows, self.first);
+        for row in self.rows.chunks_exact(self.context.geometry.head_dim) {
             for (sum, x) in self.sums.iter_mut().zip(row) {
                 *sum += f64::from(*x);
             }
@@ -220,80 +208,76 @@ impl WithSimd for AddRows<'_> {
     }
 }
 
-/// What happens to rows before quantisation, and after it.
-struct RowMap<'a> {
-    scheme: &'a Scheme,
-    geometry: &'a Geometry<'a>,
-    exponent: i32,
-    block: usize,
+/// How the rows of a tensor are mapped before quantisation, and after it.
+#[derive(Clone, Copy)]
+pub(super) struct RowContext<'a> {
+    pub geometry: &'a Geometry<'a>,
+    pub scheme: &'a Scheme,
+    pub exponent: i32,
+    /// [heads, head_dim]; none without `ctr`.
+    pub means: &'a [f16],
+    /// Tokens a head that are set apart.
+    pub sinks: usize,
 }
 
-impl<'a> RowMap<'a> {
-    fn new(scheme: &'a Scheme, geometry: &'a Geometry, exponent: i32) -> Self {
-        Self { scheme, geometry, exponent, block: hadamard_block(geometry.head_dim.max(1)) }
-    }
-
-    /// Scaled by the exponent and turned back to position 0. The first row is at `position`.
+/// The first of the rows mapped is row `first` of `head`, sinks not counted.
+impl RowContext<'_> {
+    /// Scaled by the exponent and rotated back to position 0.
     #[inline(always)]
-    fn unturned<S: Simd>(&self, simd: S, rows: &mut [f32], position: usize) {
-        if self.exponent != 0 {
-            let down = PowerOfTwo::new(-self.exponent);
-            for x in rows.iter_mut() {
-                *x = down.times(*x);
-            }
-        }
-        if let (true, Some(rope)) = (self.scheme.prerope, self.geometry.rope) {
-            for (index, row) in rows.chunks_exact_mut(self.geometry.head_dim).enumerate() {
-                rope.turn(simd, position + index, true, row);
-            }
-        }
+    fn before_rope<S: Simd>(&self, simd: S, rows: &mut [f32], first: usize) {
+        PowerOfTwo::scale(-self.exponent, rows);
+        self.rope(simd, true, rows, first);
     }
 
     #[inline(always)]
-    fn forward<S: Simd>(&self, simd: S, rows: &mut [f32], position: usize, means: &[f16]) {
-        self.unturned(simd, rows, position);
-        self.centre(rows, means, |x, mean| *x -= mean);
+    fn forward<S: Simd>(&self, simd: S, rows: &mut [f32], first: usize, head: usize) {
+        self.before_rope(simd, rows, first);
+        self.centre(rows, head, |x, mean| *x -= mean);
+        self.flip(rows);
+        self.hadamard(simd, rows);
+    }
+
+    #[inline(always)]
+    fn back<S: Simd>(&self, simd: S, rows: &mut [f32], first: usize, head: usize) {
+        self.hadamard(simd, rows);
+        self.flip(rows);
+        self.centre(rows, head, |x, mean| *x += mean);
+        self.rope(simd, false, rows, first);
+        PowerOfTwo::scale(self.exponent, rows);
+    }
+
+    #[inline(always)]
+    fn rope<S: Simd>(&self, simd: S, back: bool, rows: &mut [f32], first: usize) {
+        if let (true, Some(table)) = (self.scheme.prerope, self.geometry.rope) {
+            table.rotate_rows(simd, self.geometry.first + self.sinks + first, back, rows);
+        }
+    }
+
+    #[inline(always)]
+    fn flip(&self, rows: &mut [f32]) {
         if self.scheme.rotation == Rotation::SignedHadamard {
             for row in rows.chunks_exact_mut(self.geometry.head_dim) {
                 flip_signs(row);
             }
         }
+    }
+
+    #[inline(always)]
+    fn hadamard<S: Simd>(&self, simd: S, rows: &mut [f32]) {
         if self.scheme.rotation != Rotation::None {
-            hadamard(simd, rows, self.block);
+            hadamard(simd, rows, hadamard_block(self.geometry.head_dim.max(1)));
         }
     }
 
     #[inline(always)]
-    fn back<S: Simd>(&self, simd: S, rows: &mut [f32], position: usize, means: &[f16]) {
-        if self.scheme.rotation != Rotation::None {
-            hadamard(simd, rows, self.block);
-        }
-        if self.scheme.rotation == Rotation::SignedHadamard {
-            for row in rows.chunks_exact_mut(self.geometry.head_dim) {
-                flip_signs(row);
-            }
-        }
-        self.centre(rows, means, |x, mean| *x += mean);
-        if let (true, Some(rope)) = (self.scheme.prerope, self.geometry.rope) {
-            for (index, row) in rows.chunks_exact_mut(self.geometry.head_dim).enumerate() {
-                rope.turn(simd, position + index, false, row);
-            }
-        }
-        if self.exponent != 0 {
-            let up = PowerOfTwo::new(self.exponent);
-            for x in rows.iter_mut() {
-                *x = up.times(*x);
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn centre(&self, rows: &mut [f32], means: &[f16], step: impl Fn(&mut f32, f32)) {
+    fn centre(&self, rows: &mut [f32], head: usize, step: impl Fn(&mut f32, f32)) {
+        let dim = self.geometry.head_dim;
+        let means = self.means.get(head * dim..(head + 1) * dim).unwrap_or_default();
         if means.is_empty() {
             return;
         }
         let means: Vec<f32> = means.iter().map(|mean| mean.to_f32()).collect();
-        for row in rows.chunks_exact_mut(self.geometry.head_dim) {
+        for row in rows.chunks_exact_mut(dim) {
             for (x, mean) in row.iter_mut().zip(&means) {
                 step(x, *mean);
             }

@@ -1,9 +1,10 @@
 //! The way through a block that vector kernels share.
 
-use super::super::distortion::{BATCH, LANES, RunBuilder, add_lanes, is_trusted};
-use super::super::element::{Element, Kind};
-use super::super::int4::{BlockLayout, BlockOutcome};
-use super::super::scalar::{self, GroupScale, PowerOfTwo};
+use super::super::block::{BlockLayout, BlockOutcome};
+use super::super::scalar::{self, GroupScale};
+use crate::codec::distortion::{BATCH, CELL_LANES, RunBuilder, add_lanes, is_trusted};
+use crate::codec::element::{Element, Kind};
+use crate::codec::exponent::PowerOfTwo;
 use core::arch::x86_64::{_MM_HINT_ET0, _MM_HINT_T0, _mm_prefetch};
 use half::{bf16, f16};
 
@@ -54,7 +55,7 @@ pub unsafe trait Kernel {
 /// How some groups are quantised.
 #[repr(align(64))]
 pub struct Factors {
-    /// What codes are multiplied with, 0 where the group has no usable scale, ...
+    /// The factors of codes, 0 where the group has no usable scale, ...
     pub scales: [f32; GROUPS],
     /// ... and values.
     pub inverses: [f32; GROUPS],
@@ -87,7 +88,7 @@ impl Factors {
 /// Lane sums of a cell: Σx², Σx·e and Σe².
 #[derive(Clone, Copy)]
 #[repr(align(64))]
-pub struct CellLanes(pub [[f32; LANES]; 3]);
+pub struct CellLanes(pub [[f32; CELL_LANES]; 3]);
 
 /// Cells that wait for their lanes to be added up: a batch, and what a strip may add to one that
 /// is not full.
@@ -115,8 +116,8 @@ pub struct Stream {
 /// Groups and head vectors are whole registers, and neither half of 2^exponent nor its inverse
 /// over- or underflows.
 pub fn suits(group: usize, head_dim: usize, exponent: i32) -> bool {
-    group.is_multiple_of(LANES)
-        && head_dim.is_multiple_of(LANES)
+    group.is_multiple_of(CELL_LANES)
+        && head_dim.is_multiple_of(CELL_LANES)
         && head_dim > 0
         && (-252..=252).contains(&exponent)
 }
@@ -137,9 +138,9 @@ pub unsafe fn compress<K: Kernel, T: Element>(
         |unit: usize| layout.group.is_multiple_of(unit) && layout.head_dim.is_multiple_of(unit);
     // SAFETY: by contract.
     unsafe {
-        if whole(4 * LANES) {
+        if whole(4 * CELL_LANES) {
             compress_units::<K, T, 4>(values, layout, exponent, codes, scales)
-        } else if whole(2 * LANES) {
+        } else if whole(2 * CELL_LANES) {
             compress_units::<K, T, 2>(values, layout, exponent, codes, scales)
         } else {
             compress_units::<K, T, 1>(values, layout, exponent, codes, scales)
@@ -155,20 +156,20 @@ unsafe fn compress_units<K: Kernel, T: Element, const REGISTERS: usize>(
     scales: &mut [f16],
 ) -> BlockOutcome {
     let BlockLayout { group, head_dim, .. } = layout;
-    let unit = REGISTERS * LANES;
+    let unit = REGISTERS * CELL_LANES;
     // No more than BATCH cells end in a strip.
     let strip = STRIP.min(BATCH.saturating_mul(head_dim)) / unit * unit;
-    let mut run = RunBuilder::new(layout, exponent);
+    let mut run = RunBuilder::new(head_dim, layout.start, exponent);
     let mut stream = Stream {
         up: PowerOfTwo::new(exponent),
         down: PowerOfTwo::new(-exponent),
         group,
         index: 0,
         group_left: group,
-        sums: CellLanes([[0.0; LANES]; 3]),
+        sums: CellLanes([[0.0; CELL_LANES]; 3]),
         cell_left: usize::MAX,
         cell: head_dim,
-        cells: Cells { lanes: [CellLanes([[0.0; LANES]; 3]); 2 * BATCH], filled: 0 },
+        cells: Cells { lanes: [CellLanes([[0.0; CELL_LANES]; 3]); 2 * BATCH], filled: 0 },
     };
     let mut in_range = true;
     // The groups of a strip, and the way from their largest magnitudes to their scales. It is a
@@ -224,7 +225,7 @@ unsafe fn compress_units<K: Kernel, T: Element, const REGISTERS: usize>(
                 at = next;
             } else {
                 // The block's last values, filled up with zeros, which change no sum.
-                let mut padded = ([T::default(); 4 * LANES], [0; 2 * LANES]);
+                let mut padded = ([T::default(); 4 * CELL_LANES], [0; 2 * CELL_LANES]);
                 padded.0[..part].copy_from_slice(&values[at..end]);
                 stream.cell_left = usize::MAX;
                 // SAFETY: available, by contract.
@@ -254,7 +255,7 @@ unsafe fn compress_units<K: Kernel, T: Element, const REGISTERS: usize>(
             }
             if cell_left == 0 || (last && at > cell_start) {
                 let CellLanes(lanes) = stream.sums;
-                stream.sums = CellLanes([[0.0; LANES]; 3]);
+                stream.sums = CellLanes([[0.0; CELL_LANES]; 3]);
                 let mut sums = lanes.map(|lanes| f64::from(add_lanes(lanes)));
                 if !is_trusted(sums[0], sums[1], sums[2]) {
                     let cell = &values[cell_start..at];

@@ -1,13 +1,13 @@
 //! AVX2, F16C and FMA: a register holds eight f32, and sixteen lanes are two registers.
 
-use super::super::distortion::BATCH;
-use super::super::element::{Element, Kind};
-use super::super::int4::{BlockLayout, BlockOutcome};
-use super::super::scalar::{self, MAX_CODE, PowerOfTwo};
-use super::LARGEST_HALF;
+use super::super::block::{BlockLayout, BlockOutcome};
+use super::super::scalar::{self, MAX_CODE};
 use super::drive::{
     CellLanes, Factors, GROUPS, Kernel, STORED_LEVELS, Stream, max_of, prefetch, saturating_scale,
 };
+use crate::codec::distortion::BATCH;
+use crate::codec::element::{Element, Kind};
+use crate::codec::exponent::PowerOfTwo;
 use core::arch::x86_64::*;
 use half::f16;
 
@@ -317,7 +317,7 @@ unsafe fn expand_halves(codes: &[u8], [negative, positive]: [__m128i; 2], mut ou
     }
 }
 
-/// What codes 0…7 stand for, rounded to `T`; −1…−7 are the same with a sign.
+/// The values of codes 0…7, rounded to `T`; −1…−7 are the same with a sign.
 #[inline]
 #[target_feature(enable = "avx2,f16c,fma")]
 fn decoded_magnitudes<T: Element, const PLAIN: bool>(scale: f32, up: PowerOfTwo) -> __m256 {
@@ -400,38 +400,4 @@ fn store([low, high]: [__m256; 2]) -> [f32; 16] {
         _mm256_storeu_ps(out.as_mut_ptr().add(8), high);
     }
     out
-}
-
-/// Whether [`widen_halves`] and [`narrow_halves`] run here.
-pub fn has_halves() -> bool {
-    is_x86_feature_detected!("avx") && is_x86_feature_detected!("f16c")
-}
-
-/// See [`super::widen_halves`].
-#[target_feature(enable = "avx,f16c")]
-pub fn widen_halves(values: &[f16], out: &mut [f32]) {
-    let (eights, rest) = values.as_chunks::<8>();
-    let (out, out_rest) = out.as_chunks_mut::<8>();
-    for (out, eight) in out.iter_mut().zip(eights) {
-        *out = bytemuck::cast(_mm256_cvtph_ps(bytemuck::cast(*eight)));
-    }
-    for (out, value) in out_rest.iter_mut().zip(rest) {
-        *out = value.to_f32();
-    }
-}
-
-/// See [`super::narrow_halves`].
-#[target_feature(enable = "avx,f16c")]
-pub fn narrow_halves(values: &[f32], out: &mut [f16]) {
-    let (eights, rest) = values.as_chunks::<8>();
-    let (out, out_rest) = out.as_chunks_mut::<8>();
-    let (low, high) = (_mm256_set1_ps(-LARGEST_HALF), _mm256_set1_ps(LARGEST_HALF));
-    for (out, eight) in out.iter_mut().zip(eights) {
-        // Of a NaN and a number these give the second one: NaN stays.
-        let x = _mm256_max_ps(low, _mm256_min_ps(high, bytemuck::cast(*eight)));
-        *out = bytemuck::cast(_mm256_cvtps_ph::<NEAREST>(x));
-    }
-    for (out, value) in out_rest.iter_mut().zip(rest) {
-        *out = f16::from_f32(value.clamp(-LARGEST_HALF, LARGEST_HALF));
-    }
 }

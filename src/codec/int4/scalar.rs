@@ -1,9 +1,12 @@
 //! The INT4 block functions in plain loops: the definition that every other path equals bit for
-//! bit. [`super::int4`] says what the numbers mean.
+//! bit. [`super`] says what the numbers mean.
 
-use super::distortion::{CELL, DistortionRun, RunBuilder, cell_sums, exact_cell_sums, is_trusted};
-use super::element::Element;
-use super::int4::{BlockLayout, BlockOutcome};
+use super::block::{BlockLayout, BlockOutcome};
+use crate::codec::distortion::{
+    CELL, DistortionRun, RunBuilder, cell_sums, exact_cell_sums, is_trusted,
+};
+use crate::codec::element::Element;
+use crate::codec::exponent::PowerOfTwo;
 use half::f16;
 
 pub(super) const MAX_CODE: f32 = 7.0;
@@ -37,7 +40,7 @@ pub(super) fn compress_block<T: Element>(
 #[derive(Clone, Copy)]
 pub(super) struct GroupScale {
     pub rounded: f16,
-    /// What values are multiplied with: 0 where the group has no usable scale, and its codes are
+    /// The factor from values to codes: 0 where the group has no usable scale, and its codes are
     /// all 0.
     pub inverse: f32,
     /// The group is zero, or its scale is finite and at least 2⁻¹⁴.
@@ -93,7 +96,7 @@ fn measure<T: Element>(
     scales: &[f16],
     buffer: &mut Buffer<T>,
 ) -> DistortionRun {
-    let mut run = RunBuilder::new(layout, exponent);
+    let mut run = RunBuilder::new(layout.head_dim, layout.start, exponent);
     let down = PowerOfTwo::new(-exponent);
     let mut start = 0;
     while start < values.len() {
@@ -199,7 +202,7 @@ pub(super) fn decompress_block<T: Element>(
     }
 }
 
-/// What levels of one group stand for. Overwrites `wide` on the way.
+/// The values of one group's levels. Overwrites `wide` on the way.
 #[inline(always)]
 fn decode<T: Element>(levels: &[u8], scale: f16, exponent: i32, wide: &mut [f32], out: &mut [T]) {
     let (up, scale) = (PowerOfTwo::new(exponent), scale.to_f32());
@@ -246,32 +249,5 @@ fn unpack(codes: &[u8], start: usize, levels: &mut [u8]) {
     }
     if let ([low], Some(code)) = (last, codes.last()) {
         *low = code & 0xf;
-    }
-}
-
-/// Multiplication by 2^n, exact while the result is normal, for any n an f32 tensor can need:
-/// 2^n itself may lie outside f32's range, so it is applied in two halves.
-#[derive(Clone, Copy)]
-pub(super) struct PowerOfTwo(pub f32, pub f32);
-
-impl PowerOfTwo {
-    #[inline(always)]
-    pub fn new(n: i32) -> Self {
-        let half = n / 2;
-        Self(exp2(half), exp2(n - half))
-    }
-
-    #[inline(always)]
-    pub fn times(self, value: f32) -> f32 {
-        value * self.0 * self.1
-    }
-}
-
-/// 2^n; 0 or infinite where f32 has no such normal number.
-fn exp2(n: i32) -> f32 {
-    match n {
-        ..-126 => 0.0,
-        -126..128 => f32::from_bits(((n + 127) as u32) << 23),
-        _ => f32::INFINITY,
     }
 }

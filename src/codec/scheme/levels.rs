@@ -1,8 +1,13 @@
-//! What codes stand for: a level times the group's scale, plus the group's minimum if it has one.
+//! Level sets: the values that codes stand for, in units of the group's scale.
+//!
+//! One entry a set: [`Levels::set`] has everything about it, and [`Levels::NAMED`] its word where
+//! names can be made with it.
 
 use crate::lanes::TWO_23;
+use std::ops::RangeInclusive;
 use std::sync::LazyLock;
 
+/// A level set: a value is a level times the group's scale, plus the group's minimum if it has one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Levels {
     /// −(2^(b−1) − 1) … 2^(b−1) − 1; the scale is absmax / (2^(b−1) − 1). `sym`
@@ -30,66 +35,180 @@ pub enum Levels {
     E5m2,
 }
 
-impl Levels {
-    /// Those that a name can be composed with, by their words.
-    pub(super) const WORDS: [(&str, Self); 5] = [
-        ("sym", Self::Symmetric),
-        ("asym", Self::Asymmetric),
-        ("mid", Self::MidRise),
-        ("ext", Self::SignedExtreme),
-        ("lm", Self::Gaussian),
-    ];
-
-    /// Most bits a code can have.
-    pub(super) fn max_bits(self) -> u8 {
-        if self == Self::Gaussian { MOST_GAUSSIAN.ilog2() as u8 } else { 8 }
-    }
-
-    pub(super) fn has_minimum(self) -> bool {
-        matches!(self, Self::Asymmetric | Self::GgmlAsymmetric)
-    }
-
-    /// ggml quantises with what it does not store.
-    pub(super) fn quantises_unrounded(self) -> bool {
-        matches!(self, Self::SignedExtreme | Self::GgmlSymmetric | Self::GgmlAsymmetric)
-    }
-
-    /// What code 0 stands for, where levels are one scale apart.
-    pub(super) fn lowest(self, bits: u8) -> Option<f32> {
-        let half = f32::from(1u8 << (bits - 1));
-        match self {
-            Self::Symmetric | Self::SignedExtreme | Self::GgmlSymmetric => Some(-half),
-            Self::Asymmetric | Self::GgmlAsymmetric => Some(0.0),
-            Self::MidRise => Some(0.5 - half),
-            Self::Gaussian | Self::Iq4Nl | Self::E4m3 | Self::E5m2 => None,
-        }
-    }
-
-    /// What each code stands for, where that is not [`Levels::lowest`] and so on.
-    pub(super) fn table(self, bits: u8) -> &'static [f32] {
-        match self {
-            Self::Gaussian => &GAUSSIAN[usize::from(bits)],
-            Self::Iq4Nl => &IQ4_NL,
-            Self::E4m3 => &E4M3,
-            Self::E5m2 => &E5M2,
-            _ => &[],
-        }
-    }
-
-    /// The largest level of the 8-bit floats.
-    pub(super) const E4M3_MAX: f32 = 448.0;
-    pub(super) const E5M2_MAX: f32 = 57344.0;
+/// Everything about a level set at a number of bits.
+#[derive(Clone, Copy)]
+pub(super) struct LevelSet {
+    pub points: Points,
+    pub scale: ScaleFrom,
+    pub rounding: Rounding,
+    /// Values are quantised with the scale before it is rounded to what is stored, as ggml does.
+    pub quantises_unrounded: bool,
 }
 
-/// Levels of [`Levels::Gaussian`] at most.
-pub(super) const MOST_GAUSSIAN: usize = 32;
+/// The levels themselves.
+#[derive(Clone, Copy)]
+pub(super) enum Points {
+    /// One apart. Code 0 stands for `zero`; the encoder uses those from `first` to `last`.
+    Even { zero: f32, first: f32, last: f32 },
+    /// One a code, rising unless they are 8-bit floats.
+    Table(&'static [f32]),
+    /// One a code, rising, each the negative of another.
+    MirroredTable(&'static [f32]),
+}
 
+impl Points {
+    /// The table; empty where levels are even.
+    #[inline(always)]
+    pub fn table(&self) -> &'static [f32] {
+        match self {
+            Self::Even { .. } => &[],
+            Self::Table(table) | Self::MirroredTable(table) => table,
+        }
+    }
+}
+
+/// The measure of a group that its scale is made of, and the level at which the scale puts it: the
+/// scale is one over the other.
+#[derive(Clone, Copy)]
+pub(super) enum ScaleFrom {
+    /// The largest magnitude.
+    AbsMax(f32),
+    /// The value of largest magnitude, with its sign.
+    SignedExtreme(f32),
+    RootMeanSquare(f32),
+    /// The distance from the smallest value, which is stored as the group's minimum, to the
+    /// largest, over the scales between them.
+    Range(f32),
+}
+
+/// How values, in units of the scale, become codes.
+#[derive(Clone, Copy)]
+pub(super) enum Rounding {
+    /// To the nearest even level, half to even.
+    Nearest,
+    /// The same, from the minimum on.
+    NearestFromMinimum,
+    /// Down to a whole number; levels lie in the middle between two.
+    Down,
+    /// Half up, from the lowest level on.
+    HalfUp,
+    /// Half up, from the minimum on.
+    HalfUpFromMinimum,
+    /// Half away from zero.
+    HalfAway,
+    /// To the nearest of a table of rising levels, halves down.
+    NearestOfTable,
+    /// As ggml's quantize_row_iq4_nl_ref, which takes the scale anew.
+    Iq4Nl,
+    /// To the nearest 8-bit float with 3 bits of mantissa, or with 2.
+    E4m3,
+    E5m2,
+}
+
+/// A level set that names can be made with.
+pub(in crate::codec) struct NamedLevels {
+    pub word: &'static str,
+    pub levels: Levels,
+    /// The bits that a code can have.
+    pub bits: RangeInclusive<u8>,
+    /// A few words on it, as `kvgauge codecs` shows them.
+    pub what: &'static str,
+}
+
+impl Levels {
+    /// The first is the default.
+    pub(in crate::codec) const NAMED: [NamedLevels; 5] = {
+        const fn named(
+            word: &'static str,
+            levels: Levels,
+            bits: RangeInclusive<u8>,
+            what: &'static str,
+        ) -> NamedLevels {
+            NamedLevels { word, levels, bits, what }
+        }
+        [
+            named("sym", Self::Symmetric, 2..=8, "symmetric"),
+            named("asym", Self::Asymmetric, 2..=8, "from a stored minimum"),
+            named("mid", Self::MidRise, 2..=8, "all 2^b and no zero"),
+            named(
+                "ext",
+                Self::SignedExtreme,
+                2..=8,
+                "all 2^b from a signed extreme (`int4-g32-ext` is `q4_0`)",
+            ),
+            named("lm", Self::Gaussian, 2..=5, "Lloyd–Max levels of a Gaussian"),
+        ]
+    };
+
+    /// The levels of codes of `bits` bits, and how values become codes.
+    #[inline(always)]
+    pub(super) fn set(self, bits: u8) -> LevelSet {
+        let half = f32::from(1u8 << (bits - 1));
+        let set = |points, scale, rounding| LevelSet {
+            points,
+            scale,
+            rounding,
+            quantises_unrounded: false,
+        };
+        let even = |zero, first, last| Points::Even { zero, first, last };
+        let symmetric = even(-half, 1.0 - half, half - 1.0);
+        let from_extreme = even(-half, -half, half - 1.0);
+        let from_minimum = even(0.0, 0.0, 2.0 * half - 1.0);
+        let ggml = |set| LevelSet { quantises_unrounded: true, ..set };
+        match self {
+            Self::Symmetric => set(symmetric, ScaleFrom::AbsMax(half - 1.0), Rounding::Nearest),
+            Self::Asymmetric => {
+                let scale = ScaleFrom::Range(2.0 * half - 1.0);
+                set(from_minimum, scale, Rounding::NearestFromMinimum)
+            }
+            Self::MidRise => {
+                let points = even(0.5 - half, 0.5 - half, half - 0.5);
+                set(points, ScaleFrom::AbsMax(half), Rounding::Down)
+            }
+            Self::SignedExtreme => {
+                ggml(set(from_extreme, ScaleFrom::SignedExtreme(-half), Rounding::HalfUp))
+            }
+            Self::Gaussian => {
+                let table = GAUSSIAN.get(usize::from(bits)).map_or(&[][..], Vec::as_slice);
+                let scale = ScaleFrom::RootMeanSquare(1.0);
+                set(Points::MirroredTable(table), scale, Rounding::NearestOfTable)
+            }
+            Self::GgmlSymmetric => {
+                ggml(set(symmetric, ScaleFrom::AbsMax(half - 1.0), Rounding::HalfAway))
+            }
+            Self::GgmlAsymmetric => {
+                let scale = ScaleFrom::Range(2.0 * half - 1.0);
+                ggml(set(from_minimum, scale, Rounding::HalfUpFromMinimum))
+            }
+            Self::Iq4Nl => {
+                let scale = ScaleFrom::SignedExtreme(IQ4_NL[0]);
+                set(Points::Table(&IQ4_NL), scale, Rounding::Iq4Nl)
+            }
+            Self::E4m3 => set(Points::Table(&E4M3), ScaleFrom::AbsMax(E4M3_MAX), Rounding::E4m3),
+            Self::E5m2 => set(Points::Table(&E5M2), ScaleFrom::AbsMax(E5M2_MAX), Rounding::E5m2),
+        }
+    }
+
+    /// Whether groups store a minimum.
+    pub(super) fn has_minimum(self) -> bool {
+        matches!(self.set(2).scale, ScaleFrom::Range(_))
+    }
+}
+
+/// The largest level of the 8-bit floats.
+const E4M3_MAX: f32 = 448.0;
+const E5M2_MAX: f32 = 57344.0;
+
+/// Most levels of a table that a scale is searched for.
+pub(super) const MOST_SEARCHED: usize = 32;
+
+/// ggml's kvalues_iq4nl.
 pub(super) const IQ4_NL: [f32; 16] = [
     -127.0, -104.0, -83.0, -65.0, -49.0, -35.0, -22.0, -10.0, 1.0, 13.0, 25.0, 38.0, 53.0, 69.0,
     89.0, 113.0,
 ];
 
-/// By bits; the positive half is a fixed point of Lloyd's iteration in f64.
+/// The levels of [`Levels::Gaussian`] by bits; the positive half is a fixed point of Lloyd's iteration in f64.
 static GAUSSIAN: LazyLock<[Vec<f32>; 6]> = LazyLock::new(|| {
     let both = |half: &[f32]| half.iter().rev().map(|x| -x).chain(half.iter().copied()).collect();
     [
@@ -131,7 +250,7 @@ static GAUSSIAN: LazyLock<[Vec<f32>; 6]> = LazyLock::new(|| {
 static E4M3: LazyLock<Vec<f32>> = LazyLock::new(|| (0..=255).map(|code| float8(code, 3)).collect());
 static E5M2: LazyLock<Vec<f32>> = LazyLock::new(|| (0..=255).map(|code| float8(code, 2)).collect());
 
-/// Of a sign, 7 − `mantissa` bits of exponent and a mantissa. What the formats take for infinities
+/// The value of a sign, 7 − `mantissa` bits of exponent and a mantissa. What the formats take for infinities
 /// and NaN is the number that it would be without them, or 0: no writer writes it.
 fn float8(code: u8, mantissa: i32) -> f32 {
     let bias = (1 << (6 - mantissa)) - 1;
@@ -139,7 +258,7 @@ fn float8(code: u8, mantissa: i32) -> f32 {
         (i32::from(code & 0x7f) >> mantissa, i32::from(code) & ((1 << mantissa) - 1));
     let whole = if exponent > 0 { fraction + (1 << mantissa) } else { fraction };
     let magnitude = whole as f32 * 2f32.powi(exponent.max(1) - bias - mantissa);
-    let largest = if mantissa == 3 { Levels::E4M3_MAX } else { Levels::E5M2_MAX };
+    let largest = if mantissa == 3 { E4M3_MAX } else { E5M2_MAX };
     let magnitude = if magnitude > largest { 0.0 } else { magnitude };
     if code >= 0x80 { -magnitude } else { magnitude }
 }
@@ -148,7 +267,7 @@ fn float8(code: u8, mantissa: i32) -> f32 {
 #[inline(always)]
 pub(super) fn nearest_float8(value: f32, mantissa: u32) -> u8 {
     let bias = (1i32 << (6 - mantissa)) - 1;
-    let largest = if mantissa == 3 { Levels::E4M3_MAX } else { Levels::E5M2_MAX };
+    let largest = if mantissa == 3 { E4M3_MAX } else { E5M2_MAX };
     let magnitude = value.abs().min(largest);
     // f32 has 23 bits of mantissa: adding half of the last kept bit rounds, and the carry is right.
     let dropped = 23 - mantissa;
@@ -168,6 +287,10 @@ pub(super) fn nearest_float8(value: f32, mantissa: u32) -> u8 {
 mod tests {
     use super::*;
 
+    fn table(levels: Levels, bits: u8) -> &'static [f32] {
+        levels.set(bits).points.table()
+    }
+
     /// Each level is the mean of the Gaussian between the midpoints around it, and no one else's
     /// numbers are needed to say so.
     #[test]
@@ -184,7 +307,7 @@ mod tests {
         };
         for bits in 2..=5 {
             let levels: Vec<f64> =
-                Levels::Gaussian.table(bits).iter().map(|x| f64::from(*x)).collect();
+                table(Levels::Gaussian, bits).iter().map(|x| f64::from(*x)).collect();
             assert_eq!(levels.len(), 1 << bits);
             let edge = |i: usize| (levels[i - 1] + levels[i]) / 2.0;
             for (index, level) in levels.iter().enumerate() {
@@ -209,8 +332,8 @@ mod tests {
             (0x7e, 448.0, 0.0),
             (0xc0, -2.0, -2.0),
         ] {
-            assert_eq!(Levels::E4m3.table(8)[code], e4m3, "{code:#x}");
-            assert_eq!(Levels::E5m2.table(8)[code], e5m2, "{code:#x}");
+            assert_eq!(table(Levels::E4m3, 8)[code], e4m3, "{code:#x}");
+            assert_eq!(table(Levels::E5m2, 8)[code], e5m2, "{code:#x}");
         }
     }
 
@@ -218,7 +341,7 @@ mod tests {
     #[test]
     fn values_become_the_nearest_eight_bit_float() {
         for (levels, mantissa, finite) in [(Levels::E4m3, 3, 0x7e), (Levels::E5m2, 2, 0x7b)] {
-            let table = levels.table(8);
+            let table = table(levels, 8);
             for code in 0..=finite {
                 let value = table[usize::from(code)];
                 assert_eq!(nearest_float8(value, mantissa), code);

@@ -1,11 +1,8 @@
-//! What there is to choose from: every codec with a name of its own, measured on a cache, and the
+//! `kvgauge codecs`: every codec with a name of its own, measured on a cache, and the
 //! fields that other names are made of.
 
-use super::name::{FIELDS, Field, FieldKind, PRESETS, Preset};
-use super::packing::Packing;
-use super::scheme::{Geometry, Rotation};
-use super::transform::Rope;
-use super::{Codec, TensorCodec};
+use crate::codec::{Codec, Geometry, Packing, RotaryTable, TensorCodec};
+use crate::codec::{FIELDS, Field, FieldKind, NOISE, PRESETS, Preset};
 use crate::error::Result;
 use serde::Serialize;
 
@@ -14,51 +11,76 @@ const TOKENS: usize = 512;
 const KV_HEADS: usize = 4;
 const HEAD_DIMS: [usize; 2] = [64, 128];
 
+/// All there is to choose from.
 #[derive(Debug, Serialize)]
 pub struct Listing {
+    /// Name and version of this form.
     pub schema: &'static str,
+    /// The cache whose payloads give `bits_per_value`.
     pub measured_on: Measured,
+    /// Presets, controls last.
     pub codecs: Vec<Listed>,
+    /// In the order of a name.
     pub fields: Vec<ListedField>,
 }
 
 /// One layer's cache, whose payloads are counted.
 #[derive(Debug, Serialize)]
 pub struct Measured {
+    /// Tokens.
     pub tokens: usize,
+    /// KV heads.
     pub kv_heads: usize,
+    /// Head sizes, one a measurement.
     pub head_dims: [usize; 2],
 }
 
+/// A codec with a name of its own.
 #[derive(Debug, Serialize)]
 pub struct Listed {
+    /// Its name.
     pub codec: &'static str,
+    /// Its effect, in a few words.
     pub what: &'static str,
+    /// The engine it stands for, or `control`.
     pub engine: &'static str,
+    /// How that engine is asked for it, where it can be.
     pub flag: Option<&'static str>,
     /// Of keys and values together, one for each of `head_dims`.
     pub bits_per_value: Vec<f64>,
+    /// The demands on a model or a run, in a few words each.
     pub needs: Vec<String>,
 }
 
+/// A field of names.
 #[derive(Debug, Serialize)]
 pub struct ListedField {
     /// The key in `[grid]` of a settings file.
     pub key: &'static str,
     /// As it stands in a name.
     pub spelt: Vec<String>,
-    pub what: &'static str,
+    /// Its effect, in a few words.
+    pub what: String,
 }
 
-/// All presets and controls, and all fields.
+/// All presets and controls, and all fields that names are made of.
 pub fn listing() -> Result<Listing> {
     Ok(Listing {
         schema: "kvgauge.codecs/1",
         measured_on: Measured { tokens: TOKENS, kv_heads: KV_HEADS, head_dims: HEAD_DIMS },
-        codecs: PRESETS.iter().map(Listed::new).collect::<Result<_>>()?,
+        codecs: PRESETS.iter().chain([&NOISE_PRESET]).map(Listed::new).collect::<Result<_>>()?,
         fields: FIELDS.iter().map(ListedField::new).collect(),
     })
 }
+
+/// The control of an evaluation, which is no codec: it stores what `f16` does.
+const NOISE_PRESET: Preset = Preset {
+    name: NOISE,
+    codec: Codec { key: TensorCodec::F16, value: TensorCodec::F16 },
+    what: "Gaussian noise as large as the error of int4-g64; noise-NAME: of NAME",
+    engine: "control",
+    flag: None,
+};
 
 impl Listed {
     fn new(preset: &Preset) -> Result<Self> {
@@ -81,24 +103,24 @@ impl ListedField {
             FieldKind::Word(words) => words.iter().map(ToString::to_string).collect(),
             FieldKind::Flag => vec![field.key.to_string()],
         };
-        Self { key: field.key, spelt, what: field.what }
+        Self { key: field.key, spelt, what: field.meaning() }
     }
 }
 
 /// Bits of the payloads of one layer over its values. Sizes do not depend on what the values are.
 fn bits_per_value(codec: &Codec, head_dim: usize) -> Result<f64> {
     const THETA: f32 = 10_000.0;
-    let rope = Rope::new(&Rope::frequencies_of(THETA, head_dim), TOKENS);
+    let rope = RotaryTable::new(&RotaryTable::frequencies_of(THETA, head_dim), TOKENS);
     let geometry = Geometry { rope: Some(&rope), ..Geometry::rows(TOKENS, head_dim) };
     let count = KV_HEADS * TOKENS * head_dim;
     let values: Vec<f32> = (0..count).map(|i| ((i * 37 % 101) as f32 - 50.0) / 10.0).collect();
-    let stored = |side: TensorCodec| -> Result<usize> {
-        Ok(side.compress_measured(&values, &geometry)?.0.stored_bytes())
+    let stored = |codec: TensorCodec| -> Result<usize> {
+        Ok(codec.compress_measured(&values, &geometry)?.0.stored_bytes())
     };
     Ok(8.0 * (stored(codec.key)? + stored(codec.value)?) as f64 / (2 * count) as f64)
 }
 
-/// What a model or a run must have for a codec, in a few words each.
+/// The demands of a codec on a model or a run, in a few words each.
 fn needs(codec: &Codec) -> Vec<String> {
     let packings: Vec<&Packing> =
         [&codec.key, &codec.value].into_iter().filter_map(TensorCodec::packing).collect();
@@ -106,13 +128,9 @@ fn needs(codec: &Codec) -> Vec<String> {
     if packings.iter().any(|packing| packing.prerope()) {
         needs.push("keys before RoPE".to_string());
     }
-    let rotated = |packing: &&Packing| match packing {
-        Packing::Scheme(scheme) => scheme.rotation != Rotation::None,
-        Packing::TwoCentre(_) => false,
-    };
     if packings.iter().any(|packing| matches!(packing, Packing::TwoCentre(_))) {
         needs.push("head vectors of a multiple of 8".into());
-    } else if packings.iter().any(rotated) {
+    } else if packings.iter().any(|packing| packing.is_rotated()) {
         needs.push("even head vectors".into());
     }
     let blocks = [codec.key, codec.value].map(|side| side.block_tokens(HEAD_DIMS[0]));

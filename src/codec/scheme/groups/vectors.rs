@@ -1,4 +1,4 @@
-//! What groups are worked on with, in vectors.
+//! Vector operations on groups.
 
 use crate::lanes::{LANES, Lanes, TWO_23, absmax_of, whole};
 use pulp::Simd;
@@ -36,7 +36,7 @@ fn padded(x: &[f32]) -> Lanes {
 
 /// `code` gives whole numbers between 0 and 255, which are the low bits of their sums with 2^23.
 ///
-/// What it is goes by value: called through a reference it would not be inlined.
+/// The closure goes by value: called through a reference it would not be inlined.
 #[inline(always)]
 pub(super) fn to_codes<S: Simd>(
     simd: S,

@@ -1,10 +1,9 @@
 //! Every instruction set beside the scalar one, bit for bit: what is stored and what is decoded.
 
-use super::element::Element;
-use super::packing::Packing;
-use super::payload::SchemePayload;
+use super::scheme::SchemePayload;
 use super::two_centre::TwoCentrePayload;
-use super::{Codec, Geometry, Rope};
+use super::{Codec, Element, Geometry, Packing, Part, RotaryTable};
+use crate::random;
 use half::f16;
 use pulp::Arch;
 
@@ -20,15 +19,19 @@ fn stored_and_decoded<T: Element>(
         Packing::Scheme(scheme) => {
             let packed = SchemePayload::compress_on(arch, values, scheme, geometry).unwrap();
             packed.decompress_on(arch, geometry, &mut out);
-            (packed.parts().concat(), packed.exponent)
+            (bytes(packed.parts()), packed.exponent)
         }
         Packing::TwoCentre(codec) => {
             let packed = TwoCentrePayload::compress_on(arch, values, codec, geometry).unwrap();
             packed.decompress_on(arch, geometry, &mut out);
-            (packed.parts().concat(), packed.exponent)
+            (bytes(packed.parts()), packed.exponent)
         }
     };
     (parts, exponent, out)
+}
+
+fn bytes(parts: Vec<Part<&[u8]>>) -> Vec<u8> {
+    parts.iter().flat_map(|part| part.content).copied().collect()
 }
 
 fn bytes_of<T: Element>(values: &[T]) -> &[u8] {
@@ -44,7 +47,7 @@ fn archs() -> Vec<Arch> {
 
 /// With every codec of `names`; gives what was decoded.
 fn agree<T: Element>(names: &[&str], values: &[T], tokens: usize, dim: usize) -> Vec<Vec<T>> {
-    let rope = Rope::new(&Rope::frequencies_of(1e4, dim), tokens);
+    let rope = RotaryTable::new(&RotaryTable::frequencies_of(1e4, dim), tokens);
     let geometry = Geometry { rope: Some(&rope), ..Geometry::rows(tokens, dim) };
     let mut all = Vec::new();
     for name in names {
@@ -86,18 +89,12 @@ const NAMES: [&str; 17] = [
 
 /// Roughly normal; now and then a row of zeros, and values far from the others.
 fn values(count: usize, dim: usize) -> Vec<f16> {
-    let mut state = 88_172_645_463_325_252_u64;
-    let mut uniform = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1 << 23) as f32 - 1.0
-    };
-    let value = |index: usize| {
+    let mut uniform = random::uniform(0);
+    let mut value = |index: usize| {
         let size = if index / dim % 17 == 3 { 0.0 } else { 1.0 + (index % 13) as f32 };
         f16::from_f32(size * (uniform() + uniform() + uniform()))
     };
-    (0..count).map(value).collect()
+    (0..count).map(&mut value).collect()
 }
 
 #[test]

@@ -13,47 +13,30 @@
 //!
 //! Layout: codes are stored as `code + 8`, two a byte, the even index in the low nibble,
 //! without padding between groups; an odd count leaves the last high nibble at 8 (code 0).
-
 //!
 //! A tensor is worked on in blocks of whole groups ([`compress_block`], [`decompress_block`]);
 //! which blocks does not change codes or scales.
 
-use super::Element;
-use super::distortion::{DistortionRun, DistortionSum};
-use super::scalar::MAX_CODE;
-use super::simd;
+mod block;
+mod scalar;
+mod simd;
+
+pub use block::{BlockLayout, BlockOutcome};
 #[doc(hidden)]
-pub use super::simd::Isa;
+pub use simd::{Isa, compress_block_with, decompress_block_with};
+
+use super::distortion::{DistortionRun, DistortionSum};
+use super::element::Element;
+use super::exponent::exponent_placing;
+use super::parts::{Part, PartElement, PartName};
 use half::f16;
 use rayon::prelude::*;
+use scalar::MAX_CODE;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Values a rayon task takes: small tensors stay on one thread.
 const TASK: usize = 1 << 15;
-
-/// Where a block lies in its tensor.
-#[derive(Debug, Clone, Copy)]
-pub struct BlockLayout {
-    /// Consecutive values that share a scale; at least 1.
-    pub group: usize,
-    /// Consecutive values of a head vector.
-    pub head_dim: usize,
-    /// Index of the block's first value in the tensor: a multiple of the group, and even.
-    pub start: usize,
-}
-
-/// What [`compress_block`] found.
-#[derive(Debug, Clone, Copy)]
-pub struct BlockOutcome {
-    /// All values are finite. If not, codes, scales and distortion are meaningless.
-    pub finite: bool,
-    /// Every non-zero group's scale is finite and at least 2⁻¹⁴. If not, and the exponent was
-    /// 0, the tensor wants another one: see [`exponent_for`].
-    pub in_range: bool,
-    /// Between the values and what [`decompress_block`] gives for them in the same type.
-    pub distortion: DistortionRun,
-}
 
 /// Compresses whole groups, of which only the tensor's last may be partial, on this thread.
 /// `codes` holds ⌈len / 2⌉ bytes and `scales` ⌈len / group⌉; both are overwritten.
@@ -69,22 +52,6 @@ pub fn compress_block<T: Element>(
     scales: &mut [f16],
 ) -> BlockOutcome {
     compress_block_with(Isa::best(), values, layout, exponent, codes, scales)
-}
-
-/// [`compress_block`] with one instruction set; panics where it is not available.
-#[doc(hidden)]
-pub fn compress_block_with<T: Element>(
-    isa: Isa,
-    values: &[T],
-    layout: BlockLayout,
-    exponent: i32,
-    codes: &mut [u8],
-    scales: &mut [f16],
-) -> BlockOutcome {
-    assert!(layout.group > 0, "a group holds at least one value");
-    assert!(layout.start.is_multiple_of(2), "a block that starts inside a byte");
-    assert_sizes(values.len(), layout.group, codes, scales);
-    simd::compress_block(isa, values, layout, exponent, codes, scales)
 }
 
 /// Writes `out.len()` values, from whole groups, of which only the last may be partial, on this
@@ -103,31 +70,11 @@ pub fn decompress_block<T: Element>(
     decompress_block_with(Isa::best(), codes, scales, group, exponent, out);
 }
 
-/// [`decompress_block`] with one instruction set; panics where it is not available.
-#[doc(hidden)]
-pub fn decompress_block_with<T: Element>(
-    isa: Isa,
-    codes: &[u8],
-    scales: &[f16],
-    group: usize,
-    exponent: i32,
-    out: &mut [T],
-) {
-    assert!(group > 0, "a group holds at least one value");
-    assert_sizes(out.len(), group, codes, scales);
-    simd::decompress_block(isa, codes, scales, group, exponent, out);
-}
-
-fn assert_sizes(len: usize, group: usize, codes: &[u8], scales: &[f16]) {
-    assert_eq!(codes.len(), len.div_ceil(2), "two codes a byte");
-    assert_eq!(scales.len(), len.div_ceil(group), "one scale a group");
-}
-
 /// The exponent of a tensor whose largest magnitude is `absmax` (> 0, finite) and which 0 does
 /// not suit.
 pub fn exponent_for(absmax: f32) -> i32 {
     // scale < 2^(exponent + 15) after rounding, hence finite in f16.
-    (f64::from(absmax) / f64::from(MAX_CODE)).log2().floor() as i32 - 14
+    exponent_placing(f64::from(absmax) / f64::from(MAX_CODE), 14)
 }
 
 /// A number of values near `target`: an even number of whole groups, at least two.
@@ -144,7 +91,8 @@ pub struct Int4Payload {
     codes: Vec<u8>,
     /// ⌈len / group⌉ scales, divided by 2^exponent.
     scales: Vec<f16>,
-    exponent: i32,
+    /// All scales are stored divided by two to this power.
+    pub(super) exponent: i32,
 }
 
 impl Int4Payload {
@@ -213,6 +161,7 @@ impl Int4Payload {
         })
     }
 
+    /// Writes the decoded values. `out` holds exactly [`Int4Payload::len`] values.
     pub fn decompress<T: Element>(&self, out: &mut [T]) {
         assert_eq!(out.len(), self.len, "output of another length than the payload");
         let (group, block) = (self.group, block_len(self.group, TASK));
@@ -224,40 +173,25 @@ impl Int4Payload {
             });
     }
 
-    /// The bytes of scales and codes, in the order of a file.
-    pub(super) fn parts(&self) -> Vec<&[u8]> {
-        vec![bytemuck::cast_slice(&self.scales), &self.codes]
+    /// The parts in the order of a file.
+    pub(super) fn parts(&self) -> Vec<Part<&[u8]>> {
+        vec![
+            Part::new(PartName::Scales, PartElement::F16, bytemuck::cast_slice(&self.scales)),
+            Part::new(PartName::Codes, PartElement::U8, &self.codes),
+        ]
     }
 
     /// The same, to be read into.
-    pub(super) fn parts_mut(&mut self) -> Vec<&mut [u8]> {
-        vec![bytemuck::cast_slice_mut(&mut self.scales), &mut self.codes]
-    }
-
-    pub(super) fn is_finite(&self) -> bool {
-        self.scales.iter().all(|scale| scale.is_finite())
-    }
-
-    pub(super) fn exponent(&self) -> i32 {
-        self.exponent
-    }
-
-    pub(super) fn set_exponent(&mut self, exponent: i32) {
-        self.exponent = exponent;
+    pub(super) fn parts_mut(&mut self) -> Vec<Part<&mut [u8]>> {
+        let scales = bytemuck::cast_slice_mut(&mut self.scales);
+        vec![
+            Part::new(PartName::Scales, PartElement::F16, scales),
+            Part::new(PartName::Codes, PartElement::U8, &mut self.codes),
+        ]
     }
 
     /// Number of values.
     pub fn len(&self) -> usize {
         self.len
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// Codes and scales; an exponent of 0 is the default and takes no room.
-    pub fn stored_bytes(&self) -> usize {
-        let exponent = if self.exponent == 0 { 0 } else { 2 };
-        self.codes.len() + 2 * self.scales.len() + exponent
     }
 }

@@ -1,0 +1,18 @@
+//! The general codec: every combination of fields that a name can have, as a [`Scheme`].
+//!
+//! Sinks and means are set apart, rows are mapped, groups are quantised, codes are packed; each
+//! step is a file here. Symmetric INT4 alone has kernels of its own, in [`super::int4`].
+
+mod bits;
+mod definition;
+mod groups;
+mod levels;
+mod payload;
+mod rows;
+mod units;
+
+pub use definition::{MIN_GROUP, Rotation, Scheme};
+pub use levels::Levels;
+#[cfg(test)]
+pub(super) use levels::NamedLevels;
+pub(super) use payload::SchemePayload;

@@ -1,0 +1,136 @@
+//! The codec with two centres as a name says it, and the sizes that follow for a tensor.
+
+use super::levels::FittedLevels;
+use crate::codec::exponent::PowerOfTwo;
+use crate::codec::geometry::Geometry;
+use crate::codec::parts::{Part, PartElement, PartLayout, PartName};
+use crate::error::{Error, Result};
+use crate::lanes::Lanes;
+use pulp::Simd;
+
+/// Most channels of a block, which share a scale and a choice of centre.
+pub(super) const BLOCK: usize = 64;
+
+/// Channels of up to 16 tokens, of blocks narrower than 64 the first ones.
+pub(super) type Block = [Lanes; BLOCK];
+
+/// How one tensor is stored with two centres.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TwoCentre {
+    /// The levels of codes.
+    pub levels: FittedLevels,
+    /// Keys are taken as they are before RoPE.
+    pub prerope: bool,
+    /// Errors are moved to channels that queries weigh least.
+    pub shaped: bool,
+}
+
+impl TwoCentre {
+    /// Channels of a block: 64, or the largest power of two below it that divides the head vector.
+    pub(super) fn block(head_dim: usize) -> usize {
+        BLOCK.min(1 << head_dim.trailing_zeros())
+    }
+
+    /// Whether a tensor of this geometry can be stored.
+    pub fn check(&self, geometry: &Geometry) -> Result<()> {
+        let dim = geometry.head_dim;
+        if dim > 0 && Self::block(dim) < 8 {
+            return Err(Error::input(format!(
+                "two centres: expected head vectors of a multiple of 8 values, found {dim}"
+            ))
+            .hint("its blocks are powers of two, 8 at least; q4_0 takes any length"));
+        }
+        if self.prerope { geometry.check_rope() } else { Ok(()) }
+    }
+
+    /// The parts of a tensor's payload in the order of a file.
+    pub fn parts(&self, values: usize, geometry: &Geometry) -> Vec<PartLayout> {
+        let sizes = Sizes::new(self, values, geometry);
+        let blocks = sizes.all_blocks();
+        vec![
+            Part::new(PartName::Sinks, PartElement::F16, sizes.heads * sizes.dim),
+            Part::new(PartName::Scales, PartElement::U8, blocks),
+            Part::new(PartName::Codes, PartElement::U8, blocks * sizes.bytes),
+        ]
+    }
+
+    /// The distance, in the rotated block of a head vector of `head_dim`, of the channels that make
+    /// up the eighths of the rotary frequencies; `None` where they do not fit the block.
+    pub(super) fn eighths(&self, head_dim: usize) -> Option<usize> {
+        match head_dim {
+            // RoPE pairs channels i and i + 32: each half has all frequencies.
+            64 if self.shaped => Some(4),
+            128 if self.shaped => Some(8),
+            _ => None,
+        }
+    }
+}
+
+/// The sizes of a tensor's parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Sizes {
+    pub heads: usize,
+    /// Tokens but the first.
+    pub rows: usize,
+    pub dim: usize,
+    /// Channels of a block.
+    pub block: usize,
+    /// Bytes of the codes of a block.
+    pub bytes: usize,
+}
+
+impl Sizes {
+    pub fn new(codec: &TwoCentre, values: usize, geometry: &Geometry) -> Self {
+        let heads = geometry.heads(values);
+        let block = TwoCentre::block(geometry.head_dim.max(1));
+        Self {
+            heads,
+            rows: geometry.tokens.saturating_sub(1),
+            dim: geometry.head_dim,
+            block,
+            bytes: codec.levels.code_bytes(block),
+        }
+    }
+
+    /// Blocks of a head vector.
+    pub fn blocks(&self) -> usize {
+        self.dim / self.block
+    }
+
+    /// Blocks of the tensor.
+    pub fn all_blocks(&self) -> usize {
+        self.heads * self.rows * self.blocks()
+    }
+}
+
+/// The common knowledge of all heads of a tensor.
+#[derive(Clone, Copy)]
+pub(super) struct HeadContext<'a> {
+    pub codec: TwoCentre,
+    pub sizes: Sizes,
+    pub exponent: i32,
+    pub geometry: &'a Geometry<'a>,
+}
+
+impl HeadContext<'_> {
+    /// Scales rows of one head, the first at token `token`, and takes them to before RoPE.
+    #[inline(always)]
+    pub fn before_rope<S: Simd>(&self, simd: S, token: usize, rows: &mut [f32]) {
+        PowerOfTwo::scale(-self.exponent, rows);
+        self.rope(simd, token, true, rows);
+    }
+
+    /// The way back.
+    #[inline(always)]
+    pub fn after_rope<S: Simd>(&self, simd: S, token: usize, rows: &mut [f32]) {
+        self.rope(simd, token, false, rows);
+        PowerOfTwo::scale(self.exponent, rows);
+    }
+
+    #[inline(always)]
+    fn rope<S: Simd>(&self, simd: S, token: usize, back: bool, rows: &mut [f32]) {
+        if let Some(table) = self.geometry.rope.filter(|_| self.codec.prerope) {
+            table.rotate_rows(simd, self.geometry.first + token, back, rows);
+        }
+    }
+}
