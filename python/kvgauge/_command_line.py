@@ -1,5 +1,4 @@
-"""The command line of ``python -m kvgauge.perplexity``: its flags, and the only place that writes to
-stdout and stderr."""
+"""The command line of ``python -m kvgauge.perplexity``: flags, result, progress and errors."""
 
 from __future__ import annotations
 
@@ -68,6 +67,7 @@ class Progress:
 
 
 def report_problem(message: str, hint: str, status: int) -> int:
+    """Writes both lines to stderr; returns ``status``."""
     if sys.stderr.isatty():
         sys.stderr.write("\r\x1b[K")
     for word, text in (("error", message), ("hint", hint)):
@@ -111,6 +111,7 @@ def _limit(expected: str, most: float = sys.float_info.max) -> Callable[[str], f
 
 
 def parser() -> argparse.ArgumentParser:
+    """Of all flags, the names of ``kvgauge validate`` where it has the same."""
     flags = _Parser(
         prog=PROGRAM,
         allow_abbrev=False,

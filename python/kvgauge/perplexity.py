@@ -1,4 +1,4 @@
-"""``python -m kvgauge.perplexity``: what compressing the KV cache costs a model of transformers.
+"""``python -m kvgauge.perplexity``: the cost of a compressed KV cache, for models of transformers.
 
 The protocol is ``prefix``, as ``kvgauge validate`` runs it. The text is tokenised once, without
 special tokens, and cut into windows of ``context`` tokens that do not overlap. In each window:
