@@ -54,6 +54,7 @@ impl Hub {
         Ok(Self { options, downloader })
     }
 
+    /// A repository of the hub. Makes no request.
     pub fn repo(&self, id: RepoId) -> HubRepo {
         HubRepo { hub: self.clone(), id, commit: OnceLock::new() }
     }
@@ -66,8 +67,8 @@ pub struct HubRepo {
     commit: OnceLock<String>,
 }
 
-/// What is known about one file.
-enum Found {
+/// The state of one file.
+enum FileState {
     /// In the cache, at this path.
     File(PathBuf),
     /// Not part of the repository.
@@ -80,12 +81,12 @@ impl HubRepo {
     /// The path of `file` in the cache, downloaded if it was not there.
     pub fn get(&self, file: &str) -> Result<PathBuf> {
         match self.find(file)? {
-            Found::File(path) => Ok(path),
-            Found::Absent => {
+            FileState::File(path) => Ok(path),
+            FileState::Absent => {
                 let message = format!("{}: no file {file} in this repository", self.id);
                 Err(Error::input(message).hint("see its page for the files that it has"))
             }
-            Found::NotCached => Err(self.not_cached(file)),
+            FileState::NotCached => Err(self.not_cached(file)),
         }
     }
 
@@ -93,15 +94,16 @@ impl HubRepo {
     /// has none.
     pub fn get_optional(&self, file: &str) -> Result<Option<PathBuf>> {
         match self.find(file)? {
-            Found::File(path) => Ok(Some(path)),
-            Found::Absent => Ok(None),
-            Found::NotCached => match self.known_commit() {
+            FileState::File(path) => Ok(Some(path)),
+            FileState::Absent => Ok(None),
+            FileState::NotCached => match self.known_commit() {
                 Some(commit) if self.cached("snapshots", &commit).is_dir() => Ok(None),
                 _ => Err(self.not_cached(file)),
             },
         }
     }
 
+    /// The repository and its revision, as asked for.
     pub fn id(&self) -> &RepoId {
         &self.id
     }
@@ -111,7 +113,7 @@ impl HubRepo {
         self.commit.get().cloned()
     }
 
-    fn find(&self, file: &str) -> Result<Found> {
+    fn find(&self, file: &str) -> Result<FileState> {
         if !options::is_plain_path(file) {
             let message = format!("{}: expected a file's name, found {file:?}", self.id);
             return Err(Error::input(message).hint(
@@ -124,16 +126,16 @@ impl HubRepo {
             let is_file = path.is_file();
             if is_file || self.cached(".no_exist", commit).join(file).is_file() {
                 self.commit.get_or_init(|| commit.clone());
-                return Ok(if is_file { Found::File(path) } else { Found::Absent });
+                return Ok(if is_file { FileState::File(path) } else { FileState::Absent });
             }
         }
         if self.hub.options.offline {
-            return Ok(Found::NotCached);
+            return Ok(FileState::NotCached);
         }
         match self.hub.downloader.fetch(&self.id, file, known)? {
             Answer::File { path, commit } => {
                 self.pin(commit)?;
-                Ok(Found::File(path))
+                Ok(FileState::File(path))
             }
             Answer::Absent { commit } => {
                 if let Some(commit) = commit {
@@ -143,7 +145,7 @@ impl HubRepo {
                     let _ = File::create(marker);
                     self.pin(commit)?;
                 }
-                Ok(Found::Absent)
+                Ok(FileState::Absent)
             }
         }
     }

@@ -7,10 +7,10 @@
 Run by hand, with a Chromium of the system (`--browser`, /usr/bin/chromium unless said). Each file
 is opened at 1280 and 375 pixels, light and dark, and as for a printer. Fails on a message in the
 console, a request for anything but the file, a page wider than its window, text cut off or too
-small in a picture, a name over a point, another name or a leader, or nearer to a point that it
-does not name (unless a leader says which), a leader through a point, a heading that does not sort, and a limit whose verdicts or recommendation are
-not those of the rule; at the limit of the sweep they must be the ones already in the page.
-Pictures of it all go to the folder `--shots`.
+small in a picture, a number over a point or another number, or nearer to a point that is not its
+own, a heading that does not sort, and a limit whose verdicts or recommendation are not those of
+the rule; at the limit of the sweep they must be the ones already in the page. Pictures of it all
+go to the folder `--shots`.
 """
 
 import argparse
@@ -207,7 +207,7 @@ def check_overlaps(page, name):
 
 
 def check_names(page, name):
-    """Points, their names and the lines between: `.point-name[data-of]` names `.hit[data-cell]`."""
+    """Points and their numbers: `.point-name[data-of]` stands for each `.hit[data-cell]` of it."""
     problems = page.evaluate(
         """() => [...document.querySelectorAll("svg.chart")].flatMap((svg) => {
             const label = svg.getAttribute("aria-label").slice(0, 40);
@@ -222,25 +222,16 @@ def check_names(page, name):
                 return {
                     text: text.textContent.trim(),
                     of: text.dataset.of?.split(" "),
-                    led: text.classList.contains("led"),
                     box: { left: box.left, right: box.right, top: box.top + less, bottom: box.bottom - less },
                 };
-            });
-            const leaders = [...svg.querySelectorAll("line.leader")].map((line) => {
-                const matrix = line.getScreenCTM();
-                const end = (i) => new DOMPoint(line[`x${i}`].baseVal.value, line[`y${i}`].baseVal.value).matrixTransform(matrix);
-                const [from, to] = [end(1), end(2)];
-                return Array.from({ length: 41 }, (_, i) => [from.x + (to.x - from.x) * i / 40, from.y + (to.y - from.y) * i / 40]);
             });
             const apart = ([x, y], box) => Math.hypot(
                 Math.max(box.left - x, x - box.right, 0), Math.max(box.top - y, y - box.bottom, 0));
             const out = [];
-            for (const { text, of, led, box } of texts) {
+            for (const { text, of, box } of texts) {
                 for (const [cell, point] of points)
                     if (apart(point, box) < 3 * pixel) out.push(`${text} over point ${cell}`);
-                if (leaders.some((leader) => leader.some((place) => apart(place, box) === 0)))
-                    out.push(`a leader through ${text}`);
-                if (!of || led) continue;
+                if (!of) continue;
                 const nearest = (own) => Math.min(...points.filter(([cell]) => of.includes(cell) === own)
                     .map(([, point]) => apart(point, box)));
                 // Points on one place can have no nearer one.
@@ -248,12 +239,6 @@ def check_names(page, name):
                     of.includes(other) && Math.hypot(p[0] - q[0], p[1] - q[1]) < 4 * pixel));
                 if (!same && nearest(true) >= nearest(false)) out.push(`${text} is nearer to another point`);
             }
-            for (const leader of leaders)
-                for (const [cell, [x, y]] of points) {
-                    const far = (place) => Math.hypot(place[0] - x, place[1] - y) / pixel;
-                    const own = far(leader[0]) < 16 && leader.every((place) => far(place) >= far(leader[0]) - 0.5);
-                    if (!own && leader.some((place) => far(place) < 5)) out.push(`a leader through point ${cell}`);
-                }
             return out.map((problem) => `${problem} in ${label}`);
         })"""
     )

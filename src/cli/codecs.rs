@@ -7,6 +7,7 @@ use crate::run::listing::{self, Listing};
 use clap::Args;
 use std::fmt::Write;
 
+/// The arguments of `kvgauge codecs`.
 #[derive(Args)]
 pub struct Arguments {
     /// Print one JSON object instead of the table
@@ -15,6 +16,7 @@ pub struct Arguments {
 }
 
 impl Arguments {
+    /// Prints the list.
     pub fn run(self) -> Result<Outcome> {
         let listing = listing::listing()?;
         output::print(&if self.json { report::json(&listing)? } else { table(&listing) })?;

@@ -1,8 +1,7 @@
 //! `kvgauge extract`.
 
-use super::flags::{SubjectFlags, list, said};
+use super::flags::{SubjectFlags, given};
 use super::progress::{DownloadBars, TerminalProgress};
-use super::words::FloatArgument;
 use super::{Outcome, output};
 use crate::container::Target;
 use crate::error::Result;
@@ -10,12 +9,13 @@ use crate::hub::{Hub, HubOptions};
 use crate::report;
 use crate::run::extract;
 use crate::run::subject::Stages;
-use crate::settings::{FloatType, RawSettings, Said, Settings, WindowCount};
+use crate::settings::{FloatType, Given, RawSettings, Settings, Value, WindowCount};
 use crate::whole_file::{Existing, NewFile};
 use clap::Args;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+/// The arguments of `kvgauge extract`.
 #[derive(Args)]
 pub struct Arguments {
     #[command(flatten)]
@@ -33,8 +33,8 @@ pub struct Arguments {
     #[arg(long, value_name = "N")]
     tokens: Option<usize>,
     /// Type of the file's values; the model computes in f32
-    #[arg(long, default_value = "f16")]
-    dtype: FloatArgument,
+    #[arg(long, default_value = "f16", value_parser = FloatType::parser())]
+    dtype: FloatType,
     /// Replace the output file if it exists
     #[arg(long)]
     force: bool,
@@ -44,13 +44,13 @@ pub struct Arguments {
 }
 
 impl Arguments {
+    /// Computes a cache and writes its file.
     pub fn run(self) -> Result<Outcome> {
-        let dtype = FloatType::from(self.dtype);
         let settings = Settings::resolve(RawSettings {
-            context: list("--context", self.context),
-            windows: Some(Said::flag("--windows", WindowCount::AtMost(1))),
-            first_window: said("--first-window", self.first_window),
-            ..self.subject.into_raw()
+            context: given("--context", self.context),
+            windows: vec![Given::flag("--windows", WindowCount::AtMost(1))],
+            first_window: given("--first-window", self.first_window),
+            ..self.subject.into_raw()?
         })?;
         let existing = if self.force { Existing::Replace } else { Existing::Keep };
         // Found out before the model is loaded.
@@ -60,7 +60,7 @@ impl Arguments {
         super::use_threads(settings.threads)?;
         let hub = Hub::new(HubOptions::from_env(settings.offline), Arc::new(DownloadBars::new()))?;
         let mut progress = TerminalProgress::new();
-        let result = extract::run(&settings, self.tokens, dtype, &hub, &mut progress);
+        let result = extract::run(&settings, self.tokens, self.dtype, &hub, &mut progress);
         progress.clear();
         let extraction = result?;
         if extraction.saturated > 0 {

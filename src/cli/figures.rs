@@ -28,7 +28,7 @@ pub struct Arguments {
 
 impl Arguments {
     pub fn run(self) -> Result<Outcome> {
-        let limits = Settings::resolve(self.limits.into_raw())?.limits;
+        let limits = Settings::resolve(self.limits.into_raw()?)?.limits();
         let within = |e: Error| e.within(self.measurement.display());
         let measurement = Measurement::read(&read(&self.measurement)?).map_err(within)?;
         let figures = FiguresReport::new(measurement, limits);

@@ -1,170 +1,140 @@
-//! Flags that several commands share, with the one help text of each.
+//! The flags of settings, made from the list of settings.
 
-use super::words::{BosArgument, DeviceArgument, FloatArgument, percent};
-use crate::codec::split_names;
-use crate::corpus::TextSource;
-use crate::error::{Error, Result};
-use crate::eval::Treatment;
-use crate::settings::{self, Bos, DeviceKind, FloatType, Place, RawSettings, Said, WindowCount};
-use clap::Args;
-use std::ffi::OsString;
-use std::str::FromStr;
+use crate::error::Result;
+use crate::settings::{self, Given, Group, Location, RawSettings, Setting, Takes, Value, Visitor};
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
-/// Where flags that are rarely needed stand in the help: behind all others.
-const LATE: usize = 100;
+/// The place of rarely needed flags in the help: behind all others.
+const LAST: usize = 100;
 
-/// What runs, on which text, and where: for every command that loads a model.
-#[derive(Args)]
-pub struct SubjectFlags {
-    /// builtin, OWNER/NAME[@REVISION] on the hub, a Hugging Face folder, or a .gguf file
-    /// [default: TinyLlama/TinyLlama-1.1B-Chat-v1.0]
-    #[arg(long, value_name = "MODEL")]
-    model: Option<String>,
-    /// builtin, wikitext-2, or a UTF-8 file [default: wikitext-2; builtin for the builtin model]
-    #[arg(long, value_name = "TEXT")]
-    text: Option<OsString>,
-    /// Whether a beginning-of-sequence token replaces the first token of a window [default: auto]
-    #[arg(long, display_order = LATE)]
-    bos: Option<BosArgument>,
-    /// Whether control tokens that the text spells out (`<|endoftext|>`) are the model's own
-    /// [default: true]
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", display_order = LATE)]
-    parse_special: Option<bool>,
-    /// Where the model runs [default: cpu]
-    #[arg(long, display_order = LATE)]
-    device: Option<DeviceArgument>,
-    /// CPU threads [default: all]
-    #[arg(long, value_name = "N", display_order = LATE)]
-    threads: Option<usize>,
-    /// Use what is cached; make no request
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", display_order = LATE)]
-    offline: Option<bool>,
+/// The flags of the settings of one [`Group`].
+pub struct SettingFlags<const GROUP: u8> {
+    matches: ArgMatches,
 }
 
-/// How much of the text, which codecs, and what is asked of them: for every evaluation.
-#[derive(Args)]
-pub struct EvaluationFlags {
-    /// Tokens in a window; the first half is compressed [default: 2048, or the model's maximum]
-    #[arg(long, value_name = "N")]
-    context: Option<usize>,
-    /// Windows to evaluate, or `all` [default: 20, fewer if the text is shorter]
-    #[arg(long, value_name = "N|all")]
-    windows: Option<WindowCount>,
-    /// Index of the first window, from 0
-    #[arg(long, value_name = "N")]
-    first_window: Option<usize>,
-    /// Codec to try; repeat for several, or put commas between; `kvgauge codecs` lists them. noise-NAME is Gaussian noise of the same RMSE per tensor as
-    /// NAME's error: the difference comes from the shape of that error [default: int4-g64]
-    #[arg(long, value_name = "NAME")]
-    codec: Option<Vec<String>>,
-    /// How damage is measured: `prefix` (half a window is compressed, the other half runs over
-    /// it), `decode` (every token is, as it is written) or `both` [default: both]
-    #[arg(long, value_name = "NAME")]
-    protocol: Option<String>,
-    /// decode: most recent tokens that stay exact [default: 0]
-    #[arg(long, value_name = "N")]
-    residual: Option<usize>,
-    /// decode: tokens that are computed together and see each other exactly, where tokens are not
-    /// stored one by one [default: 32]
-    #[arg(long, value_name = "N")]
-    chunk: Option<usize>,
-    /// Arithmetic and cache type [default: f32]
-    #[arg(long)]
-    dtype: Option<FloatArgument>,
-    /// Seed of what codec `noise` draws [default: 0]
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
-    #[command(flatten)]
-    limits: LimitFlags,
-    /// Exit with status 1 unless every codec passes; a sweep, unless one can be recommended for
-    /// every model, text and context
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
-    strict: Option<bool>,
-    /// Compare with candle-transformers' own Llama on the first window
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
-    cross_check: Option<bool>,
-}
+/// The model, its text, and where it runs.
+pub type SubjectFlags = SettingFlags<{ Group::Subject as u8 }>;
+/// How much of the text, which codecs, and their limits.
+pub type EvaluationFlags = SettingFlags<{ Group::Evaluation as u8 }>;
+/// The limits alone.
+pub type LimitFlags = SettingFlags<{ Group::Limit as u8 }>;
+/// Settings of `validate` alone.
+pub type ValidateFlags = SettingFlags<{ Group::Validate as u8 }>;
 
-/// What a codec must keep to.
-#[derive(Args)]
-pub struct LimitFlags {
-    /// Largest accepted change of the perplexity, up or down [default: 1]
-    #[arg(
-        long,
-        visible_alias = "max-ppl-increase",
-        value_name = "PERCENT",
-        allow_negative_numbers = true,
-        value_parser = percent
-    )]
-    max_ppl_change: Option<f64>,
-    /// Largest accepted mean KL divergence [default: none]
-    #[arg(long, value_name = "NATS", allow_negative_numbers = true)]
-    max_kld: Option<f64>,
-    /// Smallest accepted share of targets whose likeliest token stays, 0 to 1 [default: none]
-    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
-    min_top1: Option<f64>,
-}
-
-impl LimitFlags {
-    pub fn into_raw(self) -> RawSettings {
-        RawSettings {
-            max_ppl_change: said("--max-ppl-change", self.max_ppl_change),
-            max_kld: said("--max-kld", self.max_kld),
-            min_top1: said("--min-top1", self.min_top1),
-            ..Default::default()
-        }
-    }
-}
-
-impl SubjectFlags {
-    pub fn into_raw(self) -> RawSettings {
-        RawSettings {
-            model: list("--model", self.model),
-            text: list("--text", self.text.map(TextSource::from)),
-            bos: said("--bos", self.bos.map(Bos::from)),
-            parse_special: said("--parse-special", self.parse_special),
-            device: said("--device", self.device.map(DeviceKind::from)),
-            threads: said("--threads", self.threads),
-            offline: said("--offline", self.offline),
-            ..Default::default()
-        }
-    }
-}
-
-impl EvaluationFlags {
+impl<const GROUP: u8> SettingFlags<GROUP> {
+    /// The values of the flags, each given by its flag.
     pub fn into_raw(self) -> Result<RawSettings> {
-        Ok(RawSettings {
-            context: list("--context", self.context),
-            windows: said("--windows", self.windows),
-            first_window: said("--first-window", self.first_window),
-            codec: codecs(&self.codec.unwrap_or_default())?,
-            protocol: self.protocol.map(|name| parsed("--protocol", &name)).transpose()?,
-            residual: said("--residual", self.residual),
-            chunk: said("--chunk", self.chunk),
-            dtype: said("--dtype", self.dtype.map(FloatType::from)),
-            seed: said("--seed", self.seed),
-            strict: said("--strict", self.strict),
-            cross_check: said("--cross-check", self.cross_check),
-            ..self.limits.into_raw()
-        })
+        let mut raw = RawSettings::default();
+        raw.visit(&mut FlagReader::<GROUP> { matches: &self.matches })?;
+        raw.codec = settings::distinct(raw.codec)?;
+        Ok(raw)
     }
 }
 
-pub fn said<T>(flag: &'static str, value: Option<T>) -> Option<Said<T>> {
-    value.map(|value| Said::flag(flag, value))
+impl<const GROUP: u8> Args for SettingFlags<GROUP> {
+    fn augment_args(command: Command) -> Command {
+        let mut flags = Flags::<GROUP>(Vec::new());
+        // Without values there is nothing to be wrong.
+        _ = RawSettings::default().visit(&mut flags);
+        command.args(flags.0)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
 }
 
-pub fn list<T>(flag: &'static str, value: Option<T>) -> Vec<Said<T>> {
-    Vec::from_iter(said(flag, value))
+impl<const GROUP: u8> FromArgMatches for SettingFlags<GROUP> {
+    fn from_arg_matches(matches: &ArgMatches) -> std::result::Result<Self, clap::Error> {
+        Ok(Self { matches: matches.clone() })
+    }
+
+    fn update_from_arg_matches(
+        &mut self,
+        matches: &ArgMatches,
+    ) -> std::result::Result<(), clap::Error> {
+        self.matches = matches.clone();
+        Ok(())
+    }
 }
 
-/// One list of all that `--codec` named, in order.
-fn codecs(lists: &[String]) -> Result<Vec<Said<Treatment>>> {
-    let names = lists.iter().flat_map(|list| split_names(list));
-    settings::distinct(names.map(|name| parsed("--codec", name)).collect::<Result<_>>()?)
+/// Whether the flags of `group` are among those named `GROUP`: limits belong to evaluations too.
+fn is_in<const GROUP: u8>(group: Group) -> bool {
+    group as u8 == GROUP || (group == Group::Limit && GROUP == Group::Evaluation as u8)
 }
 
-fn parsed<T: FromStr<Err = Error>>(flag: &'static str, name: &str) -> Result<Said<T>> {
-    let value = name.parse().map_err(|e| Place::Flag(flag).refuse(e))?;
-    Ok(Said::flag(flag, value))
+/// Collects the arguments of a group.
+struct Flags<const GROUP: u8>(Vec<Arg>);
+
+impl<const GROUP: u8> Visitor for Flags<GROUP> {
+    fn setting<T: Value>(
+        &mut self,
+        setting: &'static Setting,
+        _: &mut Vec<Given<T>>,
+    ) -> Result<()> {
+        if is_in::<GROUP>(setting.group) {
+            self.0.push(argument::<T>(setting));
+        }
+        Ok(())
+    }
+}
+
+fn argument<T: Value>(setting: &'static Setting) -> Arg {
+    let mut argument = Arg::new(setting.key)
+        .long(setting.flag.trim_start_matches("--"))
+        .value_name(setting.value_name)
+        .value_parser(T::parser())
+        .allow_negative_numbers(T::SIGNED)
+        .help(setting.help(T::SWITCH));
+    if let Some(older) = setting.older {
+        argument = argument.visible_alias(older.flag);
+    }
+    if setting.takes == Takes::List {
+        argument = argument.action(ArgAction::Append);
+    }
+    if T::SWITCH {
+        let switch = argument.num_args(0..=1).default_missing_value("true");
+        argument = switch.require_equals(!setting.spaced);
+    }
+    if setting.rare { argument.display_order(LAST) } else { argument }
+}
+
+/// Reads what clap parsed into the settings of a group.
+struct FlagReader<'a, const GROUP: u8> {
+    matches: &'a ArgMatches,
+}
+
+impl<const GROUP: u8> Visitor for FlagReader<'_, GROUP> {
+    fn setting<T: Value>(
+        &mut self,
+        setting: &'static Setting,
+        given: &mut Vec<Given<T>>,
+    ) -> Result<()> {
+        if !is_in::<GROUP>(setting.group) {
+            return Ok(());
+        }
+        let values: Vec<T> = match T::FROM_TEXT {
+            None => many(self.matches, setting.key).cloned().collect(),
+            Some(read) => {
+                let texts = many::<String>(self.matches, setting.key).map(|text| read(text));
+                let lists = texts.collect::<Result<Vec<_>>>();
+                lists.map_err(|e| Location::Flag(setting.flag).locate(e))?.concat()
+            }
+        };
+        given.extend(values.into_iter().map(|value| Given::flag(setting.flag, value)));
+        Ok(())
+    }
+}
+
+/// The values of an argument, none where it was not given.
+fn many<'a, T: Clone + Send + Sync + 'static>(
+    matches: &'a ArgMatches,
+    key: &str,
+) -> impl Iterator<Item = &'a T> {
+    matches.try_get_many::<T>(key).ok().flatten().into_iter().flatten()
+}
+
+/// The value of a command's own flag that is a setting as well.
+pub fn given<T>(flag: &'static str, value: Option<T>) -> Vec<Given<T>> {
+    value.map(|value| Given::flag(flag, value)).into_iter().collect()
 }

@@ -49,7 +49,7 @@ impl SweepProgress {
     pub fn clear(&self) {
         self.stages.clear();
         self.total.finish_and_clear();
-        // What cannot be cleared is not worth failing for.
+        // A screen that cannot be cleared is not worth failing for.
         let _ = self.screen.clear();
     }
 

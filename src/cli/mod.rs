@@ -11,7 +11,6 @@ mod progress;
 mod sweep;
 mod usage;
 mod validate;
-mod words;
 
 use crate::error::{Error, Kind, Result};
 use crate::report::text::one_line;
@@ -191,7 +190,7 @@ mod tests {
                 if words.first().is_none_or(|word| word != "kvgauge") || !known {
                     continue;
                 }
-                // What a shell would fill in.
+                // A shell would fill it in.
                 let filled = line.replace("$((SLURM_ARRAY_TASK_ID + 1))", "1");
                 let told = Cli::try_parse_from(filled.split_whitespace());
                 if let Err(error) = told {
@@ -205,13 +204,13 @@ mod tests {
 
     #[test]
     fn hints_name_flags_that_are_there() {
-        for entry in usage::BROUGHT {
+        for entry in usage::FOREIGN_FLAGS {
             let has = |command: &clap::Command| usage::has(command, entry.flag);
             assert!(Cli::command().get_subcommands().any(has), "--{}", entry.flag);
-            for word in entry.say.split_whitespace().filter_map(|word| word.strip_prefix("--")) {
+            for word in entry.hint.split_whitespace().filter_map(|word| word.strip_prefix("--")) {
                 let flag = word.trim_end_matches([':', ',', '.', ';']);
                 let has = |command: &clap::Command| usage::has(command, flag);
-                assert!(Cli::command().get_subcommands().any(has), "{}", entry.say);
+                assert!(Cli::command().get_subcommands().any(has), "{}", entry.hint);
             }
         }
     }

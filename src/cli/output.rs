@@ -1,4 +1,4 @@
-//! Where results go: to stdout, and to files that are not each other's nor the request's own.
+//! Output: to stdout, and to files that are neither each other's nor the request's own.
 
 use crate::error::{Error, Result};
 use crate::settings::Settings;
@@ -17,7 +17,7 @@ pub fn print(text: &str) -> Result<()> {
     }
 }
 
-/// Finds out whether files that a command writes, by flag, are one file or are read as well.
+/// Refuses files to write, each with its flag, of which two are one file or one is read as well.
 pub fn check_apart(
     written: &[(&str, &Path)],
     settings: &[Settings],

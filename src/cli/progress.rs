@@ -11,11 +11,13 @@ use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
 use std::time::Duration;
 
+/// The stages of a command and the rate of an evaluation.
 pub struct TerminalProgress {
     bar: ProgressBar,
     visible: bool,
 }
 
+/// A bar on stderr, or one that draws nothing.
 pub fn new_bar(visible: bool) -> ProgressBar {
     let target = if visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
     ProgressBar::with_draw_target(None, target)
@@ -27,6 +29,7 @@ pub fn style(template: &str) -> ProgressStyle {
 }
 
 impl TerminalProgress {
+    /// Draws nothing until a stage begins, nor where stderr is no terminal.
     pub fn new() -> Self {
         let visible = std::io::stderr().is_terminal();
         Self { bar: new_bar(visible), visible }
@@ -83,6 +86,7 @@ impl ValidationObserver for TerminalProgress {
 pub struct DownloadBars(Mutex<Option<ProgressBar>>);
 
 impl DownloadBars {
+    /// Draws nothing until a download begins.
     pub fn new() -> Self {
         Self(Mutex::new(None))
     }
@@ -123,12 +127,14 @@ impl DownloadProgress for DownloadBars {
 pub struct FileProgress(ProgressBar);
 
 impl FileProgress {
+    /// Draws nothing until a file is large enough to wait for.
     pub fn new() -> Self {
         let bar = ProgressBar::hidden();
         bar.set_style(style("[{bar:32}] {bytes} of {total_bytes}  {bytes_per_sec}  {eta} left"));
         Self(bar)
     }
 
+    /// Prints a line above the bar.
     pub fn note(&self, text: &str) {
         // Not eprintln: it panics where stderr is a pipe that nobody reads any more.
         self.0.suspend(|| _ = writeln!(std::io::stderr(), "note: {text}"));

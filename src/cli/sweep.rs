@@ -12,13 +12,14 @@ use crate::results::record::Plan;
 use crate::results::sweep::{SweepReport, SweepSource};
 use crate::run::subject::Stages;
 use crate::run::sweep::{self, Cells, Request, Shard};
-use crate::settings::{ConfigFile, Settings};
+use crate::settings::{ConfigFile, SETTINGS, Settings};
 use crate::whole_file::same_target;
 use clap::Args;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// The arguments of `kvgauge sweep`.
 #[derive(Args)]
 #[command(after_help = "What is not said here, CONFIG says; then the default holds.")]
 pub struct SweepArguments {
@@ -46,6 +47,7 @@ pub struct SweepArguments {
     evaluation: EvaluationFlags,
 }
 
+/// The arguments of `kvgauge report`.
 #[derive(Args)]
 pub struct ReportArguments {
     /// Folders that kvgauge sweep wrote to
@@ -68,12 +70,13 @@ pub struct ReportArguments {
 }
 
 impl SweepArguments {
+    /// Runs the cells that are not done, and writes the report.
     pub fn run(self) -> Result<Outcome> {
         let file = ConfigFile::read(&self.config)
             .map_err(|e| e.hint("kvgauge sweep takes a TOML file; configs/ has examples"))?;
-        let raw = self.subject.into_raw().or(self.evaluation.into_raw()?).or(file.raw);
-        if let Some(said) = raw.attribute.as_ref().filter(|said| said.value) {
-            return Err(said.place.refuse(
+        let raw = self.subject.into_raw()?.or(self.evaluation.into_raw()?).or(file.raw);
+        if let Some(given) = raw.attribute.first().filter(|given| given.value) {
+            return Err(given.location.locate(
                 Error::input("expected false in a sweep, found true")
                     .hint("`kvgauge validate` says which part of the cache carries the damage"),
             ));
@@ -81,7 +84,7 @@ impl SweepArguments {
         let settings = Settings::resolve_all(raw)?;
         let Some(first) = settings.first() else { return Ok(Outcome::Done) };
         let (threads, offline, strict) = (first.threads, first.offline, first.strict);
-        let limits = first.limits;
+        let limits = first.limits();
         super::use_threads(threads)?;
         let hub = Hub::new(HubOptions::from_env(offline), Arc::new(DownloadBars::new()))?;
         let request = Request {
@@ -144,20 +147,21 @@ impl SweepArguments {
 }
 
 impl ReportArguments {
+    /// Writes one report of all folders.
     pub fn run(self) -> Result<Outcome> {
         let mut plans = Vec::new();
         for folder in &self.folders {
             plans.extend(sweep::read_plans(folder)?);
         }
-        let flags = self.limits.into_raw();
-        // What the flags leave open, the sweeps decide; where they differ, one must be chosen.
-        let said = Limits {
-            max_ppl_change: flags.max_ppl_change.as_ref().map_or(f64::NAN, |said| said.value),
-            max_kld: flags.max_kld.as_ref().map(|said| said.value),
-            min_top1: flags.min_top1.as_ref().map(|said| said.value),
+        let flags = self.limits.into_raw()?;
+        // The sweeps decide what the flags leave open; where they differ, one must be chosen.
+        let given = Limits {
+            max_ppl_change: flags.max_ppl_change.first().map_or(f64::NAN, |given| given.value.0),
+            max_kld: flags.max_kld.first().map(|given| given.value),
+            min_top1: flags.min_top1.first().map(|given| given.value),
         };
         Settings::resolve(flags)?;
-        let limits = common_limits(&plans, said)?;
+        let limits = common_limits(&plans, given)?;
         sweep::check_folder(&self.output)?;
         sweep::check_report(&self.output, &plans, self.force)?;
         let cells = Cells::read(&self.folders)?;
@@ -200,8 +204,9 @@ fn write_and_tell(report: &SweepReport, folder: &Path, force: bool, json: bool) 
     })
 }
 
-/// Those of the sweeps, but where `said` has one: a percentage that is a number, another limit.
-fn common_limits(plans: &[Plan], said: Limits) -> Result<Limits> {
+/// The limits of the sweeps, but those that `given` has: a percentage that is a number, others that
+/// are there.
+fn common_limits(plans: &[Plan], given: Limits) -> Result<Limits> {
     fn one<T: PartialEq + Copy>(
         flag: &str,
         mut found: impl Iterator<Item = T>,
@@ -224,19 +229,19 @@ fn common_limits(plans: &[Plan], said: Limits) -> Result<Limits> {
     let optional = |limit: Option<f64>| limit.map_or("none".into(), |limit| limit.to_string());
     let limits = || plans.iter().map(|plan| &plan.limits);
     Ok(Limits {
-        max_ppl_change: match said.max_ppl_change.is_nan() {
-            false => said.max_ppl_change,
+        max_ppl_change: match given.max_ppl_change.is_nan() {
+            false => given.max_ppl_change,
             true => {
                 let changes = limits().map(|limits| limits.max_ppl_change);
                 one("--max-ppl-change", changes, |limit| format!("{limit} %"))?
             }
         },
-        max_kld: match said.max_kld {
-            Some(_) => said.max_kld,
+        max_kld: match given.max_kld {
+            Some(_) => given.max_kld,
             None => one("--max-kld", limits().map(|limits| limits.max_kld), optional)?,
         },
-        min_top1: match said.min_top1 {
-            Some(_) => said.min_top1,
+        min_top1: match given.min_top1 {
+            Some(_) => given.min_top1,
             None => one("--min-top1", limits().map(|limits| limits.min_top1), optional)?,
         },
     })
@@ -246,20 +251,22 @@ fn default_output(config: &Path) -> PathBuf {
     Path::new("results").join(config.file_stem().unwrap_or_default())
 }
 
-/// What to type to get the same results: the command line without what changes none of them.
+/// A command line for the same results: the one of this run, without flags that change none.
 fn command_line(words: impl IntoIterator<Item = OsString>) -> String {
-    const WITH_VALUE: [&str; 3] = ["--output", "--shard", "--threads"];
-    const ALONE: [&str; 6] =
-        ["--json", "--dry-run", "--offline", "--strict", "--cross-check", "--force"];
+    const WITH_VALUE: [&str; 2] = ["--output", "--shard"];
+    const ALONE: [&str; 3] = ["--json", "--dry-run", "--force"];
+    let setting = |flag: &str| SETTINGS.iter().find(|s| s.flag == flag && !s.changes_figures);
     let mut command = String::from("kvgauge");
     let mut words = words.into_iter().skip(1);
     while let Some(word) = words.next() {
         let word = word.to_string_lossy();
         let (flag, value) = word.split_once('=').map_or((&*word, false), |(flag, _)| (flag, true));
-        if ALONE.contains(&flag) {
+        let setting = setting(flag);
+        let alone = setting.is_some_and(|setting| setting.value_name == "BOOL");
+        if alone || ALONE.contains(&flag) {
             continue;
         }
-        if WITH_VALUE.contains(&flag) {
+        if setting.is_some() || WITH_VALUE.contains(&flag) {
             if !value {
                 words.next();
             }

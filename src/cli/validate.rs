@@ -1,6 +1,6 @@
 //! `kvgauge validate`.
 
-use super::flags::{EvaluationFlags, SubjectFlags, said};
+use super::flags::{EvaluationFlags, SubjectFlags, ValidateFlags};
 use super::progress::{DownloadBars, TerminalProgress};
 use super::{Outcome, output};
 use crate::error::{Error, Result};
@@ -13,6 +13,7 @@ use clap::Args;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+/// The arguments of `kvgauge validate`.
 #[derive(Args)]
 pub struct Arguments {
     #[command(flatten)]
@@ -25,10 +26,8 @@ pub struct Arguments {
     /// Also write the JSON object to a file
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Also compress each part of the cache alone, the rest exact: keys, values, each layer's, each
-    /// KV head's; says which carry the damage
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
-    attribute: Option<bool>,
+    #[command(flatten)]
+    own: ValidateFlags,
     /// Draw what --attribute found, as SVG
     #[arg(long, value_name = "FILE")]
     picture: Option<PathBuf>,
@@ -41,6 +40,7 @@ pub struct Arguments {
 }
 
 impl Arguments {
+    /// Evaluates, writes and prints.
     pub fn run(self) -> Result<Outcome> {
         let (json, path, picture) = (self.json, self.output.clone(), self.picture.clone());
         let (force, config) = (self.force, self.config.clone());
@@ -90,9 +90,8 @@ impl Arguments {
 
     /// Flags over file.
     fn into_raw(self) -> Result<RawSettings> {
-        let own =
-            RawSettings { attribute: said("--attribute", self.attribute), ..Default::default() };
-        let flags = own.or(self.subject.into_raw()).or(self.evaluation.into_raw()?);
+        let flags = self.own.into_raw()?.or(self.subject.into_raw()?);
+        let flags = flags.or(self.evaluation.into_raw()?);
         let Some(path) = &self.config else { return Ok(flags) };
         let file = ConfigFile::read(path)
             .map_err(|e| e.hint("--config takes a TOML file; see configs/"))?;

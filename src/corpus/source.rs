@@ -1,4 +1,4 @@
-//! Where a text is: what `--text` takes.
+//! The place of a text, as `--text` names it.
 
 use crate::error::{Error, Result};
 use std::ffi::OsString;
@@ -11,8 +11,11 @@ pub const TEXT_TAKES: &str = "--text takes builtin, wikitext-2 or the path of a 
 /// A text by one of two names, or by its path, which need not be UTF-8.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum TextSource {
+    /// The embedded novel.
     Builtin,
+    /// WikiText-2's raw test split, from the hub.
     Wikitext2,
+    /// A UTF-8 file.
     File(PathBuf),
 }
 
@@ -53,6 +56,7 @@ impl serde::Serialize for TextSource {
 }
 
 impl TextSource {
+    /// The path of a file.
     pub fn path(&self) -> Option<&Path> {
         match self {
             Self::Builtin | Self::Wikitext2 => None,
@@ -60,7 +64,7 @@ impl TextSource {
         }
     }
 
-    /// Whether a text's file is there; reading it is for later.
+    /// Refuses a file that is not there, or is a folder; reading it is for later.
     pub fn check(&self) -> Result<()> {
         let Some(path) = self.path() else { return Ok(()) };
         match path.metadata() {

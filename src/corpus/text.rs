@@ -23,7 +23,9 @@ const TEXT_BYTES_A_CONTROL: usize = 10;
 pub struct Text {
     /// `builtin`, `wikitext-2` or the path.
     pub source: String,
+    /// SHA-256 of its bytes, in hexadecimal digits.
     pub sha256: String,
+    /// Its characters, as they are.
     pub content: String,
 }
 
@@ -67,6 +69,7 @@ impl Text {
         Self::new("wikitext-2".into(), bytes)
     }
 
+    /// A UTF-8 file.
     pub fn file(path: &Path) -> Result<Self> {
         let bytes = std::fs::read(path).map_err(|e| source::absent(path, &e))?;
         Self::new(path.display().to_string(), bytes)
@@ -89,8 +92,8 @@ impl Text {
         Ok(Self { source, sha256, content })
     }
 
-    /// Unusual bytes in it that count: tokens of their own, which the perplexity feels. The text
-    /// is taken as it is.
+    /// A note of unusual characters, which become tokens of their own and so change the perplexity.
+    /// The text is taken as it is.
     pub fn note(&self) -> Option<String> {
         let content = &self.content;
         let lines = content.matches("\r\n").count();
@@ -169,7 +172,7 @@ fn no_text(source: &str, bytes: &[u8]) -> Option<Error> {
     if nul == bytes.len() {
         return Some(error(Kind::Zeros.name(), Kind::Zeros.hint()));
     }
-    // A text may look like another kind of file by its first letters.
+    // A text may look like another kind by its first letters alone.
     let readable = nul == 0 && std::str::from_utf8(bytes).is_ok();
     const SHORT: usize = 2048;
     let kind = sniff::sniff(&bytes[..bytes.len().min(sniff::ENOUGH)]).filter(|kind| match kind {
@@ -196,7 +199,7 @@ fn is_control(byte: u8) -> bool {
     byte < 32 && !b"\t\n\r\x0c\x1b".contains(&byte)
 }
 
-/// The hint for bytes that are no UTF-8 from `at` on; `cut`: for want of further bytes.
+/// The hint for bytes that are not UTF-8 from `at` on; `cut`: for want of further bytes.
 fn encoding_hint(bytes: &[u8], at: usize, cut: bool) -> &'static str {
     if cut {
         return "the file ends inside a character: is it whole?";

@@ -26,17 +26,19 @@ use super::watch::{Stage, Watch, watched};
 use crate::hash::hex;
 use crate::{Error, Result};
 
-/// How long to wait for another process that downloads the same file.
+/// The longest wait for another process that downloads the same file.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
 
+/// The hint for a hub that gives no or a strange answer.
 pub(super) const NETWORK_HINT: &str =
     "check the network and HF_ENDPOINT; --offline makes do with what is in the cache";
 const CACHE_HINT: &str = "HF_HUB_CACHE or HF_HOME puts the cache elsewhere";
+/// The hint for a download that broke off.
 pub(super) const RESUME_HINT: &str = "run it again: the download resumes";
 const ACCESS_HINT: &str =
     "accept the licence on the model's page, then set HF_TOKEN or run `hf auth login`";
 
-/// What the hub says about a file.
+/// The hub's answer to a request for a file.
 pub(super) enum Answer {
     File {
         path: PathBuf,
@@ -48,6 +50,7 @@ pub(super) enum Answer {
     },
 }
 
+/// The client of one hub with one cache.
 #[derive(Clone)]
 pub(super) struct Downloader {
     options: Arc<HubOptions>,
@@ -56,6 +59,7 @@ pub(super) struct Downloader {
 }
 
 impl Downloader {
+    /// Makes no request.
     pub(super) fn new(
         options: Arc<HubOptions>,
         progress: Arc<dyn DownloadProgress>,
@@ -194,7 +198,7 @@ impl Download {
         }
     }
 
-    /// What it means that the request for `url` failed. hf-hub drops the headers of such an answer,
+    /// The meaning of a failed request for `url`. hf-hub drops the headers of such an answer,
     /// so where the hub's error code matters, the question is put again.
     fn explain(&self, error: ApiError, asked: Repo, url: &str) -> Result<Answer> {
         let Some(status @ (401 | 403 | 404)) = http_status(&error) else {

@@ -1,4 +1,4 @@
-//! What is asked for, and where: parsed and checked, without a request.
+//! Repositories by name, and the hub and cache of a run: parsed and checked, without a request.
 
 use std::fmt;
 use std::fs;
@@ -7,15 +7,19 @@ use std::time::Duration;
 
 use crate::{Error, Result};
 
+/// The kind of a repository, which is part of its address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RepoKind {
+    /// A model.
     Model,
+    /// A dataset.
     Dataset,
 }
 
 /// One repository at one revision. Shown as `OWNER/NAME@REVISION`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RepoId {
+    /// Whether it holds a model or a dataset.
     pub kind: RepoKind,
     /// `OWNER/NAME`.
     pub name: String,
@@ -62,7 +66,7 @@ impl fmt::Display for RepoId {
     }
 }
 
-/// Where files come from and where they are kept. No `Debug`: it holds the token.
+/// The hub that files come from and the cache that keeps them. No `Debug`: it holds the token.
 #[derive(Clone)]
 pub struct HubOptions {
     /// Make no request at all.
@@ -71,13 +75,14 @@ pub struct HubOptions {
     pub cache: PathBuf,
     /// `https://huggingface.co` or a mirror, without a slash at the end.
     pub endpoint: String,
+    /// The user's token, for repositories that are restricted.
     pub token: Option<String>,
     /// A server that sends nothing for this long is given up.
     pub timeout: Duration,
 }
 
 impl HubOptions {
-    /// What the environment says, under the names that Hugging Face's own tools read.
+    /// From the environment variables that Hugging Face's own tools read.
     pub fn from_env(offline: bool) -> Self {
         Self::from_lookup(offline, |name| std::env::var(name).ok())
     }
@@ -123,6 +128,7 @@ pub(super) fn is_plain_path(text: &str) -> bool {
     text.split('/').all(|part| !matches!(part, "" | "." | "..") && part.bytes().all(is_plain))
 }
 
+/// Whether a text is so many hexadecimal digits.
 pub(super) fn is_hex(text: &str, digits: usize) -> bool {
     text.len() == digits && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }

@@ -19,6 +19,7 @@ pub(super) struct Watch {
     stage: Mutex<Stage>,
 }
 
+/// How far the caller has followed a download.
 #[derive(PartialEq)]
 pub(super) enum Stage {
     Hidden,
@@ -29,6 +30,7 @@ pub(super) enum Stage {
 }
 
 impl Watch {
+    /// A watch whose first sign of life is now.
     pub(super) fn new(progress: Arc<dyn DownloadProgress>) -> Self {
         Self {
             born: Instant::now(),
@@ -38,11 +40,13 @@ impl Watch {
         }
     }
 
+    /// Notes a sign of life.
     pub(super) fn beat(&self) {
         let now = self.born.elapsed().as_millis() as u64;
         self.last_beat.store(now, Ordering::Relaxed);
     }
 
+    /// The time since the last sign of life.
     pub(super) fn silence(&self) -> Duration {
         let last = Duration::from_millis(self.last_beat.load(Ordering::Relaxed));
         self.born.elapsed().saturating_sub(last)
@@ -58,6 +62,7 @@ impl Watch {
         }
     }
 
+    /// Ends what the caller sees, whatever still happens.
     pub(super) fn close(&self) {
         self.step(Stage::Shown, Stage::Closed, |progress| progress.finish());
         self.step(Stage::Hidden, Stage::Closed, |_| {});

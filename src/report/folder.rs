@@ -5,10 +5,13 @@ use crate::error::Result;
 use crate::results::sweep::SweepReport;
 use crate::whole_file::Kind;
 
+/// A file of a report.
 pub struct ReportFile {
     /// Inside the output folder.
     pub name: String,
+    /// By which a file of ours is known when it is overwritten.
     pub kind: Kind,
+    /// All of its content.
     pub bytes: Vec<u8>,
 }
 
@@ -165,7 +168,7 @@ mod tests {
 
     #[test]
     fn every_key_is_in_the_schema_and_the_other_way_round() {
-        let schema = include_str!("../results/SCHEMA.md");
+        let schema = std::fs::read_to_string("src/results/SCHEMA.md").unwrap();
         let mut found = std::collections::BTreeSet::new();
         for (_, report) in fixture::all() {
             keys(&serde_json::to_value(&report).unwrap(), &mut found);

@@ -31,7 +31,7 @@ pub fn render(result: &Validation) -> String {
         Some(decode) => both(&mut out, result, decode),
         None => {
             let codecs: Vec<&CodecResult> = result.codecs.iter().map(|c| &c.result).collect();
-            let limits = &result.config.limits;
+            let limits = &result.config.limits();
             one(&mut out, &result.subject, &result.baseline, &codecs, limits);
         }
     }
@@ -137,10 +137,10 @@ fn both(out: &mut String, r: &Validation, decode: &ProtocolResult) {
     for codec in &r.codecs {
         let result = &codec.result;
         let name = &result.figures.codec;
-        let prefix = verdict_words::sentence(result, &r.subject, &r.config.limits);
+        let prefix = verdict_words::sentence(result, &r.subject, &r.config.limits());
         let _ = writeln!(out, "{name}, prefix: {prefix}");
         let says = match (decode.of(name), decode.refused.iter().find(|c| c.codec == *name)) {
-            (Some(result), _) => verdict_words::sentence(result, &of_decode, &r.config.limits),
+            (Some(result), _) => verdict_words::sentence(result, &of_decode, &r.config.limits()),
             (None, Some(refused)) => format!("no verdict: {}", one_line(&refused.error)),
             (None, None) => continue,
         };

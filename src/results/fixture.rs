@@ -21,9 +21,9 @@ pub const HOSTILE: &str =
     "<script>alert(1)</script>\"><img src=x onerror='alert(2)'>&amp;|`\u{1b}[31m\n</svg>";
 const TARGETS: usize = 255;
 
-/// What figures are made from.
+/// A made-up codec: the figures that all others of its cell are drawn around.
 #[derive(Debug, Clone)]
-pub struct Shape {
+pub struct MadeUpCodec {
     pub codec: String,
     pub bits: f64,
     /// Mean change of the NLL, nats a token, and its deviation between windows.
@@ -33,8 +33,8 @@ pub struct Shape {
     pub snr: [Option<f64>; 2],
 }
 
-pub fn shape(codec: &str, bits: f64, change: [f64; 2], kld: f64, snr: [f64; 2]) -> Shape {
-    Shape { codec: codec.into(), bits, log_ratio: change, kld, snr: snr.map(Some) }
+pub fn made_up(codec: &str, bits: f64, change: [f64; 2], kld: f64, snr: [f64; 2]) -> MadeUpCodec {
+    MadeUpCodec { codec: codec.into(), bits, log_ratio: change, kld, snr: snr.map(Some) }
 }
 
 /// In −1…1.
@@ -81,22 +81,27 @@ pub fn subject_info(model: &str, windows: usize, layers: usize) -> SubjectInfo {
     }
 }
 
-pub fn subject(model: &str, windows: usize, layers: usize, shapes: &[Shape]) -> SubjectReport {
-    let first = part(subject_info(model, windows, layers), shapes, &Limits::default());
+pub fn subject(
+    model: &str,
+    windows: usize,
+    layers: usize,
+    codecs: &[MadeUpCodec],
+) -> SubjectReport {
+    let first = part(subject_info(model, windows, layers), codecs, &Limits::default());
     SubjectReport::new(first, None, &Asked::default(), &Limits::default())
 }
 
-fn part(info: SubjectInfo, shapes: &[Shape], limits: &Limits) -> ProtocolCells {
+fn part(info: SubjectInfo, codecs: &[MadeUpCodec], limits: &Limits) -> ProtocolCells {
     let mut random = noise(7);
     let windows = info.windows;
     let nll: Vec<f64> = (0..windows).map(|_| TARGETS as f64 * (3.35 + 0.2 * random())).collect();
     let mean = nll.iter().sum::<f64>() / info.scored_tokens as f64;
     let baseline = Baseline { perplexity: mean.exp(), nll_per_window: nll };
-    let cells = shapes
+    let cells = codecs
         .iter()
         .zip(1..)
-        .map(|(shape, seed)| {
-            let figures = figures(shape, seed, &info, &baseline);
+        .map(|(codec, seed)| {
+            let figures = figures(codec, seed, &info, &baseline);
             let id = format!("{:016x}", seed * 0x9e37_79b9_7f4a_7c15u64 % 0xffff_ffff_ffff);
             (id, figures.judge(&info, &baseline, limits))
         })
@@ -112,16 +117,16 @@ fn both() -> SweepReport {
         info.text.parse_special = false;
         SubjectInfo { protocol, seed: 3, ..info }
     };
-    let shapes = usual_shapes();
-    let first = part(info(Protocol::Prefix), &shapes, &limits);
-    let worse = |shape: &Shape| Shape {
-        log_ratio: shape.log_ratio.map(|change| 8.0 * change),
-        kld: 10.0 * shape.kld,
-        ..shape.clone()
+    let codecs = usual_codecs();
+    let first = part(info(Protocol::Prefix), &codecs, &limits);
+    let worse = |codec: &MadeUpCodec| MadeUpCodec {
+        log_ratio: codec.log_ratio.map(|change| 8.0 * change),
+        kld: 10.0 * codec.kld,
+        ..codec.clone()
     };
-    let refused = &shapes[3].codec;
-    let worse: Vec<Shape> =
-        shapes.iter().filter(|shape| shape.codec != *refused).map(worse).collect();
+    let refused = &codecs[3].codec;
+    let worse: Vec<MadeUpCodec> =
+        codecs.iter().filter(|codec| codec.codec != *refused).map(worse).collect();
     let decode = Protocol::Decode { residual: 300, chunk: 32 };
     let mut decode = part(info(decode), &worse, &limits);
     decode.cells[2].1.figures.targets_affected = 0.75;
@@ -141,7 +146,7 @@ fn both() -> SweepReport {
 fn meaningless() -> SweepReport {
     let mut info = subject_info("HuggingFaceTB/SmolLM2-135M", 20, 30);
     info.model.vocab_size = 20;
-    let part = part(info, &usual_shapes(), &Limits::default());
+    let part = part(info, &usual_codecs(), &Limits::default());
     report(vec![SubjectReport::new(part, None, &Asked::default(), &Limits::default())])
 }
 
@@ -150,7 +155,7 @@ pub fn codec_figures(codec: &str, kld: f64, windows: usize) -> CodecFigures {
     let info = subject_info("a/b", windows, 4);
     let baseline = Baseline { perplexity: 20.0, nll_per_window: vec![3.0; windows] };
     let seed = 1 + (kld * 1e9) as u64;
-    figures(&shape(codec, 4.25, [kld, 0.3 * kld], kld, [15.0, 18.0]), seed, &info, &baseline)
+    figures(&made_up(codec, 4.25, [kld, 0.3 * kld], kld, [15.0, 18.0]), seed, &info, &baseline)
 }
 
 /// A codec on the whole cache and on its parts, of which some do hardly any damage.
@@ -172,11 +177,16 @@ pub fn attribution(
     (whole, attribution)
 }
 
-fn figures(shape: &Shape, seed: u64, info: &SubjectInfo, baseline: &Baseline) -> CodecFigures {
+fn figures(
+    codec: &MadeUpCodec,
+    seed: u64,
+    info: &SubjectInfo,
+    baseline: &Baseline,
+) -> CodecFigures {
     let mut random = noise(seed);
-    let [mean, deviation] = shape.log_ratio;
+    let [mean, deviation] = codec.log_ratio;
     let change: Vec<f64> = (0..info.windows).map(|_| mean + 1.7 * deviation * random()).collect();
-    let kld: Vec<f64> = (0..info.windows).map(|_| shape.kld * (0.5 * random()).exp()).collect();
+    let kld: Vec<f64> = (0..info.windows).map(|_| codec.kld * (0.5 * random()).exp()).collect();
     let change_of = Estimate::of(&change);
     let percent = |log_ratio: f64| 100.0 * log_ratio.exp_m1();
     let kld_mean = Estimate::of(&kld).mean;
@@ -194,18 +204,18 @@ fn figures(shape: &Shape, seed: u64, info: &SubjectInfo, baseline: &Baseline) ->
             let lift = 4.0 * (layer as f64 * 0.7).sin() + layer_noise();
             LayerResult {
                 layer,
-                key: distortion(shape.snr[0].map(|snr| snr + lift)),
-                value: distortion(shape.snr[1].map(|snr| snr - 0.5 * lift)),
+                key: distortion(codec.snr[0].map(|snr| snr + lift)),
+                value: distortion(codec.snr[1].map(|snr| snr - 0.5 * lift)),
             }
         })
         .collect();
     CodecFigures {
-        codec: shape.codec.clone(),
+        codec: codec.codec.clone(),
         targets_affected: 1.0,
-        bits_per_value: shape.bits,
-        compression_ratio: 16.0 / shape.bits,
+        bits_per_value: codec.bits,
+        compression_ratio: 16.0 / codec.bits,
         cache_bytes_per_token_f16: per_token * 2.0,
-        cache_bytes_per_token: per_token * shape.bits / 8.0,
+        cache_bytes_per_token: per_token * codec.bits / 8.0,
         perplexity,
         perplexity_change: perplexity - baseline.perplexity,
         perplexity_change_percent: percent(change_of.mean),
@@ -244,8 +254,8 @@ fn figures(shape: &Shape, seed: u64, info: &SubjectInfo, baseline: &Baseline) ->
             })
             .collect(),
         kld_histogram: histogram(kld_mean, info.scored_tokens),
-        key: distortion(shape.snr[0]),
-        value: distortion(shape.snr[1]),
+        key: distortion(codec.snr[0]),
+        value: distortion(codec.snr[1]),
         layers,
     }
 }
@@ -289,37 +299,37 @@ pub fn report(subjects: Vec<SubjectReport>) -> SweepReport {
     }
 }
 
-fn usual_shapes() -> Vec<Shape> {
+fn usual_codecs() -> Vec<MadeUpCodec> {
     vec![
-        shape("f16", 16.0, [1e-7, 3e-6], 7.5e-8, [73.8, 73.7]),
-        shape("int8-g64", 8.25, [1e-4, 4e-4], 4e-5, [40.0, 43.0]),
-        shape("int4-g16", 5.0, [0.003, 0.008], 0.0099, [18.5, 21.1]),
-        shape("int4-g32", 4.5, [0.0088, 0.009], 0.0121, [16.3, 19.6]),
-        shape("int4-g64", 4.25, [0.038, 0.02], 0.025, [14.0, 18.4]),
-        shape("int4-g128", 4.125, [0.031, 0.02], 0.0679, [13.1, 16.9]),
-        shape("k:int4-g64/v:f16", 10.125, [0.03, 0.018], 0.0207, [14.0, 73.7]),
-        shape("k:f16/v:int4-g64", 10.125, [0.007, 0.006], 0.004, [73.8, 18.4]),
-        shape("int3-g64", 3.25, [0.31, 0.09], 0.31, [7.2, 11.6]),
-        shape("int2-g64", 2.25, [3.1, 0.4], 3.4, [-0.8, 3.9]),
+        made_up("f16", 16.0, [1e-7, 3e-6], 7.5e-8, [73.8, 73.7]),
+        made_up("int8-g64", 8.25, [1e-4, 4e-4], 4e-5, [40.0, 43.0]),
+        made_up("int4-g16", 5.0, [0.003, 0.008], 0.0099, [18.5, 21.1]),
+        made_up("int4-g32", 4.5, [0.0088, 0.009], 0.0121, [16.3, 19.6]),
+        made_up("int4-g64", 4.25, [0.038, 0.02], 0.025, [14.0, 18.4]),
+        made_up("int4-g128", 4.125, [0.031, 0.02], 0.0679, [13.1, 16.9]),
+        made_up("k:int4-g64/v:f16", 10.125, [0.03, 0.018], 0.0207, [14.0, 73.7]),
+        made_up("k:f16/v:int4-g64", 10.125, [0.007, 0.006], 0.004, [73.8, 18.4]),
+        made_up("int3-g64", 3.25, [0.31, 0.09], 0.31, [7.2, 11.6]),
+        made_up("int2-g64", 2.25, [3.1, 0.4], 3.4, [-0.8, 3.9]),
     ]
 }
 
 /// Recommended is one that others beat: their intervals are too wide.
-fn dominated_shapes() -> Vec<Shape> {
+fn dominated_codecs() -> Vec<MadeUpCodec> {
     vec![
-        shape("f16", 16.0, [1e-7, 3e-6], 7.5e-8, [73.8, 73.7]),
-        shape("int4-g64", 4.25, [0.0, 0.03], 0.004, [14.0, 18.4]),
-        shape("int4-g32", 4.5, [0.0, 0.027], 0.003, [16.3, 19.6]),
-        shape("int4-g16-mid", 5.0, [-0.009, 0.001], 0.011, [18.5, 21.1]),
-        shape("int8-g64", 8.25, [1e-4, 4e-4], 4e-5, [40.0, 43.0]),
-        shape("int3-g64", 3.25, [0.31, 0.09], 0.31, [7.2, 11.6]),
+        made_up("f16", 16.0, [1e-7, 3e-6], 7.5e-8, [73.8, 73.7]),
+        made_up("int4-g64", 4.25, [0.0, 0.03], 0.004, [14.0, 18.4]),
+        made_up("int4-g32", 4.5, [0.0, 0.027], 0.003, [16.3, 19.6]),
+        made_up("int4-g16-mid", 5.0, [-0.009, 0.001], 0.011, [18.5, 21.1]),
+        made_up("int8-g64", 8.25, [1e-4, 4e-4], 4e-5, [40.0, 43.0]),
+        made_up("int3-g64", 3.25, [0.31, 0.09], 0.31, [7.2, 11.6]),
     ]
 }
 
 /// Every codec of a grid, some with long names.
-fn many_shapes(count: usize) -> Vec<Shape> {
+fn many_codecs(count: usize) -> Vec<MadeUpCodec> {
     let mut random = noise(11);
-    let mut shapes = Vec::new();
+    let mut codecs = Vec::new();
     for bits in [2u32, 3, 4, 5, 6, 8] {
         for group in [16u32, 32, 64, 128] {
             for kind in ["", "-asym", "-asym-had", "k"] {
@@ -335,12 +345,12 @@ fn many_shapes(count: usize) -> Vec<Shape> {
                 };
                 let size = size + if kind.contains("asym") { 16.0 / f64::from(group) } else { 0.0 };
                 let change = [damage * (1.0 + 0.3 * random()), 0.4 * damage + 1e-5];
-                shapes.push(shape(&name, size, change, damage, [snr, snr + 4.0]));
+                codecs.push(made_up(&name, size, change, damage, [snr, snr + 4.0]));
             }
         }
     }
-    let step = shapes.len() as f64 / count as f64;
-    (0..count).map(|i| shapes[(i as f64 * step) as usize].clone()).collect()
+    let step = codecs.len() as f64 / count as f64;
+    (0..count).map(|i| codecs[(i as f64 * step) as usize].clone()).collect()
 }
 
 fn unfinished(codec: &str, error: Option<&str>) -> UnfinishedCell {
@@ -358,21 +368,21 @@ fn unfinished(codec: &str, error: Option<&str>) -> UnfinishedCell {
 /// Name of the fixture and the report.
 pub fn all() -> Vec<(&'static str, SweepReport)> {
     let model = "HuggingFaceTB/SmolLM2-135M";
-    let usual = || report(vec![subject(model, 20, 30, &usual_shapes())]);
-    let one = report(vec![subject(model, 20, 30, &usual_shapes()[3..4])]);
+    let usual = || report(vec![subject(model, 20, 30, &usual_codecs())]);
+    let one = report(vec![subject(model, 20, 30, &usual_codecs()[3..4])]);
 
     let mut many = report(vec![
-        subject(model, 10, 30, &many_shapes(40)),
-        subject("TinyLlama/TinyLlama-1.1B-Chat-v1.0", 10, 80, &many_shapes(20)),
+        subject(model, 10, 30, &many_codecs(40)),
+        subject("TinyLlama/TinyLlama-1.1B-Chat-v1.0", 10, 80, &many_codecs(20)),
     ]);
     many.sweeps.push(SweepSource {
         command: "kvgauge sweep configs/tinyllama.toml --output out --resume".into(),
         config_path: "configs/tinyllama.toml".into(),
         config: "model = \"TinyLlama/TinyLlama-1.1B-Chat-v1.0\"\n".into(),
     });
-    let sixty = report(vec![subject(model, 20, 80, &many_shapes(60))]);
+    let sixty = report(vec![subject(model, 20, 80, &many_codecs(60))]);
 
-    let dominated = report(vec![subject(model, 20, 30, &dominated_shapes())]);
+    let dominated = report(vec![subject(model, 20, 30, &dominated_codecs())]);
 
     let mut broken = usual();
     broken.failed.push(unfinished(
@@ -383,11 +393,12 @@ pub fn all() -> Vec<(&'static str, SweepReport)> {
     let mut nothing = report(vec![]);
     nothing.failed.push(unfinished("int4-g64", Some("model.safetensors: no such file or folder")));
 
-    let one_window = report(vec![subject(model, 1, 2, &usual_shapes())]);
+    let one_window = report(vec![subject(model, 1, 2, &usual_codecs())]);
 
-    let mut exact = usual_shapes();
+    let mut exact = usual_codecs();
     exact.truncate(4);
-    exact[0] = Shape { snr: [None, None], kld: 0.0, log_ratio: [0.0, 0.0], ..exact[0].clone() };
+    exact[0] =
+        MadeUpCodec { snr: [None, None], kld: 0.0, log_ratio: [0.0, 0.0], ..exact[0].clone() };
     exact[1].snr[0] = None;
     let infinite = report(vec![subject(model, 20, 30, &exact)]);
     let only_exact = report(vec![subject(model, 5, 2, &exact[..1])]);
@@ -397,15 +408,15 @@ pub fn all() -> Vec<(&'static str, SweepReport)> {
         8,
         12,
         &[
-            shape("int2-g8", 3.0, [-2.3, 0.3], 50.0, [-40.0, -3.0]),
-            shape("int2-g256", 2.0625, [9.21, 0.9], 12.0, [-90.0, 0.0]),
-            shape("int4-g64", 4.25, [1e-13, 1e-14], 1e-12, [120.0, 180.0]),
-            Shape { snr: [None, None], ..shape("f16", 16.0, [0.0, 0.0], 0.0, [0.0, 0.0]) },
-            shape("int8-g64", 8.25, [800.0, 1.0], 1e-5, [40.0, 40.0]),
+            made_up("int2-g8", 3.0, [-2.3, 0.3], 50.0, [-40.0, -3.0]),
+            made_up("int2-g256", 2.0625, [9.21, 0.9], 12.0, [-90.0, 0.0]),
+            made_up("int4-g64", 4.25, [1e-13, 1e-14], 1e-12, [120.0, 180.0]),
+            MadeUpCodec { snr: [None, None], ..made_up("f16", 16.0, [0.0, 0.0], 0.0, [0.0, 0.0]) },
+            made_up("int8-g64", 8.25, [800.0, 1.0], 1e-5, [40.0, 40.0]),
         ],
     )]);
 
-    let mut named = usual_shapes();
+    let mut named = usual_codecs();
     named.truncate(6);
     named[2].codec = "k:int4-g128-asym-had/v:int4-g64-mid-sink4".into();
     named[3].codec = HOSTILE.into();
@@ -427,10 +438,10 @@ pub fn all() -> Vec<(&'static str, SweepReport)> {
         ..unfinished(HOSTILE, Some(HOSTILE))
     });
 
-    // What other fixtures leave at its default or out.
+    // Keys that other fixtures leave at their default or out.
     let mut every_key = report(vec![
-        subject(model, 20, 30, &usual_shapes()[2..5]),
-        subject(model, 20, 30, &usual_shapes()[5..8]),
+        subject(model, 20, 30, &usual_codecs()[2..5]),
+        subject(model, 20, 30, &usual_codecs()[5..8]),
     ]);
     for (subject, set) in every_key.subjects.iter_mut().zip(["x86-64 avx512", "x86-64 avx2"]) {
         subject.subject = SubjectInfo {

@@ -168,7 +168,7 @@ impl ProtocolRun {
                 let found = parts.map(|_| figures(&alone[next.next().unwrap_or_default()]));
                 Attribution::new(&whole, &found)
             });
-            let result = whole.judge(subject, &baseline, &settings.limits);
+            let result = whole.judge(subject, &baseline, &settings.limits());
             ValidatedCodec { result, attribution }
         };
         let codecs = whole.iter().enumerate().map(validated).collect();

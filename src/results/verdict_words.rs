@@ -43,7 +43,7 @@ pub(crate) fn sentence(result: &CodecResult, subject: &SubjectInfo, against: &Li
     lines.join("\n    ")
 }
 
-/// What has the verdict that the whole has, and why.
+/// The criteria whose verdict is that of the whole, and why.
 fn reasons(result: &CodecResult, against: &Limits) -> Vec<String> {
     let judgement = &result.judgement;
     let open = judgement.verdict == Verdict::Inconclusive;
@@ -79,7 +79,7 @@ fn reasons(result: &CodecResult, against: &Limits) -> Vec<String> {
     reasons
 }
 
-/// What would settle an open verdict, and what is known already.
+/// Advice on an open verdict: the windows that would settle it, and a limit that would pass.
 fn advice(result: &CodecResult, subject: &SubjectInfo) -> String {
     let left = windows_left(subject);
     let judgement = &result.judgement;
@@ -160,6 +160,6 @@ pub(crate) fn windows_left(subject: &SubjectInfo) -> usize {
     subject.text.windows_available.saturating_sub(subject.first_window)
 }
 
-/// What to look at where the baseline itself means nothing.
+/// Advice where the baseline itself means nothing.
 pub(crate) const CHECK: &str = "check that model, tokenizer and text belong together: published weights, \
     their own tokenizer, and plain text in a language the model knows";

@@ -10,7 +10,7 @@ use crate::model::ModelConfig;
 use crate::model::source::{OpenModel, Provenance};
 use crate::results::subject::{ModelInfo, SubjectInfo, TextInfo};
 use crate::results::validation::RefusedCodec;
-use crate::settings::{Bos, Said, Settings};
+use crate::settings::{Bos, Given, Settings};
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::rc::Rc;
@@ -176,10 +176,10 @@ pub fn check_codecs(
     protocols: Protocols,
     some: &[Protocol],
     context: usize,
-    codecs: &[Said<Treatment>],
+    codecs: &[Given<Treatment>],
 ) -> Result<Vec<Refusal>> {
     let (mut refused, shape) = (Vec::new(), WindowShape::halves(context));
-    for Said { value: codec, place } in codecs {
+    for Given { value: codec, location } in codecs {
         for protocol in some {
             let error = match protocol.check(config, &shape, codec) {
                 Ok(()) => continue,
@@ -194,7 +194,7 @@ pub fn check_codecs(
                 _ => false,
             };
             if !beside {
-                return Err(place.refuse(error));
+                return Err(location.locate(error));
             }
             refused.push(Refusal { codec: *codec, error });
         }

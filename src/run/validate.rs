@@ -33,7 +33,7 @@ pub fn run(
     let mut refused = Vec::new();
     let subject =
         Subject::open(settings, hub, &mut SharedInputs::default(), progress, |config, context| {
-            let protocols = settings.protocols;
+            let protocols = settings.protocols();
             refused = check_codecs(config, protocols, &protocols.each(), context, &settings.codec)?;
             Ok(())
         })?;
@@ -58,7 +58,7 @@ pub fn run(
 
     let (codecs, context) = (settings.codecs(), subject.context);
     let mut runs = Vec::new();
-    for protocol in settings.protocols() {
+    for protocol in settings.protocols().each() {
         let beside = !runs.is_empty();
         let takes =
             |codec: &Treatment| !beside || refused.iter().all(|refused| refused.codec != *codec);

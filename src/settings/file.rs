@@ -1,69 +1,44 @@
 //! Settings in a TOML file: the long flags with underscores as keys, and `[grid]`.
-//!
-//! The file is walked by hand and not through serde, so that every value keeps its place and
-//! every mistake is one line that points at it.
 
-use super::RawSettings;
+use super::entry::{Entry, Source, distinct};
 use super::grid;
-use super::place::{Place, Said};
-use super::typed::{Value, mismatch, word};
-use crate::codec::{FIELDS, nearest};
+use super::list::{RawSettings, SETTINGS, Visitor};
+use super::location::Given;
+use super::setting::{Setting, Takes};
+use super::value::Value;
 use crate::error::{Error, Result};
 use crate::sniff;
-use std::collections::HashMap;
-use std::collections::hash_map::Entry as Slot;
-use std::fmt::Display;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use toml::Spanned;
-use toml::de::{DeTable, DeValue};
 
-pub(super) const EXAMPLES: &str =
-    "configs/ holds commented examples; keys are the long flags with underscores";
+/// The table of fields of codec names.
+const GRID: &str = "grid";
 
 /// Every key of a file, for the hint beside an unknown one.
-pub(super) const KEYS: [&str; 24] = [
-    "model",
-    "text",
-    "context",
-    "windows",
-    "first_window",
-    "codec",
-    "grid",
-    "protocol",
-    "residual",
-    "chunk",
-    "bos",
-    "parse_special",
-    "dtype",
-    "device",
-    "threads",
-    "seed",
-    "max_ppl_change",
-    "max_ppl_increase",
-    "max_kld",
-    "min_top1",
-    "strict",
-    "offline",
-    "cross_check",
-    "attribute",
-];
+pub(super) fn keys() -> impl Iterator<Item = &'static str> {
+    SETTINGS.iter().flat_map(|setting| {
+        let grid = (setting.takes == Takes::List).then_some(GRID);
+        [Some(setting.key), setting.older.map(|older| older.key), grid].into_iter().flatten()
+    })
+}
 
 /// A settings file that was read.
 #[derive(Debug, Clone)]
 pub struct ConfigFile {
+    /// Its path, as typed.
     pub path: PathBuf,
-    /// Without its byte order mark, if it had one.
+    /// Its text, without its byte order mark, if it had one.
     pub text: String,
+    /// The settings that it gives.
     pub raw: RawSettings,
 }
 
 impl ConfigFile {
+    /// Reads a file.
     pub fn read(path: &Path) -> Result<Self> {
         Self::parse(path, std::fs::read(path).map_err(|e| Error::io(path, &e))?)
     }
 
-    /// `path` is only named in errors.
+    /// From a file's bytes; `path` is only named in errors.
     pub fn parse(path: &Path, bytes: Vec<u8>) -> Result<Self> {
         let text = String::from_utf8(bytes).map_err(|e| {
             let at = e.utf8_error().valid_up_to();
@@ -93,209 +68,59 @@ impl RawSettings {
     /// From the text of a TOML file. Relative paths in it are kept as they are: they start from
     /// the current folder, like those of flags.
     pub fn from_toml(path: &Path, text: &str) -> Result<Self> {
-        let source = Source { path: path.display().to_string().into(), text };
-        let table = DeTable::parse(text).map_err(|e| {
-            let at = e.span().map_or(0, |span| span.start);
-            let what = Error::input(e.message().replace('\n', " ")).hint(EXAMPLES);
-            source.place(at, "").refuse(what)
-        })?;
         let mut raw = RawSettings::default();
-        let (mut codecs, mut of_grid) = (Vec::new(), Vec::new());
+        let mut of_grid = Vec::new();
+        let source = Source::new(path, text);
+        let table = source.parse()?;
         for entry in source.entries(table.get_ref(), "") {
-            match entry.name {
-                "model" => raw.model = entry.distinct()?,
-                "text" => raw.text = entry.distinct()?,
-                "context" => raw.context = entry.distinct()?,
-                "windows" => raw.windows = Some(entry.one()?),
-                "first_window" => raw.first_window = Some(entry.one()?),
-                "codec" => codecs = entry.list()?,
-                "grid" => of_grid = grid::codecs(&entry)?,
-                "protocol" => raw.protocol = Some(entry.one()?),
-                "residual" => raw.residual = Some(entry.one()?),
-                "chunk" => raw.chunk = Some(entry.one()?),
-                "bos" => raw.bos = Some(entry.one()?),
-                "parse_special" => raw.parse_special = Some(entry.one()?),
-                "dtype" => raw.dtype = Some(entry.one()?),
-                "device" => raw.device = Some(entry.one()?),
-                "threads" => raw.threads = Some(entry.one()?),
-                "seed" => raw.seed = Some(entry.one()?),
-                // One limit under two names.
-                "max_ppl_change" | "max_ppl_increase" => {
-                    let said = entry.one()?;
-                    if raw.max_ppl_change.is_some() {
-                        return Err(entry.place().refuse(
-                            Error::input(
-                                "expected the limit once, found it under another name too",
-                            )
-                            .hint("max_ppl_change and max_ppl_increase are one limit"),
-                        ));
-                    }
-                    raw.max_ppl_change = Some(said);
-                }
-                "max_kld" => raw.max_kld = Some(entry.one()?),
-                "min_top1" => raw.min_top1 = Some(entry.one()?),
-                "strict" => raw.strict = Some(entry.one()?),
-                "offline" => raw.offline = Some(entry.one()?),
-                "cross_check" => raw.cross_check = Some(entry.one()?),
-                "attribute" => raw.attribute = Some(entry.one()?),
-                _ => return Err(entry.unknown(&KEYS)),
+            if entry.name == GRID {
+                of_grid = grid::codecs(&entry)?;
+                continue;
+            }
+            let mut reader = EntryReader { entry: &entry, known: false };
+            raw.visit(&mut reader)?;
+            if !reader.known {
+                return Err(entry.unknown(&keys().collect::<Vec<_>>()));
             }
         }
-        codecs.append(&mut of_grid);
-        raw.codec = distinct(codecs)?;
+        raw.codec.append(&mut of_grid);
+        raw.codec = distinct(raw.codec)?;
         Ok(raw)
     }
 }
 
-/// The file being read.
-struct Source<'a> {
-    path: Arc<str>,
-    text: &'a str,
+/// Reads one key of a file into the setting of that name.
+struct EntryReader<'a> {
+    entry: &'a Entry<'a>,
+    known: bool,
 }
 
-/// A key and its value.
-pub(super) struct Entry<'a> {
-    source: &'a Source<'a>,
-    /// With its tables, as errors name it.
-    key: String,
-    /// The last part of the key.
-    pub name: &'a str,
-    /// Where the key stands, in bytes.
-    at: usize,
-    value: &'a Spanned<DeValue<'a>>,
-}
-
-impl<'a> Source<'a> {
-    /// The place `at` bytes from the start.
-    fn place(&self, at: usize, key: &str) -> Place {
-        let before = &self.text.as_bytes()[..at.min(self.text.len())];
-        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-        let last = before.iter().rev().take_while(|byte| **byte != b'\n');
-        // A character is as many bytes as it has, but only one of them is no continuation.
-        let column = last.filter(|byte| **byte & 0xc0 != 0x80).count() + 1;
-        Place::File { path: self.path.clone(), line, column, key: key.into() }
-    }
-
-    /// In the file's order, which the table does not keep.
-    fn entries(&'a self, table: &'a DeTable<'a>, within: &str) -> Vec<Entry<'a>> {
-        let entry = |(key, value): (&'a Spanned<_>, _)| {
-            let name: &'a std::borrow::Cow<str> = key.get_ref();
-            let bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-            let shown = match !name.is_empty() && name.chars().all(bare) {
-                true => name.to_string(),
-                false => format!("{name:?}"),
-            };
-            let key_at = key.span().start;
-            Entry { source: self, key: format!("{within}{shown}"), name, at: key_at, value }
+impl Visitor for EntryReader<'_> {
+    fn setting<T: Value>(
+        &mut self,
+        setting: &'static Setting,
+        given: &mut Vec<Given<T>>,
+    ) -> Result<()> {
+        if !setting.is_named(self.entry.name) {
+            return Ok(());
+        }
+        self.known = true;
+        let values = match setting.takes {
+            Takes::One => vec![self.entry.one()?],
+            Takes::Runs => self.entry.distinct()?,
+            // The grid adds to them.
+            Takes::List => self.entry.list()?,
         };
-        let mut entries: Vec<Entry> = table.iter().map(entry).collect();
-        entries.sort_by_key(|entry| entry.at);
-        entries
-    }
-}
-
-impl<'a> Entry<'a> {
-    /// The place of the key.
-    pub fn place(&self) -> Place {
-        self.source.place(self.at, &self.key)
-    }
-
-    /// The keys of a table.
-    pub fn table(&self) -> Result<Vec<Entry<'a>>> {
-        match self.value.get_ref() {
-            DeValue::Table(table) => Ok(self.source.entries(table, &format!("{}.", self.key))),
-            other => Err(self.value_place().refuse(mismatch("a table", other))),
+        if let (false, Some(older)) = (given.is_empty(), setting.older) {
+            let error = "expected the limit once, found it under another name too";
+            return Err(self.entry.location().locate(
+                Error::input(error)
+                    .hint(format!("{} and {} are one limit", setting.key, older.key)),
+            ));
         }
+        *given = values;
+        Ok(())
     }
-
-    fn value_place(&self) -> Place {
-        self.source.place(self.value.span().start, &self.key)
-    }
-
-    /// One value.
-    fn one<T: Value>(&self) -> Result<Said<T>> {
-        self.read(self.value, T::read)
-    }
-
-    /// One value or a list of at least one.
-    fn list<T: Value>(&self) -> Result<Vec<Said<T>>> {
-        self.list_of(T::read)
-    }
-
-    /// One value or a list in which none is twice.
-    pub fn distinct<T: Value + Display>(&self) -> Result<Vec<Said<T>>> {
-        distinct(self.list()?)
-    }
-
-    /// One of these words or a list in which none is twice.
-    pub fn distinct_words<'w>(&self, words: &[&'w str]) -> Result<Vec<Said<&'w str>>> {
-        let words: Vec<(&str, &'w str)> = words.iter().map(|word| (*word, *word)).collect();
-        distinct(self.list_of(|value| word(value, &words))?)
-    }
-
-    fn list_of<T>(&self, read: impl Fn(&DeValue) -> Result<T>) -> Result<Vec<Said<T>>> {
-        match self.value.get_ref() {
-            DeValue::Array(values) if values.is_empty() => {
-                let error = Error::input("expected at least one value, found an empty list");
-                Err(self.value_place().refuse(error.hint("leave the key out for its default")))
-            }
-            DeValue::Array(values) => values.iter().map(|value| self.read(value, &read)).collect(),
-            _ => Ok(vec![self.read(self.value, read)?]),
-        }
-    }
-
-    fn read<T>(
-        &self,
-        value: &Spanned<DeValue>,
-        read: impl Fn(&DeValue) -> Result<T>,
-    ) -> Result<Said<T>> {
-        let place = self.source.place(value.span().start, &self.key);
-        match read(value.get_ref()) {
-            Ok(value) => Ok(Said { value, place }),
-            Err(error) => Err(place.refuse(error)),
-        }
-    }
-
-    /// The error for a key that is none of the `known` ones of its table.
-    pub fn unknown(&self, known: &[&str]) -> Error {
-        let nearest = nearest(self.name, known.iter().copied());
-        let other_table = match self.key.contains('.') {
-            true if KEYS.contains(&self.name) => Some("it belongs above the first [table]"),
-            false if FIELDS.iter().any(|field| field.key == self.name) => {
-                Some("it belongs in [grid]")
-            }
-            _ => None,
-        };
-        let hint = match (other_table, nearest) {
-            (Some(place), _) => format!("{place}; configs/ holds commented examples"),
-            (_, Some(key)) => {
-                format!("did you mean `{key}`? configs/ holds commented examples")
-            }
-            _ => EXAMPLES.into(),
-        };
-        self.place().refuse(Error::input("no key of that name").hint(hint))
-    }
-}
-
-/// Refuses a value that was said before.
-pub fn distinct<T: Display>(values: Vec<Said<T>>) -> Result<Vec<Said<T>>> {
-    let mut seen = HashMap::new();
-    for said in &values {
-        match seen.entry(said.value.to_string()) {
-            Slot::Vacant(slot) => _ = slot.insert(&said.place),
-            Slot::Occupied(first) => {
-                let value = first.key().escape_debug();
-                let mut error = format!("expected every value once, found {value} twice");
-                if let place @ Place::File { .. } = first.get() {
-                    error += &format!(", first at {}", place.position());
-                }
-                return Err(said
-                    .place
-                    .refuse(Error::input(error).hint("leave one of the two out")));
-            }
-        }
-    }
-    Ok(values)
 }
 
 #[cfg(test)]
@@ -389,7 +214,7 @@ mod tests {
 
     #[test]
     fn every_key_in_the_list_is_read() {
-        for key in KEYS {
+        for key in keys() {
             // A date is no key's value: what is refused is the value.
             let error = parse(&format!("{key} = 2000-01-01")).unwrap_err().to_string();
             assert!(

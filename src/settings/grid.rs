@@ -4,8 +4,8 @@
 //! of one side, and all three are crossed. Names are composed and parsed like any other, so the
 //! grid knows what the parser knows.
 
-use super::file::Entry;
-use super::place::{Place, Said};
+use super::entry::Entry;
+use super::location::{Given, Location};
 use crate::codec::{Codec, FIELDS, FieldKind, FieldTexts, GROUP, compose};
 use crate::error::{Error, Result};
 use crate::eval::Treatment;
@@ -13,14 +13,14 @@ use crate::eval::Treatment;
 /// More is a slip of the pen: they share one run.
 const MAX_CODECS: usize = 1000;
 
-/// What one table says: for each field its parts of names, in the table's order.
-type Fields = [Vec<Said<String>>; FIELDS.len()];
+/// One table: for each field its parts of names, in the table's order.
+type Fields = [Vec<Given<String>>; FIELDS.len()];
 
 /// One part, or none, for each field.
-type Choice<'a> = [Option<&'a Said<String>>; FIELDS.len()];
+type Choice<'a> = [Option<&'a Given<String>>; FIELDS.len()];
 
 /// In nested order: the fields of `[grid]` outermost, then keys', then values', each as in a name.
-pub(super) fn codecs(grid: &Entry) -> Result<Vec<Said<Treatment>>> {
+pub(super) fn codecs(grid: &Entry) -> Result<Vec<Given<Treatment>>> {
     let (mut both, mut key, mut value) = (Fields::default(), Fields::default(), Fields::default());
     let entries = grid.table()?;
     if entries.is_empty() {
@@ -37,9 +37,9 @@ pub(super) fn codecs(grid: &Entry) -> Result<Vec<Said<Treatment>>> {
         if let ([shared, ..], [own, ..]) = (&shared[..], &own[..]) {
             let error = format!(
                 "expected the field once, found it in [grid] too, at {}",
-                shared.place.position()
+                shared.location.position()
             );
-            return Err(own.place.refuse(
+            return Err(own.location.locate(
                 Error::input(error).hint("a field in [grid] holds for keys and values both"),
             ));
         }
@@ -47,7 +47,7 @@ pub(super) fn codecs(grid: &Entry) -> Result<Vec<Said<Treatment>>> {
     let sizes = both.iter().chain(&key).chain(&value).map(|parts| parts.len().max(1));
     let size = sizes.fold(1, usize::saturating_mul);
     if size > MAX_CODECS {
-        return Err(grid.place().refuse(
+        return Err(grid.location().locate(
             Error::input(format!("expected at most {MAX_CODECS} codecs, found {size}"))
                 .hint("every field multiplies them"),
         ));
@@ -78,7 +78,7 @@ fn side(table: &Entry) -> Result<Fields> {
 }
 
 fn no_fields(table: &Entry) -> Error {
-    table.place().refuse(
+    table.location().locate(
         Error::input("expected at least one field of a codec's name, found none")
             .hint("for example group = [32, 64, 128]; or leave the table out"),
     )
@@ -102,8 +102,8 @@ fn read(fields: &mut Fields, entry: &Entry, tables: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn parts<T>(values: Vec<Said<T>>, part: impl Fn(T) -> String) -> Vec<Said<String>> {
-    let part = |said: Said<T>| Said { value: part(said.value), place: said.place };
+fn parts<T>(values: Vec<Given<T>>, part: impl Fn(T) -> String) -> Vec<Given<String>> {
+    let part = |given: Given<T>| Given { value: part(given.value), location: given.location };
     values.into_iter().map(part).collect()
 }
 
@@ -130,29 +130,32 @@ fn over<'a>(own: &Choice<'a>, shared: &Choice<'a>) -> Choice<'a> {
 }
 
 fn names<'a>(choice: &Choice<'a>) -> FieldTexts<'a> {
-    choice.map(|part| part.map_or("", |said| &said.value))
+    choice.map(|part| part.map_or("", |given| &given.value))
 }
 
-/// The codec of these fields, with the place where an error about it should point.
-fn codec(key: &Choice, value: &Choice) -> Result<Said<Treatment>> {
+/// The codec of these fields, with the location where an error about it should point.
+fn codec(key: &Choice, value: &Choice) -> Result<Given<Treatment>> {
     let first = || key.iter().chain(value).find_map(|part| *part);
     match compose(&names(key), &names(value)).parse::<Codec>() {
         Ok(codec) => {
             // Most often it is about a group too large.
             let larger = if codec.value.group() > codec.key.group() { value } else { key };
-            let place = larger[GROUP].or_else(first).map(|said| said.place.clone());
-            Ok(Said { value: codec.into(), place: place.unwrap_or(Place::Flag("--codec")) })
+            let location = larger[GROUP].or_else(first).map(|given| given.location.clone());
+            Ok(Given {
+                value: codec.into(),
+                location: location.unwrap_or(Location::Flag("--codec")),
+            })
         }
         // Where no field is wrong alone, the first stands for all.
         Err(error) => Err(match offender(key).or_else(|| offender(value)).or_else(first) {
-            Some(said) => said.place.refuse(error),
+            Some(given) => given.location.locate(error),
             None => error,
         }),
     }
 }
 
 /// The first part that makes no codec even with defaults around it.
-fn offender<'a>(choice: &Choice<'a>) -> Option<&'a Said<String>> {
+fn offender<'a>(choice: &Choice<'a>) -> Option<&'a Given<String>> {
     choice.iter().enumerate().filter_map(|(index, part)| Some((index, (*part)?))).find_map(
         |(index, part)| {
             let mut alone = FieldTexts::default();
@@ -172,10 +175,10 @@ mod tests {
         RawSettings::from_toml(Path::new("x.toml"), &format!("[grid]\n{grid}"))
     }
 
-    /// Names and places of the codecs.
+    /// Names and positions of the codecs.
     fn codecs(grid: &str) -> Vec<(String, String)> {
         let codecs = read(grid).expect(grid).codec.into_iter();
-        codecs.map(|said| (said.value.to_string(), said.place.position())).collect()
+        codecs.map(|said| (said.value.to_string(), said.location.position())).collect()
     }
 
     #[track_caller]
@@ -277,8 +280,8 @@ mod tests {
         );
     }
 
-    /// What the comments of the example say of the fields of `[grid]`: which there are, what each takes, and what
-    /// it is when left out.
+    /// The comments on `[grid]` in the example: its fields, the values of each, and its value when
+    /// left out.
     #[test]
     fn the_commented_example_of_a_grid_says_what_the_parser_takes() {
         let text = std::fs::read_to_string("configs/group-sizes.toml").unwrap();

@@ -9,6 +9,7 @@ use clap::Args;
 use std::fmt::Write;
 use std::path::PathBuf;
 
+/// The arguments of `kv-compress inspect`.
 #[derive(Args)]
 pub struct Arguments {
     #[arg(value_name = "FILE")]
@@ -22,6 +23,7 @@ pub struct Arguments {
 }
 
 impl Arguments {
+    /// Reads a file and prints what it holds.
     pub fn run(self) -> Result<Outcome> {
         let progress = FileProgress::new();
         let contents = container::inspect(&self.file, self.verify, &progress);

@@ -3,14 +3,14 @@
 mod inspect;
 mod notes;
 
-use super::flags::said;
+use super::flags::given;
 use super::progress::FileProgress;
 use super::{Outcome, output};
 use crate::container::{self, AxisOrder, Layout, Plan, Quality, Summary, Target};
 use crate::error::{Error, Result};
 use crate::eval::Treatment;
 use crate::report;
-use crate::settings;
+use crate::settings::RawSettings;
 use crate::whole_file::Existing;
 use clap::{Args, Subcommand};
 use glob::Pattern;
@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 const MIN_COSINE: f64 = 0.991;
 const MIN_SNR_DB: f64 = 16.0;
 
+/// The arguments of `kv-compress`.
 #[derive(Args)]
 #[command(
     args_conflicts_with_subcommands = true,
@@ -133,6 +134,7 @@ struct TensorMetrics {
 }
 
 impl Arguments {
+    /// Compresses, restores or inspects a file.
     pub fn run(self) -> Result<Outcome> {
         match self.command {
             Some(Command::Inspect(arguments)) => arguments.run(),
@@ -148,7 +150,8 @@ impl Arguments {
                     .hint(format!("leave {flag} out for its default")));
             }
         }
-        settings::check_threads(said("--threads", self.threads).as_ref())?;
+        let threads = given("--threads", self.threads);
+        RawSettings { threads, ..Default::default() }.check()?;
         super::use_threads(self.threads)?;
         // clap has seen to it that it is there.
         let input = self.input.as_deref().unwrap_or_else(|| "".as_ref());

@@ -1,10 +1,10 @@
-//! What a result alone would not tell.
+//! Notes beside a result: tensors left as they are, an order of axes that is in doubt.
 
 use crate::codec::{Packing, TensorCodec};
 use crate::container::{ExclusionReason, Summary, TensorSummary};
 use safetensors::Dtype;
 
-/// What was stored as it is though nobody asked for that; of a file of which nothing was
+/// A note of tensors that were stored as they are though nobody asked for that; of a file of which nothing was
 /// compressed, all of it. A file says of tensors that were left only that they were.
 pub fn left_alone(summary: &Summary) -> Option<String> {
     let nothing = summary.tensors.iter().all(|tensor| tensor.codec.is_none());
@@ -50,7 +50,7 @@ pub fn left_alone(summary: &Summary) -> Option<String> {
     }
 }
 
-/// Whether what may be cache, and is of a type that is not compressed, outweighs what was: the
+/// Whether tensors that may be cache but are of a type that is not compressed outweigh those that were: the
 /// scales of an fp8 cache are not the cache.
 pub fn mostly_left(summary: &Summary) -> bool {
     let (mut left, mut compressed) = (0u128, 0u128);

@@ -1,19 +1,19 @@
 //! clap's usage errors in the form of all others: one line of what is wrong, and a hint for people
 //! who come from other tools.
 
-mod brought;
+mod foreign_flags;
 
-pub(super) use brought::BROUGHT;
+pub(super) use foreign_flags::FOREIGN_FLAGS;
 
 use crate::codec::nearest;
 use crate::error::Error;
 use crate::eval::Treatment;
-use crate::settings::Place;
+use crate::settings::{Location, SETTINGS, Takes};
 use clap::Command;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use std::ffi::OsString;
 
-/// Where nothing better is known, of the command line alone.
+/// The hint where nothing better is known.
 const HELP: &str = "--help, after a command too, lists what can be asked for";
 
 /// `words`: the whole command line; `command`: what it was parsed as.
@@ -43,10 +43,10 @@ pub fn error(error: &clap::Error, words: &[OsString], command: &Command) -> Erro
         }
         // Also where a flag ends the line.
         ErrorKind::InvalidValue if value.is_none_or(str::is_empty) => argument.map(needs_value),
-        // What the parser of names says, word for word.
+        // The same words as from the parser of names.
         ErrorKind::ValueValidation if argument.map(flag_of) == Some("--codec") => {
             if let Some(Err(error)) = value.map(str::parse::<Treatment>) {
-                return Place::Flag("--codec").refuse(error);
+                return Location::Flag("--codec").locate(error);
             }
             None
         }
@@ -103,11 +103,11 @@ impl Asked<'_> {
         if !whole.starts_with('-') {
             return self.stray(&whole);
         }
-        let known = |entry: &&brought::Brought| {
+        let known = |entry: &&foreign_flags::ForeignFlag| {
             entry.names.contains(&name.as_str()) && has(sub, entry.flag)
         };
-        if let Some(entry) = BROUGHT.iter().find(known) {
-            return Some(entry.say.into());
+        if let Some(entry) = FOREIGN_FLAGS.iter().find(known) {
+            return Some(entry.hint.into());
         }
         // A flag of kvgauge's, but of another command.
         let other = self
@@ -183,7 +183,7 @@ impl Asked<'_> {
         Some(format!("did you mean `kvgauge {meant}`?"))
     }
 
-    /// What a whole command looks like.
+    /// A whole command, as an example.
     fn example(&self) -> Option<String> {
         let example = match self.sub?.get_name() {
             "sweep" => "kvgauge sweep configs/quickstart.toml",
@@ -199,6 +199,7 @@ impl Asked<'_> {
     }
 }
 
+/// Whether the command has a flag, named without dashes.
 pub(super) fn has(command: &Command, flag: &str) -> bool {
     command.get_arguments().any(|argument| argument.get_long() == Some(flag))
 }
@@ -269,11 +270,11 @@ fn twice(argument: Option<&str>, text: &str) -> String {
     if !text.contains("multiple times") {
         return "leave one of the two out".into();
     }
-    match flag {
-        "--model" | "--text" | "--context" => format!(
+    match SETTINGS.iter().find(|setting| setting.flag == flag && setting.takes == Takes::Runs) {
+        Some(setting) => format!(
             "one run takes one; `kvgauge sweep` takes several from its file: {} = [\"…\", \"…\"]",
-            flag.trim_start_matches('-')
+            setting.key
         ),
-        _ => "leave one of the two out".into(),
+        None => "leave one of the two out".into(),
     }
 }

@@ -6,10 +6,8 @@ mod applicability;
 pub(super) use applicability::{is_one_pass, stored_of};
 
 use crate::corpus::WindowShape;
-use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::str::FromStr;
 
 /// Tokens that a chunk has unless said otherwise.
 pub const DEFAULT_CHUNK: usize = 32;
@@ -24,30 +22,6 @@ pub enum Protocol {
     /// Every token's keys and values are compressed once, when the token leaves the `residual`
     /// most recent ones, and never again. See [`decode`].
     Decode { residual: usize, chunk: usize },
-}
-
-/// The protocols of a run, as typed in one word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ProtocolName {
-    Both,
-    Prefix,
-    Decode,
-}
-
-impl FromStr for ProtocolName {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        match name {
-            "both" => Ok(Self::Both),
-            "prefix" => Ok(Self::Prefix),
-            "decode" => Ok(Self::Decode),
-            _ => {
-                Err(Error::input(format!("expected `both`, `prefix` or `decode`, found {name:?}"))
-                    .hint("both is the default"))
-            }
-        }
-    }
 }
 
 /// The protocols of a run: at least one of two.

@@ -100,7 +100,7 @@ impl Anchor {
     }
 }
 
-/// Ten shapes would be too many to tell apart; eight are not.
+/// The mark of a point: ten shapes would be too many to tell apart; eight are not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Marker {
     Disc,
@@ -128,6 +128,7 @@ impl Marker {
     ];
 }
 
+/// The elements drawn so far.
 pub struct Canvas {
     elements: String,
 }
@@ -179,9 +180,7 @@ impl Canvas {
     }
 
     pub fn heading(&mut self, text: &str) {
-        self.put(html! {
-            text x="4" y="15" font-family="sans-serif" font-size="15" fill=(theme::INK) { (text) }
-        });
+        self.write(text, (4, 10), Anchor::Left, theme::INK, (15.0, None));
     }
 
     /// A pixel wide.
@@ -215,48 +214,62 @@ impl Canvas {
         self.put(html! { polygon points=(points(outline)) fill=(color) fill-opacity="0.13" {} });
     }
 
-    pub fn rect(&mut self, [x0, y0, x1, y1]: [i32; 4], color: Color) {
-        self.put(html! {
-            rect x=(x0) y=(y0) width=(x1 - x0) height=(y1 - y0) fill=(color) {}
-        });
+    pub fn rect(&mut self, area: [i32; 4], color: Color) {
+        self.area(area, (Some(color), None), None, None);
     }
 
     /// With a thin edge.
-    pub fn swatch(&mut self, [x0, y0, x1, y1]: [i32; 4], color: Color) {
-        self.put(html! {
-            rect x=(x0) y=(y0) width=(x1 - x0) height=(y1 - y0) fill=(color) stroke=(theme::AXIS) {}
-        });
+    pub fn swatch(&mut self, area: [i32; 4], color: Color) {
+        self.area(area, (Some(color), Some(theme::AXIS)), None, None);
     }
 
     /// A filled field; a pointer over it is told `title`.
-    pub fn field(&mut self, [x0, y0, x1, y1]: [i32; 4], color: Color, title: &str) {
-        self.put(html! {
-            rect x=(x0) y=(y0) width=(x1 - x0) height=(y1 - y0) fill=(color) { title { (title) } }
-        });
+    pub fn field(&mut self, area: [i32; 4], color: Color, title: &str) {
+        self.area(area, (Some(color), None), None, Some(title));
     }
 
     /// An area that is not seen; a pointer over it is told `title`.
-    pub fn area_title(&mut self, class: &str, [x0, y0, x1, y1]: [i32; 4], title: &str) {
+    pub fn area_title(&mut self, class: &str, area: [i32; 4], title: &str) {
+        self.area(area, (None, None), Some(class), Some(title));
+    }
+
+    fn area(
+        &mut self,
+        [x0, y0, x1, y1]: [i32; 4],
+        (fill, edge): (Option<Color>, Option<Color>),
+        class: Option<&str>,
+        title: Option<&str>,
+    ) {
+        let opacity = if fill.is_none() { Some(0) } else { None };
         self.put(html! {
-            rect class=(class) x=(x0) y=(y0) width=(x1 - x0) height=(y1 - y0) fill-opacity="0" {
-                title { (title) }
+            rect class=[class] x=(x0) y=(y0) width=(x1 - x0) height=(y1 - y0) fill=[fill]
+                fill-opacity=[opacity] stroke=[edge] {
+                @if let Some(title) = title { title { (title) } }
             }
         });
     }
 
     /// `at`: the middle of its height.
-    pub fn text(&mut self, text: &str, (x, y): Point, anchor: Anchor, color: Color) {
-        self.put(html! {
-            text x=(x) y=(y) dy=".35em" text-anchor=(anchor.word()) font-family="sans-serif"
-                font-size=(FONT) fill=(color) pointer-events="none" { (text) }
-        });
+    pub fn text(&mut self, text: &str, at: Point, anchor: Anchor, color: Color) {
+        self.write(text, at, anchor, color, (FONT, None));
     }
 
     /// A point's name; `cells`: the results that the point stands for.
-    pub fn name(&mut self, text: &str, (x, y): Point, anchor: Anchor, color: Color, cells: &str) {
+    pub fn name(&mut self, text: &str, at: Point, anchor: Anchor, color: Color, cells: &str) {
+        self.write(text, at, anchor, color, (FONT, Some(cells)));
+    }
+
+    fn write(
+        &mut self,
+        text: &str,
+        (x, y): Point,
+        anchor: Anchor,
+        color: Color,
+        (size, cells): (f64, Option<&str>),
+    ) {
         self.put(html! {
-            text class="point-name" data-of=(cells) x=(x) y=(y) dy=".35em"
-                text-anchor=(anchor.word()) font-family="sans-serif" font-size=(FONT) fill=(color)
+            text class=[cells.map(|_| "point-name")] data-of=[cells] x=(x) y=(y) dy=".35em"
+                text-anchor=(anchor.word()) font-family="sans-serif" font-size=(size) fill=(color)
                 pointer-events="none" { (text) }
         });
     }
@@ -267,7 +280,12 @@ impl Canvas {
             let at: Vec<Point> = corners.iter().map(|(dx, dy)| (x + dx, y + dy)).collect();
             html! { polygon points=(points(&at)) fill=(color) {} }
         };
-        let strokes = |path: String| html! { path d=(path) stroke=(color) stroke-width="2" {} };
+        let strokes = |[a, b, c, d]: [Point; 4]| {
+            let line = |from: Point, to: Point| {
+                format!("M{} {}L{} {}", x + from.0, y + from.1, x + to.0, y + to.1)
+            };
+            html! { path d=(line(a, b) + &line(c, d)) stroke=(color) stroke-width="2" {} }
+        };
         let (s, d) = (r - 1, r + 1);
         self.put(match marker {
             Marker::Disc => html! { circle cx=(x) cy=(y) r=(r) fill=(color) {} },
@@ -279,18 +297,8 @@ impl Canvas {
             Marker::Down => polygon(&[(0, d), (d, -r), (-d, -r)]),
             Marker::Right => polygon(&[(d, 0), (-r, d), (-r, -d)]),
             Marker::Diamond => polygon(&[(0, -d), (d, 0), (0, d), (-d, 0)]),
-            Marker::Times => strokes(format!(
-                "M{} {}L{} {}M{} {}L{} {}",
-                x - s,
-                y - s,
-                x + s,
-                y + s,
-                x - s,
-                y + s,
-                x + s,
-                y - s
-            )),
-            Marker::Plus => strokes(format!("M{} {y}H{}M{x} {}V{}", x - r, x + r, y - r, y + r)),
+            Marker::Times => strokes([(-s, -s), (s, s), (-s, s), (s, -s)]),
+            Marker::Plus => strokes([(-r, 0), (r, 0), (0, -r), (0, r)]),
         });
     }
 

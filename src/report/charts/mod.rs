@@ -11,7 +11,7 @@ mod key;
 mod numbers;
 mod scatter;
 mod series;
-pub mod theme;
+pub(crate) mod theme;
 
 pub use canvas::Chart;
 
@@ -19,11 +19,13 @@ use super::text::one_line;
 use crate::results::sweep::{CellReport, SubjectReport};
 use crate::results::validation::Validation;
 
-/// Name within a subject's pictures, and the picture.
+/// A picture of a subject.
 pub struct NamedChart {
+    /// One of [`NAMES`].
     pub name: &'static str,
     /// Its caption, one sentence or two.
     pub caption: String,
+    /// The picture itself.
     pub chart: Chart,
 }
 

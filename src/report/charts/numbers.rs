@@ -4,7 +4,7 @@ use super::canvas::{Anchor, FONT, Point};
 use crate::report::text::width;
 
 /// Of a line of digits, pixels.
-const HEIGHT: i32 = 11;
+const HEIGHT: i32 = 14;
 /// Points within it share a number.
 const SAME: i32 = 8;
 /// Numbers farther apart are not joined.
@@ -70,14 +70,14 @@ pub fn place(points: &[Point], others: &[Point], room: [i32; 4]) -> Vec<Number> 
 /// Left, top, right and bottom of a number at each place that it could have, the best first.
 fn candidates(group: &Group) -> Vec<(Number, [i32; 4])> {
     const SIDES: [(i32, i32, Anchor); 8] = [
-        (7, -9, Anchor::Left),
-        (-7, -9, Anchor::Right),
-        (7, 9, Anchor::Left),
-        (-7, 9, Anchor::Right),
-        (9, 0, Anchor::Left),
-        (-9, 0, Anchor::Right),
-        (0, -15, Anchor::Middle),
-        (0, 15, Anchor::Middle),
+        (10, -9, Anchor::Left),
+        (-10, -9, Anchor::Right),
+        (10, 9, Anchor::Left),
+        (-10, 9, Anchor::Right),
+        (11, 0, Anchor::Left),
+        (-11, 0, Anchor::Right),
+        (0, -17, Anchor::Middle),
+        (0, 17, Anchor::Middle),
     ];
     let text = text(group);
     let wide = width(&text, FONT).ceil() as i32;

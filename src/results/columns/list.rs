@@ -8,79 +8,40 @@ use crate::results::print::{bos, dtype_and_device, percent, signed, small};
 use crate::results::verdict_words;
 
 /// Columns of the page's table; intervals stand in the cell of their figure.
+#[rustfmt::skip]
 pub(crate) const PAGE: &[&str] = &[
-    "codec",
-    "verdict",
-    "targets_affected",
-    "bits_per_value",
-    "compression_ratio",
-    "cache_bytes_per_token",
-    "perplexity",
-    "perplexity_change_percent",
-    "perplexity_change_percent_ci95",
-    "kld_mean",
-    "kld_mean_ci95",
-    "kld_p50",
-    "kld_p90",
-    "kld_p99",
-    "kld_p999",
-    "kld_max",
-    "top1_agreement",
-    "top1_agreement_ci95",
-    "rms_delta_p",
-    "key.snr_db",
-    "value.snr_db",
-    "key.cosine",
-    "value.cosine",
-    "key.rmse",
-    "value.rmse",
-    "on_perplexity_front",
-    "on_kld_front",
-    "context",
-    "windows",
-    "protocol",
-    "id",
+    "codec", "verdict", "targets_affected", "bits_per_value", "compression_ratio",
+    "cache_bytes_per_token", "perplexity", "perplexity_change_percent",
+    "perplexity_change_percent_ci95", "kld_mean", "kld_mean_ci95", "kld_p50", "kld_p90",
+    "kld_p99", "kld_p999", "kld_max", "top1_agreement", "top1_agreement_ci95", "rms_delta_p",
+    "key.snr_db", "value.snr_db", "key.cosine", "value.cosine", "key.rmse", "value.rmse",
+    "on_perplexity_front", "on_kld_front", "context", "windows", "protocol", "id",
 ];
 /// Of Markdown's table, behind [`SIZE`]; intervals as on the page.
+#[rustfmt::skip]
 pub(crate) const MARKDOWN: &[&str] = &[
-    "perplexity_change_percent",
-    "perplexity_change_percent_ci95",
-    "kld_mean",
-    "kld_mean_ci95",
-    "top1_agreement",
-    "verdict",
+    "perplexity_change_percent", "perplexity_change_percent_ci95", "kld_mean", "kld_mean_ci95",
+    "top1_agreement", "verdict",
 ];
 /// Of a sweep's table on a terminal.
+#[rustfmt::skip]
 pub(crate) const SWEEP: &[&str] = &[
-    "codec",
-    "bits_per_value",
-    "compression_ratio",
-    "perplexity",
-    "perplexity_change_percent",
-    "perplexity_change_percent_ci95",
-    "kld_mean",
-    "top1_agreement",
-    "verdict",
+    "codec", "bits_per_value", "compression_ratio", "perplexity", "perplexity_change_percent",
+    "perplexity_change_percent_ci95", "kld_mean", "top1_agreement", "verdict",
 ];
 /// Of `validate`'s, under one protocol; [`FELT`] stands behind them where it says something.
+#[rustfmt::skip]
 pub(crate) const VALIDATE: &[&str] = &[
-    "codec",
-    "bits_per_value",
-    "compression_ratio",
-    "perplexity",
-    "perplexity_change_percent",
-    "perplexity_change_percent_ci95",
-    "kld_mean",
-    "kld_mean_ci95",
-    "kld_p99",
-    "top1_agreement",
-    "key.snr_db",
-    "value.snr_db",
+    "codec", "bits_per_value", "compression_ratio", "perplexity", "perplexity_change_percent",
+    "perplexity_change_percent_ci95", "kld_mean", "kld_mean_ci95", "kld_p99", "top1_agreement",
+    "key.snr_db", "value.snr_db",
 ];
 /// Under two protocols: those of the codec itself, and those of each protocol.
 pub(crate) const SIZE: &[&str] = &["codec", "bits_per_value", "compression_ratio"];
-pub(crate) const DAMAGE: &[&str] =
-    &["perplexity_change_percent", "perplexity_change_percent_ci95", "kld_mean", "top1_agreement"];
+#[rustfmt::skip]
+pub(crate) const DAMAGE: &[&str] = &[
+    "perplexity_change_percent", "perplexity_change_percent_ci95", "kld_mean", "top1_agreement",
+];
 pub(crate) const FELT: &str = "targets_affected";
 
 /// In the order of the CSV file and of the schema page.

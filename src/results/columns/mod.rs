@@ -65,12 +65,14 @@ pub(crate) enum Value {
     Range(usize, Option<usize>),
 }
 
+/// The object of the JSON that has a column's key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Level {
     Subject,
     Cell,
 }
 
+/// How a value is written for people.
 #[derive(Clone, Copy)]
 pub(crate) enum Print {
     /// As it is.
@@ -81,6 +83,7 @@ pub(crate) enum Print {
     Row(fn(&Row, Table) -> String),
 }
 
+/// A figure, or a setting of the subject, that tables and the schema page know.
 #[derive(Clone, Copy)]
 pub(crate) struct Column {
     /// Path in the JSON of a subject or a cell, levels joined by `.`; by `_` in the CSV.
@@ -96,7 +99,7 @@ pub(crate) struct Column {
     #[cfg_attr(not(test), allow(dead_code))]
     pub null: &'static str,
     heading: &'static str,
-    /// Headings of tables that have another one.
+    /// Headings of those tables that have another one.
     headings: &'static [(Table, &'static str)],
     /// In which the page shows it, where it is not `unit`.
     shown_unit: &'static str,
@@ -186,7 +189,7 @@ impl Column {
         if table == Table::Page { minus(&text) } else { text }
     }
 
-    /// What the page sorts by: a number, unless the column is of text; empty where missing.
+    /// The key that the page sorts by: a number, unless the column is of text; empty where missing.
     pub fn sort_key(&self, row: &Row) -> String {
         match (self.value)(row) {
             _ if self.key == "verdict" => (row.result.judgement.verdict as u8).to_string(),

@@ -36,7 +36,7 @@ use crate::results::timings::{SubjectTimings, SweepTimings};
 use crate::results::validation::RefusedCodec;
 use crate::run::subject::{Refusal, SharedInputs, Stages, Subject, check_codecs};
 use crate::run::validate;
-use crate::settings::{Said, Settings};
+use crate::settings::{Given, Settings};
 use folder::Folder;
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -84,14 +84,16 @@ pub struct Outcome {
 impl Request {
     /// Models, texts and contexts, each under each of its protocols.
     fn runs(&self) -> impl Iterator<Item = (&Settings, Protocol)> {
-        let of = |settings| Settings::protocols(settings).map(move |protocol| (settings, protocol));
+        fn of(settings: &Settings) -> impl Iterator<Item = (&Settings, Protocol)> {
+            settings.protocols().each().into_iter().map(move |protocol| (settings, protocol))
+        }
         self.settings.iter().flat_map(of)
     }
 
     /// All cells, of all shards; ids are not known yet.
     fn plan(&self) -> Plan {
         let of_run = |(settings, protocol): (&Settings, Protocol)| -> Vec<PlannedCell> {
-            let name = |codec: &Said<Treatment>| CellName {
+            let name = |codec: &Given<Treatment>| CellName {
                 model: settings.model.clone(),
                 text: settings.text.to_string(),
                 context: settings.context,
@@ -105,7 +107,7 @@ impl Request {
         let (limits, strict) = self
             .settings
             .first()
-            .map_or((Limits::default(), false), |settings| (settings.limits, settings.strict));
+            .map_or((Limits::default(), false), |settings| (settings.limits(), settings.strict));
         let cells = self.runs().flat_map(of_run).collect();
         Plan::new(self.source.clone(), limits, strict, cells)
     }
@@ -209,7 +211,7 @@ fn open<'a>(request: &'a Request, hub: &Hub, stages: &mut dyn Stages) -> Result<
         let codecs = &settings.codec[own.start - all.start..own.end - all.start];
         let mut refusals = Vec::new();
         let subject = Subject::open(settings, hub, &mut shared, stages, |config, context| {
-            refusals = check_codecs(config, settings.protocols, &[protocol], context, codecs)?;
+            refusals = check_codecs(config, settings.protocols(), &[protocol], context, codecs)?;
             Ok(())
         });
         let subject = match subject {

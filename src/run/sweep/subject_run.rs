@@ -121,7 +121,7 @@ impl SubjectRun<'_> {
             let measured = arm.measured(windows);
             CodecFigures::new(&measured.codec, &measured.windows, &nll, &self.info)
         };
-        let limits = &self.settings.limits;
+        let limits = &self.settings.limits();
         self.pending.iter().map(|arm| figures(arm).judge(&self.info, &baseline, limits)).collect()
     }
 

@@ -1,64 +1,146 @@
-//! The values that settings take, besides numbers and names.
+//! The types of settings that are neither numbers nor names.
 
+use super::value::Words;
 use crate::error::{Error, Result};
 use candle_core::{DType, Device};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+/// Whether a beginning-of-sequence token stands first in a window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bos {
     /// As the model's tokenizer does.
     Auto,
+    /// Always.
     Always,
+    /// Never.
     Never,
 }
 
+/// Type of floating-point numbers, of arithmetic or of what is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FloatType {
+    /// 32 bits, IEEE 754.
     F32,
+    /// 16 bits, 8 of them exponent.
     Bf16,
+    /// 16 bits, IEEE 754.
     F16,
 }
 
+/// Where a model runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DeviceKind {
+    /// The processor.
     Cpu,
+    /// The first CUDA device.
     Cuda,
+    /// The first Metal device.
     Metal,
 }
 
 /// A number of windows, or all that the text has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WindowCount {
+    /// So many, or fewer if the text is shorter.
     AtMost(usize),
+    /// All.
     All,
+}
+
+/// A number of percent; a flag takes it with or without the sign.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Percent(pub f64);
+
+/// The protocols of a run, in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProtocolName {
+    /// One after the other.
+    Both,
+    /// [`Protocol::Prefix`](crate::eval::protocol::Protocol::Prefix) alone.
+    Prefix,
+    /// [`Protocol::Decode`](crate::eval::protocol::Protocol::Decode) alone.
+    Decode,
+}
+
+/// The word of a closed list.
+fn write_word<T: Words + PartialEq>(value: &T, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    T::WORDS.iter().filter(|(_, other)| other == value).try_for_each(|(word, _)| f.write_str(word))
+}
+
+impl fmt::Display for Bos {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_word(self, f)
+    }
 }
 
 impl fmt::Display for FloatType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            FloatType::F32 => "f32",
-            FloatType::Bf16 => "bf16",
-            FloatType::F16 => "f16",
-        })
+        write_word(self, f)
     }
 }
 
 impl fmt::Display for DeviceKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_word(self, f)
+    }
+}
+
+impl fmt::Display for WindowCount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            WindowCount::AtMost(n) => n.fmt(f),
+            WindowCount::All => f.write_str("all"),
+        }
+    }
+}
+
+impl fmt::Display for Percent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for Percent {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let number = text.trim_end().strip_suffix('%').unwrap_or(text).trim();
+        number.parse().map(Self).map_err(|_| "expected a number of percent".into())
+    }
+}
+
+impl fmt::Display for ProtocolName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            DeviceKind::Cpu => "cpu",
-            DeviceKind::Cuda => "cuda",
-            DeviceKind::Metal => "metal",
+            ProtocolName::Both => "both",
+            ProtocolName::Prefix => "prefix",
+            ProtocolName::Decode => "decode",
         })
     }
 }
 
+impl FromStr for ProtocolName {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "both" => Ok(Self::Both),
+            "prefix" => Ok(Self::Prefix),
+            "decode" => Ok(Self::Decode),
+            _ => {
+                Err(Error::input(format!("expected `both`, `prefix` or `decode`, found {name:?}"))
+                    .hint("both is the default"))
+            }
+        }
+    }
+}
+
 impl WindowCount {
+    /// The number, where there is one.
     pub fn limit(self) -> Option<usize> {
         match self {
             WindowCount::AtMost(n) => Some(n),
@@ -81,19 +163,8 @@ impl FromStr for WindowCount {
     }
 }
 
-impl Serialize for WindowCount {
-    fn serialize<S: serde::Serializer>(
-        &self,
-        serializer: S,
-    ) -> std::result::Result<S::Ok, S::Error> {
-        match self {
-            WindowCount::AtMost(n) => serializer.serialize_u64(*n as u64),
-            WindowCount::All => serializer.serialize_str("all"),
-        }
-    }
-}
-
 impl FloatType {
+    /// candle's type of that name.
     pub fn dtype(self) -> DType {
         match self {
             FloatType::F32 => DType::F32,

@@ -1,46 +1,52 @@
-//! Flags that people bring from other tools, and which flag here each is.
+//! Flags of other tools, and the flag here that each is.
 
-/// A flag of another tool's: its names without dashes; the flag here, which a command must have for
-/// the hint to be given; what to say.
-pub struct Brought {
+/// Flags of other tools with one meaning.
+pub struct ForeignFlag {
+    /// Their names without dashes.
     pub names: &'static [&'static str],
+    /// The flag here; a command without it does not give the hint.
     pub flag: &'static str,
-    pub say: &'static str,
+    /// The hint.
+    pub hint: &'static str,
 }
 
-const fn brought(names: &'static [&'static str], flag: &'static str, say: &'static str) -> Brought {
-    Brought { names, flag, say }
+const fn foreign(
+    names: &'static [&'static str],
+    flag: &'static str,
+    hint: &'static str,
+) -> ForeignFlag {
+    ForeignFlag { names, flag, hint }
 }
 
 /// Of llama.cpp, vLLM, SGLang, transformers and lm-eval; the first whose flag the command has.
-pub const BROUGHT: &[Brought] = &[
-    brought(
+pub const FOREIGN_FLAGS: &[ForeignFlag] = &[
+    foreign(
         &["config", "cfg", "settings"],
         "shard",
         "the settings file stands without a flag: kvgauge sweep FILE.toml",
     ),
-    brought(
+    foreign(
         &["ctk", "ctv", "cache-type-k", "cache-type-v", "cache-type"],
         "codec",
         "the cache's type is a codec here: --codec q8_0; keys and values apart: \
          --codec k:q8_0/v:q4_0",
     ),
-    brought(
+    foreign(
         &["kv-cache-dtype", "kv_cache_dtype", "kv-cache-type", "cache-dtype", "quant-policy"],
         "codec",
         "the cache's type is a codec here, as in --codec fp8-e4m3; `kvgauge codecs` lists them",
     ),
-    brought(
+    foreign(
         &["bits", "nbits", "kv-bits", "kv-group-size", "group-size", "g", "gs", "q-group-size"],
         "codec",
         "bits and group are fields of a codec's name: --codec int4-g64; `kvgauge codecs` lists them",
     ),
-    brought(
+    foreign(
         &["quantization", "quantize", "q", "scheme", "cache", "preset", "method"],
         "codec",
         "how the cache is stored is --codec NAME; `kvgauge codecs` lists them",
     ),
-    brought(
+    foreign(
         &[
             "m",
             "hf",
@@ -57,18 +63,18 @@ pub const BROUGHT: &[Brought] = &[
         "model",
         "the model is --model: a .gguf file, OWNER/NAME on the hub, or a folder",
     ),
-    brought(
+    foreign(
         &["hf-token", "token"],
         "model",
         "a token for the hub is taken from HF_TOKEN, as transformers does",
     ),
-    brought(
+    foreign(
         &["revision", "hf-revision"],
         "model",
         "a revision stands behind the name: --model OWNER/NAME@REVISION",
     ),
-    brought(&["i", "in", "file", "f"], "input", "the file to read is --input FILE"),
-    brought(
+    foreign(&["i", "in", "file", "f"], "input", "the file to read is --input FILE"),
+    foreign(
         &[
             "f",
             "file",
@@ -86,7 +92,7 @@ pub const BROUGHT: &[Brought] = &[
         "text",
         "the text is --text FILE, wikitext-2 or builtin",
     ),
-    brought(
+    foreign(
         &[
             "c",
             "ctx",
@@ -107,13 +113,13 @@ pub const BROUGHT: &[Brought] = &[
         "context",
         "the tokens of a window are --context N",
     ),
-    brought(
+    foreign(
         &["chunks", "n-chunks", "limit", "samples", "nsamples", "num-windows", "num-samples", "w"],
         "windows",
         "how much of the text is --windows N, or all",
     ),
-    brought(&["t", "tb", "threads-batch", "j", "jobs"], "threads", "CPU threads are --threads N"),
-    brought(
+    foreign(&["t", "tb", "threads-batch", "j", "jobs"], "threads", "CPU threads are --threads N"),
+    foreign(
         &[
             "ngl",
             "gpu-layers",
@@ -129,12 +135,12 @@ pub const BROUGHT: &[Brought] = &[
         "device",
         "the whole model runs on one device: --device cuda or metal, where the build has it",
     ),
-    brought(
+    foreign(
         &["b", "ub", "batch-size", "ubatch-size", "np", "parallel", "max-num-seqs"],
         "windows",
         "kvgauge chooses batches itself, and they change no number: leave it out",
     ),
-    brought(
+    foreign(
         &[
             "fa",
             "flash-attn",
@@ -153,47 +159,47 @@ pub const BROUGHT: &[Brought] = &[
         "model",
         "kvgauge has no such choice, and it would change no number: leave it out",
     ),
-    brought(
+    foreign(
         &["kl-divergence", "kl-divergence-base", "save-all-logits", "perplexity", "ppl"],
         "codec",
         "perplexity and KL divergence come with every run, without a file of logits: leave it out",
     ),
-    brought(&["s", "rng-seed"], "seed", "the seed is --seed N"),
-    brought(
+    foreign(&["s", "rng-seed"], "seed", "the seed is --seed N"),
+    foreign(
         &["o", "out", "output-dir", "output-file", "output_path", "of", "r"],
         "output",
         "where results go is --output",
     ),
-    brought(
+    foreign(
         &["fp16", "bf16", "f16", "torch-dtype", "type", "precision"],
         "dtype",
         "arithmetic is --dtype f32, bf16 or f16",
     ),
-    brought(
+    foreign(
         &["no-bos", "add-bos", "add-bos-token"],
         "bos",
         "the beginning-of-sequence token is --bos auto, always or never",
     ),
-    brought(
+    foreign(
         &["special", "sp", "no-parse-special"],
         "parse-special",
         "whether control tokens in a text count is --parse-special true or false",
     ),
-    brought(
+    foreign(
         &["tolerance", "threshold", "max-ppl", "max-increase", "max-perplexity-increase"],
         "max-ppl-change",
         "the limit is --max-ppl-change PERCENT",
     ),
-    brought(
+    foreign(
         &["keep", "sink-size", "attention-sinks"],
         "codec",
         "first tokens kept exact are a field of a codec's name: --codec int4-g64-sink4",
     ),
-    brought(
+    foreign(
         &["residual-length", "residual_length", "recent"],
         "residual",
         "recent tokens kept exact are --residual N, with --protocol decode",
     ),
-    brought(&["c", "d", "x", "restore", "decode"], "decompress", "restoring is --decompress"),
-    brought(&["y", "overwrite", "f"], "force", "replacing a file is --force"),
+    foreign(&["c", "d", "x", "restore", "decode"], "decompress", "restoring is --decompress"),
+    foreign(&["y", "overwrite", "f"], "force", "replacing a file is --force"),
 ];

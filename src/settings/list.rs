@@ -1,0 +1,155 @@
+//! The list of settings. A new one is an entry here, and its use.
+//!
+//! An entry holds the meaning (a comment), the key, the type, the default, and what else there is
+//! to know: who takes it, its flag, the name of the flag's value, and see [`Setting`]'s methods.
+//! From it come the key of a settings file, the flag and its help, the errors about a value, the
+//! JSON echo, the commented example and the table in the documentation.
+//!
+//! The type says how one value is read ([`Value`](super::value::Value)). `Option` is for a setting
+//! without a default, `Vec<Given<_>>` for one that takes several values in one run.
+
+use super::location::{Given, Location};
+use super::setting::Group::{Evaluation, Limit, Subject, Validate};
+use super::setting::{Setting, Takes};
+use super::table::settings;
+use super::types::{Bos, DeviceKind, FloatType, Percent, ProtocolName, WindowCount};
+use super::value::{Resolved, Value};
+use crate::corpus::TextSource;
+use crate::error::Result;
+use crate::eval::protocol::DEFAULT_CHUNK;
+use crate::eval::verdict::Limits;
+use crate::model::source::ModelSource;
+use serde::Serialize;
+use serde::ser::{SerializeMap, Serializer};
+
+/// A codec that is evaluated, as named by the setting.
+pub type EvaluatedCodec = crate::eval::Treatment;
+
+/// The model of a run that names none.
+pub const DEFAULT_MODEL: &str = "TinyLlama/TinyLlama-1.1B-Chat-v1.0";
+/// The default window of a model that computes as long a one, tokens.
+pub(super) const DEFAULT_CONTEXT: usize = 2048;
+
+const LEAVE_OUT: &str = "leave it out for its default";
+
+settings! {
+    /// builtin, OWNER/NAME[@REVISION] on the hub, a Hugging Face folder, or a .gguf file
+    model: String = DEFAULT_MODEL.to_string(),
+        Setting::new(Subject, "--model", "MODEL").takes(Takes::Runs);
+
+    /// builtin, wikitext-2, or a UTF-8 file
+    text: TextSource = TextSource::Wikitext2,
+        Setting::new(Subject, "--text", "TEXT").takes(Takes::Runs)
+            .default_words("wikitext-2; builtin for the builtin model");
+
+    /// Tokens in a window; the first half is compressed
+    context: Option<usize> = None,
+        // The shortest window with a prefix and a scored target that depends on it.
+        Setting::new(Evaluation, "--context", "N").takes(Takes::Runs)
+            .bounds(4.0, f64::MAX, "at least 4", LEAVE_OUT)
+            .default_words("2048, or the model's maximum").example("2048");
+
+    /// Windows to evaluate, or `all`
+    windows: WindowCount = WindowCount::AtMost(20),
+        Setting::new(Evaluation, "--windows", "N|all").bounds(1.0, f64::MAX, "at least 1", LEAVE_OUT)
+            .default_words("20, fewer if the text is shorter");
+
+    /// Index of the first window, from 0
+    first_window: usize = 0,
+        Setting::new(Evaluation, "--first-window", "N").default_words("");
+
+    /// Codec to try; repeat for several, or put commas between; `kvgauge codecs` lists them.
+    /// noise-NAME is Gaussian noise of the same RMSE per tensor as NAME's error: the difference
+    /// comes from the shape of that error
+    codec: Vec<Given<EvaluatedCodec>> = vec![Given::flag("--codec", "int4-g64".parse()?)],
+        Setting::new(Evaluation, "--codec", "NAME").takes(Takes::List);
+
+    /// How damage is measured: `prefix` (half a window is compressed, the other half runs over
+    /// it), `decode` (every token is, as it is written) or `both`
+    protocol: ProtocolName = ProtocolName::Both,
+        Setting::new(Evaluation, "--protocol", "NAME");
+
+    /// decode: most recent tokens that stay exact
+    residual: usize = 0,
+        Setting::new(Evaluation, "--residual", "N").decode_only();
+
+    /// decode: tokens that are computed together and see each other exactly, where tokens are not
+    /// stored one by one
+    chunk: usize = DEFAULT_CHUNK,
+        Setting::new(Evaluation, "--chunk", "N").decode_only()
+            .bounds(1.0, f64::MAX, "at least 1", LEAVE_OUT);
+
+    /// Whether a beginning-of-sequence token replaces the first token of a window
+    bos: Bos = Bos::Auto,
+        Setting::new(Subject, "--bos", "BOS").rare();
+
+    /// Whether control tokens that the text spells out (`<|endoftext|>`) are the model's own
+    parse_special: bool = true,
+        Setting::new(Subject, "--parse-special", "BOOL").spaced().rare();
+
+    /// Arithmetic and cache type
+    dtype: FloatType = FloatType::F32,
+        Setting::new(Evaluation, "--dtype", "DTYPE");
+
+    /// Where the model runs
+    device: DeviceKind = DeviceKind::Cpu,
+        Setting::new(Subject, "--device", "DEVICE").rare();
+
+    /// CPU threads
+    threads: Option<usize> = None,
+        // Far more threads than cores only wait for each other; 100 000 of them stop a machine.
+        Setting::new(Subject, "--threads", "N").rare().changes_no_figure()
+            .bounds(1.0, 1024.0, "1 to 1024", "leave it out to use every core")
+            .default_words("all").example("2");
+
+    /// Seed of what codec `noise` draws
+    seed: u64 = 0,
+        Setting::new(Evaluation, "--seed", "N");
+
+    /// Largest accepted change of the perplexity, up or down
+    max_ppl_change: Percent = Percent(Limits::default().max_ppl_change),
+        Setting::new(Limit, "--max-ppl-change", "PERCENT")
+            .older("max_ppl_increase", "max-ppl-increase")
+            .bounds(0.0, f64::MAX, "a percentage, 0 or more",
+                "1 accepts a perplexity that is up to 1 % higher or lower");
+
+    /// Largest accepted mean KL divergence
+    max_kld: Option<f64> = None,
+        Setting::new(Limit, "--max-kld", "NATS").default_words("none").example("0.01")
+            .bounds(0.0, f64::MAX, "nats a token, 0 or more",
+                "0.01 accepts a mean KL divergence of up to 0.01");
+
+    /// Smallest accepted share of targets whose likeliest token stays, 0 to 1
+    min_top1: Option<f64> = None,
+        Setting::new(Limit, "--min-top1", "SHARE").default_words("none").example("0.95")
+            .bounds(0.0, 1.0, "a share from 0 to 1",
+                "0.95 asks that 95 % of targets keep their likeliest token");
+
+    /// Exit with status 1 unless every codec passes; a sweep, unless one can be recommended for
+    /// every model, text and context
+    strict: bool = false,
+        Setting::new(Evaluation, "--strict", "BOOL").changes_no_figure();
+
+    /// Use what is cached; make no request
+    offline: bool = false,
+        Setting::new(Subject, "--offline", "BOOL").rare().changes_no_figure();
+
+    /// Compare with candle-transformers' own Llama on the first window
+    cross_check: bool = false,
+        Setting::new(Evaluation, "--cross-check", "BOOL").changes_no_figure();
+
+    /// Also compress each part of the cache alone, the rest exact: keys, values, each layer's, each
+    /// KV head's; says which carry the damage
+    attribute: bool = false,
+        Setting::new(Validate, "--attribute", "BOOL");
+}
+
+/// Something that is done with every setting, whatever the type of its value.
+pub(crate) trait Visitor {
+    /// One setting and the values given of it.
+    fn setting<T: Value>(
+        &mut self,
+        setting: &'static Setting,
+        given: &mut Vec<Given<T>>,
+    ) -> Result<()>;
+}
