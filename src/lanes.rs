@@ -13,7 +13,9 @@ use pulp::x86::{V3, V4};
 #[cfg(target_arch = "x86_64")]
 use std::any::Any;
 
+/// f32 lanes of the widest registers there are.
 pub const LANES: usize = 16;
+/// A row of lanes.
 pub type Lanes = [f32; LANES];
 
 /// Folds every value into one of the lanes, then the lanes into one. `f` has to come to the same
@@ -47,6 +49,7 @@ pub fn get<S: Simd>(row: &Lanes, index: usize) -> S::f32s {
     S::as_simd_f32s(row).0[index]
 }
 
+/// Stores a vector into a row of lanes, at `index`.
 #[inline(always)]
 pub fn set<S: Simd>(row: &mut Lanes, index: usize, x: S::f32s) {
     S::as_mut_simd_f32s(row).0[index] = x;

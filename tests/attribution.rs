@@ -14,7 +14,7 @@ use cli::{good_with, run, validate};
 use folder::names_in;
 use kvgauge::codec::{Codec, Geometry, TensorCodec};
 use kvgauge::corpus::Window;
-use kvgauge::eval::attribution::Parts;
+use kvgauge::eval::attribution::CacheParts;
 use kvgauge::eval::scores::{Logits, TokenScore};
 use kvgauge::eval::{Arm, Evaluation, Evaluator, Protocol, Scope, Side};
 use kvgauge::model::{KvCache, LayerKv, Llama, RandomWeights};
@@ -110,7 +110,7 @@ fn a_part_alone_is_what_it_is_by_hand() {
     let model = model(3, 4, 2);
     let windows = [window(1, 40), window(500, 40)];
     let codec: Codec = "k:int4-g32/v:int4-g8".parse().unwrap();
-    let parts = Parts::of(3, 2);
+    let parts = CacheParts::of(3, 2);
     let arms = parts.arms(codec.into());
     for protocol in [Protocol::Prefix, Protocol::Decode { residual: 0, chunk: 32 }] {
         let evaluation = evaluate(&model, protocol, &windows, &arms);
@@ -131,7 +131,7 @@ fn the_only_part_is_the_whole() {
     let model = model(1, 1, 1);
     let windows = [window(3, 24)];
     let codec: Codec = "int4-g8".parse().unwrap();
-    let parts = Parts::of(1, 1);
+    let parts = CacheParts::of(1, 1);
     let arms = [vec![Arm::of(codec.into())], parts.arms(codec.into())].concat();
     for protocol in [Protocol::Prefix, Protocol::Decode { residual: 4, chunk: 4 }] {
         let evaluation = evaluate(&model, protocol, &windows, &arms);
@@ -190,7 +190,7 @@ fn json_has_every_part_of_every_codec() {
         {
             parts.extend(sides.iter().flat_map(|side| of(list, side)));
         }
-        assert_eq!(parts.len(), Parts::of(4, 2).count());
+        assert_eq!(parts.len(), CacheParts::of(4, 2).count());
         for part in &parts {
             let keys: Vec<&str> = part.as_object().unwrap().keys().map(String::as_str).collect();
             assert!(PART.iter().all(|key| keys.contains(key)) && keys.len() == PART.len());
@@ -261,7 +261,7 @@ fn the_picture_is_written_beside_everything_else() {
     let marks =
         document.descendants().filter(|node| node.attribute("class") == Some("part")).count();
     // And the whole.
-    assert_eq!(marks, Parts::of(4, 2).count() + 1);
+    assert_eq!(marks, CacheParts::of(4, 2).count() + 1);
 }
 
 #[test]

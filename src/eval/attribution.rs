@@ -6,7 +6,7 @@ use serde::Serialize;
 
 /// One thing for each part of a cache.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Parts<T> {
+pub struct CacheParts<T> {
     /// Keys of all layers.
     pub key: T,
     /// Values of all layers.
@@ -33,7 +33,7 @@ pub struct HeadParts<T> {
     pub value: T,
 }
 
-impl Parts<Scope> {
+impl CacheParts<Scope> {
     pub fn of(layers: usize, kv_heads: usize) -> Self {
         let all = |side| Scope { side, ..Scope::default() };
         let (key, value) = (all(Some(Side::Key)), all(Some(Side::Value)));
@@ -56,7 +56,7 @@ impl Parts<Scope> {
         }
     }
 
-    /// A codec on each part alone, in the order of [`Parts::map`].
+    /// A codec on each part alone, in the order of [`CacheParts::map`].
     pub fn arms(&self, treatment: Treatment) -> Vec<Arm> {
         let mut arms = Vec::new();
         self.map(|scope| arms.push(Arm { treatment, scope: *scope }));
@@ -64,9 +64,9 @@ impl Parts<Scope> {
     }
 }
 
-impl<T> Parts<T> {
+impl<T> CacheParts<T> {
     /// Keys before values: of all layers, of each layer, and of each head after both together.
-    pub fn map<U>(&self, mut f: impl FnMut(&T) -> U) -> Parts<U> {
+    pub fn map<U>(&self, mut f: impl FnMut(&T) -> U) -> CacheParts<U> {
         let (key, value) = (f(&self.key), f(&self.value));
         let layers = self.layers.iter().map(|of| LayerParts {
             layer: of.layer,
@@ -80,7 +80,7 @@ impl<T> Parts<T> {
             key: f(&of.key),
             value: f(&of.value),
         });
-        Parts { key, value, layers, heads: heads.collect() }
+        CacheParts { key, value, layers, heads: heads.collect() }
     }
 
     /// How many.
@@ -97,8 +97,8 @@ mod tests {
     #[test]
     fn every_part_is_there_once_and_none_is_everything() {
         for (layers, heads) in [(1, 1), (1, 4), (3, 2)] {
-            let arms = Parts::of(layers, heads).arms("int4-g64".parse().unwrap());
-            assert_eq!(arms.len(), Parts::of(layers, heads).count());
+            let arms = CacheParts::of(layers, heads).arms("int4-g64".parse().unwrap());
+            assert_eq!(arms.len(), CacheParts::of(layers, heads).count());
             for (i, arm) in arms.iter().enumerate() {
                 assert!(!arms[..i].contains(arm), "{:?} twice", arm.scope);
                 assert_ne!(arm.scope, Scope::default());
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn a_scope_holds_its_part_and_nothing_else() {
-        let parts = Parts::of(3, 2);
+        let parts = CacheParts::of(3, 2);
         let heads = |scope: &Scope, layer, side| scope.heads(layer, side);
         assert_eq!(heads(&parts.key, 2, Side::Key), HeadScope::All);
         assert_eq!(heads(&parts.key, 2, Side::Value), HeadScope::None);

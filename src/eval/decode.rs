@@ -8,25 +8,25 @@
 //! each other exactly, and after each chunk what has left the residual is stored, in whole blocks
 //! of as many tokens as the codec's groups span.
 
-use super::evaluator::Evaluator;
 use super::protocol::{is_one_pass, stored_of};
-use super::round_trip::{noise_of, round_trip_tensor, with_range};
+use super::round_trip::{CodecContext, noise_of, round_trip_tensor, with_range};
 use super::window::{ArmPass, Clock, RunArms, predicting, without_hidden};
 use super::{Arm, CodecWindow, LayerDistortion, Observer, Side, StageTimings};
 use crate::codec::DistortionSum;
 use crate::corpus::Window;
 use crate::error::{Error, Result};
-use crate::model::{KvCache, LayerKv};
+use crate::model::{KvCache, LayerKv, Llama};
 use candle_core::Tensor;
 
-pub struct Passes<'a> {
-    pub evaluator: &'a Evaluator<'a>,
+pub struct DecodePasses<'a> {
+    pub model: &'a Llama,
+    pub context: &'a CodecContext,
     pub window: &'a Window,
     pub residual: usize,
     pub chunk: usize,
 }
 
-impl RunArms for Passes<'_> {
+impl RunArms for DecodePasses<'_> {
     fn run(
         &mut self,
         arms: &[Option<&Arm>],
@@ -38,8 +38,9 @@ impl RunArms for Passes<'_> {
         let mut done: Vec<Option<Result<ArmPass>>> = arms.iter().map(|_| None).collect();
         let (whole, chunked): (Vec<usize>, Vec<usize>) =
             (0..arms.len()).partition(|index| self.is_one_pass(arms[*index]));
-        for some in whole.chunks(self.evaluator.model.caches_at_once(tokens)) {
-            let streams = some.iter().map(|index| Stream::new(self.evaluator, arms[*index]));
+        for some in whole.chunks(self.model.caches_at_once(tokens)) {
+            let streams =
+                some.iter().map(|index| Stream::new(self.model, self.context, arms[*index]));
             let passes = self.one_pass(streams.collect(), clock, timings)?;
             for (index, pass) in some.iter().zip(passes) {
                 done[*index] = Some(pass);
@@ -47,7 +48,7 @@ impl RunArms for Passes<'_> {
             observer.advanced(some.len() * tokens);
         }
         for index in chunked {
-            let stream = Stream::new(self.evaluator, arms[index]);
+            let stream = Stream::new(self.model, self.context, arms[index]);
             done[index] = Some(self.in_chunks(stream));
             clock.lap(&mut timings.continuation);
             observer.advanced(tokens);
@@ -56,9 +57,9 @@ impl RunArms for Passes<'_> {
     }
 }
 
-impl Passes<'_> {
+impl DecodePasses<'_> {
     fn is_one_pass(&self, arm: Option<&Arm>) -> bool {
-        let head_dim = self.evaluator.model.config().head_dim;
+        let head_dim = self.model.config().head_dim;
         arm.is_none_or(|arm| is_one_pass(&arm.treatment.codec, head_dim, self.residual))
     }
 
@@ -69,7 +70,7 @@ impl Passes<'_> {
         clock: &mut Clock,
         timings: &mut StageTimings,
     ) -> Result<Vec<Result<ArmPass>>> {
-        let model = self.evaluator.model;
+        let model = self.model;
         let mut caches: Vec<KvCache> = streams.iter().map(|_| model.empty_cache()).collect();
         let mut in_codecs = std::time::Duration::ZERO;
         let mut write = |cache: usize, layer: usize, kv: LayerKv| {
@@ -90,7 +91,7 @@ impl Passes<'_> {
     }
 
     fn in_chunks(&self, mut stream: Stream) -> Result<ArmPass> {
-        let model = self.evaluator.model;
+        let model = self.model;
         let mut cache = model.empty_cache();
         let mut hidden = Vec::new();
         for chunk in self.window.inputs().chunks(self.chunk) {
@@ -114,7 +115,8 @@ struct StoredSide {
 
 /// One arm's cache on its way through a window.
 struct Stream<'a> {
-    evaluator: &'a Evaluator<'a>,
+    model: &'a Llama,
+    context: &'a CodecContext,
     /// `None`: nothing is compressed.
     arm: Option<&'a Arm>,
     /// Of keys and of values, by layer.
@@ -129,10 +131,10 @@ struct Stream<'a> {
 }
 
 impl<'a> Stream<'a> {
-    fn new(evaluator: &'a Evaluator, arm: Option<&'a Arm>) -> Self {
-        let layers = if arm.is_some() { evaluator.model.config().layers } else { 0 };
+    fn new(model: &'a Llama, context: &'a CodecContext, arm: Option<&'a Arm>) -> Self {
+        let layers = if arm.is_some() { model.config().layers } else { 0 };
         let outcome_of = vec![Default::default(); layers];
-        Self { evaluator, arm, outcome_of, stored: [0; 2], written: Vec::new(), failed: None }
+        Self { model, context, arm, outcome_of, stored: [0; 2], written: Vec::new(), failed: None }
     }
 
     /// All tokens of one layer, as they are written.
@@ -161,7 +163,7 @@ impl<'a> Stream<'a> {
         for side in [Side::Key, Side::Value] {
             let stored = self.stored[side as usize];
             let Some(arm) = self.arm else { break };
-            let head_dim = self.evaluator.model.config().head_dim;
+            let head_dim = self.model.config().head_dim;
             let end = stored_of(&arm.treatment.codec.side(side), head_dim, left)?;
             if end <= stored {
                 continue;
@@ -216,7 +218,7 @@ impl<'a> Stream<'a> {
             _ => (tensor.narrow(1, tokens.start, tokens.len())?, tokens.start),
         };
         let heads = arm.scope.heads(layer, side);
-        let context = &self.evaluator.context;
+        let context = self.context;
         let within = |e: Error| e.within(format!("layer {layer} {side}"));
         let stored = &mut self.outcome_of[layer][side as usize];
         let (new, done) = if treatment.noise && has_memory {
@@ -254,7 +256,7 @@ impl<'a> Stream<'a> {
             outcome.layers.push(distortion);
         }
         if self.arm.is_some() {
-            let config = self.evaluator.model.config();
+            let config = self.model.config();
             let row = (config.layers * config.kv_heads * config.head_dim) as u64;
             let exact: u64 = self.stored.iter().map(|stored| (tokens - stored) as u64 * row).sum();
             outcome.stored_bytes += 2 * exact;

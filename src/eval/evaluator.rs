@@ -1,10 +1,10 @@
 //! The evaluator: a protocol on a model, window by window.
 
+use super::decode::DecodePasses;
+use super::prefix::PrefixPasses;
 use super::protocol::Protocol;
 use super::round_trip::CodecContext;
-use super::{
-    Arm, CodecOutcome, Evaluation, Observer, StageTimings, WindowOutcome, decode, prefix, window,
-};
+use super::{Arm, CodecOutcome, Evaluation, Observer, StageTimings, WindowOutcome, window};
 use crate::codec::RotaryTable;
 use crate::corpus::{Window, WindowShape};
 use crate::error::Result;
@@ -14,7 +14,7 @@ use crate::model::Llama;
 pub struct Evaluator<'m> {
     pub model: &'m Llama,
     pub protocol: Protocol,
-    pub(super) context: CodecContext,
+    context: CodecContext,
 }
 
 impl<'m> Evaluator<'m> {
@@ -63,12 +63,14 @@ impl<'m> Evaluator<'m> {
     ) -> Result<WindowOutcome> {
         let mut outcome = match self.protocol {
             Protocol::Prefix => {
-                let mut passes = prefix::Passes::prefill(self, window, observer, timings)?;
-                window::evaluate(self, window, arms, &mut passes, observer, timings)
+                let (model, context) = (self.model, &self.context);
+                let mut passes = PrefixPasses::prefill(model, context, window, observer, timings)?;
+                window::evaluate(model, window, arms, &mut passes, observer, timings)
             }
             Protocol::Decode { residual, chunk } => {
-                let mut passes = decode::Passes { evaluator: self, window, residual, chunk };
-                window::evaluate(self, window, arms, &mut passes, observer, timings)
+                let (model, context) = (self.model, &self.context);
+                let mut passes = DecodePasses { model, context, window, residual, chunk };
+                window::evaluate(model, window, arms, &mut passes, observer, timings)
             }
         }?;
         for (arm, done) in arms.iter().zip(&mut outcome.arms) {

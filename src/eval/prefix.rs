@@ -4,35 +4,36 @@
 //! The continuation's own keys and values stay exact. The first continuation token is predicted
 //! by the prefix pass, which no codec touches, so it is not scored.
 
-use super::evaluator::Evaluator;
-use super::round_trip::{CacheRoundTrip, round_trip};
+use super::round_trip::{CacheRoundTrip, CodecContext, round_trip};
 use super::window::{ArmPass, Clock, RunArms, predicting, without_hidden};
 use super::{Arm, CodecWindow, Observer, StageTimings};
 use crate::corpus::Window;
 use crate::error::Result;
-use crate::model::KvCache;
+use crate::model::{KvCache, Llama};
 
 /// The cache of one window's first half, and the tokens that run over it.
-pub struct Passes<'a> {
-    evaluator: &'a Evaluator<'a>,
+pub struct PrefixPasses<'a> {
+    model: &'a Llama,
+    context: &'a CodecContext,
     cache: KvCache,
     window: &'a Window,
 }
 
-impl<'a> Passes<'a> {
+impl<'a> PrefixPasses<'a> {
     pub fn prefill(
-        evaluator: &'a Evaluator<'a>,
+        model: &'a Llama,
+        context: &'a CodecContext,
         window: &'a Window,
         observer: &mut dyn Observer,
         timings: &mut StageTimings,
     ) -> Result<Self> {
         let mut clock = Clock::start();
         let prefix = window.shape().prefix();
-        let mut cache = evaluator.model.empty_cache();
-        evaluator.model.forward(&window.tokens()[..prefix], &mut cache)?;
+        let mut cache = model.empty_cache();
+        model.forward(&window.tokens()[..prefix], &mut cache)?;
         clock.lap(&mut timings.prefill);
         observer.advanced(prefix);
-        Ok(Self { evaluator, cache, window })
+        Ok(Self { model, context, cache, window })
     }
 
     /// The tokens that run over the cache.
@@ -43,7 +44,7 @@ impl<'a> Passes<'a> {
     /// The cache as the arm gives it back; as it is without one.
     fn restored(&self, arm: Option<&Arm>) -> Result<CacheRoundTrip> {
         match arm {
-            Some(arm) => round_trip(&self.cache, arm, &self.evaluator.context),
+            Some(arm) => round_trip(&self.cache, arm, self.context),
             None => {
                 Ok(CacheRoundTrip { cache: self.cache.clone(), outcome: CodecWindow::default() })
             }
@@ -54,7 +55,7 @@ impl<'a> Passes<'a> {
     fn continued(&self, restored: Vec<Result<CacheRoundTrip>>) -> Result<Vec<Result<ArmPass>>> {
         let mut caches: Vec<KvCache> =
             restored.iter().flatten().map(|arm| arm.cache.clone()).collect();
-        let (model, shape) = (self.evaluator.model, self.window.shape());
+        let (model, shape) = (self.model, self.window.shape());
         let mut hidden = model.forward_each(self.continuation(), &mut caches)?.into_iter();
         let pass = |restored: Result<CacheRoundTrip>| {
             let outcome = restored?.outcome;
@@ -65,7 +66,7 @@ impl<'a> Passes<'a> {
     }
 }
 
-impl RunArms for Passes<'_> {
+impl RunArms for PrefixPasses<'_> {
     fn run(
         &mut self,
         arms: &[Option<&Arm>],
@@ -75,7 +76,7 @@ impl RunArms for Passes<'_> {
     ) -> Result<Vec<Result<ArmPass>>> {
         let mut done = Vec::with_capacity(arms.len());
         let tokens = self.continuation().len();
-        for some in arms.chunks(self.evaluator.model.caches_at_once(tokens)) {
+        for some in arms.chunks(self.model.caches_at_once(tokens)) {
             let restored = some.iter().map(|arm| self.restored(*arm)).collect();
             clock.lap(&mut timings.codec);
             done.extend(self.continued(restored)?);

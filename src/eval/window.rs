@@ -3,11 +3,11 @@
 //! All arms run in lock-step on a window: they share the baseline, and KL divergence needs no
 //! stored logits. Only hidden states are kept; logits exist for a few targets at a time.
 
-use super::evaluator::Evaluator;
 use super::scores::Logits;
 use super::{Arm, CodecWindow, Observer, StageTimings, WindowOutcome};
 use crate::corpus::{Window, WindowShape};
 use crate::error::{Error, Result};
+use crate::model::Llama;
 use candle_core::Tensor;
 use std::time::{Duration, Instant};
 
@@ -39,14 +39,13 @@ pub trait RunArms {
 }
 
 pub fn evaluate(
-    evaluator: &Evaluator,
+    model: &Llama,
     window: &Window,
     arms: &[Arm],
     passes: &mut dyn RunArms,
     observer: &mut dyn Observer,
     timings: &mut StageTimings,
 ) -> Result<WindowOutcome> {
-    let model = evaluator.model;
     let targets = window.targets();
     let mut clock = Clock::start();
     // The untouched cache goes through the model like the others, and first.

@@ -4,14 +4,14 @@
 //! that of the whole: errors can cancel or feed on each other, which is what the sums are for.
 
 use super::figures::CodecFigures;
-use crate::eval::attribution::Parts;
+use crate::eval::attribution::CacheParts;
 use crate::eval::stats::{Estimate, positive_ci95};
 use serde::Serialize;
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Attribution {
     #[serde(flatten)]
-    pub parts: Parts<PartFigures>,
+    pub parts: CacheParts<PartFigures>,
     pub sums: Sums,
 }
 
@@ -56,7 +56,7 @@ pub struct Sum {
 
 impl Attribution {
     /// `whole`: of the codec on all of the cache.
-    pub fn new(whole: &CodecFigures, alone: &Parts<CodecFigures>) -> Self {
+    pub fn new(whole: &CodecFigures, alone: &CacheParts<CodecFigures>) -> Self {
         let parts = alone.map(|figures| PartFigures::new(figures, whole.kld_mean));
         let keys = || parts.layers.iter().map(|of| &of.key);
         let values = || parts.layers.iter().map(|of| &of.value);

@@ -10,7 +10,7 @@ use super::sweep::{
 use super::validation::RefusedCodec;
 use crate::codec::Distortion;
 use crate::eval::Protocol;
-use crate::eval::attribution::Parts;
+use crate::eval::attribution::CacheParts;
 use crate::eval::stats::{Estimate, positive_ci95};
 use crate::eval::verdict::Limits;
 use crate::model::source::Provenance;
@@ -167,7 +167,7 @@ pub fn attribution(
 ) -> (CodecFigures, Attribution) {
     let mut random = noise(layers as u64);
     let mut part = |mean: f64| codec_figures(codec, mean * (3.0 * random()).exp(), windows);
-    let alone = Parts::of(layers, kv_heads).map(|scope| match (scope.layer, scope.head) {
+    let alone = CacheParts::of(layers, kv_heads).map(|scope| match (scope.layer, scope.head) {
         (Some(_), _) => part(0.02 / layers as f64),
         (None, Some(_)) => part(0.02 / kv_heads as f64),
         (None, None) => part(0.01),

@@ -7,7 +7,7 @@ use super::attribution::Attribution;
 use super::figures::{Baseline, CodecFigures, CodecResult};
 use super::measurement::{CodecMeasurement, Measurement};
 use super::subject::SubjectInfo;
-use crate::eval::attribution::Parts;
+use crate::eval::attribution::CacheParts;
 use crate::eval::verdict::{Limits, Verdict};
 use crate::eval::{CodecOutcome, Evaluation, Protocol, Scope, StageTimings};
 use crate::settings::Settings;
@@ -133,7 +133,7 @@ pub struct ProtocolRun {
     pub subject: SubjectInfo,
     /// One outcome a codec; with `parts`, behind them for each codec one a part.
     pub evaluation: Evaluation,
-    pub parts: Option<Parts<Scope>>,
+    pub parts: Option<CacheParts<Scope>>,
 }
 
 /// A finished run: the material of a result.
@@ -159,7 +159,7 @@ impl ProtocolRun {
             let name = outcome.codec.to_string();
             CodecFigures::new(&name, &outcome.windows, &evaluation.baseline, subject)
         };
-        let each = 1 + parts.as_ref().map_or(0, Parts::count);
+        let each = 1 + parts.as_ref().map_or(0, CacheParts::count);
         let (whole, alone) = evaluation.codecs.split_at(evaluation.codecs.len() / each);
         let validated = |(index, outcome)| {
             let whole = figures(outcome);

@@ -2,7 +2,7 @@
 
 use crate::corpus::Window;
 use crate::error::{Error, Kind, Result};
-use crate::eval::attribution::Parts;
+use crate::eval::attribution::CacheParts;
 use crate::eval::{Arm, Evaluator, Observer, Protocol, Treatment};
 use crate::hub::Hub;
 use crate::model::Llama;
@@ -65,7 +65,7 @@ pub fn run(
         let codecs: Vec<Treatment> = codecs.iter().copied().filter(takes).collect();
         // As many passes again for each part: once is enough to tell which carry the damage.
         let parts = match settings.attribute && !beside {
-            true => Some(Parts::of(model.config().layers, model.config().kv_heads)),
+            true => Some(CacheParts::of(model.config().layers, model.config().kv_heads)),
             false => None,
         };
         // Behind the codecs' own arms, with which they share the baseline.

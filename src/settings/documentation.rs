@@ -104,7 +104,7 @@ fn example() -> String {
     out.push('\n');
     out += GRID_HEAD;
     for field in FIELDS {
-        out += &comment(&format!("- {}: {}", field.key, field.what));
+        out += &comment(&format!("- {}: {}", field.key, field.meaning()));
     }
     out + "# [grid]\n# group = [32, 128]\n"
 }

@@ -16,14 +16,12 @@ use super::types::{Bos, DeviceKind, FloatType, Percent, ProtocolName, WindowCoun
 use super::value::{Resolved, Value};
 use crate::corpus::TextSource;
 use crate::error::Result;
+use crate::eval::Treatment;
 use crate::eval::protocol::DEFAULT_CHUNK;
 use crate::eval::verdict::Limits;
 use crate::model::source::ModelSource;
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
-
-/// A codec that is evaluated, as named by the setting.
-pub type EvaluatedCodec = crate::eval::Treatment;
 
 /// The model of a run that names none.
 pub const DEFAULT_MODEL: &str = "TinyLlama/TinyLlama-1.1B-Chat-v1.0";
@@ -61,7 +59,7 @@ settings! {
     /// Codec to try; repeat for several, or put commas between; `kvgauge codecs` lists them.
     /// noise-NAME is Gaussian noise of the same RMSE per tensor as NAME's error: the difference
     /// comes from the shape of that error
-    codec: Vec<Given<EvaluatedCodec>> = vec![Given::flag("--codec", "int4-g64".parse()?)],
+    codec: Vec<Given<Treatment>> = vec![Given::flag("--codec", "int4-g64".parse()?)],
         Setting::new(Evaluation, "--codec", "NAME").takes(Takes::List);
 
     /// How damage is measured: `prefix` (half a window is compressed, the other half runs over

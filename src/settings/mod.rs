@@ -21,7 +21,7 @@ mod value;
 pub use entry::distinct;
 pub use file::ConfigFile;
 pub(crate) use list::Visitor;
-pub use list::{DEFAULT_MODEL, EvaluatedCodec, RawSettings, SETTINGS, Settings};
+pub use list::{DEFAULT_MODEL, RawSettings, SETTINGS, Settings};
 pub use location::{Given, Location};
 pub use setting::{Group, Setting, Takes};
 pub use types::{Bos, DeviceKind, FloatType, Percent, ProtocolName, WindowCount};

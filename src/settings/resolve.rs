@@ -1,6 +1,5 @@
 //! From what was given to the settings of runs.
 
-use super::list::EvaluatedCodec;
 use super::list::{DEFAULT_CONTEXT, DEFAULT_MODEL, RawSettings, Settings, Visitor};
 use super::location::Given;
 use super::setting::Setting;
@@ -8,6 +7,7 @@ use super::types::ProtocolName;
 use super::value::Value;
 use crate::corpus::TextSource;
 use crate::error::{Error, Result};
+use crate::eval::Treatment;
 use crate::eval::protocol::Protocols;
 use crate::eval::verdict::Limits;
 use crate::model::Longest;
@@ -77,7 +77,7 @@ impl Settings {
     }
 
     /// The codecs without the locations where they were given.
-    pub fn codecs(&self) -> Vec<EvaluatedCodec> {
+    pub fn codecs(&self) -> Vec<Treatment> {
         self.codec.iter().map(|given| given.value).collect()
     }
 

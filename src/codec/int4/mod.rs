@@ -84,7 +84,7 @@ pub fn block_len(group: usize, target: usize) -> usize {
 
 /// A tensor packed to symmetric INT4.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Int4Payload {
+pub(super) struct Int4Payload {
     len: usize,
     group: usize,
     /// ⌈len / 2⌉ bytes.

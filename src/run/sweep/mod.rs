@@ -6,6 +6,8 @@
 //! can run anywhere. Results depend on neither: [`Cells::report`] makes the same value of the same
 //! cells.
 
+mod assemble;
+mod cells;
 mod estimate;
 mod folder;
 mod plans;
@@ -13,8 +15,8 @@ mod report_files;
 mod shard;
 mod subject_run;
 
+pub use cells::Cells;
 pub use estimate::dry_run;
-pub use folder::Cells;
 pub use plans::read_plans;
 pub use report_files::{FILES, check_folder, check_report, write_report};
 pub use shard::Shard;

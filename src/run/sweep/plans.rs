@@ -3,8 +3,8 @@
 //!
 //! Plans are the same if they ask for the same cells, however they or their paths are called.
 
-use super::folder::{Cells, files};
-use super::shard::Shard;
+use super::cells::Cells;
+use super::shard::{Shard, files};
 use crate::error::{Error, Result};
 use crate::report;
 use crate::results::record::{CellName, Plan, PlannedCell};

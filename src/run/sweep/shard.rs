@@ -1,7 +1,9 @@
 //! `--shard i/n`: which cells of a sweep are this process's.
 
+use crate::error::{Error, Result};
 use std::fmt;
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +39,7 @@ impl Shard {
 impl FromStr for Shard {
     type Err = String;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
         let number = |digits: &str| digits.parse::<usize>().ok().filter(|number| *number > 0);
         let pair = text.split_once('/').map(|(index, of)| (number(index), number(of)));
         match pair {
@@ -51,6 +53,34 @@ impl fmt::Display for Shard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.index, self.of)
     }
+}
+
+/// `stem.extension` and every shard's, sorted; of plans, earlier ones too.
+pub(super) fn files(folder: &Path, stem: &str, extension: &str) -> Result<Vec<PathBuf>> {
+    let io = |e| Error::io(folder, &e).hint("name the folder that kvgauge sweep wrote to");
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(io)? {
+        let path = entry.map_err(io)?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let rest = name.strip_prefix(stem).and_then(|rest| rest.strip_suffix(extension));
+        if rest.and_then(|rest| rest.strip_suffix('.')).is_some_and(is_part) {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+/// Empty, `-2-of-3` as [`Shard::file`] has it, and either with `-earlier-1` behind it.
+fn is_part(middle: &str) -> bool {
+    let shard = match middle.split_once("-earlier-") {
+        Some((shard, number)) if number.parse::<usize>().is_ok() => shard,
+        Some(_) => return false,
+        None => middle,
+    };
+    let numbers = shard.strip_prefix('-').and_then(|rest| rest.split_once("-of-"));
+    shard.is_empty()
+        || numbers.is_some_and(|(index, of)| format!("{index}/{of}").parse::<Shard>().is_ok())
 }
 
 #[cfg(test)]
