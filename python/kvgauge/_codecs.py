@@ -1,4 +1,4 @@
-"""What ``kv-compress`` says of a codec, asked with a tensor of eight values: before a model is
+"""Codecs as ``kv-compress`` knows them, asked with a tensor of eight values: before a model is
 loaded, so that a mistyped name costs no time."""
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, Dict, Optional, Sequence
 
 from .compression_bridge import CompressionError, run_kv_compress
 
-#: Where a file's metadata has what its keys were rotated by, as ``kvgauge extract`` writes it.
+#: The metadata entry that holds a file's rotary table, as ``kvgauge extract`` writes it.
 _ORIGIN = "kvgauge.extract"
 _CHANNELS = 8
 
@@ -45,11 +45,9 @@ def ask(name: str) -> Codec:
     return Codec(printed if isinstance(printed, str) else name, rotated)
 
 
-def rotation_metadata(frequencies: Optional[Sequence[float]]) -> Dict[str, str]:
-    """The metadata entry that says what keys were rotated by: radians a position, one for
-    channels i and i + head_dim / 2."""
-    if frequencies is None:
-        return {}
+def rotation_metadata(frequencies: Sequence[float]) -> Dict[str, str]:
+    """Metadata of a file with the rotary table of its keys: radians a position, one for channels i
+    and i + head_dim / 2. A file has one table for all its layers."""
     return {_ORIGIN: json.dumps({"rope_frequencies": list(frequencies)})}
 
 

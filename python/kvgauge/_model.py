@@ -1,4 +1,4 @@
-"""What ``--model`` and ``--text`` name, opened with transformers the way ``kvgauge`` opens them."""
+"""Model, tokenizer and text, opened with transformers the way ``kvgauge`` opens them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a command line tells its user instead of a result."""
+"""The error of a command line: message, hint and exit status."""
 
 from __future__ import annotations
 

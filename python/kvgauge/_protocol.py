@@ -1,6 +1,6 @@
 """The ``prefix`` protocol: windows of tokens in, scores of every codec out.
 
-See :mod:`kvgauge.perplexity` for what it does. Everything after the logits is float64.
+:mod:`kvgauge.perplexity` says how it goes. Everything after the logits is float64.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from ._codecs import ask, rotation_metadata
+from ._measurement import CodecMeasurement, CodecWindow, DistortionSum, TokenScore
 from ._model import forward
 from ._problem import Problem, first_line
-from ._report import CodecOutcome, DistortionSum, TokenScore
-from ._rotation import rotation_frequencies
-from .cache import CacheError, Layer, cache_layers, dynamic_cache, load_kv_cache, save_kv_cache
+from ._rotation import Table, rotary_tables
+from .cache import CacheError, Layer, cache_layers, dynamic_cache, load_layers, save_layers
 from .compression_bridge import CompressionError, compress_kv_cache, decompress_kv_cache
 
 if TYPE_CHECKING:
@@ -35,18 +35,19 @@ def prefix_length(context: int) -> int:
 
 
 def scored_targets(context: int) -> int:
-    """Targets scored in a window: ``prefix + 1 … context − 1``."""
+    """Number of scored tokens of a window: those behind the prefix but the first, which is
+    predicted before anything compressed is read."""
     return context - prefix_length(context) - 1
 
 
 @dataclass
 class Evaluation:
-    """The scores of every arm. Nats throughout."""
+    """Scores of the untouched cache and of every codec. Nats throughout."""
 
     #: −ln p of every scored target under the untouched cache, [windows][targets].
     baseline: List[List[float]]
     #: In the order asked for.
-    codecs: List[CodecOutcome]
+    codecs: List[CodecMeasurement]
     #: [kv_heads, head_dim] of the cache.
     cache_shape: Tuple[int, int] = (0, 0)
     #: Seconds.
@@ -75,19 +76,19 @@ def evaluate(
 
     Distortion is that of the cache which the model got back against the one it made, so a
     ``cache_dtype`` below f32 counts in. Codecs that take keys as they were before RoPE need a model
-    that rotates all of them by one table. Raises ``CompressionError``, ``CacheError`` and
-    :class:`Problem`.
+    whose rotary tables turn them back (:mod:`kvgauge._rotation`). Raises ``CompressionError``,
+    ``CacheError`` and :class:`Problem`.
     """
     import torch
 
-    result = Evaluation(baseline=[], codecs=[CodecOutcome(codec) for codec in codecs])
-    frequencies = None
+    result = Evaluation(baseline=[], codecs=[CodecMeasurement(codec) for codec in codecs])
+    tables: Optional[List[Table]] = None
     rotated = next((codec for codec in codecs if ask(codec).needs_rotation), None)
     if rotated is not None and windows:
         first = windows[0]
-        frequencies = rotation_frequencies(model, first[0], prefix_length(len(first)), rotated)
+        tables = rotary_tables(model, first[0], prefix_length(len(first)), rotated)
     with tempfile.TemporaryDirectory(prefix="kvgauge-", dir=folder) as temporary:
-        files = _Files(temporary, cache_dtype, threads, rotation_metadata(frequencies))
+        files = _file_groups(temporary, cache_dtype, threads, tables)
         for window in windows:
             with torch.inference_mode():
                 _add_window(result, model, window, files, advanced)
@@ -119,26 +120,29 @@ def cut_windows(
     return windows
 
 
-@dataclass
-class _Files:
-    """The three files a cache passes through, and how."""
+@dataclass(frozen=True)
+class _FileGroup:
+    """The three files that some layers of a cache pass through, and how."""
 
     folder: str
+    #: Before the names of its files.
+    number: int
+    #: Indices of its layers; ``None``: all.
+    layers: Optional[List[int]]
     dtype: str
     threads: Optional[int]
-    #: Of the original: what keys were rotated by, where a codec needs it.
     metadata: Dict[str, str]
 
-    def path(self, name: str) -> str:
-        return os.path.join(self.folder, name + ".safetensors")
-
     def save(self, layers: List[Layer]) -> None:
-        path = self.path("original")
-        save_kv_cache(layers, path, dtype=self.dtype, metadata=self.metadata, sync=False)
+        """``layers``: the whole cache."""
+        indices = range(len(layers)) if self.layers is None else self.layers
+        chosen = {index: layers[index] for index in indices}
+        save_layers(chosen, self._path("original"), self.dtype, self.metadata, sync=False)
 
-    def round_trip(self, codec: str, device: Any) -> Tuple[List[Layer], int]:
-        """What came back, in float32 on ``device``, and the bytes of the payload between."""
-        original, packed, unpacked = map(self.path, ("original", "packed", "unpacked"))
+    def round_trip(self, codec: str, device: Any) -> Tuple[Dict[int, Layer], int]:
+        """The layers that came back by index, in float32 on ``device``, and the bytes of the
+        payload between."""
+        original, packed, unpacked = map(self._path, ("original", "packed", "unpacked"))
         common: Dict[str, Any] = {"threads": self.threads, "force": True, "sync": False}
         try:
             compress_kv_cache(original, packed, codec=codec, **common)
@@ -149,12 +153,41 @@ class _Files:
             raise CompressionError(
                 f"codec {codec}: {message}", error.hint, error.exit_status
             ) from error
-        layers = load_kv_cache(unpacked, device=device, dtype="f32", legacy=True)
-        return list(layers), _payload_bytes(packed)
+        return load_layers(unpacked, device, "f32"), _payload_bytes(packed)
+
+    def _path(self, name: str) -> str:
+        return os.path.join(self.folder, f"{self.number}-{name}.safetensors")
+
+
+def _file_groups(
+    folder: str, dtype: str, threads: Optional[int], tables: Optional[Sequence[Table]]
+) -> List[_FileGroup]:
+    """One group for all layers; where a codec needs rotary tables, one for each table, since a
+    file has one."""
+    if tables is None:
+        return [_FileGroup(folder, 0, None, dtype, threads, {})]
+    sharing: Dict[Table, List[int]] = {}
+    for layer, table in enumerate(tables):
+        sharing.setdefault(table, []).append(layer)
+    return [
+        _FileGroup(folder, number, layers, dtype, threads, rotation_metadata(table))
+        for number, (table, layers) in enumerate(sharing.items())
+    ]
+
+
+def _round_trip(groups: Sequence[_FileGroup], codec: str, device: Any) -> Tuple[List[Layer], int]:
+    """All layers that came back, in their order, and the bytes of all payloads."""
+    layers: Dict[int, Layer] = {}
+    stored_bytes = 0
+    for group in groups:
+        returned, size = group.round_trip(codec, device)
+        layers.update(returned)
+        stored_bytes += size
+    return [layers[index] for index in sorted(layers)], stored_bytes
 
 
 def _payload_bytes(path: str) -> int:
-    """What a compressed file holds of its tensors: all but the header, and two bytes for every
+    """Bytes that a compressed file spends on its tensors: all but the header, and two for every
     exponent that is not the default, which the header has."""
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -168,7 +201,7 @@ def _add_window(
     result: Evaluation,
     model: Any,
     window: Sequence[int],
-    files: _Files,
+    files: Sequence[_FileGroup],
     advanced: Callable[[int], None],
 ) -> None:
     import torch
@@ -187,24 +220,26 @@ def _add_window(
     base = _continue(model, continuation, layers)  # [targets, vocab]
     clock.lap("continuation")
     advanced(continuation.shape[1])
-    base_rows = _score_baseline(base, targets)
-    result.baseline.append([nll for _, nll, _ in base_rows])
+    base_nll, base_rows = _score_baseline(base, targets)
+    result.baseline.append(base_nll)
     clock.lap("scoring")
 
-    files.save(layers)
+    for group in files:
+        group.save(layers)
     result.cache_shape = (layers[0][0].shape[1], layers[0][0].shape[3])
-    for outcome in result.codecs:
-        returned, stored_bytes = files.round_trip(outcome.codec, model.device)
-        _add_distortion(outcome, layers, returned)
-        outcome.stored_bytes += stored_bytes
-        outcome.values += sum(key.numel() + value.numel() for key, value in layers)
-        outcome.cached_tokens += prefix
+    for measured in result.codecs:
+        returned, stored_bytes = _round_trip(files, measured.codec, model.device)
+        distortion = _layer_distortion(layers, returned)
         clock.lap("codec")
         logits = _continue(model, continuation, returned)
         clock.lap("continuation")
         advanced(continuation.shape[1])
-        outcome.scores.append(_score(logits, base, base_rows, targets))
+        window_scores = _score(logits, base, base_rows, targets)
         clock.lap("scoring")
+        values = sum(key.numel() + value.numel() for key, value in layers)
+        measured.windows.append(
+            CodecWindow(window_scores, distortion, stored_bytes, values, prefix)
+        )
 
 
 def _prefill(model: Any, tokens: "torch.Tensor") -> List[Layer]:
@@ -216,7 +251,7 @@ def _prefill(model: Any, tokens: "torch.Tensor") -> List[Layer]:
             raise TypeError("it returns no cache")
         layers = cache_layers(filled)
     except (AttributeError, IndexError, KeyError, NotImplementedError, TypeError) as error:
-        # What models with states of other kinds end in, each in its own way.
+        # Models with states of other kinds end in these, each in its own way.
         raise Problem(
             f"{type(model).__name__}: expected a model that runs on a plain cache of keys and "
             f"values, found one that fails with it: {type(error).__name__}: {first_line(error)}",
@@ -248,17 +283,21 @@ def _continue(model: Any, tokens: "torch.Tensor", layers: List[Layer]) -> "torch
     return logits[0]
 
 
-#: ln Σ exp of the logits, −ln p(target), index of the largest logit.
-_BaseRow = Tuple[float, float, int]
+#: Of one target under the untouched cache: ln Σ exp of the logits, index of the largest logit.
+_BaseRow = Tuple[float, int]
 
 
-def _score_baseline(logits: "torch.Tensor", targets: "torch.Tensor") -> List[_BaseRow]:
+def _score_baseline(
+    logits: "torch.Tensor", targets: "torch.Tensor"
+) -> Tuple[List[float], List[_BaseRow]]:
+    """−ln p of each target, and what its comparisons with codecs need."""
+    nll: List[float] = []
     rows: List[_BaseRow] = []
     for chunk, target in _chunks(logits, targets):
         log_sum = _log_sum(chunk)
-        nll = log_sum - chunk.gather(1, target[:, None])[:, 0]
-        rows += zip(log_sum.tolist(), nll.tolist(), chunk.argmax(1).tolist())
-    return rows
+        nll += (log_sum - chunk.gather(1, target[:, None])[:, 0]).tolist()
+        rows += zip(log_sum.tolist(), chunk.argmax(1).tolist())
+    return nll, rows
 
 
 def _score(
@@ -284,8 +323,7 @@ def _score(
         ):
             if not (math.isfinite(mine) and math.isfinite(divergence)):
                 raise _not_finite()
-            delta_p = math.exp(-mine) - math.exp(-row[1])
-            scores.append(TokenScore(mine, divergence, top == row[2], delta_p))
+            scores.append(TokenScore(mine, divergence, top == row[1]))
     return scores
 
 
@@ -312,23 +350,24 @@ def _not_finite() -> Problem:
     )
 
 
-def _add_distortion(outcome: CodecOutcome, made: List[Layer], got: List[Layer]) -> None:
+def _layer_distortion(
+    made: List[Layer], got: List[Layer]
+) -> List[Tuple[DistortionSum, DistortionSum]]:
     if len(made) != len(got):
         raise CacheError(f"expected {len(made)} layers back from kv-compress, found {len(got)}")
-    if not outcome.layers:
-        outcome.layers = [(DistortionSum(), DistortionSum()) for _ in made]
-    for sums, mine, theirs in zip(outcome.layers, made, got):
-        for total, original, returned in zip(sums, mine, theirs):
-            if original.shape != returned.shape:
-                raise CacheError(
-                    f"expected {list(original.shape)} back from kv-compress, found "
-                    f"{list(returned.shape)}"
-                )
-            total.add(_distortion(original, returned))
+    return [
+        (_distortion(key, got_key), _distortion(value, got_value))
+        for (key, value), (got_key, got_value) in zip(made, got)
+    ]
 
 
 def _distortion(original: "torch.Tensor", returned: "torch.Tensor") -> DistortionSum:
     import torch
+
+    if original.shape != returned.shape:
+        raise CacheError(
+            f"expected {list(original.shape)} back from kv-compress, found {list(returned.shape)}"
+        )
 
     x, y = original.cpu().double(), returned.cpu().double()
     xx, yy, xy = x.square().sum(-1), y.square().sum(-1), (x * y).sum(-1)

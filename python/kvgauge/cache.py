@@ -59,13 +59,24 @@ def save_kv_cache(
     An existing file is replaced. The file is there whole or not at all; the same cache gives the
     same bytes. Raises :class:`CacheError`, and ``OSError`` from writing.
     """
+    save_layers(dict(enumerate(cache_layers(cache))), path, dtype, metadata or {}, sync)
+
+
+def save_layers(
+    layers: Mapping[int, Layer],
+    path: StrPath,
+    dtype: Optional[FloatType],
+    metadata: Mapping[str, str],
+    sync: bool,
+) -> None:
+    """:func:`save_kv_cache` of some layers of a cache, by index."""
     stored: List[Tuple[str, torch.Tensor]] = []
-    for index, (key, value) in enumerate(cache_layers(cache)):
+    for index, (key, value) in layers.items():
         for part, tensor in (("key", key), ("value", value)):
             name = f"layer.{index}.{part}"
             plain = tensor[0] if tensor.shape[0] == 1 else tensor
             stored.append((name, _converted(name, plain, dtype)))
-    _write_safetensors(path, stored, dict(metadata or {}), sync)
+    _write_safetensors(path, stored, dict(metadata), sync)
 
 
 def load_kv_cache(
@@ -85,7 +96,15 @@ def load_kv_cache(
     tensor is [batch, kv_heads, tokens, head_dim] and shares no memory with the file. Tensors of
     other names are left alone. Raises :class:`CacheError`, and ``OSError`` from reading.
     """
-    layers = _read_layers(path, device, dtype)
+    found = load_layers(path, device, dtype)
+    missing = next((index for index in range(max(found)) if index not in found), None)
+    place = os.fspath(path)
+    if missing is not None:
+        raise CacheError(f"{place}: expected a tensor layer.{missing}.key, found none")
+    try:
+        layers = cache_layers(list(found.values()))
+    except CacheError as error:
+        raise CacheError(f"{place}: {error}") from None
     return tuple(layers) if legacy else dynamic_cache(layers)
 
 
@@ -303,9 +322,10 @@ def _write_safetensors(
             file.write(bits.astype(f"<i{width}", copy=False).data)
 
 
-def _read_layers(
+def load_layers(
     path: StrPath, device: Union[str, "torch.device"], dtype: Optional[FloatType]
-) -> List[Layer]:
+) -> Dict[int, Layer]:
+    """The layers of a file of :func:`save_layers` by index, ascending; at least one."""
     from safetensors import SafetensorError, safe_open
 
     place = os.fspath(path)
@@ -326,8 +346,8 @@ def _read_layers(
             if not indices:
                 raise CacheError(f"{place}: expected tensors layer.0.key and so on, found {names}")
             present = {part[0] for part in parts}
-            layers = []
-            for index in range(indices[-1] + 1):
+            layers: Dict[int, Layer] = {}
+            for index in indices:
                 pair = []
                 for name in (f"layer.{index}.key", f"layer.{index}.value"):
                     if name not in present:
@@ -335,13 +355,10 @@ def _read_layers(
                     tensor = _batched(place, name, file.get_tensor(name))
                     # A tensor that still maps the file would change, or block, with it.
                     pair.append(tensor.to(device=device, dtype=wanted or tensor.dtype, copy=True))
-                layers.append((pair[0], pair[1]))
+                layers[index] = (pair[0], pair[1])
     except SafetensorError as error:
         raise CacheError(f"{place}: not a safetensors file, or a damaged one: {error}") from error
-    try:
-        return cache_layers(layers)
-    except CacheError as error:
-        raise CacheError(f"{place}: {error}") from None
+    return layers
 
 
 def _batched(place: str, name: str, tensor: "torch.Tensor") -> "torch.Tensor":

@@ -4,28 +4,19 @@ Every call runs the binary once, as a subprocess without a shell, and turns the 
 prints into :class:`CompressionMetrics`. Nothing is kept between calls, so that they may run in
 several threads at once. Standard library only.
 
-The binary is looked for in this order:
-
-1. the path in the environment variable ``KVGAUGE_KV_COMPRESS``; where it is set, nothing else is
-   tried;
-2. where the wheel put it, by the installer's record, and the scripts folders of this Python;
-3. ``PATH``.
+The binary is the one that the environment variable ``KVGAUGE_KV_COMPRESS`` names; else the one that
+the wheel brought, or that lies in a scripts folder of this Python; else the one on ``PATH``.
 """
 
 from __future__ import annotations
 
-import json
 import operator
 import os
 import re
-import shutil
-import signal
-import subprocess
-import sys
-import sysconfig
 from dataclasses import dataclass
-from importlib import metadata
-from typing import Any, Dict, Iterable, Iterator, List, Mapping, NoReturn, Optional, Tuple, Union
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple, Union
+
+from ._binaries import KV_COMPRESS, BinaryNotFound, CompressionError, json_object, not_a_result
 
 __all__ = [
     "BinaryNotFound",
@@ -37,48 +28,16 @@ __all__ = [
     "measure_kv_cache",
 ]
 
-BINARY_VARIABLE = "KVGAUGE_KV_COMPRESS"
 DEFAULT_GROUP_SIZE = 64
-
-_NAME = "kv-compress"
-#: How much of a broken program's output an error message quotes, characters.
-_QUOTED = 200
 
 StrPath = Union[str, "os.PathLike[str]"]
 #: One glob pattern or several.
 Patterns = Union[str, Iterable[str]]
 
 
-class CompressionError(RuntimeError):
-    """``kv-compress`` did not do what it was asked to.
-
-    ``message``: the binary's own ``error:`` line, without that word; or, where the binary could
-    not say anything, what happened to it.
-    ``hint``: its ``hint:`` line, or ``None``.
-    ``exit_status``: 2, the request or the input is wrong; 3, anything else; negative, the signal
-    that ended it; ``None``, it was never started.
-    """
-
-    def __init__(
-        self, message: str, hint: Optional[str] = None, exit_status: Optional[int] = None
-    ) -> None:
-        # All of them in args, so that the error survives pickling between processes.
-        super().__init__(message, hint, exit_status)
-        self.message = message
-        self.hint = hint
-        self.exit_status = exit_status
-
-    def __str__(self) -> str:
-        return self.message if self.hint is None else f"{self.message}\nhint: {self.hint}"
-
-
-class BinaryNotFound(CompressionError):
-    """No ``kv-compress`` to run."""
-
-
 @dataclass(frozen=True)
 class CompressionMetrics:
-    """What one run of ``kv-compress`` reports.
+    """Sizes and quality, as one run of ``kv-compress`` reports them.
 
     ``compression_ratio``: original over compressed size; ``None`` where there is none.
     ``original_size_bytes``, ``compressed_size_bytes``: whole files, header included.
@@ -132,9 +91,9 @@ def compress_kv_cache(
     grow.
     ``layout``: the order of the tensors' last axes, ``"heads-tokens-dim"`` as transformers has it,
     unless it is ``"tokens-heads-dim"``, as in vLLM and LMCache. ``kv_axis``: the axis, counted from
-    0, that has keys at 0 and values at 1, where a tensor holds both. ``head_dim``: how long the heads
-    are, where they share the last axis. They hold for every tensor that is compressed; the file says
-    them, and what is restored lies as it lay.
+    0, that has keys at 0 and values at 1, where a tensor holds both. ``head_dim``: how long the
+    heads are, where they share the last axis. They hold for every tensor that is compressed; the
+    file says them, and restored tensors have the layout of the original ones.
     ``min_cosine``, ``min_snr_db``: limits that ``quality_passed`` reports on, 0.991 and 16 dB
     unless given; missing one is not an error.
     ``force``: replace an existing output file. Without it that is an error, as on the command
@@ -187,7 +146,7 @@ def measure_kv_cache(
     min_snr_db: Optional[float] = None,
     threads: Optional[int] = None,
 ) -> CompressionMetrics:
-    """What :func:`compress_kv_cache` would report, with nothing written."""
+    """The metrics that :func:`compress_kv_cache` would report, with nothing written."""
     arguments = ["-input", _path(input_path), "-metrics-only"]
     arguments += _codec_arguments(group_size, codec, rope_theta, include, exclude, threads)
     arguments += _layout_arguments(layout, kv_axis, head_dim)
@@ -199,83 +158,15 @@ def find_binary() -> str:
 
     Raises :class:`BinaryNotFound`.
     """
-    asked = os.environ.get(BINARY_VARIABLE)
-    if asked:
-        if not _is_program(asked):
-            raise BinaryNotFound(
-                f"{BINARY_VARIABLE}: expected the path of an executable file, found {asked!r}",
-                f"point {BINARY_VARIABLE} at {_NAME}, or unset it",
-            )
-        return asked
-    file_name = _NAME + (sysconfig.get_config_var("EXE") or "")
-    candidates = [os.path.join(folder, file_name) for folder in _scripts_folders()]
-    for candidate in (*_installed(file_name), *candidates):
-        if _is_program(candidate):
-            return candidate
-    on_path = shutil.which(_NAME)
-    if on_path is None:
-        raise BinaryNotFound(
-            f"{_NAME}: found neither in this Python's scripts folders nor on PATH",
-            f"install kvgauge, or set {BINARY_VARIABLE} to the binary's path",
-        )
-    return on_path
+    return KV_COMPRESS.find()
 
 
 def run_kv_compress(arguments: List[str]) -> Dict[str, Any]:
     """Runs the binary and returns the whole JSON object it prints, keys beyond the seven of
     :class:`CompressionMetrics` included. Raises what :func:`compress_kv_cache` raises.
     """
-    binary = find_binary()
-    try:
-        done = subprocess.run(
-            [binary, *arguments],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            check=False,
-        )
-    except OSError as error:
-        raise CompressionError(
-            f"{binary}: cannot be run: {error.strerror or error}",
-            "is it built for this machine, and may you execute it?",
-        ) from error
-    if done.returncode != 0:
-        _raise_failure(binary, done.returncode, done.stderr.decode("utf-8", "replace"))
-    try:
-        result = json.loads(done.stdout, parse_constant=_refuse_constant)
-    except ValueError as error:
-        raise _not_a_result(binary, f"expected one JSON object, {_quote(done.stdout)}") from error
-    if not isinstance(result, dict):
-        raise _not_a_result(binary, f"expected one JSON object, {_quote(done.stdout)}")
-    return result
-
-
-def _installed(file_name: str) -> List[str]:
-    """What the installer's own record says: no other package's program of that name."""
-    try:
-        files = metadata.files("kvgauge") or []
-    except metadata.PackageNotFoundError:
-        return []
-    return [os.path.realpath(str(file.locate())) for file in files if file.name == file_name]
-
-
-def _is_program(path: str) -> bool:
-    return os.path.isfile(path) and os.access(path, os.X_OK)
-
-
-def _scripts_folders() -> Iterator[str]:
-    """Where installers put scripts: for `pip install --target`, beside the package; then the
-    environment's and the user's."""
-    package = os.path.dirname(os.path.abspath(__file__))
-    yield os.path.join(os.path.dirname(package), "bin")
-    yield sysconfig.get_path("scripts")
-    if sys.executable:
-        yield os.path.dirname(sys.executable)
-    if sys.platform == "darwin" and sysconfig.get_config_var("PYTHONFRAMEWORK"):
-        user_scheme = "osx_framework_user"
-    else:
-        user_scheme = f"{os.name}_user"
-    if user_scheme in sysconfig.get_scheme_names():
-        yield sysconfig.get_path("scripts", scheme=user_scheme)
+    _, printed = KV_COMPRESS.run(arguments, reword=_in_python)
+    return json_object(KV_COMPRESS, printed)
 
 
 def _path(path: StrPath) -> str:
@@ -334,27 +225,7 @@ def _writing_arguments(force: bool, sync: bool) -> List[str]:
     return (["--force"] if force else []) + ([] if sync else ["--no-sync"])
 
 
-def _raise_failure(binary: str, status: int, stderr: str) -> NoReturn:
-    message = _in_python(_last_line(stderr, "error: "), end="")
-    hint = _in_python(_last_line(stderr, "hint: "))
-    if message is None:
-        said = stderr.strip()
-        ending = f"; its last words: {said[-_QUOTED:]}" if said else ""
-        if status < 0:
-            message = f"{binary}: ended by {_signal_name(-status)}{ending}"
-            hint = "SIGKILL is often the system's answer to a lack of memory"
-        else:
-            message = f"{binary}: exit status {status} without an error message{ending}"
-            hint = "is this kvgauge's kv-compress? Run it with --version"
-    raise CompressionError(message, hint, status)
-
-
-def _last_line(text: str, start: str) -> Optional[str]:
-    lines = [line[len(start) :].strip() for line in text.splitlines() if line.startswith(start)]
-    return lines[-1] if lines else None
-
-
-#: What a flag of the binary is here.
+#: The keyword or function for each flag of the binary.
 KEYWORDS: Mapping[str, str] = {
     "--codec": "codec=",
     "--decompress": "decompress_kv_cache",
@@ -382,45 +253,22 @@ _FLAG = re.compile(
 )
 
 
-def _in_python(text: Optional[str], end: str = "=") -> Optional[str]:
-    """What the binary says of its flags, said of the keywords that they are here. ``end``: how
-    a keyword ends, which a hint tells to set and an error only names."""
+def _in_python(message: str, hint: Optional[str]) -> Tuple[str, Optional[str]]:
+    """The binary's words with keywords in the place of its flags. A keyword ends in an equals sign
+    in a hint, which tells to set it, and not in a message, which only names it."""
 
-    def keyword(match: "re.Match[str]") -> str:
-        flag = match[1] or match[2]
-        known = KEYWORDS.get(flag if flag.startswith("--") else f"-{flag}")
-        if known is not None:
-            return known[:-1] + end if known.endswith("=") else known
-        # None of the bridge's.
-        return flag[2:].replace("-", "_") if flag.startswith("--") else flag
+    def reworded(text: str, end: str) -> str:
+        def keyword(match: "re.Match[str]") -> str:
+            flag = match[1] or match[2]
+            known = KEYWORDS.get(flag if flag.startswith("--") else f"-{flag}")
+            if known is not None:
+                return known[:-1] + end if known.endswith("=") else known
+            # None of the bridge's.
+            return flag[2:].replace("-", "_") if flag.startswith("--") else flag
 
-    return None if text is None else _FLAG.sub(keyword, text)
+        return _FLAG.sub(keyword, text)
 
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _quote(output: bytes) -> str:
-    text = output.decode("utf-8", "replace").strip()
-    if not text:
-        return "found nothing"
-    return f"found {text[:_QUOTED]!r}" + (" …" if len(text) > _QUOTED else "")
-
-
-def _not_a_result(binary: str, what: str) -> CompressionError:
-    return CompressionError(
-        f"{binary}: standard output: {what}",
-        "is this kvgauge's kv-compress, of a version that fits this package?",
-        0,
-    )
+    return reworded(message, ""), None if hint is None else reworded(hint, "=")
 
 
 def _metrics(result: Mapping[str, Any]) -> CompressionMetrics:
@@ -429,7 +277,7 @@ def _metrics(result: Mapping[str, Any]) -> CompressionMetrics:
         # bool is a subclass of int, and is no number here.
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
             found = "nothing" if value is _MISSING else repr(value)
-            raise _not_a_result(_NAME, f"{key}: expected {expected}, found {found}")
+            raise not_a_result(KV_COMPRESS, f"{key}: expected {expected}, found {found}")
         return value
 
     def number(key: str) -> Optional[float]:

@@ -1,4 +1,4 @@
-"""``python -m kvgauge.perplexity``: what compressing the KV cache costs a model of transformers.
+"""``python -m kvgauge.perplexity``: the cost of a compressed KV cache, for models of transformers.
 
 The protocol is ``prefix``, as ``kvgauge validate`` runs it. The text is tokenised once, without
 special tokens, and cut into windows of ``context`` tokens that do not overlap. In each window:
@@ -8,16 +8,17 @@ special tokens, and cut into windows of ``context`` tokens that do not overlap. 
    decompresses;
 3. the model runs over the rest of the window, in one pass, on what was read back; for the
    baseline on a copy of the untouched cache;
-4. scored are the targets ``prefix + 1 … context − 1``, the ones whose prediction depends on the
-   cache. The first token after the prefix is predicted by step 1 and is the same for every codec.
+4. every token behind the prefix is scored but the first of them, which is predicted in step 1,
+   before anything compressed is read. In a window of 512 tokens, counted from 0, these are the
+   tokens 257 to 511, which makes 255.
 
-The model computes in float32; likelihoods and divergences are float64, from full logits.
+The model computes in float32; likelihoods and divergences are float64, from full logits. Figures,
+intervals and verdicts are worked out by the binary: ``kvgauge figures``.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import hashlib
 import json
 import os
@@ -26,40 +27,45 @@ import re
 import sys
 import time
 import traceback
-from typing import Any, Callable, Dict, Iterable, List, NoReturn, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
 
 from . import __version__
 from ._codecs import ask
-from ._model import Source, check_kind, context_for, load_model, open_tokenizer, read_text, window_bos
+from ._command_line import PROGRAM, Progress, parser, print_result, report_problem
+from ._figures import Limits, check_binary, table, work_out
+from ._measurement import measurement
+from ._model import (
+    Source,
+    check_kind,
+    context_for,
+    load_model,
+    open_tokenizer,
+    read_text,
+    window_bos,
+)
 from ._problem import Problem, first_line
 from ._protocol import Evaluation, cut_windows, evaluate, prefix_length, scored_targets
-from ._report import SCHEMA, baseline_result, codec_result, finite, table
-from ._verdict import Limits
 from ._whole_file import check_target, whole_file
 from .cache import CacheError
 from .compression_bridge import CompressionError
 
 __all__ = ["Evaluation", "Problem", "cut_windows", "evaluate", "main"]
 
-_PROGRAM = "python -m kvgauge.perplexity"
-_DEFAULT_WINDOWS = 20
-#: The shortest window with a prefix and a scored target that depends on it.
-_LEAST_CONTEXT = 4
+SCHEMA = "kvgauge.validation/1"
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Runs the command line; returns the exit status: 0 done; 1 done, and a codec did not pass
     (``--strict``); 2 the request or the input is wrong; 3 anything else."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
-        result = _run(options)
-        _print(_json(result) if options.json else table(result))
+        printed, limit_missed = _run(options)
+        print_result(printed)
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        return _report_problem(*_explained(error))
-    missed = any(codec["verdict"] != "pass" for codec in result["codecs"])
-    return 1 if options.strict and missed else 0
+        return report_problem(*_explained(error))
+    return 1 if options.strict and limit_missed else 0
 
 
 def _check_output(path: str, force: bool) -> None:
@@ -76,17 +82,19 @@ def _check_output(path: str, force: bool) -> None:
         )
 
 
-def _run(options: argparse.Namespace) -> Dict[str, Any]:
-    """Everything but printing: the result, which is also in the file where one was asked for."""
+def _run(options: argparse.Namespace) -> Tuple[str, bool]:
+    """Everything but printing: the text to print, and whether a codec misses a limit. The result is
+    in the file where one was asked for."""
     start = time.perf_counter()
-    # What can be wrong without a model is found out before torch is imported.
+    # Before torch is imported: everything that can be wrong without a model.
     if options.output is not None:
         _check_output(options.output, options.force)
     text, content = read_text(options.text)
     source = Source.parse(options.model, options.gguf_file)
     codecs = [ask(name).name for name in options.codec or ["int4-g64"]]
+    check_binary()
 
-    progress = _Progress()
+    progress = Progress()
     if not progress.visible:
         # Read when tqdm is imported: some bars of transformers listen to nothing else.
         os.environ.setdefault("TQDM_DISABLE", "1")
@@ -121,9 +129,8 @@ def _run(options: argparse.Namespace) -> Dict[str, Any]:
     model = load_model(source, options.attention, options.device)
     loaded = time.perf_counter()
 
-    limits = Limits(options.max_ppl_change, options.max_kld, options.min_top1)
-    arms = 1 + len(codecs)
-    progress.begin(len(windows) * (prefix_length(context) + arms * scored_targets(context)))
+    caches = 1 + len(codecs)
+    progress.begin(len(windows) * (prefix_length(context) + caches * scored_targets(context)))
     evaluation = evaluate(
         model,
         windows,
@@ -134,70 +141,89 @@ def _run(options: argparse.Namespace) -> Dict[str, Any]:
     )
     progress.clear()
 
-    result: Dict[str, Any] = finite(
-        {
-            "schema": SCHEMA,
-            "kvgauge_version": __version__,
-            "engine": _engine(options.attention),
-            "protocol": "prefix",
-            "model": {
-                "source": options.model,
-                "revision": source.commit(),
-                "files_sha256": files_sha256,
-                "architecture": (whole_config.architectures or [type(model).__name__])[0],
-                "layers": len(evaluation.codecs[0].layers),
-                "heads": config.num_attention_heads,
-                "kv_heads": evaluation.cache_shape[0],
-                "head_dim": evaluation.cache_shape[1],
-                "vocab_size": config.vocab_size,
-                "max_position_embeddings": getattr(config, "max_position_embeddings", None),
-            },
-            "text": {
-                "source": options.text,
-                "sha256": hashlib.sha256(content).hexdigest(),
-                "bytes": len(content),
-                "tokens": len(tokens),
-                "windows_available": len(tokens) // context,
-                "parse_special": True,
-            },
-            "context": context,
-            "prefix": prefix_length(context),
-            "first_window": options.first_window,
-            "windows": len(windows),
-            "scored_tokens": sum(map(len, evaluation.baseline)),
-            "bos_id": bos,
-            "dtype": "f32",
-            "device": options.device,
-            "instruction_set": _instruction_set(),
-            "seed": 0,
-            "baseline": baseline_result(evaluation.baseline),
-            "codecs": [
-                codec_result(
-                    outcome,
-                    evaluation.baseline,
-                    prefix_length(context),
-                    limits,
-                    config.vocab_size,
-                )
-                for outcome in evaluation.codecs
-            ],
-            "cross_check": None,
-            "config": _config(options, source, context, codecs, torch.get_num_threads()),
-            "timings_s": {
-                "prepare": prepared - start,
-                "load": loaded - prepared,
-                "cross_check": 0.0,
-                **evaluation.timings,
-                "total": time.perf_counter() - start,
-            },
-            "peak_rss_bytes": _peak_rss_bytes(),
-        }
-    )
+    subject: Dict[str, Any] = {
+        "protocol": "prefix",
+        "model": {
+            "source": options.model,
+            "revision": source.commit(),
+            "files_sha256": files_sha256,
+            "architecture": (whole_config.architectures or [type(model).__name__])[0],
+            "layers": len(evaluation.codecs[0].windows[0].layers),
+            "heads": config.num_attention_heads,
+            "kv_heads": evaluation.cache_shape[0],
+            "head_dim": evaluation.cache_shape[1],
+            "vocab_size": config.vocab_size,
+            "max_position_embeddings": getattr(config, "max_position_embeddings", None),
+        },
+        "text": {
+            "source": options.text,
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "bytes": len(content),
+            "tokens": len(tokens),
+            "windows_available": len(tokens) // context,
+            "parse_special": True,
+        },
+        "context": context,
+        "prefix": prefix_length(context),
+        "first_window": options.first_window,
+        "windows": len(windows),
+        "scored_tokens": sum(map(len, evaluation.baseline)),
+        "bos_id": bos,
+        "dtype": "f32",
+        "device": options.device,
+        "instruction_set": _instruction_set(),
+        "seed": 0,
+    }
+    limits = Limits(options.max_ppl_change, options.max_kld, options.min_top1)
+    measured = measurement(_for_binary(subject), evaluation.baseline, evaluation.codecs)
+    figures = work_out(measured, limits)
+    result: Dict[str, Any] = {
+        "schema": SCHEMA,
+        "kvgauge_version": __version__,
+        "engine": _engine(options.attention),
+        **subject,
+        "baseline": figures.result["baseline"],
+        "codecs": figures.result["codecs"],
+        "cross_check": None,
+        "config": _config(options, source, context, codecs, torch.get_num_threads()),
+        "timings_s": {
+            "prepare": prepared - start,
+            "load": loaded - prepared,
+            "cross_check": 0.0,
+            **evaluation.timings,
+            "total": time.perf_counter() - start,
+        },
+        "peak_rss_bytes": _peak_rss_bytes(),
+    }
     if options.output is not None:
         _check_output(options.output, options.force)
         with whole_file(options.output) as file:
             file.write(_json(result).encode())
-    return result
+    printed = _json(result) if options.json else _head(result) + table(measured, limits)
+    return printed, figures.limit_missed
+
+
+def _for_binary(subject: Dict[str, Any]) -> Dict[str, Any]:
+    """The subject with values that the binary has words for: it knows three devices, and no model
+    without a longest context."""
+    kind = str(subject["device"]).partition(":")[0]
+    known = {"cuda": "cuda", "mps": "metal"}.get(kind, "cpu")
+    longest = subject["model"]["max_position_embeddings"]
+    model = {**subject["model"], "max_position_embeddings": longest or 0}
+    return {**subject, "model": model, "device": known}
+
+
+def _head(result: Dict[str, Any]) -> str:
+    """The lines above the binary's table."""
+    engine, times = result["engine"], result["timings_s"]
+    device, dtype = result["device"], result["config"]["cache_dtype"]
+    return (
+        f"engine    transformers {engine['transformers']}, torch {engine['torch']} on {device}, "
+        f"attention {engine['attention']}\n"
+        f"files     cache written in {dtype}\n"
+        f"time      {times['total']:.1f} s, of which {times['load']:.1f} s loading, "
+        f"{times['codec']:.2f} s codecs and files\n"
+    )
 
 
 def _engine(attention: str) -> Dict[str, str]:
@@ -245,7 +271,7 @@ def _config(
 
 
 def _instruction_set() -> str:
-    """What torch computes with on the CPU, in the words of ``kvgauge`` where it has them."""
+    """Instruction set of torch on the CPU, in the words of ``kvgauge`` where it has them."""
     import torch
 
     machine = platform.machine().lower()
@@ -258,9 +284,9 @@ def _instruction_set() -> str:
 
 
 def _offline() -> bool:
-    """Whether huggingface_hub was told to make no request."""
-    told = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
-    return told.upper() in ("1", "ON", "YES", "TRUE")
+    """Whether huggingface_hub makes no requests."""
+    offline = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
+    return offline.upper() in ("1", "ON", "YES", "TRUE")
 
 
 def _peak_rss_bytes() -> Optional[int]:
@@ -300,25 +326,15 @@ def _check_vocabulary(windows: Sequence[Sequence[int]], vocab_size: int) -> None
         )
 
 
-# What the user sees.
+# Results and errors for the user.
 
 
 def _json(result: Dict[str, Any]) -> str:
     return json.dumps(result, indent=2, allow_nan=False) + "\n"
 
 
-def _print(text: str) -> None:
-    """To stdout. A reader that went away (`| head`) is no error."""
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Python flushes once more at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def _explained(error: Exception) -> Tuple[str, str, int]:
-    """What it is, what to do, and the exit status."""
+    """Message, hint and exit status."""
     if isinstance(error, Problem):
         return str(error), error.hint, error.exit_status
     if isinstance(error, CompressionError):
@@ -352,184 +368,15 @@ def _explained(error: Exception) -> Tuple[str, str, int]:
 
 
 def _own_hint(hint: Optional[str]) -> str:
-    """What ``kv-compress`` says to do, unless it speaks of its own flags or files: those here are
-    in a temporary folder, and its flags are not this command's."""
-    own = {flag for action in _parser()._actions for flag in action.option_strings}
+    """The hint of a binary, unless it speaks of the binary's own flags or files: those here are in
+    a temporary folder, and its flags are not this command's."""
+    own = {flag for action in parser()._actions for flag in action.option_strings}
     # This one too means another file there.
     own -= {"--force"}
     named = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]+", hint or ""))
     if not hint or not named <= own or "--help" in named or "kv-compress" in hint:
-        return f"{_PROGRAM} --help lists what can be asked for"
+        return f"{PROGRAM} --help lists what can be asked for"
     return hint
-
-
-class _Progress:
-    """On stderr, on a terminal only, in one line that is written over. Notes appear everywhere."""
-
-    def __init__(self) -> None:
-        self.visible = sys.stderr.isatty()
-        self._total = 0
-        self._done = 0
-        self._start = 0.0
-
-    def _show(self, text: str) -> None:
-        if self.visible:
-            sys.stderr.write(f"\r\x1b[K{text}")
-            sys.stderr.flush()
-
-    def stage(self, what: str) -> None:
-        self._show(what)
-
-    def begin(self, tokens: int) -> None:
-        self._total, self._done, self._start = tokens, 0, time.perf_counter()
-        self._show("evaluating")
-
-    def advanced(self, tokens: int) -> None:
-        self._done += tokens
-        elapsed = max(time.perf_counter() - self._start, 1e-9)
-        left = (self._total - self._done) * elapsed / self._done
-        share = 100 * self._done // self._total
-        rate = self._done / elapsed
-        self._show(f"evaluating {share:3} %  {rate:.0f} tokens/s  {left:.0f} s left")
-
-    def clear(self) -> None:
-        self._show("")
-
-    def note(self, text: str) -> None:
-        self.clear()
-        print(f"note: {text}", file=sys.stderr)
-
-
-def _report_problem(message: str, hint: str, status: int) -> int:
-    if sys.stderr.isatty():
-        sys.stderr.write("\r\x1b[K")
-    for word, text in (("error", message), ("hint", hint)):
-        print(f"{word}: {' '.join(text.split())}", file=sys.stderr)
-    return status
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(_report_problem(message, f"{_PROGRAM} --help lists what can be asked for", 2))
-
-
-def _at_least(least: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        try:
-            number = int(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"expected a whole number, found {text!r}") from None
-        if number < least:
-            raise argparse.ArgumentTypeError(f"expected at least {least}, found {number}")
-        return number
-
-    return parse
-
-
-def _window_count(text: str) -> Optional[int]:
-    return None if text == "all" else _at_least(1)(text)
-
-
-def _limit(expected: str, most: float = sys.float_info.max) -> Callable[[str], float]:
-    """A number from 0 to ``most``."""
-
-    def parse(text: str) -> float:
-        with contextlib.suppress(ValueError):
-            number = float(text)
-            if 0.0 <= number <= most:
-                return number
-        raise argparse.ArgumentTypeError(f"expected {expected}, found {text!r}")
-
-    return parse
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog=_PROGRAM,
-        allow_abbrev=False,
-        description="What does compressing the KV cache cost this model on this text? As `kvgauge "
-        "validate`, with the model run by transformers and the cache passed through files.",
-        epilog="Exit status: 0 done; 1 done, and a limit was missed (--strict); 2 the request or "
-        "the input is wrong; 3 anything else.",
-    )
-    add = parser.add_argument
-    add("--model", required=True, help="OWNER/NAME[@REVISION], a folder, or a .gguf file")
-    add("--gguf-file", metavar="NAME", help="a GGUF file of that folder or repository")
-    add("--text", required=True, metavar="FILE", help="UTF-8 text")
-    add(
-        "--context",
-        type=_at_least(_LEAST_CONTEXT),
-        metavar="N",
-        help="tokens in a window; the first half is compressed [default: 2048, or the model's "
-        "maximum]",
-    )
-    add(
-        "--windows",
-        type=_window_count,
-        default=_DEFAULT_WINDOWS,
-        metavar="N|all",
-        help="windows to evaluate [default: 20, fewer if the text is shorter]",
-    )
-    add(
-        "--first-window",
-        type=_at_least(0),
-        default=0,
-        metavar="N",
-        help="index of the first window, from 0",
-    )
-    add(
-        "--codec",
-        action="append",
-        metavar="NAME",
-        help="codec to try; repeat for several [default: int4-g64]",
-    )
-    add(
-        "--bos",
-        choices=("auto", "always", "never"),
-        default="auto",
-        help="whether a beginning-of-sequence token replaces a window's first [default: auto]",
-    )
-    add(
-        "--cache-dtype",
-        choices=("f32", "f16", "bf16"),
-        default="f32",
-        help="type of the cache in the files [default: f32]",
-    )
-    add(
-        "--attention",
-        choices=("sdpa", "eager"),
-        default="sdpa",
-        help="how transformers computes attention [default: sdpa]",
-    )
-    add("--device", default="cpu", help="where the model runs: cpu, cuda, mps [default: cpu]")
-    add("--threads", type=_at_least(1), metavar="N", help="CPU threads [default: all]")
-    add(
-        "--max-ppl-change",
-        "--max-ppl-increase",
-        dest="max_ppl_change",
-        type=_limit("a percentage, 0 or more"),
-        default=1.0,
-        metavar="PERCENT",
-        help="largest accepted change of the perplexity, up or down [default: 1]",
-    )
-    add(
-        "--max-kld",
-        type=_limit("nats a token, 0 or more"),
-        metavar="NATS",
-        help="largest accepted mean KL divergence [default: any]",
-    )
-    add(
-        "--min-top1",
-        type=_limit("a share from 0 to 1", 1.0),
-        metavar="SHARE",
-        help="smallest accepted share of targets that keep their likeliest token [default: any]",
-    )
-    add("--strict", action="store_true", help="exit with status 1 unless every codec passes")
-    add("--json", action="store_true", help="print one JSON object instead of the table")
-    add("--output", metavar="FILE", help="also write the JSON object to a file")
-    add("--force", action="store_true", help="replace a file that is no result of kvgauge")
-    add("--version", action="version", version=f"kvgauge {__version__}")
-    return parser
 
 
 if __name__ == "__main__":

@@ -260,7 +260,7 @@ def by_role(codec):
     pair = match.groups()
     if not all(map(is_compressing, pair)) or "-prerope" in pair[1]:
         return None
-    # What has a shorter name goes by it.
+    # A codec with a shorter name goes by it.
     longer = pair in PAIRS.values() or by_role(pair[0]) == pair
     return None if longer else pair
 
@@ -318,7 +318,7 @@ class Layout(NamedTuple):
 
 
 class Side(NamedTuple):
-    """What one codec has made of a tensor, or of its keys or its values."""
+    """The payload of one codec: of a tensor, or of its keys or its values."""
 
     prefix: str
     codec: str
@@ -594,7 +594,7 @@ LM = {
 
 
 def float8(mantissa, largest):
-    """What the 256 codes of an 8-bit float stand for."""
+    """The values of the 256 codes of an 8-bit float."""
     code = np.arange(256)
     bias = (1 << (6 - mantissa)) - 1
     exponent, fraction = code >> mantissa & (127 >> mantissa), code & ((1 << mantissa) - 1)
@@ -605,7 +605,7 @@ def float8(mantissa, largest):
 
 
 def levels_of(scheme):
-    """What each code stands for."""
+    """The value of each code."""
     half, codes = 1 << (scheme.bits - 1), np.arange(1 << scheme.bits)
     table = {
         "sym": lambda: codes - half,

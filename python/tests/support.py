@@ -1,4 +1,4 @@
-"""What the tests share: where the package and the binaries are, and what a skip means.
+"""Shared by the tests: where the package and the binaries are, and the meaning of a skip.
 
 Binaries: ``KVGAUGE_KV_COMPRESS`` and ``KVGAUGE_BINARY``, else where the package looks, else
 ``target/release`` of this checkout. ``KVGAUGE_NO_SKIP=1`` turns a skip into a failure; one for
@@ -12,7 +12,6 @@ import importlib.metadata
 import importlib.util
 import json
 import os
-import shutil
 import struct
 import sys
 import sysconfig
@@ -29,7 +28,8 @@ if os.environ.get("KVGAUGE_INSTALLED") != "1":
     sys.path.insert(0, str(PACKAGE_PARENT))
 
 import kvgauge  # noqa: E402
-from kvgauge import BinaryNotFound, find_binary  # noqa: E402
+from kvgauge import BinaryNotFound  # noqa: E402
+from kvgauge._binaries import KV_COMPRESS, KVGAUGE, Binary  # noqa: E402
 
 _EXE = sysconfig.get_config_var("EXE") or ""
 
@@ -56,11 +56,20 @@ def _built(name: str) -> Optional[str]:
 
 def need_kv_compress() -> str:
     """Its path, which the package finds too from here on."""
+    return _need(KV_COMPRESS)
+
+
+def need_kvgauge() -> str:
+    """Its path, which the package finds too from here on."""
+    return _need(KVGAUGE)
+
+
+def _need(binary: Binary) -> str:
     installed = os.environ.get("KVGAUGE_INSTALLED") == "1"
     try:
-        found = find_binary()
-        # What is tested is the wheel, and no other program of that name.
-        if installed and not os.environ.get("KVGAUGE_KV_COMPRESS"):
+        found = binary.find()
+        # The wheel is tested, and no other program of that name.
+        if installed and not os.environ.get(binary.variable):
             files = importlib.metadata.files("kvgauge") or []
             carried = {os.path.realpath(str(file.locate())) for file in files}
             beside = os.path.join(os.path.dirname(os.path.dirname(kvgauge.__file__)), "bin")
@@ -68,26 +77,13 @@ def need_kv_compress() -> str:
                 raise AssertionError(f"not the wheel's binary: {found}")
         return found
     except BinaryNotFound as error:
-        if installed or os.environ.get("KVGAUGE_KV_COMPRESS"):
+        if installed or os.environ.get(binary.variable):
             raise
-        path = _built("kv-compress")
+        path = _built(binary.name)
         if path is None:
             skip(error.message)
-        os.environ["KVGAUGE_KV_COMPRESS"] = path
+        os.environ[binary.variable] = path
         return path
-
-
-def need_kvgauge() -> str:
-    path = os.environ.get("KVGAUGE_BINARY")
-    if path:
-        if not os.path.isfile(path):
-            raise AssertionError(f"KVGAUGE_BINARY: no such file: {path}")
-        return path
-    beside = os.path.join(os.path.dirname(need_kv_compress()), "kvgauge" + _EXE)
-    found = beside if os.path.isfile(beside) else shutil.which("kvgauge") or _built("kvgauge")
-    if found is None:
-        skip("no kvgauge binary; set KVGAUGE_BINARY")
-    return found
 
 
 class FolderTest(unittest.TestCase):

@@ -23,6 +23,7 @@ from kvgauge import (
     BinaryNotFound,
     CompressionError,
     CompressionMetrics,
+    _binaries,
     compress_kv_cache,
     compression_bridge,
     decompress_kv_cache,
@@ -81,7 +82,7 @@ class Finding(FolderTest):
     def look_only_in(self, *folders: str) -> None:
         no_record: List[str] = []
         for name, found in (("_scripts_folders", folders), ("_installed", no_record)):
-            patch = mock.patch.object(compression_bridge, name, lambda *_, f=found: iter(f))
+            patch = mock.patch.object(_binaries, name, lambda *_, f=found: iter(f))
             patch.start()
             self.addCleanup(patch.stop)
 
@@ -111,6 +112,20 @@ class Finding(FolderTest):
         self.environment(KVGAUGE_KV_COMPRESS="")
         self.assertEqual(find_binary(), on_path)
 
+    @unittest.skipIf(os.name == "nt", "file names end in .exe there")
+    def test_the_other_binary_is_found_in_the_same_places(self) -> None:
+        named, scripts = self.program("elsewhere", "any"), self.program("scripts", "kvgauge")
+        self.environment(KVGAUGE_BINARY=named, PATH=str(self.folder))
+        self.look_only_in(os.path.dirname(scripts))
+        self.assertEqual(_binaries.KVGAUGE.find(), named)
+        self.environment(KVGAUGE_BINARY=None)
+        self.assertEqual(_binaries.KVGAUGE.find(), scripts)
+        os.unlink(scripts)
+        with self.assertRaisesRegex(
+            BinaryNotFound, "kvgauge: found neither.*\nhint: .*KVGAUGE_BINARY"
+        ):
+            _binaries.KVGAUGE.find()
+
     def test_none_anywhere(self) -> None:
         self.environment(KVGAUGE_KV_COMPRESS=None, PATH=str(self.folder))
         self.look_only_in(str(self.folder))
@@ -118,7 +133,7 @@ class Finding(FolderTest):
             find_binary()
 
     def test_this_pythons_scripts_folders_are_looked_at(self) -> None:
-        folders = list(compression_bridge._scripts_folders())
+        folders = list(_binaries._scripts_folders())
         self.assertIn(os.path.dirname(sys.executable), folders)
         self.assertTrue(all(os.path.isabs(folder) for folder in folders), folders)
 

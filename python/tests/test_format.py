@@ -276,7 +276,7 @@ class Binary(unittest.TestCase):
         return Path(self.packed).read_bytes()
 
     def decompress(self, file):
-        """What -decompress makes of a file; None if it refuses it."""
+        """Tensors of a file by -decompress; None if it refuses it."""
         Path(self.packed).write_bytes(file)
         Path(self.restored).unlink(missing_ok=True)
         command = ("-decompress", "-input", self.packed, "-output", self.restored, "--no-sync")
@@ -777,7 +777,7 @@ class Binary(unittest.TestCase):
                 case(f"{fields} in {codec}", lambda m, h, d, f=fields: m.update(f))
 
     def test_any_bytes_decode_alike(self):
-        """What no writer writes, though the page allows it: any codes, finite numbers, exponents."""
+        """Payloads that no writer writes, though the page allows them: any codes, finite numbers, exponents."""
         tensors = self.family([(2, 9, 24)], scales=(1.0,))
         codecs = ("fp8-e4m3", "fp8-e5m2", "int3-g8-asym-ch-ctr-s8-sink2", "turbo4", "int2-g16-ext-had",
                   "k:int4-g32-prerope-had/v:iq4_nl")
@@ -935,7 +935,7 @@ class Binary(unittest.TestCase):
         case_of_decoder("parts in another order", lambda m, h, d: h.update(i=h.pop("i")))
 
     def test_what_writers_need_not_use(self):
-        """What the page allows though this writer does not make it, the binary reads alike."""
+        """Files that the page allows, though this writer makes none, are read alike by the binary."""
         exponents = (-200, *range(-170, -100), -30, -10, 0, 5, *range(95, 130), 200)
         for scale in (b"\0\xbc", b"\0\x80", b"\1\0", b"\x55\x15", b"\xff\x7b", b"\xff\xfb"):
             for codes in (b"\0\0\0\0\x80", b"\xff\xff\xff\xff\x8f", b"\x10\x32\x54\x76\x8d"):

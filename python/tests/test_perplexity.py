@@ -1,4 +1,4 @@
-"""The evaluation: its statistics, its command line, and agreement with ``kvgauge validate``."""
+"""The evaluation: windows, scores, its command line, and agreement with ``kvgauge validate``."""
 
 from __future__ import annotations
 
@@ -6,24 +6,17 @@ import contextlib
 import io
 import json
 import math
+import os
 import shutil
 import subprocess
+import sys
 import unittest
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Tuple
+from unittest import mock
 
 from support import BUILTIN, FolderTest, need_kv_compress, need_kvgauge, need_modules, skip
 
-from kvgauge import (
-    _codecs,
-    _model,
-    _report,
-    _rotation,
-    _statistics,
-    _verdict,
-    load_kv_cache,
-    perplexity,
-)
-from kvgauge._statistics import Estimate
+from kvgauge import _codecs, _command_line, _model, _protocol, load_kv_cache, perplexity
 from kvgauge.cache import cache_layers
 
 TEXT = BUILTIN / "text.txt"
@@ -40,171 +33,7 @@ def run(*arguments: str) -> Tuple[int, str, str]:
     return status, out.getvalue(), err.getvalue()
 
 
-class Statistics(unittest.TestCase):
-    def test_t_quantiles_equal_the_published_table(self) -> None:
-        for df, expected in (
-            (1, 12.706204736),
-            (2, 4.302652730),
-            (4, 2.776445105),
-            (9, 2.262157163),
-            (19, 2.093024054),
-            (30, 2.042272456),
-            (1000, 1.962339080),
-            (10_000_000, 1.959964222),
-        ):
-            found = _statistics.t_quantile(0.975, df)
-            self.assertAlmostEqual(found, expected, delta=2e-8, msg=str(df))
-
-    def test_the_interval_of_known_values(self) -> None:
-        low, high = Estimate.of([1.0, 2.0, 3.0, 4.0, 5.0]).ci95() or (0.0, 0.0)
-        # 3 ± 2.776445 · √2.5 / √5
-        self.assertAlmostEqual(low, 1.0367573, places=6)
-        self.assertAlmostEqual(high, 4.9632427, places=6)
-        self.assertIsNone(Estimate.of([1.0]).ci95())
-        self.assertEqual(_statistics.share_ci95(Estimate.of([1.0, 0.9, 1.0]))[1], 1.0)  # type: ignore[index]
-
-    def test_an_interval_of_positive_figures(self) -> None:
-        low, high = _statistics.positive_ci95([1e-6, 1.0, 2.0]) or (0.0, 0.0)
-        self.assertTrue(0.0 < low < 1.0 < high)
-        self.assertEqual(_statistics.positive_ci95([0.0, 0.0]), (0.0, 0.0))
-        # mean 1, standard error 1/√3, t(2) = 4.3027: exp(±2.4841)
-        low, high = _statistics.positive_ci95([0.0, 1.0, 2.0]) or (0.0, 0.0)
-        self.assertAlmostEqual(low, 0.08340, delta=1e-5)
-        self.assertAlmostEqual(high, 11.9906, delta=1e-3)
-        for values in ([0.0, 0.0, 1e-9], [0.0, 3.0, 3.0], [1e-300, 0.0, 1.0]):
-            low, high = _statistics.positive_ci95(values) or (0.0, 0.0)
-            self.assertTrue(0.0 < low < sum(values) / 3 < high)
-        self.assertIsNone(_statistics.positive_ci95([1e-300, 1.0]))
-        self.assertIsNone(_statistics.positive_ci95([0.5]))
-        # logs 0, 1, 2: s² = 1, Cox √(1/3 + 1/4); mean e^0+e^1+e^2 over 3, error/mean 0.516
-        values = [1.0, math.e, math.e**2]
-        low, high = _statistics.positive_ci95(values) or (0.0, 0.0)
-        factor = math.exp(4.302652730 * math.sqrt(1 / 3 + 1 / 4))
-        self.assertAlmostEqual(high, sum(values) / 3 * factor, delta=1e-6 * high)
-        self.assertAlmostEqual(low, sum(values) / 3 / factor, delta=1e-6)
-
-    CHANGE = (0.010, 0.012, 0.014, 0.011, 0.013)
-
-    def change(self, values: Sequence[float], percent: float) -> _verdict.Criterion:
-        return _verdict.Criterion.perplexity_change(Estimate.of(values), percent)
-
-    def test_the_limit_has_two_sides(self) -> None:
-        # +1.2 % ± 0.2
-        falls = [-change for change in self.CHANGE]
-        for values in (self.CHANGE, falls):
-            for limit, expected in ((2.0, "pass"), (0.5, "fail"), (1.25, "inconclusive")):
-                self.assertEqual(self.change(values, limit).verdict(), expected)
-        # Both ends are inside the interval; one window has none.
-        self.assertEqual(self.change([-0.03, 0.03, 0.0], 0.5).verdict(), "inconclusive")
-        self.assertEqual(self.change([0.1], 1.0).verdict(), "inconclusive")
-        # No perplexity falls by 150 %.
-        self.assertEqual(self.change([-5.0, -5.1, -5.2], 150.0).verdict(), "pass")
-
-    def test_an_interval_that_ends_at_the_limit_passes(self) -> None:
-        self.assertEqual(self.change([0.0, 0.0, 0.0], 0.0).verdict(), "pass")
-        self.assertEqual(_verdict.Criterion.kld([0.0, 0.0], 0.0).verdict(), "pass")
-        exact = _verdict.Criterion.top1(Estimate.of([1.0, 1.0]), 1.0)
-        self.assertEqual(exact.verdict(), "pass")
-
-    def test_the_worst_verdict_counts(self) -> None:
-        def judged(limits: _verdict.Limits, because: Optional[str] = None) -> Dict[str, Any]:
-            top1 = Estimate.of([0.95, 0.94, 0.96])
-            change = Estimate.of(self.CHANGE)
-            return _verdict.judge(change, [0.010, 0.011, 0.012], top1, limits, because)
-
-        for kld, top1, expected in (
-            (None, None, "pass"),
-            (0.02, 0.9, "pass"),
-            (0.011, 0.9, "inconclusive"),
-            (0.011, 0.99, "fail"),
-            (0.005, None, "fail"),
-        ):
-            found = judged(_verdict.Limits(2.0, kld, top1))
-            self.assertEqual(found["verdict"], expected)
-            self.assertEqual(found["verdicts"]["perplexity_change"], "pass")
-            self.assertEqual(len(found["verdicts"]), 1 + (kld is not None) + (top1 is not None))
-            self.assertNotIn("invalid_because", found)
-        found = judged(_verdict.Limits(2.0), "no text")
-        self.assertEqual((found["verdict"], found["invalid_because"]), ("invalid", "no text"))
-
-    def test_few_windows_do_not_tell_how_many_it_takes(self) -> None:
-        self.assertIsNone(self.change(self.CHANGE, 1.25).windows_needed())
-        twice = [*self.CHANGE, *self.CHANGE]
-        spread = (Estimate.of(twice).standard_error or 0.0) * math.sqrt(10)
-        percent = 100 * math.expm1(0.012 + 0.3157 * spread)
-        needed, (low, high) = self.change(twice, percent).windows_needed() or (0, (0, 0))
-        # t(40)/√41 = 0.31565, t(39)/√40 = 0.31982
-        self.assertEqual((needed, high), (41, None))
-        self.assertTrue(10 < low < 20)
-        self.assertIsNone(self.change(twice, 100 * math.expm1(0.012)).windows_needed())
-
-    def test_a_baseline_that_guesses_means_nothing(self) -> None:
-        self.assertIsNone(_verdict.meaningless(1999.0, 2000))
-        for perplexity_of in (2000.0, 1999.9999, 1e300, math.inf, math.nan):
-            found = _verdict.meaningless(perplexity_of, 2000) or ""
-            self.assertIn("not below the vocabulary's size, 2000", found)
-
-    def test_quantiles_interpolate_as_numpy_does(self) -> None:
-        values = [1.0, 2.0, 4.0, 8.0]
-        for p, expected in ((0.5, 3.0), (0.9, 6.8), (1.0, 8.0), (0.0, 1.0)):
-            self.assertAlmostEqual(_statistics.quantile(values, p), expected)
-        self.assertEqual(_statistics.quantile([5.0], 0.99), 5.0)
-
-
-class Report(unittest.TestCase):
-    def outcome(self, windows: List[List[float]], worse: float) -> _report.CodecOutcome:
-        outcome = _report.CodecOutcome("int4-g64", stored_bytes=34, values=64, cached_tokens=2)
-        score = _report.TokenScore
-        outcome.scores = [[score(nll + worse, 0.25, True, -0.5) for nll in w] for w in windows]
-        parts = (
-            _report.DistortionSum(8.0, 2.0, 1.5, 8, 2),
-            _report.DistortionSum(8.0, 0.0, 2.0, 8, 2),
-        )
-        outcome.layers = [parts, parts]
-        return outcome
-
-    def test_figures_worked_out_by_hand(self) -> None:
-        baseline = [[1.0, 2.0], [3.0, 4.0]]
-        result = _report.codec_result(self.outcome(baseline, 0.5), baseline, 3, _verdict.Limits(100.0), 50)
-        self.assertEqual((result["bits_per_value"], result["compression_ratio"]), (4.25, 16 / 4.25))
-        self.assertEqual(result["cache_bytes_per_token_f16"], 64.0)
-        self.assertEqual(result["cache_bytes_per_token"], 17.0)
-        self.assertAlmostEqual(result["perplexity"], math.exp(3.0))
-        self.assertAlmostEqual(result["perplexity_change"], math.exp(3.0) - math.exp(2.5))
-        self.assertAlmostEqual(result["perplexity_change_percent"], 100 * math.expm1(0.5))
-        self.assertEqual(result["nll_per_window"], [4.0, 8.0])
-        self.assertEqual(result["kld_per_window"], [0.25, 0.25])
-        places = [(part["start"], part["end"]) for part in result["nll_change_by_position"]]
-        self.assertEqual(places, [(4, 5), (5, 6)])
-        self.assertEqual(result["nll_change_by_position"][0]["mean"], 0.5)
-        histogram = result["kld_histogram"]
-        (full,) = (index for index, count in enumerate(histogram["counts"]) if count)
-        self.assertEqual(histogram["counts"][full], 4)
-        self.assertTrue(histogram["edges"][full] <= 0.25 < histogram["edges"][full + 1])
-        self.assertEqual((result["top1_agreement"], result["rms_delta_p"]), (1.0, 0.5))
-        self.assertEqual(result["key"]["rmse"], 0.5)
-        self.assertAlmostEqual(result["key"]["snr_db"], 10 * math.log10(4.0))
-        self.assertEqual(result["layers"][1]["key"]["cosine"], 0.75)
-        self.assertEqual(result["value"], {"rmse": 0.0, "snr_db": None, "cosine": 1.0})
-        self.assertEqual(result["verdict"], "pass")
-        strict = _report.codec_result(self.outcome(baseline, 0.5), baseline, 3, _verdict.Limits(), 50)
-        self.assertEqual(strict["verdict"], "fail")
-
-    def test_one_window_has_no_interval(self) -> None:
-        result = _report.codec_result(self.outcome([[1.0]], 0.0), [[1.0]], 3, _verdict.Limits(), 50)
-        for key in ("perplexity_change_percent", "mean_log_ratio", "kld_mean", "top1_agreement"):
-            self.assertIsNone(result[f"{key}_ci95"])
-        self.assertEqual(result["verdict"], "inconclusive")
-
-    def test_json_has_no_nan_and_no_infinity(self) -> None:
-        nan, inf = math.nan, math.inf
-        self.assertEqual(
-            _report.finite({"a": [1.0, nan], "b": (inf, 2)}), {"a": [1.0, None], "b": [None, 2]}
-        )
-        outcome, limits = self.outcome([[900.0]], 0.0), _verdict.Limits()
-        result = _report.codec_result(outcome, [[900.0]], 3, limits, 50)
-        self.assertIsNone(_report.finite(result)["perplexity"])
-
+class Windows(unittest.TestCase):
     def test_windows_are_cut_as_kvgauge_cuts_them(self) -> None:
         tokens = list(range(10, 23))
         cut = perplexity.cut_windows
@@ -216,6 +45,77 @@ class Report(unittest.TestCase):
         ):
             with self.assertRaisesRegex(perplexity.Problem, expected):
                 cut(*arguments)
+
+
+class Scores(unittest.TestCase):
+    """The numbers that a measurement holds, worked out one by one in plain Python."""
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        need_modules("torch")
+
+    def test_scores_of_two_caches(self) -> None:
+        import torch
+
+        generator = torch.Generator().manual_seed(4)
+        # More targets than are in float64 at once.
+        targets = torch.randint(11, (300,), generator=generator)
+        base, logits = (torch.randn(300, 11, generator=generator) * 3 for _ in range(2))
+        logits[:200] = base[:200] + logits[:200] / 100
+        nll, rows = _protocol._score_baseline(base, targets)
+        scores = _protocol._score(logits, base, rows, targets)
+        self.assertEqual((len(nll), len(scores)), (300, 300))
+        for index, score in enumerate(scores):
+            p, q = (_log_softmax(arm[index].tolist()) for arm in (base, logits))
+            target = int(targets[index])
+            self.assertAlmostEqual(nll[index], -p[target], delta=1e-12)
+            self.assertAlmostEqual(score.nll, -q[target], delta=1e-12)
+            kld = math.fsum(math.exp(a) * (a - b) for a, b in zip(p, q))
+            self.assertAlmostEqual(score.kld, kld, delta=1e-12)
+            self.assertEqual(score.same_top, p.index(max(p)) == q.index(max(q)))
+        # The same logits: no divergence at all, not even of rounding.
+        same = _protocol._score(base, base, rows, targets)
+        self.assertEqual([(score.kld, score.same_top) for score in same], [(0.0, True)] * 300)
+        self.assertEqual([score.nll for score in same], nll)
+
+    def test_logits_that_are_not_finite(self) -> None:
+        import torch
+
+        targets = torch.tensor([1])
+        good = torch.zeros(1, 3)
+        _, rows = _protocol._score_baseline(good, targets)
+        for odd in (math.nan, math.inf):
+            bad = torch.tensor([[0.0, odd, 0.0]])
+            with self.assertRaisesRegex(perplexity.Problem, "logits: expected finite"):
+                _protocol._score_baseline(bad, targets)
+            with self.assertRaisesRegex(perplexity.Problem, "logits: expected finite"):
+                _protocol._score(bad, good, rows, targets)
+
+    def test_distortion_sums(self) -> None:
+        import torch
+
+        generator = torch.Generator().manual_seed(6)
+        x = torch.randn(1, 2, 5, 8, generator=generator)
+        y = x + torch.randn(1, 2, 5, 8, generator=generator) / 10
+        x[0, 0, 0] = y[0, 0, 0] = 0.0  # both zero: they agree
+        y[0, 1, 1] = 0.0  # one of them: orthogonal
+        found = _protocol._distortion(x, y)
+        vectors = list(zip(x.reshape(-1, 8).tolist(), y.reshape(-1, 8).tolist()))
+        cosines = [
+            sum(a * b for a, b in zip(u, v)) / math.hypot(*u) / math.hypot(*v)
+            for u, v in vectors
+            if any(u) and any(v)
+        ]
+        self.assertEqual((found.values, found.vectors, len(cosines)), (80, 10, 8))
+        self.assertAlmostEqual(found.energy, sum(a * a for u, _ in vectors for a in u), places=10)
+        error = sum((a - b) ** 2 for u, v in vectors for a, b in zip(u, v))
+        self.assertAlmostEqual(found.error, error, places=10)
+        self.assertAlmostEqual(found.cosine, sum(cosines) + 1.0, places=10)
+
+
+def _log_softmax(logits: List[float]) -> List[float]:
+    log_sum = math.log(math.fsum(map(math.exp, logits)))
+    return [logit - log_sum for logit in logits]
 
 
 class CommandLine(FolderTest):
@@ -247,7 +147,7 @@ class CommandLine(FolderTest):
         self.assert_refused("absent", "--model", "any/model", "--text", str(self.folder / "absent"))
         self.assert_refused("found a folder", *asked, "--output", str(self.folder))
         self.assert_refused("no folder", *asked, "--output", str(self.folder / "absent" / "file"))
-        # What somebody else wrote stays.
+        # Somebody else's file stays.
         notes = self.folder / "notes.md"
         notes.write_text("# Mine\n")
         self.assert_refused("found another file", *asked, "--output", str(notes))
@@ -270,6 +170,44 @@ class CommandLine(FolderTest):
         for codec in ("int4-g64", "kvgauge4", "k:int4-g64-prerope/v:f16"):
             found = _codecs.ask(codec)
             self.assertEqual((found.name, found.needs_rotation), (codec, codec != "int4-g64"))
+
+    @unittest.skipIf(os.name == "nt", "scripts are no programs there")
+    def test_the_other_binary_is_checked_before_anything_is_loaded(self) -> None:
+        need_kv_compress()
+        text, old = self.folder / "text", self.folder / "old"
+        text.write_text("plain")
+        asked = ["--model", "any/model", "--text", str(text)]
+        self.environment(KVGAUGE_BINARY=str(old))
+        self.assert_absent(3, "KVGAUGE_BINARY: expected the path of an executable file", *asked)
+        old.write_text("#!/bin/sh\necho \"error: unrecognized subcommand 'figures'\" >&2; exit 2\n")
+        old.chmod(0o755)
+        self.assert_refused("expected a kvgauge that knows the command `figures`", *asked)
+
+    def assert_absent(self, status: int, expected: str, *arguments: str) -> None:
+        found, out, err = run(*arguments)
+        self.assertEqual((found, out, err.count("\n")), (status, "", 2), err)
+        self.assertIn(expected, err)
+        self.assertIn("\nhint: point KVGAUGE_BINARY at kvgauge", err)
+
+    def test_consoles_that_lack_characters(self) -> None:
+        raw = io.BytesIO()
+        with mock.patch.object(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii")):
+            _command_line.print_result("±1 % × …\n")
+            self.assertEqual(raw.getvalue(), b"?1 % ? ?\n")
+
+    def test_values_that_the_binary_has_no_word_for(self) -> None:
+        for device, expected in (
+            ("cpu", "cpu"),
+            ("cuda", "cuda"),
+            ("cuda:1", "cuda"),
+            ("mps", "metal"),
+            ("mps:0", "metal"),
+        ):
+            subject = {"device": device, "model": {"max_position_embeddings": None, "layers": 2}}
+            found = perplexity._for_binary(subject)
+            self.assertEqual(found["device"], expected)
+            self.assertEqual(found["model"], {"max_position_embeddings": 0, "layers": 2})
+            self.assertEqual(subject["device"], device)
 
     def test_hints_are_of_this_command(self) -> None:
         general = "python -m kvgauge.perplexity --help lists what can be asked for"
@@ -328,6 +266,7 @@ class Agreement(FolderTest):
     def setUpClass(cls) -> None:
         need_modules("torch", "transformers", "safetensors", "numpy")
         need_kv_compress()
+        need_kvgauge()
         if not TEXT.is_file():
             skip(f"no {BUILTIN}: these tests need the repository's checkout")
 
@@ -406,37 +345,6 @@ class Agreement(FolderTest):
             if one is not None:
                 self.assertAlmostEqual(one, other, delta=1 + 0.05 * other)
 
-    def test_the_verdict_of_the_same_figures_is_the_same(self) -> None:
-        """Python's rule on the figures that ``kvgauge validate`` found, to the last window."""
-        for flags, limits in (
-            ([], _verdict.Limits()),
-            (["--max-ppl-change", "0.2"], _verdict.Limits(0.2)),
-            (["--max-ppl-change", "5", "--max-kld", "0.005"], _verdict.Limits(5.0, 0.005)),
-            (["--max-ppl-increase", "3", "--min-top1", "0.93"], _verdict.Limits(3.0, None, 0.93)),
-        ):
-            for windows in ("1", "2", "8", "12"):
-                asked = ["--context", "64", "--windows", windows, *flags]
-                for codec in ("int4-g64", "int3-g64", "f16", "int2-g64", "int4-g16"):
-                    asked += ["--codec", codec]
-                theirs = self.rust(*asked)
-                base = theirs["baseline"]["nll_per_window"]
-                tokens = theirs["scored_tokens"] // theirs["windows"]
-                for codec in theirs["codecs"]:
-                    nll = zip(codec["nll_per_window"], base)
-                    change = Estimate.of([(a - b) / tokens for a, b in nll])
-                    ends = codec["top1_agreement_ci95"]
-                    share = Estimate.from_interval(
-                        codec["top1_agreement"], ends and tuple(ends), theirs["windows"]
-                    )
-                    klds = codec["kld_per_window"]
-                    mine = _verdict.judge(change, klds, share, limits)
-                    expected = {key: codec.get(key) for key in mine}
-                    self.assertEqual(mine, expected, (codec["codec"], flags, windows))
-                    interval = _statistics.positive_ci95(klds)
-                    self.assertEqual(interval is None, codec["kld_mean_ci95"] is None)
-                    if interval is not None:
-                        self.assert_near(list(interval), codec["kld_mean_ci95"], 1e-9)
-
     def test_a_model_that_guesses_is_invalid_in_both(self) -> None:
         import torch
         from safetensors.torch import load_file, save_file
@@ -450,7 +358,6 @@ class Agreement(FolderTest):
         status, out, err = run("--model", str(folder), *asked, "--strict")
         self.assertEqual((status, err), (1, ""))
         self.assertEqual(out.count("INVALID: the baseline's perplexity, 2048.0000"), 1, out)
-        self.assertTrue(out.isascii())
 
     def assert_same_keys(self, mine: Any, theirs: Any, place: str = "") -> None:
         """Every key of ``kvgauge validate --json`` is there; more may be."""
@@ -519,12 +426,14 @@ class Agreement(FolderTest):
     def test_the_table_the_file_and_the_exit_status(self) -> None:
         output = self.folder / "result.json"
         asked = ["--model", str(BUILTIN), "--text", str(TEXT), "--context", "64", "--windows", "2"]
-        limits = ["--max-ppl-increase", "50", "--max-kld", "1e-9", "--min-top1", "0.001"]
+        limits = ["--max-ppl-increase", "50", "--max-kld", "1e-4", "--min-top1", "0.001"]
         status, out, err = run(*asked, "--strict", *limits, "--output", str(output))
         self.assertEqual((status, err), (1, ""))
-        self.assertIn("int4-g64: FAIL: the whole interval of the mean KLD is above 1e-09", out)
-        self.assertIn("2 of 2321 x 64 tokens, no BOS: 32 compressed, 31 scored in each", out)
-        self.assertTrue(out.isascii())
+        self.assertIn("int4-g64: FAIL: the whole interval of the mean KLD is above 0.0001", out)
+        self.assertIn("2 of 2321 × 64 tokens, no BOS: 32 compressed, 31 scored in each", out)
+        self.assertRegex(
+            out, r"\Aengine    transformers .* on cpu, attention sdpa\nfiles     cache "
+        )
         self.assertEqual(json.loads(output.read_text())["codecs"][0]["verdict"], "fail")
         self.assert_only("result.json")
 
@@ -548,96 +457,6 @@ class Agreement(FolderTest):
         status, _, err = run("--model", str(BUILTIN), "--text", str(short), "--context", "64")
         self.assertEqual(status, 0)
         self.assertRegex(err, r"\Anote: windows: [0-9]+ instead of 20, the text ends there\n\Z")
-
-
-class Rotation(unittest.TestCase):
-    """What tiny models of transformers rotate their keys by, and who is refused."""
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        need_modules("torch", "transformers")
-
-    def frequencies(self, kind: str, **settings: Any) -> List[float]:
-        import torch
-        from transformers import AutoConfig, AutoModelForCausalLM
-
-        torch.manual_seed(5)
-        common = {
-            "vocab_size": 64,
-            "hidden_size": 64,
-            "intermediate_size": 64,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "max_position_embeddings": 256,
-            "pad_token_id": 0,
-        }
-        config = AutoConfig.for_model(kind, **{**common, **settings})
-        model = AutoModelForCausalLM.from_config(config).float().eval()
-        return _rotation.rotation_frequencies(model, 7, 100, "kvgauge4")
-
-    def test_plain_tables(self) -> None:
-        expected = [10000.0 ** (-i / 8) for i in range(8)]
-        for kind, settings in (
-            ("llama", {}),
-            ("qwen2", {}),
-            ("olmo2", {}),
-            ("gpt_neox", {"rotary_pct": 1.0}),
-        ):
-            found = self.frequencies(kind, **settings)
-            for mine, theirs in zip(found, expected):
-                self.assertAlmostEqual(mine, theirs, delta=1e-6 * theirs, msg=kind)
-            self.assertEqual(len(found), 8)
-        qwen3 = self.frequencies("qwen3", head_dim=32)
-        self.assertEqual((len(qwen3), qwen3[0]), (16, 1.0))
-
-    def test_scaled_tables_with_and_without_a_factor_on_attention(self) -> None:
-        plain = self.frequencies("llama")
-        for scaling in (
-            {"rope_type": "linear", "factor": 4.0},
-            {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64},
-            {
-                "rope_type": "llama3",
-                "factor": 8.0,
-                "low_freq_factor": 1.0,
-                "high_freq_factor": 4.0,
-                "original_max_position_embeddings": 64,
-            },
-        ):
-            found = self.frequencies("llama", rope_scaling={**scaling, "rope_theta": 10000.0})
-            self.assertEqual(len(found), 8)
-            self.assertNotEqual(found, plain)
-            self.assertAlmostEqual(found[-1], plain[-1] / scaling["factor"], delta=1e-6)
-
-    def test_models_that_a_file_has_no_table_for(self) -> None:
-        local = {
-            "full_attention": {"rope_type": "default", "rope_theta": 1e6},
-            "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
-        }
-        mixed = {"head_dim": 16, "sliding_window": 32, "rope_parameters": local}
-        mixed["layer_types"] = ["sliding_attention", "full_attention"] * 2
-        for kind, settings, expected in (
-            ("gpt2", {"n_embd": 64, "n_head": 4, "n_layer": 2}, "found no rotary table"),
-            ("gpt_neox", {"rotary_pct": 0.25}, "all 16 channels of a head, found one for 4"),
-            ("cohere", {}, "a pair, found others in layer 0"),
-            ("smollm3", {"no_rope_layers": [1, 1, 0, 1]}, "found others in layer 2"),
-            ("gemma3_text", mixed, "one rotary table for all layers, found 2"),
-        ):
-            with self.subTest(kind), self.assertRaisesRegex(perplexity.Problem, expected):
-                self.frequencies(kind, **settings)
-
-    def test_a_model_that_fails_on_a_plain_cache(self) -> None:
-        import torch
-
-        class Odd(torch.nn.Module):
-            device = torch.device("cpu")
-
-            def forward(self, input_ids: Any, past_key_values: Any, use_cache: bool) -> Any:
-                raise AttributeError("'DynamicCache' object has no attribute 'conv_states'")
-
-        need_kv_compress()
-        with self.assertRaisesRegex(perplexity.Problem, "Odd: .* plain cache .*conv_states"):
-            perplexity.evaluate(Odd(), [[1, 2, 3, 4]], ["int4-g64"])
 
 
 class Untouched(FolderTest):
@@ -671,15 +490,27 @@ class Untouched(FolderTest):
         result = perplexity.evaluate(
             model, windows, ["int4-g8", "f16"], folder=str(self.folder), advanced=told.append
         )
-        for outcome in result.codecs:
-            scores = [score for window in outcome.scores for score in window]
+        for codec in result.codecs:
+            scores = [score for window in codec.windows for score in window.scores]
             self.assertEqual({score.kld for score in scores}, {0.0})
-            nll = [[score.nll for score in window] for window in outcome.scores]
+            nll = [[score.nll for score in window.scores] for window in codec.windows]
             self.assertEqual(nll, result.baseline)
-            self.assertEqual(outcome.layers[1][0].error, 0.0)
+            self.assertEqual({window.layers[1][0].error for window in codec.windows}, {0.0})
         self.assertEqual(sum(told), 3 * (6 + 3 * 5))
         self.assertEqual(result.cache_shape, (1, 16))
         self.assert_only()
+
+    def test_a_model_that_fails_on_a_plain_cache(self) -> None:
+        import torch
+
+        class Odd(torch.nn.Module):
+            device = torch.device("cpu")
+
+            def forward(self, input_ids: Any, past_key_values: Any, use_cache: bool) -> Any:
+                raise AttributeError("'DynamicCache' object has no attribute 'conv_states'")
+
+        with self.assertRaisesRegex(perplexity.Problem, "Odd: .* plain cache .*conv_states"):
+            perplexity.evaluate(Odd(), [[1, 2, 3, 4]], ["int4-g64"])
 
 
 if __name__ == "__main__":
