@@ -147,6 +147,7 @@ fn a_group_beyond_the_layer_is_refused_before_any_pass() {
 
 /// A window's own shape: another prefix, and targets in several runs.
 #[test]
+#[allow(clippy::single_range_in_vec_init, reason = "runs, not their numbers")]
 fn a_window_is_scored_where_its_shape_says() {
     let (model, windows) = builtin(64, 1);
     let tokens = windows[0].tokens();

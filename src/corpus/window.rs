@@ -190,6 +190,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::single_range_in_vec_init, reason = "runs, not their numbers")]
     fn a_shape_of_several_runs() {
         let shape = WindowShape::new(10, 3, vec![4..6, 8..10]).unwrap();
         assert_eq!(shape.targets().collect::<Vec<_>>(), [4, 5, 8, 9]);

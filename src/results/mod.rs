@@ -4,7 +4,7 @@ pub mod attribution;
 pub(crate) mod columns;
 pub mod figures;
 #[cfg(test)]
-pub mod fixture;
+pub(crate) mod fixture;
 pub mod log;
 pub mod measurement;
 pub(crate) mod print;

@@ -2,7 +2,7 @@
 
 use super::entry::{Entry, Source, distinct};
 use super::grid;
-use super::list::{GRID, RawSettings, SETTINGS, Visitor, keys};
+use super::list::{GRID, RawSettings, Visitor, keys};
 use super::location::Given;
 use super::setting::{Setting, Takes};
 use super::value::Value;
