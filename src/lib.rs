@@ -16,6 +16,7 @@ pub mod corpus;
 pub mod error;
 pub mod eval;
 
+mod gguf_value;
 mod hash;
 pub mod hub;
 mod instruction_set;

@@ -652,7 +652,7 @@ fn both_protocols_run_unless_one_is_chosen() {
     assert!(lax.contains("passes under both protocols: int4-g64\n"), "{lax}");
 }
 
-/// What no scored target can feel has no verdict, least of all a pass.
+/// A codec that no scored target can feel has no verdict, least of all a pass.
 #[test]
 fn a_codec_that_nothing_feels_is_refused() {
     let unfelt = |flags: &[&str]| {

@@ -231,7 +231,7 @@ fn a_sliding_window_in_the_header_bounds_the_context() {
     assert_eq!(config.max_context(), 24);
 }
 
-/// What a header may leave out: everything that follows from the rest.
+/// Keys that a header may leave out: everything that follows from the rest.
 #[test]
 fn a_sparse_header_means_the_same() {
     let spec = Spec { heads: 4, kv_heads: 4, head_dim: 16, tied: true, ..Spec::default() };
@@ -429,7 +429,7 @@ fn gguf_header(bytes: &[u8]) -> usize {
     bytes.len() - data
 }
 
-/// What the fuzzer starts from (fuzz/README.md), where a folder for it is named.
+/// The fuzzer's corpus (fuzz/README.md), where a folder for it is named.
 #[test]
 fn small_files_for_the_fuzzer() {
     let Some(folder) = std::env::var_os("KVGAUGE_GGUF_CORPUS") else { return };

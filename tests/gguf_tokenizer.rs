@@ -230,7 +230,7 @@ fn user_defined_tokens_are_matched_and_unused_ones_are_not() {
     assert_eq!(encode(&tokenizer, "a<x>b<y>"), [0, 2, 1, 3, 7, 5]);
 }
 
-/// What `--parse-special false` does: control tokens are spelt out, user-defined ones are not.
+/// The effect of `--parse-special false`: control tokens are spelt out, user-defined ones are not.
 #[test]
 fn control_tokens_can_be_taken_for_text() {
     let mut metadata = tiny();

@@ -369,7 +369,7 @@ fn an_interrupted_download_resumes() {
     setup.server.set_fault(None);
     assert_eq!(read(ok(setup.run().get("model.bin"))), weights());
     assert_eq!(setup.starts(), [0, 150_000]);
-    // What was here already counts as progress.
+    // Bytes that were here already count as progress.
     let whole = ("model.bin".to_string(), 200_000, 200_000);
     assert_eq!(setup.progress.downloads().last(), Some(&whole));
 }
@@ -411,7 +411,7 @@ fn leftover_parts_are_resumed_or_replaced() {
     let whole = weights();
     let too_long = [&whole[..], b"and more"].concat();
     let (garbage, long_garbage) = (vec![7; 1000], vec![7; 200_005]);
-    // What was left, how the server behaves, where the requests start.
+    // Bytes that were left, the server's behaviour, where the requests start.
     let cases: [(&[u8], Option<Fault>, &[usize]); 6] = [
         (&whole[..5000], None, &[5000]),
         (&whole, None, &[199_999]),
@@ -462,7 +462,7 @@ fn no_access_says_how_to_get_it() {
         assert_input(setup.run().get("config.json"), &["restricted"], "accept the licence");
         assert_input(setup.run().get("config.json"), &["config.json"], login);
     }
-    // What the hub tells who is not logged in about a repository that is private or unknown.
+    // The hub's answer to who is not logged in about a repository that is private or unknown.
     for fault in [Fault::Status(401), Fault::Coded(401, "RepoNotFound"), Fault::Status(403)] {
         setup.server.set_fault(fault);
         let words = ["no such repository, or no access"];

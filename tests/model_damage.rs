@@ -47,7 +47,7 @@ fn loads(path: &Path, what: &str) -> bool {
     }
 }
 
-/// What a byte becomes.
+/// The new value of a byte.
 const FLIPS: [fn(u8) -> u8; 5] = [|b| b ^ 1, |b| b ^ 0x80, |b| !b, |_| 0, |b| b.wrapping_add(1)];
 
 #[test]

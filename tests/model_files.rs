@@ -1,4 +1,4 @@
-//! What people have in place of a model that can be computed: tensors and keys that make it
+//! Files that people have in place of a model that can be computed: tensors and keys that make it
 //! another model, and healthy files of other kinds. Each is refused by name, with a hint that
 //! sends nobody to fetch a healthy file again.
 
@@ -206,7 +206,7 @@ fn tensors_of_a_gguf_file_that_nothing_reads_are_named() {
     assert_refused(&folder.gguf(&file), &["blk.1.attn_output.bias", "missing"], &["every layer"]);
 }
 
-/// What older programs saved beside the weights, and what says the same twice.
+/// Tensors that older programs saved beside the weights, and those that say the same twice.
 #[test]
 fn harmless_tensors_change_nothing() {
     let tied = RandomModel::new(4, Spec { tied: true, ..spec() });
@@ -304,7 +304,7 @@ fn rope_keys_that_are_not_understood_are_refused() {
         config["original_max_position_embeddings"] = json!(96);
     });
     assert_refused(context.path(), &["original_max_position_embeddings", "96", "48"], &[]);
-    // What says nothing may stay.
+    // Keys that say nothing may stay.
     let plain = logits(&load(Folder::plain().path()).unwrap());
     for rope in [
         json!({}),
@@ -803,7 +803,7 @@ fn a_file_that_changes_under_the_run_is_an_error() {
     assert!(error.to_string().contains("changed"), "{error}");
 }
 
-/// What the result names by its hash is what was read, whoever renames another file there.
+/// The result names by its hash the file that was read, whoever renames another one there.
 #[cfg(unix)]
 #[test]
 fn what_is_hashed_is_what_is_read() {

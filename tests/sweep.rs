@@ -295,7 +295,7 @@ fn a_cell_is_what_validate_says() {
     }
 }
 
-/// What is done stays in the results when its model is gone for a while.
+/// Finished cells stay in the results when their model is gone for a while.
 #[test]
 fn finished_cells_outlive_their_model() {
     let model = ModelFolder::new();
@@ -401,7 +401,7 @@ fn a_failed_cell_is_recorded_and_the_rest_go_on() {
             (Some(model), Some("int4-g32"))
         );
         assert!(failed["error"].as_str().unwrap().contains("NaN"), "{failed}");
-        // What failed is tried again; what is done is not.
+        // Failed cells are tried again; finished ones are not.
         assert_eq!(sweep.lines("out"), 2 + 2 * attempt);
         let page = String::from_utf8(sweep.read("out", "report.html")).unwrap();
         assert!(page.contains("Failed cells"));
@@ -662,7 +662,7 @@ fn a_folder_without_a_sweep_is_refused() {
     assert!(!sweep.path("out").exists());
 }
 
-/// What is printed, and where the rest is.
+/// The table is printed, and the path of the rest.
 #[test]
 fn the_table_is_on_stdout_and_progress_is_not() {
     let sweep = Sweep::new(CONFIG);

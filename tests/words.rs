@@ -1,4 +1,4 @@
-//! What people type who come from other tools, and files of other kinds: no wrong number, and a hint
+//! Words of people who come from other tools, and files of other kinds: no wrong number, and a hint
 //! that says what to do.
 
 #[allow(dead_code)]

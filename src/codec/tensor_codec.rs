@@ -189,5 +189,5 @@ fn measured<T: Element>(
 fn not_finite<T: Element>(values: &[T]) -> Error {
     let index = values.iter().position(|value| !value.is_finite()).unwrap_or(values.len());
     let found = values.get(index).map_or(f32::NAN, |value| value.to_f32());
-    Error::input(format!("index {index}: expected a finite number, found {found}"))
+    Error::not_finite(format!("index {index}: expected a finite number, found {found}"))
 }

@@ -333,7 +333,7 @@ impl Compressor<'_> {
     fn not_finite<T: Element>(&self, job: &Job, values: &[T]) -> Error {
         let index = values.iter().position(|value| !value.is_finite()).unwrap_or(0);
         let found = values.get(index).map_or(f32::NAN, |value| value.to_f32());
-        Error::input(format!(
+        Error::not_finite(format!(
             "{}: tensor {}: index {}: expected a finite number, found {found}",
             self.source.path().display(),
             self.tensors[job.tensor].name,

@@ -109,7 +109,7 @@ pub struct RefusedCodec {
     pub codec: String,
     /// Why, one line.
     pub error: String,
-    /// What would do.
+    /// The hint: a setting that would do.
     pub hint: Option<String>,
 }
 

@@ -67,7 +67,7 @@ impl Settings {
         }
     }
 
-    /// What a codec must keep to.
+    /// The limits that a codec must keep to.
     pub fn limits(&self) -> Limits {
         Limits {
             max_ppl_change: self.max_ppl_change.0,

@@ -33,7 +33,7 @@ macro_rules! settings {
         }
 
         impl RawSettings {
-            /// What `self` leaves open, `other` decides.
+            /// The settings of `self`, and those of `other` where `self` leaves them open.
             pub fn or(self, other: Self) -> Self {
                 Self {$(
                     $key: if self.$key.is_empty() { other.$key } else { self.$key },

@@ -1,4 +1,4 @@
-//! What kvgauge knows its own files by: the first bytes of each kind that it replaces.
+//! The marks of kvgauge's own files: the first bytes of each kind that it replaces.
 //!
 //! Renderers write the marks, [`Kind::of`] finds them again. A file is kvgauge's only if it is of
 //! one of these kinds, and stands in the way of another kind as anybody's file does.
@@ -21,7 +21,7 @@ const HEAD: u64 = 4096;
 /// A kind of file that a later run may replace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// What `kvgauge validate --output` writes.
+    /// The JSON that `kvgauge validate --output` writes.
     Validation,
     /// `results.json` of a sweep.
     Sweep,
@@ -51,7 +51,7 @@ impl Kind {
         Self::Timings,
     ];
 
-    /// What kvgauge wrote at `path`; `None`: nothing, or somebody else did.
+    /// The kind of file that kvgauge wrote at `path`; `None`: nothing, or somebody else did.
     pub fn at(path: &Path) -> Result<Option<Self>> {
         let mut head = Vec::new();
         File::open(path)?.take(HEAD).read_to_end(&mut head)?;

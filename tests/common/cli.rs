@@ -28,7 +28,7 @@ pub fn kvgauge() -> Command {
     command
 }
 
-/// What came of a run.
+/// The outcome of a run.
 pub struct Answer {
     pub request: String,
     /// `None`: killed by a signal.

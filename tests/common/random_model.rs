@@ -49,7 +49,7 @@ impl Random {
     }
 }
 
-/// What a model looks like. Inner sizes are multiples of 32, so that GGUF's blocks fit.
+/// The shape of a model. Inner sizes are multiples of 32, so that GGUF's blocks fit.
 #[derive(Clone)]
 pub struct Spec {
     pub vocab: usize,

@@ -1,4 +1,4 @@
-//! What a test says when something it needs is not there.
+//! The line that a test prints when something it needs is not there.
 
 use std::io::Write;
 

@@ -7,6 +7,7 @@ use std::fmt::Display;
 use candle_core::quantized::gguf_file::Value;
 
 use crate::error::{Error, Result};
+use crate::gguf_value::{self, string};
 
 pub(super) struct Metadata<'a>(pub(super) &'a HashMap<String, Value>);
 
@@ -92,25 +93,9 @@ fn each<'a, T>(
     values.iter().enumerate().map(read).collect()
 }
 
-fn string(value: &Value) -> Option<&str> {
-    match value {
-        Value::String(text) => Some(text),
-        _ => None,
-    }
-}
-
+/// A whole number.
 pub(super) fn integer(value: &Value) -> Option<i64> {
-    match value {
-        Value::U8(v) => Some(i64::from(*v)),
-        Value::I8(v) => Some(i64::from(*v)),
-        Value::U16(v) => Some(i64::from(*v)),
-        Value::I16(v) => Some(i64::from(*v)),
-        Value::U32(v) => Some(i64::from(*v)),
-        Value::I32(v) => Some(i64::from(*v)),
-        Value::U64(v) => i64::try_from(*v).ok(),
-        Value::I64(v) => Some(*v),
-        _ => None,
-    }
+    gguf_value::integer(value).and_then(|number| i64::try_from(number).ok())
 }
 
 fn described(value: &Value) -> String {
@@ -120,8 +105,7 @@ fn described(value: &Value) -> String {
         Value::Bool(flag) => flag.to_string(),
         Value::F32(number) => number.to_string(),
         Value::F64(number) => number.to_string(),
-        Value::U64(number) => number.to_string(),
-        other => integer(other).unwrap_or_default().to_string(),
+        other => gguf_value::integer(other).unwrap_or_default().to_string(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{AttentionBias, IN_PYTHON, ModelConfig, RopeScaling};
 use crate::error::{Error, Result};
-use crate::model::gguf::whole_number;
+use crate::gguf_value::{float, integer, number, string};
 use candle_core::quantized::gguf_file::Value;
 use std::collections::HashMap;
 
@@ -131,15 +131,13 @@ impl Header<'_> {
     }
 
     fn string(&self, key: &str) -> Result<String> {
-        match self.get(key)? {
-            Value::String(text) => Ok(text.clone()),
-            other => Err(mistyped(key, "a string", other)),
-        }
+        let value = self.get(key)?;
+        string(value).map(str::to_string).ok_or_else(|| mistyped(key, "a string", value))
     }
 
     fn integer(&self, key: &str) -> Result<usize> {
         let value = self.get(key)?;
-        whole_number(value)
+        integer(value)
             .and_then(|n| usize::try_from(n).ok())
             .ok_or_else(|| mistyped(key, "a whole number", value))
     }
@@ -149,11 +147,8 @@ impl Header<'_> {
     }
 
     fn float(&self, key: &str) -> Result<f64> {
-        match self.get(key)? {
-            Value::F32(x) => Ok(f64::from(*x)),
-            Value::F64(x) => Ok(*x),
-            other => Err(mistyped(key, "a float", other)),
-        }
+        let value = self.get(key)?;
+        float(value).ok_or_else(|| mistyped(key, "a float", value))
     }
 
     /// As llama.cpp reads it: linear unless the type says `none`, the factor under either name,
@@ -243,18 +238,6 @@ fn other_numbers() -> String {
         "a model with it gives other numbers than the Llama that kvgauge computes: {IN_PYTHON} \
          measures the model's Hugging Face folder"
     )
-}
-
-fn number(value: &Value) -> Option<f64> {
-    match value {
-        Value::F32(x) => Some(f64::from(*x)),
-        Value::F64(x) => Some(*x),
-        Value::I8(n) => Some(f64::from(*n)),
-        Value::I16(n) => Some(f64::from(*n)),
-        Value::I32(n) => Some(f64::from(*n)),
-        Value::I64(n) => Some(*n as f64),
-        other => other.to_u64().ok().map(|n| n as f64),
-    }
 }
 
 fn described(value: &Value) -> String {

@@ -90,7 +90,7 @@ pub enum RopeScaling {
 pub struct Longest {
     /// Tokens.
     pub tokens: usize,
-    /// What sets it.
+    /// The rule that sets it.
     pub bound: Bound,
 }
 

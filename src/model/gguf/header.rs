@@ -6,6 +6,7 @@
 
 use super::types::{WeightType, weight_type};
 use crate::error::{Error, Result};
+use crate::gguf_value::integer;
 use candle_core::quantized::gguf_file::Value;
 use std::collections::{HashMap, HashSet};
 use std::io::Read;
@@ -136,22 +137,11 @@ impl Header {
     }
 }
 
-/// A value of any integer type, where it is 0 or more; a boolean is none.
-pub(in crate::model) fn whole_number(value: &Value) -> Option<u64> {
-    match value {
-        Value::I8(n) => u64::try_from(*n).ok(),
-        Value::I16(n) => u64::try_from(*n).ok(),
-        Value::I32(n) => u64::try_from(*n).ok(),
-        Value::I64(n) => u64::try_from(*n).ok(),
-        Value::Bool(_) => None,
-        other => other.to_u64().ok(),
-    }
-}
-
 fn alignment(metadata: &HashMap<String, Value>) -> Result<u64> {
     const KEY: &str = "general.alignment";
     let Some(value) = metadata.get(KEY) else { return Ok(DEFAULT_ALIGNMENT) };
-    whole_number(value).filter(|n| n.is_power_of_two() && *n <= MAX_ALIGNMENT).ok_or_else(|| {
+    let number = integer(value).and_then(|n| u64::try_from(n).ok());
+    number.filter(|n| n.is_power_of_two() && *n <= MAX_ALIGNMENT).ok_or_else(|| {
         invalid(format!("{KEY}: expected a power of two up to 2^20, found {value:.40?}"))
     })
 }

@@ -13,7 +13,6 @@ use crate::sniff::{self, Kind};
 use candle_core::quantized::ggml_file::qtensor_from_ggml;
 use candle_core::quantized::gguf_file::Value;
 use candle_core::{Device, Tensor};
-pub(super) use header::whole_number;
 use header::{Header, TensorInfo, quoted};
 use std::collections::{BTreeSet, HashMap};
 use std::io::{BufReader, Read};

@@ -324,7 +324,7 @@ mod tests {
         table
     }
 
-    /// Set `KVGAUGE_WRITE_SCHEMA` to write it.
+    /// Set `KVGAUGE_WRITE` to write it.
     #[test]
     fn the_schema_page_has_the_list() {
         const PATH: &str = "src/results/SCHEMA.md";
@@ -338,10 +338,10 @@ mod tests {
             expected =
                 format!("{before}<!-- columns of {name},{mark}\n\n{table}\n<!-- end -->{after}");
         }
-        if std::env::var_os("KVGAUGE_WRITE_SCHEMA").is_some() {
+        if std::env::var_os("KVGAUGE_WRITE").is_some() {
             std::fs::write(PATH, expected).unwrap();
         } else {
-            assert!(page == expected, "{PATH} is not what KVGAUGE_WRITE_SCHEMA=1 would write");
+            assert!(page == expected, "{PATH} is not what KVGAUGE_WRITE=1 would write");
         }
     }
 }
