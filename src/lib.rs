@@ -1,9 +1,9 @@
 //! kvgauge: what does compressing the KV cache cost this model on this text?
 //!
 //! Data flows one way: text → tokens → windows ([`corpus`]) → model → KV cache ([`model`]) →
-//! codec ([`codec`]) → cache → model → logits → scores → statistics ([`eval`]) → [`report`].
-//! [`validate`] is that line in one function. Files of tensors, compressed and not, are
-//! [`container`]; [`extract`] writes a model's cache into one. Only `cli` prints.
+//! codec ([`codec`]) → cache → model → logits → scores ([`eval`]) → measurements → figures
+//! ([`results`]) → [`report`]. [`run::validate`] is that line in one function. Files of tensors,
+//! compressed and not, are [`container`]. Only [`cli`] prints. `ARCHITECTURE.md` has the plan.
 
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
@@ -15,7 +15,6 @@ pub mod container;
 pub mod corpus;
 pub mod error;
 pub mod eval;
-
 mod gguf_value;
 mod hash;
 pub mod hub;
@@ -31,9 +30,7 @@ pub mod results;
 pub mod run;
 pub mod settings;
 mod sniff;
-
 mod tensor;
-
 pub mod whole_file;
 
 pub use error::{Error, Result};

@@ -1,4 +1,9 @@
 //! Results: measurements as they are logged, and the figures that follow from them.
+//!
+//! [`subject`] says what was measured on, [`measurement`] and [`record`] what was measured, in a
+//! [`log`] that outlives a version. From these follow [`figures`], a verdict, and what `validate`
+//! ([`validation`]) and a sweep ([`sweep`]) say of several codecs. `columns` lists the figures that
+//! every table shows.
 
 pub mod attribution;
 pub(crate) mod columns;
