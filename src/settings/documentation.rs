@@ -116,7 +116,7 @@ fn table() -> String {
         let commands = match setting.group {
             Group::Subject => "validate, sweep, extract",
             Group::Evaluation => "validate, sweep",
-            Group::Limit => "validate, sweep, report",
+            Group::Limit => "validate, sweep, report, figures",
             Group::Validate => "validate",
         };
         let expected = match setting.bounds {
