@@ -9,7 +9,7 @@ use candle_core::quantized::GgmlDType;
 use candle_core::quantized::gguf_file::Value;
 use candle_core::{DType, Device};
 use kvgauge::error::{Error, Kind};
-use kvgauge::model::{Bound, Llama, Longest};
+use kvgauge::model::Model;
 use random_model::{GgufFile, RandomModel, Spec};
 use safetensors::Dtype;
 use serde_json::{Value as Json, json};
@@ -34,12 +34,12 @@ fn model() -> RandomModel {
     RandomModel::new(3, spec())
 }
 
-fn load(path: &Path) -> kvgauge::Result<Llama> {
+fn load(path: &Path) -> kvgauge::Result<Model> {
     random_model::open(path)?.load(DType::F32, &Device::Cpu)
 }
 
 /// The last logits, to the bit.
-fn logits(model: &Llama) -> Vec<f32> {
+fn logits(model: &Model) -> Vec<f32> {
     let hidden = model.forward(&[1, 5, 2, 9], &mut model.empty_cache()).unwrap();
     model.logits(&hidden).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
@@ -142,23 +142,23 @@ const INDEX: &str = "model.safetensors.index.json";
 fn tensors_of_a_folder_that_nothing_reads_are_named() {
     let attention = "model.layers.0.self_attn.";
     for (name, hint) in [
-        ("model.layers.0.self_attn.q_norm.weight", "more than a Llama"),
-        ("model.layers.1.self_attn.attn_sub_norm.weight", "more than a Llama"),
-        ("lm_head.bias", "more than a Llama"),
+        ("model.layers.0.self_attn.q_norm.weight", "more than its architecture"),
+        ("model.layers.1.self_attn.attn_sub_norm.weight", "more than its architecture"),
+        ("lm_head.bias", "more than its architecture"),
         ("model.layers.0.self_attn.k_proj.bias", "belong together"),
         ("model.layers.1.mlp.down_proj.bias", "belong together"),
         ("model.layers.0.self_attn.q_proj.weight_scale", "quantised"),
         ("model.layers.0.self_attn.q_proj.weight_scale_inv", "quantised"),
         ("model.layers.1.mlp.up_proj.SCB", "quantised"),
         ("model.layers.0.self_attn.q_proj.lora_A.weight", "merge"),
-        ("model.layers.0.self_attn.sinks", "more than a Llama"),
-        ("model.layers.0.post_feedforward_layernorm.weight", "more than a Llama"),
+        ("model.layers.0.self_attn.sinks", "more than its architecture"),
+        ("model.layers.0.post_feedforward_layernorm.weight", "more than its architecture"),
         ("model.layers.2.input_layernorm.weight", "belong together"),
-        ("model.layers.x.input_layernorm.weight", "more than a Llama"),
-        ("model.norm.bias", "more than a Llama"),
-        ("model.embed_positions.weight", "more than a Llama"),
-        ("vision.x", "more than a Llama"),
-        ("", "more than a Llama"),
+        ("model.layers.x.input_layernorm.weight", "more than its architecture"),
+        ("model.norm.bias", "more than its architecture"),
+        ("model.embed_positions.weight", "more than its architecture"),
+        ("vision.x", "more than its architecture"),
+        ("", "more than its architecture"),
     ] {
         let mut model = model();
         model.tensors.insert(name.into(), (vec![32], vec![0.5; 32]));
@@ -179,21 +179,21 @@ fn tensors_of_a_folder_that_nothing_reads_are_named() {
 #[test]
 fn tensors_of_a_gguf_file_that_nothing_reads_are_named() {
     for (name, hint) in [
-        ("output.bias", "more than a Llama"),
-        ("blk.0.post_attention_norm.weight", "more than a Llama"),
-        ("blk.0.attn_q_norm.weight", "more than a Llama"),
-        ("blk.1.attn_sub_norm.weight", "more than a Llama"),
+        ("output.bias", "more than its architecture"),
+        ("blk.0.post_attention_norm.weight", "more than its architecture"),
+        ("blk.0.attn_q_norm.weight", "more than its architecture"),
+        ("blk.1.attn_sub_norm.weight", "more than its architecture"),
         ("blk.0.attn_q.scale", "quantised"),
-        ("rope_factors_long.weight", "more than a Llama"),
+        ("rope_factors_long.weight", "more than its architecture"),
         ("blk.0.attn_k.bias", "biases"),
         ("blk.1.attn_q.bias", "biases"),
         ("blk.0.ffn_down.bias", "biases"),
-        ("blk.0.attn_sinks.weight", "more than a Llama"),
+        ("blk.0.attn_sinks.weight", "more than its architecture"),
         ("blk.2.attn_norm.weight", "belong together"),
-        ("blk.0.ffn_gate_inp.weight", "more than a Llama"),
-        ("token_embd_norm.weight", "more than a Llama"),
-        ("output_norm.bias", "more than a Llama"),
-        ("something", "more than a Llama"),
+        ("blk.0.ffn_gate_inp.weight", "more than its architecture"),
+        ("token_embd_norm.weight", "more than its architecture"),
+        ("output_norm.bias", "more than its architecture"),
+        ("something", "more than its architecture"),
     ] {
         let folder = Folder::plain();
         let mut file = model().gguf(GgmlDType::F32);
@@ -268,11 +268,9 @@ fn rope_keys_that_are_not_understood_are_refused() {
     };
     let linear = |key: &str, value: Json| json!({"type": "linear", "factor": 2.0, key: value});
     for (rope, mentions, hint) in [
-        (json!({"rope_type": "yarn", "factor": 4.0}), &["yarn"][..], "do not change"),
-        (json!({"type": "dynamic", "factor": 4.0}), &["dynamic"], "length of the text"),
-        (json!({"type": "longrope"}), &["longrope"], "two sets"),
-        (json!({"type": "su"}), &["su"], "two sets"),
-        (json!({"type": "mrope", "mrope_section": [1]}), &["mrope"], "kvgauge.perplexity"),
+        (json!({"rope_type": "yarn", "factor": 4.0, "alpha": 1.0}), &["alpha"][..], "perplexity"),
+        (json!({"type": "su"}), &["su"], "perplexity"),
+        (json!({"type": "xpos"}), &["xpos"], "perplexity"),
         (linear("attention_factor", json!(1.2)), &["attention_factor", "1.2"], "perplexity"),
         (linear("mscale", json!(0.7)), &["mscale"], "perplexity"),
         (linear("beta_fast", json!(32)), &["beta_fast"], "perplexity"),
@@ -411,29 +409,6 @@ fn gguf_keys_that_are_not_understood_are_refused() {
     file.set("general.mystery", text("anything"));
     file.set("general.type", text("model"));
     assert_eq!(logits(&load(&folder.gguf(&file)).unwrap()), plain);
-}
-
-#[test]
-fn the_bound_of_the_context_is_named() {
-    let longest = |edit: fn(&mut Json)| {
-        random_model::open(Folder::with_config(edit).path()).unwrap().config.longest()
-    };
-    let positions = Longest { tokens: 512, bound: Bound::Positions };
-    assert_eq!(longest(|_| {}), positions);
-    assert_eq!(positions.bound.to_string(), "the model's longest context");
-    let mistral = |window: Json| {
-        let folder = Folder::with_config(|config| {
-            config["architectures"] = json!(["MistralForCausalLM"]);
-            config["sliding_window"] = window;
-        });
-        (random_model::open(folder.path()).unwrap().config.longest(), load(folder.path()).unwrap())
-    };
-    assert_eq!(mistral(json!(4096)).0, positions);
-    assert_eq!(mistral(Json::Null).0, positions);
-    let (window, model) = mistral(json!(8));
-    assert_eq!(window, Longest { tokens: 8, bound: Bound::SlidingWindow });
-    let error = model.forward(&[1; 9], &mut model.empty_cache()).unwrap_err().to_string();
-    assert!(error.contains("at most 8, the model's sliding window"), "{error}");
 }
 
 // --- Healthy files of other kinds

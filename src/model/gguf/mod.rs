@@ -1,10 +1,11 @@
-//! Models in GGUF files of the llama architecture. Quantised tensors are dequantised to f32.
+//! Models in GGUF files. Quantised tensors are dequantised to f32.
 
 mod header;
+mod names;
 mod parts;
 mod types;
 
-use super::config::{ModelConfig, RopeScaling};
+use super::config::{ModelConfig, RopeScaling, of_gguf};
 use super::weights::{Unread, Weights, check_shape, finite_tensor};
 use crate::container::source::Source;
 use crate::error::{Error, Result};
@@ -14,6 +15,7 @@ use candle_core::quantized::ggml_file::qtensor_from_ggml;
 use candle_core::quantized::gguf_file::Value;
 use candle_core::{Device, Tensor};
 use header::{Header, TensorInfo, quoted};
+use names::Stored;
 use std::collections::{BTreeSet, HashMap};
 use std::io::{BufReader, Read};
 use std::path::Path;
@@ -21,8 +23,9 @@ use std::path::Path;
 /// The reader of a header.
 const BUFFER: usize = 1 << 16;
 
-/// Read by [`Gguf::rope_divisors`], so part of the configuration.
+/// Read by [`Gguf::divisors`], so part of the configuration.
 const ROPE_DIVISORS: &str = "rope_freqs.weight";
+const LONG_DIVISORS: [&str; 2] = ["rope_factors_short.weight", "rope_factors_long.weight"];
 
 /// An open GGUF file: its header read and checked, its tensors read on demand.
 pub struct Gguf {
@@ -32,6 +35,8 @@ pub struct Gguf {
     tensors: HashMap<String, usize>,
     /// The model's configuration, from the header.
     pub config: ModelConfig,
+    /// Whether q and k are in the order of the pairs that rotate together.
+    permuted: bool,
 }
 
 impl Gguf {
@@ -66,15 +71,36 @@ impl Gguf {
             .map_err(|e| e.within(&place))?;
         refuse_types(&header).map_err(|e| e.within(&place))?;
         header.check_layout(source.len()).map_err(|e| e.within(&place))?;
-        let mut gguf = Self { source, header, tensors, config };
-        if let Some(mut divisors) = gguf.rope_divisors()? {
-            // llama.cpp applies both.
-            if let RopeScaling::Linear { factor } = gguf.config.rope_scaling {
-                divisors.iter_mut().for_each(|divisor| *divisor *= factor);
-            }
-            gguf.config.rope_scaling = RopeScaling::Divisors(divisors);
-        }
+        let permuted = of_gguf(&header.metadata)?.permuted;
+        let mut gguf = Self { source, header, tensors, config, permuted };
+        gguf.read_divisors()?;
         Ok(gguf)
+    }
+
+    /// Rotary frequencies' divisors are tensors.
+    fn read_divisors(&mut self) -> Result<()> {
+        let mut rotary = self.config.rotary.clone();
+        for rotary in &mut rotary {
+            let pairs = rotary.channels / 2;
+            let divisors = |name: &str| self.divisors(name, pairs);
+            match &mut rotary.scaling {
+                RopeScaling::LongRope { short, long, .. } => {
+                    let [of_short, of_long] = LONG_DIVISORS.map(divisors);
+                    (*short, *long) = (of_short?, of_long?);
+                }
+                scaling if self.tensors.contains_key(ROPE_DIVISORS) => {
+                    let mut divisors = divisors(ROPE_DIVISORS)?;
+                    // llama.cpp applies both.
+                    if let RopeScaling::Linear { factor } = scaling {
+                        divisors.iter_mut().for_each(|divisor| *divisor *= *factor);
+                    }
+                    *scaling = RopeScaling::Divisors(divisors);
+                }
+                _ => {}
+            }
+        }
+        self.config.rotary = rotary;
+        Ok(())
     }
 
     /// The header's keys and values.
@@ -87,28 +113,26 @@ impl Gguf {
         hash::source_sha256(&self.source)
     }
 
-    /// `rope_freqs.weight`: one divisor for each of the head_dim / 2 RoPE frequencies.
-    fn rope_divisors(&self) -> Result<Option<Vec<f32>>> {
-        if !self.tensors.contains_key(ROPE_DIVISORS) {
-            return Ok(None);
-        }
-        let divisors = self.read(ROPE_DIVISORS, &[self.config.head_dim / 2])?.to_vec1::<f32>()?;
+    /// One divisor for each of the rotary frequencies.
+    fn divisors(&self, name: &str, pairs: usize) -> Result<Vec<f32>> {
+        let divisors = self.read(name, &[pairs], None)?.to_vec1::<f32>()?;
         if let Some(zero) = divisors.iter().position(|d| *d <= 0.0) {
             return Err(Error::input(format!(
-                "{}: tensor {ROPE_DIVISORS}: index {zero}: expected a positive divisor, found {}",
+                "{}: tensor {name}: index {zero}: expected a positive divisor, found {}",
                 self.source.path().display(),
                 divisors[zero]
             ))
             .hint("no model has such frequencies: convert it again"));
         }
-        Ok(Some(divisors))
+        Ok(divisors)
     }
 
     fn place(&self, name: &str) -> String {
         format!("{}: tensor {name}", self.source.path().display())
     }
 
-    fn find(&self, name: &str, shape: &[usize]) -> Result<&TensorInfo> {
+    /// `experts`: of how many the tensor holds one below the other; `shape` is that of one.
+    fn find(&self, name: &str, shape: &[usize], experts: Option<usize>) -> Result<&TensorInfo> {
         let place = self.place(name);
         let index = self.tensors.get(name).ok_or_else(|| {
             let error = Error::input(format!("{place}: missing"));
@@ -120,55 +144,93 @@ impl Gguf {
             })
         })?;
         let info = &self.header.tensors[*index];
-        check_shape(&place, shape, &info.shape)?;
+        let expected: Vec<usize> = experts.into_iter().chain(shape.iter().copied()).collect();
+        // A gate of one row is a vector in some files.
+        let of_more = |shape: &[usize]| shape.iter().copied().filter(|n| *n != 1).collect();
+        let (wanted, found): (Vec<usize>, Vec<usize>) = (of_more(&expected), of_more(&info.shape));
+        if wanted != found {
+            check_shape(&place, &expected, &info.shape)?;
+        }
         Ok(info)
     }
 
-    fn read(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        let info = self.find(name, shape)?;
+    /// `expert`: index and number of those the tensor holds.
+    fn read(&self, name: &str, shape: &[usize], expert: Option<(usize, usize)>) -> Result<Tensor> {
+        let info = self.find(name, shape, expert.map(|(_, count)| count))?;
         let place = self.place(name);
         // Checked when the file was opened.
         let (kind, bytes) = info
             .stored
             .and_then(|stored| Some((stored.kind.read_as?, stored.bytes)))
             .ok_or_else(|| Error::input(format!("{place}: unknown type")))?;
+        let (index, count) = expert.unwrap_or((0, 1));
+        let bytes = bytes / count as u64;
         let mut raw = vec![0; bytes as usize];
-        self.source.read_at(&mut raw, self.header.data + info.offset)?;
+        self.source.read_at(&mut raw, self.header.data + info.offset + index as u64 * bytes)?;
         self.source.check_unchanged()?;
-        let tensor = qtensor_from_ggml(kind, &raw, info.shape.clone(), &Device::Cpu)?;
+        let tensor = qtensor_from_ggml(kind, &raw, shape.to_vec(), &Device::Cpu)?;
         drop(raw);
         let values = tensor.dequantize(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;
         finite_tensor(values, shape, &place)
+    }
+
+    /// The tensor that holds one of Hugging Face's.
+    fn stored(&self, name: &str) -> Option<Stored> {
+        let stored = names::stored(&self.config, self.permuted, name)?;
+        // The first converters of mixtures wrote a tensor for every expert.
+        if let Some((index, _)) = stored.expert.filter(|_| !self.tensors.contains_key(&stored.name))
+        {
+            let name = stored.name.replace("_exps.", &format!(".{index}."));
+            if self.tensors.contains_key(&name) {
+                return Some(Stored { name, expert: None, ..stored });
+            }
+        }
+        Some(stored)
+    }
+
+    fn known(&self, name: &str) -> Result<Stored> {
+        self.stored(name).ok_or_else(|| Error::input(format!("tensor {name}: has no GGUF name")))
     }
 }
 
 impl Weights for Gguf {
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        let name = known_name(name)?;
-        let tensor = self.read(&name, shape)?;
-        if name.contains("attn_q.") {
-            unpermute(&tensor, self.config.heads)
-        } else if name.contains("attn_k.") {
-            unpermute(&tensor, self.config.kv_heads)
-        } else {
-            Ok(tensor)
+        let Stored { name, expert, heads } = self.known(name)?;
+        let tensor = self.read(&name, shape, expert)?;
+        match heads {
+            Some(heads) => unpermute(&tensor, heads),
+            None => Ok(tensor),
         }
     }
 
+    /// The converter adds the 1.
+    fn tensor_plus_one(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        self.tensor(name, shape)
+    }
+
     fn check(&self, name: &str, shape: &[usize]) -> Result<()> {
-        self.find(&known_name(name)?, shape).map(|_| ())
+        let Stored { name, expert, .. } = self.known(name)?;
+        self.find(&name, shape, expert.map(|(_, count)| count)).map(|_| ())
     }
 
     fn contains(&self, name: &str) -> bool {
-        gguf_name(name).is_some_and(|name| self.tensors.contains_key(&name))
+        self.stored(name).is_some_and(|stored| self.tensors.contains_key(&stored.name))
     }
 
     fn unread(&self, asked: &BTreeSet<String>) -> Vec<Unread> {
-        let asked: BTreeSet<String> = asked.iter().filter_map(|name| gguf_name(name)).collect();
-        // Llama 2's first converters wrote these beside the weights: frequencies that follow from
-        // the header, which llama.cpp skips too.
-        let harmless =
-            |name: &str| name == ROPE_DIVISORS || name.ends_with(".attn_rot_embd.weight");
+        let asked: BTreeSet<String> =
+            asked.iter().filter_map(|name| Some(self.stored(name)?.name)).collect();
+        let scaled = |is: fn(&RopeScaling) -> bool| {
+            self.config.rotary.iter().any(|rotary| is(&rotary.scaling))
+        };
+        let long = scaled(|scaling| matches!(scaling, RopeScaling::LongRope { .. }));
+        // Llama 2's first converters wrote the last beside the weights: frequencies that follow
+        // from the header, which llama.cpp skips too.
+        let harmless = |name: &str| {
+            name == ROPE_DIVISORS
+                || long && LONG_DIVISORS.contains(&name)
+                || name.ends_with(".attn_rot_embd.weight")
+        };
         let names = self.header.tensors.iter().map(|tensor| &tensor.name);
         names
             .filter(|name| !asked.contains(*name) && !harmless(name))
@@ -233,36 +295,4 @@ fn unpermute(tensor: &Tensor, heads: usize) -> Result<Tensor> {
     let half = shape[0] / heads / 2;
     let rest: usize = shape[1..].iter().product();
     Ok(tensor.reshape((heads, half, 2, rest))?.transpose(1, 2)?.contiguous()?.reshape(shape)?)
-}
-
-fn known_name(name: &str) -> Result<String> {
-    gguf_name(name).ok_or_else(|| Error::input(format!("tensor {name}: has no GGUF name")))
-}
-
-/// `model.layers.3.mlp.up_proj.weight` → `blk.3.ffn_up.weight`.
-fn gguf_name(name: &str) -> Option<String> {
-    let whole = match name {
-        "model.embed_tokens.weight" => Some("token_embd.weight"),
-        "model.norm.weight" => Some("output_norm.weight"),
-        "lm_head.weight" => Some("output.weight"),
-        _ => None,
-    };
-    if let Some(whole) = whole {
-        return Some(whole.into());
-    }
-    let (layer, part) = name.strip_prefix("model.layers.")?.split_once('.')?;
-    let (part, kind) = part.rsplit_once('.')?;
-    let part = match part {
-        "input_layernorm" => "attn_norm",
-        "post_attention_layernorm" => "ffn_norm",
-        "self_attn.q_proj" => "attn_q",
-        "self_attn.k_proj" => "attn_k",
-        "self_attn.v_proj" => "attn_v",
-        "self_attn.o_proj" => "attn_output",
-        "mlp.gate_proj" => "ffn_gate",
-        "mlp.up_proj" => "ffn_up",
-        "mlp.down_proj" => "ffn_down",
-        _ => return None,
-    };
-    Some(format!("blk.{layer}.{part}.{kind}"))
 }
