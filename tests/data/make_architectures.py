@@ -74,7 +74,7 @@ def case(kind, tokens=16, four=True, hand=None, renamed=None, length=False, **co
     """A model. `four`: whether 4.57 has it; a dict: what its config has instead. `length`: whether
     frequencies depend on the window's length."""
     shape = dict(
-        vocab_size=32, hidden_size=32, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4,
+        vocab_size=32, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=1, max_position_embeddings=64,
     )
     return dict(kind=kind, tokens=tokens, four=four, hand=hand, renamed=renamed, length=length,
@@ -87,7 +87,7 @@ def rope(kind, **config):
 
 
 def moe(kind, **config):
-    return case(kind, **{**dict(intermediate_size=24, num_experts_per_tok=2), **config})
+    return case(kind, **{**dict(intermediate_size=32, num_experts_per_tok=2), **config})
 
 
 def mrope(config):
@@ -104,7 +104,7 @@ CASES = {
     # -- Llama and RoPE ------------------------------------------------------------------------------
     "llama": case("Llama", num_hidden_layers=3, num_key_value_heads=2, hidden_act="silu", rms_norm_eps=1e-5),
     "llama_biases": case(
-        "Llama", attention_bias=True, mlp_bias=True, head_dim=12, num_key_value_heads=None, hidden_act="gelu",
+        "Llama", attention_bias=True, mlp_bias=True, head_dim=12, num_key_value_heads=None,
         tie_word_embeddings=True, rope_theta=500.0, rms_norm_eps=1e-3,
     ),
     "llama_rope_linear": rope(
@@ -131,6 +131,7 @@ CASES = {
     ),
     "llama_rope_dynamic_within": rope(
         "Llama", rope_theta=100.0, rope_scaling=dict(rope_type="dynamic", factor=3.0), length=True,
+        hidden_act="gelu",
     ),
     "llama_rope_dynamic_beyond": rope(
         "Llama", rope_theta=100.0, rope_scaling=dict(rope_type="dynamic", factor=3.0), max_position_embeddings=12,
@@ -150,7 +151,7 @@ CASES = {
     # -- Mistral -------------------------------------------------------------------------------------
     "mistral": case("Mistral", num_key_value_heads=2, sliding_window=6, head_dim=12, rope_theta=1e6),
     "mistral_full": case(
-        "Mistral", sliding_window=None, tie_word_embeddings=True, hidden_act="relu", rms_norm_eps=1e-5,
+        "Mistral", sliding_window=None, tie_word_embeddings=True, rms_norm_eps=1e-5,
     ),
     "mixtral": moe("Mixtral", num_local_experts=4, num_key_value_heads=2),
     "mixtral_sliding": moe(
@@ -158,7 +159,7 @@ CASES = {
         tie_word_embeddings=True, hidden_act="gelu_pytorch_tanh", rope_theta=1e4,
     ),
     "ministral": case("Ministral", sliding_window=5, layer_types=[SLIDING, FULL, SLIDING], head_dim=8, num_hidden_layers=3),
-    "ministral_sliding": case("Ministral", sliding_window=7, head_dim=12, tie_word_embeddings=True),
+    "ministral_sliding": case("Ministral", hidden_act="relu", sliding_window=7, head_dim=12, tie_word_embeddings=True),
     "ministral3": case(
         "Ministral3", four=False, head_dim=16, num_attention_heads=2,
         rope_parameters=dict(rope_type="yarn", rope_theta=100.0, factor=8.0, original_max_position_embeddings=8,
@@ -202,6 +203,7 @@ CASES = {
         "Qwen2Moe", num_experts=4, moe_intermediate_size=16, shared_expert_intermediate_size=20, num_hidden_layers=4,
         decoder_sparse_step=2, mlp_only_layers=[3], norm_topk_prob=False,
     ),
+    "qwen2_moe_plain": moe("Qwen2Moe", num_experts=3, moe_intermediate_size=32, shared_expert_intermediate_size=32),
     "qwen2_moe_norm": moe(
         "Qwen2Moe", num_experts=5, num_experts_per_tok=3, moe_intermediate_size=12, shared_expert_intermediate_size=16,
         norm_topk_prob=True, qkv_bias=False, rope_theta=1e6, tie_word_embeddings=True,
@@ -214,18 +216,18 @@ CASES = {
     "qwen3_moe": moe(
         "Qwen3Moe", num_experts=4, moe_intermediate_size=16, num_hidden_layers=4, decoder_sparse_step=2,
         mlp_only_layers=[1], norm_topk_prob=False, attention_bias=True, head_dim=12,
+        use_sliding_window=True, sliding_window=6,
     ),
     "qwen3_moe_norm": moe(
-        "Qwen3Moe", num_experts=4, moe_intermediate_size=16, norm_topk_prob=True, use_sliding_window=True,
-        sliding_window=6, tie_word_embeddings=True, rope_theta=1e6,
+        "Qwen3Moe", num_experts=4, moe_intermediate_size=32, norm_topk_prob=True, tie_word_embeddings=True, rope_theta=1e6,
     ),
     # -- Gemma ---------------------------------------------------------------------------------------
     "gemma2": case(
-        "Gemma2", num_hidden_layers=3, num_key_value_heads=2, head_dim=12, query_pre_attn_scalar=20, sliding_window=5, attn_logit_softcapping=3.0,
+        "Gemma2", num_hidden_layers=3, num_key_value_heads=2, head_dim=12, query_pre_attn_scalar=12, sliding_window=5, attn_logit_softcapping=3.0,
         final_logit_softcapping=8.0,
     ),
     "gemma2_plain": case(
-        "Gemma2", head_dim=8, query_pre_attn_scalar=8, sliding_window=6, attn_logit_softcapping=None,
+        "Gemma2", head_dim=8, query_pre_attn_scalar=20, sliding_window=6, attn_logit_softcapping=None,
         final_logit_softcapping=None, layer_types=[FULL, SLIDING], attention_bias=True,
         hidden_activation="gelu", tie_word_embeddings=False, rope_theta=1e3,
     ),
@@ -233,6 +235,10 @@ CASES = {
         "Gemma3Text", head_dim=12, query_pre_attn_scalar=12, sliding_window=5,
         sliding_window_pattern=3, num_hidden_layers=4, rope_theta=1000.0, rope_local_base_freq=50.0,
         rope_scaling=dict(rope_type="linear", factor=4.0),
+    ),
+    "gemma3_layers": case(
+        "Gemma3Text", num_hidden_layers=7, num_attention_heads=2, head_dim=16, query_pre_attn_scalar=16,
+        sliding_window=4, rope_scaling=dict(rope_type="linear", factor=8.0),
     ),
     "gemma3_options": case(
         "Gemma3Text", head_dim=8, query_pre_attn_scalar=20, sliding_window=7, layer_types=[FULL, SLIDING, SLIDING], num_hidden_layers=3,
@@ -267,7 +273,7 @@ CASES = {
     "phi3": case("Phi3", num_key_value_heads=2, sliding_window=6, pad_token_id=0, eos_token_id=1),
     "phi3_partial": case(
         "Phi3", partial_rotary_factor=0.75, num_attention_heads=2, num_key_value_heads=None,
-        hidden_act="gelu", tie_word_embeddings=True, pad_token_id=0, eos_token_id=1,
+        tie_word_embeddings=True, pad_token_id=0, eos_token_id=1,
     ),
     "phi3_longrope_short": rope(
         "Phi3", partial_rotary_factor=0.75, max_position_embeddings=64, original_max_position_embeddings=16, length=True,
@@ -283,14 +289,14 @@ CASES = {
     ),
     # -- others --------------------------------------------------------------------------------------
     "smollm3": case(
-        "SmolLM3", no_rope_layer_interval=2, num_hidden_layers=4, pad_token_id=0, rope_theta=5e3,
+        "SmolLM3", num_hidden_layers=4, pad_token_id=0, rope_theta=5e3,
     ),
     "smollm3_sliding": case(
         "SmolLM3", no_rope_layers=[0, 1, 1], num_hidden_layers=3, num_key_value_heads=2, use_sliding_window=True, sliding_window=5, attention_bias=True,
         mlp_bias=True, tie_word_embeddings=False, pad_token_id=0, hidden_act="relu",
     ),
     "smollm3_layer_types": case(
-        "SmolLM3", no_rope_layers=[1, 0], use_sliding_window=True, sliding_window=6, pad_token_id=0,
+        "SmolLM3", no_rope_layer_interval=2, use_sliding_window=True, sliding_window=6, pad_token_id=0,
         layer_types=[SLIDING, FULL], rope_scaling=dict(rope_type="linear", factor=2.0),
     ),
     "granite": case(
@@ -299,7 +305,7 @@ CASES = {
     "granite_biases": case(
         "Granite", attention_bias=True, mlp_bias=True, tie_word_embeddings=True,
         embedding_multiplier=0.5, logits_scaling=4, residual_multiplier=1.3, num_key_value_heads=None,
-        attention_multiplier=0.5, hidden_act="gelu", rope_theta=1e6,
+        attention_multiplier=0.5, rope_theta=1e6,
     ),
     "olmo2": case("Olmo2", num_key_value_heads=2, rope_theta=500000.0, pad_token_id=0),
     "olmo2_biases": case(
@@ -328,8 +334,8 @@ CASES = {
     ),
     "cohere": case("Cohere", num_key_value_heads=2, rope_theta=8e6, logit_scale=0.25, layer_norm_eps=1e-4),
     "cohere_qk_norm": case(
-        "Cohere", use_qk_norm=True, attention_bias=True, tie_word_embeddings=False,
-        rope_theta=1e4, hidden_act="gelu",
+        "Cohere", use_qk_norm=True, attention_bias=True, tie_word_embeddings=False, logit_scale=0.5,
+        rope_theta=2e4, hidden_act="gelu",
     ),
 }
 
