@@ -77,6 +77,18 @@ impl Golden {
 
     /// A Hugging Face folder in an existing one. `shards`: into how many files the weights go.
     pub fn write(&self, folder: &Path, config: &Json, renaming: &Renaming, shards: usize) {
+        self.write_with(folder, config, renaming, shards, Weight::values);
+    }
+
+    /// With other values than the golden ones.
+    pub fn write_with(
+        &self,
+        folder: &Path,
+        config: &Json,
+        renaming: &Renaming,
+        shards: usize,
+        values: impl Fn(&Weight) -> Vec<f32>,
+    ) {
         std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
         let tokenizer = super::random_model::tokenizer(self.vocab()).to_string();
         std::fs::write(folder.join("tokenizer.json"), tokenizer).unwrap();
@@ -100,7 +112,7 @@ impl Golden {
                 .iter()
                 .skip(shard)
                 .step_by(shards)
-                .map(|(name, weight)| (name.clone(), weight.1.clone(), weight.bytes()))
+                .map(|(name, weight)| (name.clone(), weight.1.clone(), bytes(&values(weight))))
                 .collect();
             map.extend(part.iter().map(|(name, ..)| (name.clone(), json!(file))));
             let views = part.iter().map(|(name, shape, bytes)| {
@@ -132,8 +144,8 @@ impl Weight {
         };
         (0..shape.iter().product()).map(value).collect()
     }
+}
 
-    fn bytes(&self) -> Vec<u8> {
-        self.values().iter().flat_map(|value| value.to_le_bytes()).collect()
-    }
+fn bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }

@@ -18,6 +18,10 @@ bit what the `gguf` package wrote here. `--keep` writes the whole files.
 TYPE is the converter's --outtype: F32, or Q8_0, where rows that are no multiple of 32 are F16, and
 vectors, norms and routers F32.
 
+All of this was compared with the converter's own output for these models: every key but those of
+general.* and tokenizer.*, and every tensor's type, shape and bytes are equal, rope_freqs.weight up to the
+last bit, as the converter computes it in f32.
+
 What the converter does (llama-cpp-python 0.3.36, vendor/llama.cpp/conversion) and what llama.cpp takes for
 granted (src/models) is in FAMILIES below, one line a family; for all of them:
 
