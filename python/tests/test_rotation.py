@@ -6,10 +6,11 @@ from __future__ import annotations
 import unittest
 from typing import TYPE_CHECKING, Any, Dict, List, Tuple
 
+from architectures import random_model
 from support import FolderTest, need_kv_compress, need_modules
 
 from kvgauge import _protocol, _rotation, perplexity
-from kvgauge._rotation import Table
+from kvgauge._rotation import Rotation
 from kvgauge.cache import Layer
 
 if TYPE_CHECKING:
@@ -29,25 +30,6 @@ GEMMA3: Dict[str, Any] = {
 SMOLLM3: Dict[str, Any] = {"no_rope_layers": [1, 1, 0, 1], "rope_theta": 10000.0}
 
 TOKENS = 100
-
-
-def random_model(kind: str, **settings: Any) -> Any:
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    torch.manual_seed(5)
-    common = {
-        "vocab_size": 64,
-        "hidden_size": 64,
-        "intermediate_size": 64,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 256,
-        "pad_token_id": 0,
-    }
-    config = AutoConfig.for_model(kind, **{**common, **settings})
-    return AutoModelForCausalLM.from_config(config).float().eval()
 
 
 def frequencies(theta: float) -> List[float]:
