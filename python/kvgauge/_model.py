@@ -145,7 +145,8 @@ def open_tokenizer(source: Source, config: Any) -> Tokenizer:
 def text_config(config: Any) -> Any:
     """The part of a config that is the language model's. Models of more than text nest it; older
     versions have no such models."""
-    return getattr(config, "get_text_config", lambda: config)()
+    nested: Callable[[], Any] = getattr(config, "get_text_config", lambda: config)
+    return nested()
 
 
 def check_kind(whole_config: Any, config: Any) -> None:
@@ -275,12 +276,13 @@ def context_for(asked: Optional[int], config: Any) -> int:
 def _longest_context(config: Any) -> Optional[int]:
     """The longest window that the model was trained for or is stretched to, where its config says
     so."""
-    longest = getattr(config, "max_position_embeddings", None)
-    if not isinstance(longest, int) or longest <= 0:
+    made_for = getattr(config, "max_position_embeddings", None)
+    if not isinstance(made_for, int) or made_for <= 0:
         return None
+    longest: int = made_for
     for rope in rope_parameters(config):
         if rope_type(rope) in ("yarn", "dynamic"):
-            original = rope.get("original_max_position_embeddings") or longest
+            original = rope.get("original_max_position_embeddings") or made_for
             longest = max(longest, int(float(rope.get("factor") or 1.0) * original))
     return longest
 
@@ -298,10 +300,10 @@ def attention_reach(config: Any) -> Optional[int]:
     chunk = getattr(config, "attention_chunk_size", None)
     windows = {"sliding_attention": sliding, "chunked_attention": chunk}
     named = getattr(config, "layer_types", None)
-    reach = [windows.get(kind) for kind in named] if named else [sliding] * layers
+    reach: List[Any] = [windows.get(kind) for kind in named] if named else [sliding] * layers
     if not all(isinstance(window, int) and window > 0 for window in reach):
         return None
-    return sum(window - 1 for window in reach if window is not None)
+    return int(sum(window - 1 for window in reach))
 
 
 def rope_parameters(config: Any) -> List[Dict[str, Any]]:

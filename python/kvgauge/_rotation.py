@@ -188,7 +188,8 @@ def _tables(model: Any) -> List["torch.Tensor"]:
     for name, buffer in model.named_buffers():
         last = name.rpartition(".")[2]
         if last.endswith("inv_freq") and "original" not in last:
-            table = buffer.detach().float().cpu().flatten()
+            # Some models overwrite theirs in place.
+            table = buffer.detach().float().cpu().flatten().clone()
             if not any(torch.equal(table, known) for known in tables):
                 tables.append(table)
     return tables

@@ -204,7 +204,9 @@ class Evaluations(FolderTest):
             skip(f"no {BUILTIN}: these tests need the repository's checkout")
 
     def run_command(self, folder: str, *arguments: str) -> Tuple[int, str, str]:
-        asked = ["--model", folder, "--text", str(BUILTIN / "text.txt"), "--json"]
+        text = self.folder / "text"
+        text.write_bytes((BUILTIN / "text.txt").read_bytes()[:4000])
+        asked = ["--model", folder, "--text", str(text), "--json"]
         asked += ["--context", str(CONTEXT), "--windows", "2", *arguments]
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -242,8 +244,10 @@ class Evaluations(FolderTest):
         )
         eight, four, control = result["codecs"]
         self.assertEqual([eight["bits_per_value"], four["bits_per_value"]], [8.25, 4.25])
-        self.assertTrue(0 < eight["kld_mean"] < four["kld_mean"] / 20, (eight, four))
-        self.assertLess(control["kld_mean"], eight["kld_mean"])
+        divergences = [codec["kld_mean"] for codec in result["codecs"]]
+        # Sixteen times the error, and random experts and softmaxes that switch where it is large.
+        self.assertTrue(0 < 4 * eight["kld_mean"] < four["kld_mean"], divergences)
+        self.assertLess(control["kld_mean"], eight["kld_mean"], divergences)
         self.assertEqual({len(codec["layers"]) for codec in result["codecs"]}, {LAYERS})
         self.assertGreater(eight["targets_affected"], 0.9)
 
