@@ -167,7 +167,7 @@ def check_kind(whole_config: Any, config: Any) -> None:
         )
     if getattr(config, "kv_lora_rank", None):
         raise Problem(
-            f"--model: expected keys and values of one shape for every head, found multi-head latent "
+            "--model: expected a cache of keys and values of every head, found multi-head latent "
             f"attention ({kind}), which caches one latent vector a token",
             "codecs for such caches are not built here",
         )

@@ -176,8 +176,8 @@ def _file_groups(
     rotations: Optional[Sequence[Rotation]],
     codec: str = "",
 ) -> List[_FileGroup]:
-    """One group for all layers; where ``codec`` needs rotations, one for each rotation, since a file
-    has one."""
+    """One group for all layers; where ``codec`` needs rotations, one for each, since a file has
+    one."""
     if rotations is None:
         return [_FileGroup(folder, 0, None, dtype, threads, {})]
     sharing: Dict[Rotation, List[int]] = {}
@@ -309,8 +309,8 @@ def _check_continued(model: Any, scores: Sequence[TokenScore]) -> None:
     if divergence > _SAME_PREDICTIONS:
         raise Problem(
             f"{type(model).__name__}: expected a pass over the untouched cache to predict what one "
-            f"pass over the window predicts, found a mean KL divergence of {divergence:.2g} between "
-            "them",
+            "pass over the window predicts, found a mean KL divergence of "
+            f"{divergence:.2g} between them",
             "a plain cache of keys and values does not carry all that this model needs",
         )
 

@@ -1,7 +1,8 @@
-"""Rotary embeddings (RoPE) of a model of transformers, layer by layer, for codecs that turn keys back.
+"""Rotary embeddings (RoPE) of a model of transformers, layer by layer, for codecs that turn keys
+back.
 
-How a layer's keys were rotated is not read off its config: it is tried, on keys that differ by nothing
-but their position. Layers without RoPE have frequencies of zero.
+How a layer's keys were rotated is not read off its config: it is tried, on keys that differ by
+nothing but their position. Layers without RoPE have frequencies of zero.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ _FAR_POSITIONS = 32
 
 @dataclass(frozen=True)
 class Rotation:
-    """How one layer's keys were rotated: the first ``2 * len(frequencies)`` of ``head_dim`` channels
-    in pairs, each by its frequency times the position. Channels behind them are not rotated."""
+    """How one layer's keys were rotated: the first ``2 * len(frequencies)`` of ``head_dim``
+    channels in pairs, each by its frequency times the position. Channels behind them are not
+    rotated."""
 
     #: Radians a position, one a pair of channels.
     frequencies: Tuple[float, ...]
@@ -111,11 +113,12 @@ def static_frequencies(model: Any, context: int) -> Iterator[None]:
     """
     rotary = [module for module in model.modules() if _types(module)]
     modules = [module for module in rotary if _context_dependent(module)]
-    declared = [rope for rope in rope_parameters(getattr(model, "config", None)) if follows_length(rope)]
+    said = rope_parameters(getattr(model, "config", None))
+    declared = [rope_type(rope) for rope in said if follows_length(rope)]
     if declared and not rotary:
         raise Problem(
             f"{type(model).__name__}: expected rotary frequencies that can be held at the window's "
-            f"length, found RoPE of type {rope_type(declared[0])} that this transformers computes its own way",
+            f"length, found RoPE of type {declared[0]} that this transformers computes its own way",
             "use a newer transformers",
         )
     before = [module.rope_type for module in modules]

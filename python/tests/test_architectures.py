@@ -1,5 +1,5 @@
-"""Every architecture of ``architectures.py`` through ``python -m kvgauge.perplexity``: passes over a
-cache against one pass without, rotary embeddings against their definition, the command itself."""
+"""Every architecture of ``architectures.py``: passes over a cache against one pass without, rotary
+embeddings against their definition, and ``python -m kvgauge.perplexity`` from a folder."""
 
 from __future__ import annotations
 
@@ -164,7 +164,8 @@ class Rotations(unittest.TestCase):
 
             def keys(length: int, model: Any = model, tokens: Any = tokens) -> List[Any]:
                 with torch.no_grad():
-                    return [k[:, :, :PREFIX] for k, _ in _protocol._prefill(model, tokens[:, :length])]
+                    layers = _protocol._prefill(model, tokens[:, :length])
+                return [key[:, :, :PREFIX] for key, _ in layers]
 
             def near(one: Any, other: Any) -> bool:
                 return all(torch.allclose(a, b, atol=1e-5) for a, b in zip(one, other))

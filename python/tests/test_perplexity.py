@@ -259,7 +259,8 @@ class CommandLine(FolderTest):
         for kind, expected in (("dynamic", 2048), ("yarn", 2048), ("linear", 512)):
             config.rope_scaling = {"type": kind, "factor": 4.0}
             self.assertEqual(_model._longest_context(config), expected, kind)
-        config.rope_scaling = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
+        yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
+        config.rope_scaling = yarn
         self.assertEqual(_model._longest_context(config), 512)
 
 
