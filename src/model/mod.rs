@@ -19,7 +19,7 @@ mod weights;
 
 pub use cache::{KvCache, LayerKv};
 pub use config::{AttentionBias, Bound, Longest, ModelConfig, RopeScaling};
-pub use gguf::Gguf;
+pub use gguf::{Gguf, WeightType};
 pub use random::RandomWeights;
 pub use weights::{Safetensors, Unread, Weights};
 

@@ -1,21 +1,26 @@
 //! Models in GGUF files of the llama architecture. Quantised tensors are dequantised to f32.
 
+mod dequantise;
 mod header;
 mod parts;
+mod scale;
 mod types;
+mod whole;
+
+pub use types::WeightType;
 
 use super::config::{ModelConfig, RopeScaling};
 use super::weights::{Unread, Weights, check_shape, finite_tensor};
 use crate::container::source::Source;
 use crate::error::{Error, Result};
 use crate::hash;
-use crate::sniff::{self, Kind};
-use candle_core::quantized::ggml_file::qtensor_from_ggml;
+use candle_core::Tensor;
 use candle_core::quantized::gguf_file::Value;
-use candle_core::{Device, Tensor};
 use header::{Header, TensorInfo, quoted};
-use std::collections::{BTreeSet, HashMap};
-use std::io::{BufReader, Read};
+use parts::Part;
+use rayon::prelude::*;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io::Read;
 use std::path::Path;
 
 /// The reader of a header.
@@ -24,49 +29,40 @@ const BUFFER: usize = 1 << 16;
 /// Read by [`Gguf::rope_divisors`], so part of the configuration.
 const ROPE_DIVISORS: &str = "rope_freqs.weight";
 
-/// An open GGUF file: its header read and checked, its tensors read on demand.
+/// An open GGUF file, or all parts of a split one: headers read and checked, tensors read on demand.
 pub struct Gguf {
-    source: Source,
-    header: Header,
-    /// Index in the header by name.
-    tensors: HashMap<String, usize>,
+    /// The first has the metadata.
+    parts: Vec<Part>,
+    /// Indices of part and tensor by name.
+    tensors: HashMap<String, (usize, usize)>,
     /// The model's configuration, from the header.
     pub config: ModelConfig,
 }
 
 impl Gguf {
-    /// Reads and checks everything but the tensors' values.
+    /// Reads and checks everything but the tensors' values. Of a split model `path` is any part; the
+    /// others are opened too.
+    ///
+    /// # Errors
+    /// Files that are no GGUF, no language model or not whole; parts that are missing, renamed or of
+    /// another model; weights of a type that is not read.
     pub fn open(path: &Path) -> Result<Self> {
-        let source = Source::open(path)?;
-        let place = path.display();
-        let mut start = vec![0; source.len().min(sniff::ENOUGH as u64) as usize];
-        source.read_at(&mut start, 0)?;
-        match sniff::sniff(&start) {
-            Some(Kind::Gguf) => {}
-            Some(kind) => {
-                return Err(Error::input(format!(
-                    "{place}: expected a GGUF file, found {}",
-                    kind.name()
-                ))
-                .hint(kind.hint()));
-            }
-            None => {
-                return Err(Error::input(format!(
-                    "{place}: expected a GGUF file, which begins with GGUF, found something else"
-                ))
-                .hint("is it the file that was meant?"));
-            }
+        let parts = parts::open(path)?;
+        let mut tensors = HashMap::new();
+        for (index, part) in parts.iter().enumerate() {
+            let names = part.header.tensors.iter().map(|tensor| tensor.name.clone());
+            tensors.extend(names.zip((0..).map(|tensor| (index, tensor))));
         }
-        let reader = BufReader::with_capacity(BUFFER, At { source: &source, at: 0 });
-        let header = Header::read(reader, source.len()).map_err(|e| e.within(&place))?;
-        parts::refuse(&source, &header)?;
-        let names = header.tensors.iter().map(|tensor| tensor.name.clone());
-        let tensors: HashMap<String, usize> = names.zip(0..).collect();
-        let config = ModelConfig::from_gguf(&header.metadata, |name| tensors.contains_key(name))
-            .map_err(|e| e.within(&place))?;
-        refuse_types(&header).map_err(|e| e.within(&place))?;
-        header.check_layout(source.len()).map_err(|e| e.within(&place))?;
-        let mut gguf = Self { source, header, tensors, config };
+        let place = parts[0].source.path().display().to_string();
+        let config =
+            ModelConfig::from_gguf(&parts[0].header.metadata, |name| tensors.contains_key(name))
+                .map_err(|e| e.within(&place))?;
+        for Part { source, header } in &parts {
+            refuse_types(header)
+                .and_then(|()| header.check_layout(source.len()))
+                .map_err(|e| e.within(source.path().display()))?;
+        }
+        let mut gguf = Self { parts, tensors, config };
         if let Some(mut divisors) = gguf.rope_divisors()? {
             // llama.cpp applies both.
             if let RopeScaling::Linear { factor } = gguf.config.rope_scaling {
@@ -79,12 +75,19 @@ impl Gguf {
 
     /// The header's keys and values.
     pub fn metadata(&self) -> &HashMap<String, Value> {
-        &self.header.metadata
+        &self.parts[0].header.metadata
     }
 
-    /// Of the file that is open.
-    pub fn sha256(&self) -> Result<String> {
-        hash::source_sha256(&self.source)
+    /// SHA-256 of every file by its name, as they are open.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn sha256(&self) -> Result<BTreeMap<String, String>> {
+        let hash = |Part { source, .. }: &Part| {
+            let name = source.path().file_name().unwrap_or_default().to_string_lossy();
+            Ok((name.into_owned(), hash::source_sha256(source)?))
+        };
+        self.parts.par_iter().map(hash).collect()
     }
 
     /// `rope_freqs.weight`: one divisor for each of the head_dim / 2 RoPE frequencies.
@@ -95,8 +98,8 @@ impl Gguf {
         let divisors = self.read(ROPE_DIVISORS, &[self.config.head_dim / 2])?.to_vec1::<f32>()?;
         if let Some(zero) = divisors.iter().position(|d| *d <= 0.0) {
             return Err(Error::input(format!(
-                "{}: tensor {ROPE_DIVISORS}: index {zero}: expected a positive divisor, found {}",
-                self.source.path().display(),
+                "{}: index {zero}: expected a positive divisor, found {}",
+                self.place(ROPE_DIVISORS),
                 divisors[zero]
             ))
             .hint("no model has such frequencies: convert it again"));
@@ -105,12 +108,19 @@ impl Gguf {
     }
 
     fn place(&self, name: &str) -> String {
-        format!("{}: tensor {name}", self.source.path().display())
+        let part = self.tensors.get(name).map_or(0, |(part, _)| *part);
+        format!("{}: tensor {name}", self.parts[part].source.path().display())
     }
 
-    fn find(&self, name: &str, shape: &[usize]) -> Result<&TensorInfo> {
+    fn tensor_info(&self, name: &str) -> Option<(&Part, &TensorInfo)> {
+        let (part, tensor) = self.tensors.get(name)?;
+        let part = &self.parts[*part];
+        Some((part, &part.header.tensors[*tensor]))
+    }
+
+    fn find(&self, name: &str, shape: &[usize]) -> Result<(&Part, &TensorInfo)> {
         let place = self.place(name);
-        let index = self.tensors.get(name).ok_or_else(|| {
+        let (part, info) = self.tensor_info(name).ok_or_else(|| {
             let error = Error::input(format!("{place}: missing"));
             error.hint(if name.ends_with(".bias") {
                 "biases are computed where all of a kind (q, k and v; gate, up and down) have one \
@@ -119,25 +129,15 @@ impl Gguf {
                 "the header asks for it: was the whole model converted?"
             })
         })?;
-        let info = &self.header.tensors[*index];
         check_shape(&place, shape, &info.shape)?;
-        Ok(info)
+        Ok((part, info))
     }
 
     fn read(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        let info = self.find(name, shape)?;
+        let (part, info) = self.find(name, shape)?;
         let place = self.place(name);
-        // Checked when the file was opened.
-        let (kind, bytes) = info
-            .stored
-            .and_then(|stored| Some((stored.kind.read_as?, stored.bytes)))
-            .ok_or_else(|| Error::input(format!("{place}: unknown type")))?;
-        let mut raw = vec![0; bytes as usize];
-        self.source.read_at(&mut raw, self.header.data + info.offset)?;
-        self.source.check_unchanged()?;
-        let tensor = qtensor_from_ggml(kind, &raw, info.shape.clone(), &Device::Cpu)?;
-        drop(raw);
-        let values = tensor.dequantize(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;
+        let mut values = part.read(info).map_err(|e| e.within(&place))?;
+        self.apply_scale(name, shape, &mut values)?;
         finite_tensor(values, shape, &place)
     }
 }
@@ -167,45 +167,42 @@ impl Weights for Gguf {
         let asked: BTreeSet<String> = asked.iter().filter_map(|name| gguf_name(name)).collect();
         // Llama 2's first converters wrote these beside the weights: frequencies that follow from
         // the header, which llama.cpp skips too.
-        let harmless =
-            |name: &str| name == ROPE_DIVISORS || name.ends_with(".attn_rot_embd.weight");
-        let names = self.header.tensors.iter().map(|tensor| &tensor.name);
-        names
-            .filter(|name| !asked.contains(*name) && !harmless(name))
-            .map(|name| Unread {
-                place: self.source.path().display().to_string(),
-                name: quoted(name),
-            })
-            .collect()
+        let harmless = |name: &str| {
+            name == ROPE_DIVISORS
+                || name.ends_with(".attn_rot_embd.weight")
+                || scale::scaled_weight(name).is_some_and(|weight| asked.contains(&weight))
+        };
+        let tensors = |part: &Part| {
+            let place = part.source.path().display().to_string();
+            let names = part.header.tensors.iter().map(|tensor| &tensor.name);
+            names
+                .filter(|name| !asked.contains(*name) && !harmless(name))
+                .map(|name| Unread { place: place.clone(), name: quoted(name) })
+                .collect::<Vec<_>>()
+        };
+        self.parts.iter().flat_map(tensors).collect()
     }
 }
 
 /// Weights that cannot be dequantised here, by the name that people know.
 fn refuse_types(header: &Header) -> Result<()> {
     let unreadable =
-        |tensor: &&TensorInfo| tensor.stored.is_none_or(|stored| stored.kind.read_as.is_none());
+        |tensor: &&TensorInfo| tensor.stored.is_none_or(|stored| !stored.kind.is_read());
     let mut others = header.tensors.iter().filter(unreadable);
     let Some(first) = others.next() else { return Ok(()) };
     let more = match others.count() {
         0 => String::new(),
         count => format!(" and {count} more"),
     };
-    let (found, known) = match first.stored {
-        Some(stored) => (stored.kind.name.to_string(), true),
-        None => (format!("type {}, which is unknown here", first.type_number), false),
+    let found = match first.stored {
+        Some(stored) => stored.kind.name.to_string(),
+        None => format!("type {}, which is unknown here", first.type_number),
     };
-    let read = types::READ;
-    let error = Error::input(format!(
-        "tensor {}{more}: expected {read}, found {found}",
+    Err(Error::input(format!(
+        "tensor {}{more}: expected floats or quantised weights of llama.cpp's, found {found}",
         quoted(&first.name)
-    ));
-    Err(error.hint(if known {
-        "the file is whole: kvgauge does not read this type of weights; use the model in another, \
-         for example Q4_K_M or Q8_0, or its Hugging Face folder"
-    } else {
-        "ggml gave this number away after kvgauge was written, or the header is damaged: use the \
-         model in another type of weights, for example Q4_K_M or Q8_0"
-    }))
+    ))
+    .hint(types::hint(first.type_number)))
 }
 
 /// Reads a source from its start on.
