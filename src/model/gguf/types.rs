@@ -83,8 +83,8 @@ impl WeightType {
         self.decode.is_some()
     }
 
-    /// Whole blocks → f32, as `gguf-py` has them: the same bits, NaN and infinity included where a
-    /// scale is none. Allocates nothing.
+    /// Whole blocks → f32, the bits that `gguf-py` has. A scale that is infinite or NaN gives values
+    /// that are. Allocates nothing.
     ///
     /// # Errors
     /// A type that is known by name only; `bytes` and `out` that are not as many whole blocks.

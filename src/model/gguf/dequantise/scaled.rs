@@ -66,8 +66,8 @@ fn five_bits(fifths: &[u8; 4], codes: &[u8; 16], out: &mut [f32; 32], value: imp
     let fifths = u32::from_le_bytes(*fifths);
     let (low, high) = out.split_at_mut(16);
     for (at, ((code, low), high)) in codes.iter().zip(low).zip(high).enumerate() {
-        *low = value(code & 15 | (fifths >> at & 1) as u8 * 16);
-        *high = value(code >> 4 | (fifths >> (at + 16) & 1) as u8 * 16);
+        *low = value(code & 15 | ((fifths >> at & 1) as u8) << 4);
+        *high = value(code >> 4 | ((fifths >> (at + 16) & 1) as u8) << 4);
     }
 }
 

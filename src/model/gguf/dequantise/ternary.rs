@@ -11,7 +11,7 @@ pub struct Tq2_0;
 fn digits<const N: usize>(bytes: &[u8; N], digit: u32, scale: f32, out: &mut [f32; N]) {
     let power = 3u8.pow(digit);
     for (byte, out) in bytes.iter().zip(out) {
-        let digit = u16::from(byte.wrapping_mul(power)) * 3 >> 8;
+        let digit = (u16::from(byte.wrapping_mul(power)) * 3) >> 8;
         *out = scale * (digit as i8 - 1) as f32;
     }
 }
