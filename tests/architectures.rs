@@ -98,7 +98,7 @@ fn compare(golden: &Golden, failures: &mut Vec<String>) -> f32 {
     let spellings: Vec<&Renaming> = [&plain].into_iter().chain(&golden.renamed).collect();
     for (index, (by, config)) in golden.configs.iter().enumerate() {
         // As yet rms_norm_eps has no default.
-        if config.get("rms_norm_eps").is_none() {
+        if golden.name.starts_with("llama_rope") && by.ends_with("minimal") {
             continue;
         }
         for (spelling, renaming) in spellings.iter().enumerate() {
