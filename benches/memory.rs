@@ -9,7 +9,7 @@ mod shapes;
 
 use candle_core::DType;
 use kvgauge::model::RandomWeights;
-use kvgauge::model::{ModelConfig, Weights};
+use kvgauge::model::{MlpConfig, ModelConfig, Weights};
 use std::collections::HashMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -54,13 +54,15 @@ fn main() {
 fn write_folder(config: &ModelConfig, folder: &Path) -> usize {
     std::fs::create_dir_all(folder).expect("a folder");
     let c = config;
-    let kv = c.kv_heads * c.head_dim;
+    let kv = c.kv_heads() * c.head_dim();
+    let MlpConfig::Gated(mlp) = &c.layers[0].mlp else { panic!("a Llama") };
+    let intermediate = mlp.intermediate_size;
     let mut shapes = vec![
         ("model.embed_tokens.weight".to_string(), vec![c.vocab_size, c.hidden_size]),
         ("lm_head.weight".to_string(), vec![c.vocab_size, c.hidden_size]),
         ("model.norm.weight".to_string(), vec![c.hidden_size]),
     ];
-    for layer in 0..c.layers {
+    for layer in 0..c.layers.len() {
         for (part, shape) in [
             ("input_layernorm", vec![c.hidden_size]),
             ("post_attention_layernorm", vec![c.hidden_size]),
@@ -68,9 +70,9 @@ fn write_folder(config: &ModelConfig, folder: &Path) -> usize {
             ("self_attn.k_proj", vec![kv, c.hidden_size]),
             ("self_attn.v_proj", vec![kv, c.hidden_size]),
             ("self_attn.o_proj", vec![c.hidden_size, c.hidden_size]),
-            ("mlp.gate_proj", vec![c.intermediate_size, c.hidden_size]),
-            ("mlp.up_proj", vec![c.intermediate_size, c.hidden_size]),
-            ("mlp.down_proj", vec![c.hidden_size, c.intermediate_size]),
+            ("mlp.gate_proj", vec![intermediate, c.hidden_size]),
+            ("mlp.up_proj", vec![intermediate, c.hidden_size]),
+            ("mlp.down_proj", vec![c.hidden_size, intermediate]),
         ] {
             shapes.push((format!("model.layers.{layer}.{part}.weight"), shape));
         }
@@ -91,13 +93,13 @@ fn write_folder(config: &ModelConfig, folder: &Path) -> usize {
         "architectures": ["LlamaForCausalLM"],
         "vocab_size": c.vocab_size,
         "hidden_size": c.hidden_size,
-        "intermediate_size": c.intermediate_size,
-        "num_hidden_layers": c.layers,
-        "num_attention_heads": c.heads,
-        "num_key_value_heads": c.kv_heads,
+        "intermediate_size": intermediate,
+        "num_hidden_layers": c.layers.len(),
+        "num_attention_heads": c.heads(),
+        "num_key_value_heads": c.kv_heads(),
         "max_position_embeddings": c.max_position_embeddings,
-        "rms_norm_eps": c.rms_norm_eps,
-        "rope_theta": c.rope_theta,
+        "rms_norm_eps": c.norm.eps,
+        "rope_theta": c.rotary[0].theta,
     });
     std::fs::write(folder.join("config.json"), json.to_string()).expect("config.json");
     std::fs::copy("data/builtin/tokenizer.json", folder.join("tokenizer.json"))

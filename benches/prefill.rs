@@ -10,7 +10,7 @@ mod shapes;
 use candle_core::{DType, Device};
 use kvgauge::model::RandomWeights;
 use kvgauge::model::oracle::{Oracle, WeightsRef};
-use kvgauge::model::{Llama, ModelConfig};
+use kvgauge::model::{Model, ModelConfig};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -24,7 +24,7 @@ fn main() -> kvgauge::Result<()> {
             continue;
         }
         let weights: WeightsRef = Arc::new(RandomWeights);
-        let ours = Llama::load(&config, weights.as_ref(), DType::F32, &Device::Cpu)?;
+        let ours = Model::load(&config, weights.as_ref(), DType::F32, &Device::Cpu)?;
         let theirs = Oracle::load(&config, weights)?;
         for tokens in [512, 2048] {
             compare(name, &ours, &theirs, tokens, rounds)?;
@@ -35,7 +35,7 @@ fn main() -> kvgauge::Result<()> {
 
 fn compare(
     name: &str,
-    ours: &Llama,
+    ours: &Model,
     theirs: &Oracle,
     tokens: usize,
     rounds: usize,

@@ -11,7 +11,7 @@ mod shapes;
 use candle_core::{DType, Device};
 use kvgauge::corpus::Window;
 use kvgauge::eval::{Arm, Evaluator, Protocol, Treatment};
-use kvgauge::model::Llama;
+use kvgauge::model::Model;
 use kvgauge::model::RandomWeights;
 use std::time::Instant;
 
@@ -22,7 +22,7 @@ const CODECS: [&str; 6] =
 
 fn main() {
     let config = shapes::smollm2();
-    let model = Llama::load(&config, &RandomWeights, DType::F32, &Device::Cpu).expect("a model");
+    let model = Model::load(&config, &RandomWeights, DType::F32, &Device::Cpu).expect("a model");
     let window: Vec<u32> = (0..CONTEXT).map(|i| (i * 7919 % config.vocab_size) as u32).collect();
     let codecs: Vec<Treatment> = CODECS.iter().map(|name| name.parse().expect("a codec")).collect();
 

@@ -17,22 +17,22 @@ use kvgauge::corpus::Window;
 use kvgauge::eval::attribution::CacheParts;
 use kvgauge::eval::scores::{Logits, TokenScore};
 use kvgauge::eval::{Arm, Evaluation, Evaluator, Protocol, Scope, Side};
-use kvgauge::model::{KvCache, LayerKv, Llama, RandomWeights};
+use kvgauge::model::{KvCache, LayerKv, Model, RandomWeights};
 use serde_json::Value;
 use std::fs;
 use std::time::Duration;
 use tempfile::TempDir;
 
-fn model(layers: usize, heads: usize, kv_heads: usize) -> Llama {
+fn model(layers: usize, heads: usize, kv_heads: usize) -> Model {
     let config = shapes::llama(32 * heads, 64, layers, heads, kv_heads);
-    Llama::load(&config, &RandomWeights, DType::F32, &Device::Cpu).unwrap()
+    Model::load(&config, &RandomWeights, DType::F32, &Device::Cpu).unwrap()
 }
 
 fn window(seed: u32, tokens: u32) -> Window {
     Window::halves((0..tokens).map(|i| (seed + i) * 7919 % 32_000).collect())
 }
 
-fn evaluate(model: &Llama, protocol: Protocol, windows: &[Window], arms: &[Arm]) -> Evaluation {
+fn evaluate(model: &Model, protocol: Protocol, windows: &[Window], arms: &[Arm]) -> Evaluation {
     let evaluator = Evaluator::new(model, protocol, windows[0].tokens().len(), 0);
     evaluator.evaluate(windows, arms, &mut ()).unwrap()
 }
@@ -69,7 +69,7 @@ fn layer_through(codec: &Codec, scope: Scope, layer: usize, kv: &LayerKv) -> Lay
 
 /// By the definition of each protocol; of decode, that with a residual of 0.
 fn by_hand(
-    model: &Llama,
+    model: &Model,
     protocol: Protocol,
     window: &[u32],
     codec: &Codec,

@@ -10,11 +10,11 @@ use kvgauge::corpus::{Window, WindowShape};
 use kvgauge::error::Result;
 use kvgauge::eval::scores::Logits;
 use kvgauge::eval::{Arm, Evaluation, Evaluator, Protocol, layer_sums};
-use kvgauge::model::{LayerKv, Llama, RandomWeights};
+use kvgauge::model::{LayerKv, Model, RandomWeights};
 use shapes::llama;
 
-fn model() -> Llama {
-    Llama::load(&llama(256, 512, 3, 4, 2), &RandomWeights, DType::F32, &Device::Cpu).unwrap()
+fn model() -> Model {
+    Model::load(&llama(256, 512, 3, 4, 2), &RandomWeights, DType::F32, &Device::Cpu).unwrap()
 }
 
 fn window(tokens: usize) -> Vec<u32> {
@@ -22,7 +22,7 @@ fn window(tokens: usize) -> Vec<u32> {
 }
 
 fn evaluate(
-    model: &Llama,
+    model: &Model,
     tokens: &[u32],
     protocol: Protocol,
     codecs: &[&str],
@@ -57,9 +57,9 @@ fn through(tensor: &Tensor, side: kvgauge::codec::TensorCodec, rope: &RotaryTabl
 
 /// A server's loop: one token at a time, its keys and values stored before it attends to them.
 /// Everything written is kept, and gone through the codec from the first token on at every step.
-fn token_by_token(model: &Llama, tokens: &[u32], codec: Codec) -> Tensor {
-    let rope = RotaryTable::new(model.rope_frequencies(), tokens.len());
-    let mut written: Vec<Option<LayerKv>> = vec![None; model.config().layers];
+fn token_by_token(model: &Model, tokens: &[u32], codec: Codec) -> Tensor {
+    let rope = RotaryTable::of(model.rotary_embeddings().remove(0), tokens.len());
+    let mut written: Vec<Option<LayerKv>> = vec![None; model.config().layers.len()];
     let mut cache = model.empty_cache();
     let mut hidden = Vec::new();
     for token in tokens {
@@ -142,7 +142,7 @@ fn targets_affected_are_those_that_change() {
         (decode(8, 24), "kivi4", 23 + 24),
     ] {
         let codec: Codec = name.parse().unwrap();
-        let head_dim = model.config().head_dim;
+        let head_dim = model.config().head_dim();
         let told = protocol
             .targets_affected(head_dim, &WindowShape::halves(tokens.len()), &codec)
             .unwrap();
@@ -189,7 +189,7 @@ fn a_codec_that_nothing_feels_is_refused() {
         // The number of the hint is the edge.
         let feels = |protocol: Protocol, context: usize| {
             let (codec, shape) = (name.parse().unwrap(), WindowShape::halves(context));
-            protocol.targets_affected(model.config().head_dim, &shape, &codec).unwrap() > 0
+            protocol.targets_affected(model.config().head_dim(), &shape, &codec).unwrap() > 0
         };
         for way in ways {
             let number = |flag| way.strip_prefix(flag).and_then(|n: &str| n.trim().parse().ok());

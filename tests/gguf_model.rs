@@ -9,7 +9,7 @@ use candle_core::quantized::gguf_file::Value;
 use candle_core::{DType, Device, Tensor};
 use kvgauge::Result;
 use kvgauge::error::Kind;
-use kvgauge::model::{KvCache, Llama, ModelConfig, RopeScaling, Safetensors, Weights};
+use kvgauge::model::{KvCache, Model, ModelConfig, RopeScaling, Safetensors, Weights};
 use random_model::{Random, RandomModel, Spec};
 use safetensors::Dtype;
 use serde_json::json;
@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 /// Every value of a forward pass: logits, then keys and values of each layer.
-fn numbers(model: &Llama, tokens: &[u32]) -> Vec<Vec<f32>> {
+fn numbers(model: &Model, tokens: &[u32]) -> Vec<Vec<f32>> {
     let mut cache: KvCache = model.empty_cache();
     let hidden = model.forward(tokens, &mut cache).unwrap();
     let logits = model.logits(&hidden).unwrap();
@@ -27,19 +27,19 @@ fn numbers(model: &Llama, tokens: &[u32]) -> Vec<Vec<f32>> {
 }
 
 /// As `kvgauge` does with `--model`.
-fn load(path: &Path) -> Result<(ModelConfig, Llama)> {
+fn load(path: &Path) -> Result<(ModelConfig, Model)> {
     let open = random_model::open(path)?;
     let model = open.load(DType::F32, &Device::Cpu)?;
     Ok((open.config, model))
 }
 
-fn folder(model: &RandomModel) -> (ModelConfig, Llama) {
+fn folder(model: &RandomModel) -> (ModelConfig, Model) {
     let folder = tempfile::tempdir().unwrap();
     model.write_folder(folder.path(), Dtype::F32);
     load(folder.path()).unwrap()
 }
 
-fn gguf(model: &RandomModel, dtype: GgmlDType) -> (ModelConfig, Llama) {
+fn gguf(model: &RandomModel, dtype: GgmlDType) -> (ModelConfig, Model) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.gguf");
     model.write_gguf(&path, dtype);
@@ -52,7 +52,7 @@ fn tokens(count: usize) -> Vec<u32> {
 
 /// Every value to the bit.
 #[track_caller]
-fn assert_same(found: &Llama, expected: &Llama, count: usize, what: &str) {
+fn assert_same(found: &Model, expected: &Model, count: usize, what: &str) {
     let (found, expected) = (numbers(found, &tokens(count)), numbers(expected, &tokens(count)));
     assert!(found == expected, "{what}: {} of the largest", distance(&found, &expected));
 }
@@ -150,7 +150,7 @@ fn rope_freqs_stand_for_llama3_scaling() {
     let scaled = Written::new(&file);
 
     let (config, found) = load(&scaled.path).unwrap();
-    assert_eq!(config.rope_scaling, RopeScaling::Divisors(divisors));
+    assert_eq!(config.rotary[0].scaling, RopeScaling::Divisors(divisors));
     let distance = self::distance(&numbers(&found, &tokens(200)), &expected);
     // The last bit of a frequency, times 200 positions, is in the angles. Observed: 2e-6.
     assert!(distance < 3e-5, "{distance}");
@@ -203,7 +203,7 @@ fn linear_scaling_follows_llama_cpp() {
         for (key, value) in keys {
             file.set(&format!("llama.rope.{key}"), value.clone());
         }
-        load(&Written::new(&file).path).map(|(config, _)| config.rope_scaling)
+        load(&Written::new(&file).path).map(|(config, _)| config.rotary[0].scaling.clone())
     };
     let (kind, number) = (|kind: &str| Value::String(kind.into()), Value::F32);
     let linear = |factor| RopeScaling::Linear { factor };
@@ -224,11 +224,11 @@ fn linear_scaling_follows_llama_cpp() {
 }
 
 #[test]
-fn a_sliding_window_in_the_header_bounds_the_context() {
+fn a_sliding_window_in_the_header_is_every_layers() {
     let mut file = RandomModel::new(4, Spec::default()).gguf(GgmlDType::F32);
     file.set("llama.attention.sliding_window", Value::U32(24));
     let (config, _) = load(&Written::new(&file).path).unwrap();
-    assert_eq!(config.max_context(), 24);
+    assert!(config.layers.iter().all(|layer| layer.attention.window == Some(24)));
 }
 
 /// Keys that a header may leave out: everything that follows from the rest.
@@ -583,7 +583,7 @@ fn long_sequences_in_pieces_equal_one_pass() {
     let open = random_model::open(directory.path()).unwrap();
     let f16_model = open.load(DType::F16, &Device::Cpu).unwrap();
     let tokens = tokens(300);
-    let pieces = |model: &Llama, cut: usize| {
+    let pieces = |model: &Model, cut: usize| {
         let mut cache = model.empty_cache();
         let first = model.forward(&tokens[..cut], &mut cache).unwrap();
         let second = model.forward(&tokens[cut..], &mut cache).unwrap();

@@ -192,9 +192,14 @@ fn byte_level_ids_are_those_of_python() {
 fn names_of_one_pre_tokeniser_are_equal() {
     let sample = " Hello'Ve 1234\n\n  foo\tbar 2026 …!!!";
     for group in [
-        &["gpt-2", "gpt2"] as &[&str],
-        &["smollm", "starcoder", "refact"],
-        &["llama-bpe", "llama3", "llama-v3"],
+        &["gpt-2", "gpt2", "phi-2", "jais"] as &[&str],
+        &["smollm", "starcoder", "refact", "exaone", "minerva-7b"],
+        &["llama-bpe", "llama3", "llama-v3", "falcon3", "glm4"],
+        &["smaug-bpe", "dbrx", "chatglm-bpe"],
+        &["gpt-4o", "llama4"],
+        &["qwen2", "deepseek-r1-qwen"],
+        &["stablelm2", "hunyuan"],
+        &["deepseek-v3", "hunyuan-dense"],
         &["mpt", "olmo"],
     ] {
         let encodings = group.iter().map(|pre| encode(&build(&gpt2(pre)).tokenizer, sample));
@@ -205,7 +210,15 @@ fn names_of_one_pre_tokeniser_are_equal() {
 
 #[test]
 fn whether_bos_is_added() {
-    for (pre, expected) in [("llama-bpe", true), ("tekken", true), ("smollm", false)] {
+    for (pre, expected) in [
+        ("llama-bpe", true),
+        ("tekken", true),
+        ("smollm", false),
+        ("glm4", false),
+        ("gpt-4o", false),
+        ("qwen2", false),
+        ("dbrx", false),
+    ] {
         let mut metadata = gpt2(pre);
         assert_eq!(build(&metadata).add_bos, expected, "{pre}, no key");
         for flag in [true, false] {
@@ -228,6 +241,42 @@ fn user_defined_tokens_are_matched_and_unused_ones_are_not() {
     metadata.insert(MERGES.into(), Value::Array(Vec::new()));
     let tokenizer = build(&metadata).tokenizer;
     assert_eq!(encode(&tokenizer, "a<x>b<y>"), [0, 2, 1, 3, 7, 5]);
+}
+
+/// Converters name the rows that no token has after their ids, and call them user-defined.
+#[test]
+fn fillers_of_the_vocabulary_are_not_matched() {
+    let mut metadata = tiny();
+    let fillers = ["[PAD7]", "[PAD1]"];
+    metadata
+        .insert(TOKENS.into(), texts(&["[", "P", "A", "D", "1", "7", "]", fillers[0], fillers[1]]));
+    let kinds = [1, 1, 1, 1, 1, 1, 1, 4, 4];
+    metadata.insert(TOKEN_TYPE.into(), Value::Array(kinds.map(Value::I32).to_vec()));
+    metadata.insert(MERGES.into(), Value::Array(Vec::new()));
+    let tokenizer = build(&metadata).tokenizer;
+    assert_eq!(encode(&tokenizer, "[PAD7]"), [0, 1, 2, 3, 5, 6]);
+    assert_eq!(encode(&tokenizer, "[PAD1]"), [8]);
+}
+
+/// SentencePiece's model with its merges listed, as Gemma 4's files have them, and no space prefix.
+#[test]
+fn gemma4_merges_characters_by_its_list() {
+    let mut scored = llama();
+    scored.insert("tokenizer.ggml.add_space_prefix".into(), Value::Bool(false));
+    let scored = build(&scored);
+    let mut listed = llama();
+    listed.insert(MODEL.into(), text("gemma4"));
+    refused(&listed, &[MERGES, "missing key"]);
+    listed.insert(MERGES.into(), strings(&FIXTURE["sentencepiece"]["merges"]));
+    for key in [SCORES, PRE] {
+        listed.remove(key);
+    }
+    let listed = build(&listed);
+    assert_eq!((listed.bos_id, listed.add_bos), (Some(1), true));
+    for (text, _) in pairs(&FIXTURE["texts"], &FIXTURE["sentencepiece"]["ids"]) {
+        let expected = encode(&scored.tokenizer, text);
+        assert_eq!(encode(&listed.tokenizer, text), expected, "{text:?}");
+    }
 }
 
 /// The effect of `--parse-special false`: control tokens are spelt out, user-defined ones are not.
@@ -262,15 +311,28 @@ fn refused_with(mut metadata: Metadata, key: &str, value: Value, parts: &[&str])
 
 #[test]
 fn other_kinds_are_refused() {
-    for kind in ["bert", "t5", "rwkv", "none", "", "GPT2"] {
-        refused_with(tiny(), MODEL, text(kind), &["gpt2 or llama", &format!("{kind:?}")]);
+    for (kind, what) in [
+        ("bert", "WordPiece"),
+        ("t5", "Unigram"),
+        ("rwkv", "RWKV"),
+        ("plamo2", "PLaMo"),
+        ("none", "without a tokenizer"),
+        ("", ""),
+        ("GPT2", ""),
+    ] {
+        let quoted = format!("{kind:?}");
+        refused_with(tiny(), MODEL, text(kind), &["gpt2, llama or gemma4", &quoted, what]);
+        let mut metadata = tiny();
+        metadata.insert(MODEL.into(), text(kind));
+        let hint = from_gguf(&metadata).unwrap_err().hint_text().map(str::to_string);
+        assert!(hint.is_some_and(|hint| hint.contains("Hugging Face folder")), "{kind}");
     }
     refused_with(tiny(), MODEL, Value::U32(7), &["a string", "found 7"]);
 }
 
 #[test]
 fn unknown_pre_tokenisers_are_refused() {
-    refused_with(tiny(), PRE, text("falcon"), &["one of gpt-2,", "llama-bpe", "\"falcon\""]);
+    refused_with(tiny(), PRE, text("viking"), &["one of gpt-2,", "llama-bpe", "\"viking\""]);
     refused_with(tiny(), PRE, text("default"), &["one of gpt-2,", "\"default\""]);
     refused_with(tiny(), PRE, Value::Bool(true), &["a string", "found true"]);
     let mut missing = tiny();

@@ -4,9 +4,14 @@
 #[path = "common/random_model.rs"]
 mod random_model;
 
+#[path = "common/shapes.rs"]
+mod shapes;
+
 use candle_core::{DType, Device, Tensor};
 use kvgauge::error::Kind;
-use kvgauge::model::{AttentionBias, KvCache, Llama, ModelConfig, RopeScaling, Safetensors};
+use kvgauge::model::{
+    AttentionBias, KvCache, MlpConfig, Model, ModelConfig, RopeScaling, Safetensors,
+};
 use serde_json::{Value as Json, json};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -53,15 +58,15 @@ impl Golden {
         Safetensors::open(&files).unwrap()
     }
 
-    fn load(&self, config: &ModelConfig, dtype: DType) -> Llama {
-        Llama::load(config, &self.weights(), dtype, &Device::Cpu).unwrap()
+    fn load(&self, config: &ModelConfig, dtype: DType) -> Model {
+        Model::load(config, &self.weights(), dtype, &Device::Cpu).unwrap()
     }
 
     /// The largest difference from transformers over logits, keys and values of the first
     /// `positions`, each relative to the largest value of its tensor.
     fn distance(&self, logits: &Tensor, cache: &KvCache, positions: usize) -> f32 {
         assert_eq!(cache.tokens(), positions);
-        assert_eq!(cache.layers().count(), self.config.layers);
+        assert_eq!(cache.layers().count(), self.config.layers.len());
         let expected = &self.expected;
         let logits = [(logits.clone(), expected["logits"].narrow(0, 0, positions).unwrap())];
         let layers = cache.layers().enumerate().flat_map(|(layer, kv)| {
@@ -92,7 +97,7 @@ fn largest_of(values: impl Iterator<Item = f32>) -> f32 {
 }
 
 /// Runs `tokens` in pieces that end at `ends`, taking the cache out and putting it back between.
-fn run_in_pieces(model: &Llama, tokens: &[u32], ends: &[usize]) -> (Tensor, KvCache) {
+fn run_in_pieces(model: &Model, tokens: &[u32], ends: &[usize]) -> (Tensor, KvCache) {
     let mut cache = model.empty_cache();
     let mut logits = Vec::new();
     let mut start = 0;
@@ -148,9 +153,9 @@ fn half_precision_is_near_transformers() {
 fn configs_say_what_the_fixtures_are_for() {
     let config = |name| Golden::read(name).config;
     let grouped = config("llama_grouped_llama3_rope");
-    assert_eq!((grouped.heads, grouped.kv_heads, grouped.tie_word_embeddings), (4, 2, false));
+    assert_eq!((grouped.heads(), grouped.kv_heads(), grouped.tie_word_embeddings), (4, 2, false));
     assert_eq!(
-        grouped.rope_scaling,
+        grouped.rotary[0].scaling,
         RopeScaling::Llama3 {
             factor: 8.0,
             low_freq_factor: 1.0,
@@ -159,14 +164,16 @@ fn configs_say_what_the_fixtures_are_for() {
         }
     );
     let tied = config("llama_tied_linear_rope");
-    assert_eq!((tied.heads, tied.kv_heads, tied.tie_word_embeddings), (4, 4, true));
-    assert_eq!((tied.rope_theta, tied.rope_scaling), (5e5, RopeScaling::Linear { factor: 4.0 }));
+    assert_eq!((tied.heads(), tied.kv_heads(), tied.tie_word_embeddings), (4, 4, true));
+    let rotary = &tied.rotary[0];
+    assert_eq!((rotary.theta, &rotary.scaling), (5e5, &RopeScaling::Linear { factor: 4.0 }));
     let biases = config("llama_biases");
-    assert_eq!(biases.attention_bias, AttentionBias { qkv: true, output: true });
-    assert!(biases.mlp_bias && biases.head_dim * biases.heads != biases.hidden_size);
+    let both = AttentionBias { qkv: true, output: true };
+    assert_eq!(biases.layers[0].attention.bias, both);
+    assert!(mlp_bias(&biases) && biases.head_dim() * biases.heads() != biases.hidden_size);
     let mistral = config("mistral");
-    assert_eq!((mistral.architecture.as_str(), mistral.head_dim), ("MistralForCausalLM", 16));
-    assert_eq!((mistral.sliding_window, mistral.max_context()), (Some(64), 64));
+    assert_eq!((mistral.architecture.as_str(), mistral.head_dim()), ("MistralForCausalLM", 16));
+    assert_eq!(mistral.layers[0].attention.window, Some(64));
 }
 
 #[test]
@@ -179,28 +186,16 @@ fn transformers_5_configs_mean_the_same() {
     }
 }
 
-/// A sliding window as long as the sequence changes nothing (the generator has transformers say
-/// so); beyond it the model is refused, in one pass and over a cache.
+/// Llama's configs may carry the key; its attention has no window.
 #[test]
-fn contexts_beyond_the_sliding_window_are_refused() {
-    let golden = Golden::read("mistral");
-    let narrow = ModelConfig { sliding_window: Some(16), ..golden.config.clone() };
-    assert_eq!(narrow.max_context(), 16);
-    let model = golden.load(&narrow, DType::F32);
-    for ends in [&[][..], &[9]] {
-        let (logits, cache) = run_in_pieces(&model, &golden.tokens[..16], ends);
-        assert!(golden.distance(&logits, &cache, 16) <= TOLERANCE);
-        for (tokens, mut cache) in
-            [(&golden.tokens[..17], model.empty_cache()), (&golden.tokens[16..17], cache)]
-        {
-            let error = model.forward(tokens, &mut cache).unwrap_err();
-            assert_eq!(error.kind(), Kind::Input);
-            assert!(error.to_string().contains("at most 16"), "{error}");
-        }
-    }
-    // Llama's configs may carry the key; its attention has no window.
+fn a_window_in_a_llamas_config_changes_nothing() {
     let json = changed("llama_biases", "sliding_window", json!(16));
-    assert_eq!(ModelConfig::from_hf(&json).unwrap().max_context(), 256);
+    assert_eq!(ModelConfig::from_hf(&json).unwrap(), Golden::read("llama_biases").config);
+}
+
+/// Of the first layer.
+fn mlp_bias(config: &ModelConfig) -> bool {
+    matches!(&config.layers[0].mlp, MlpConfig::Gated(mlp) if mlp.bias)
 }
 
 /// As a user has it: a folder with an index, through the same door as `--model`.
@@ -286,10 +281,10 @@ fn what_would_change_the_numbers_is_refused() {
         scaling
     };
     for (key, value, mentions) in [
-        ("rope_scaling", json!({"rope_type": "yarn", "factor": 2.0}), &["rope_type", "yarn"][..]),
-        ("rope_scaling", json!({"type": "dynamic", "factor": 2.0}), &["rope_type", "dynamic"]),
-        ("rope_scaling", json!({"rope_type": "longrope"}), &["rope_type", "longrope"]),
-        ("rope_parameters", json!({"rope_type": "yarn", "rope_theta": 1e4}), &["yarn"]),
+        ("rope_scaling", json!({"rope_type": "yarn", "factor": -2.0}), &["factor", "found -2"][..]),
+        ("rope_scaling", json!({"type": "dynamic"}), &["factor", "missing"]),
+        ("rope_scaling", json!({"rope_type": "longrope"}), &["short_factor", "missing"]),
+        ("rope_parameters", json!({"rope_type": "xpos", "rope_theta": 1e4}), &["xpos"]),
         ("rope_scaling", json!({"rope_type": "linear"}), &["factor", "missing"]),
         ("rope_scaling", json!({"rope_type": "linear", "factor": 0.0}), &["factor", "found 0"]),
         ("rope_scaling", json!({"type": "linear", "factor": -2}), &["factor", "found -2"]),
@@ -299,7 +294,7 @@ fn what_would_change_the_numbers_is_refused() {
         ("rope_theta", json!(0), &["rope_theta", "found 0"]),
         ("rope_theta", json!(-10000.0), &["rope_theta"]),
         ("quantization_config", json!({"quant_method": "gptq"}), &["quantization_config"]),
-        ("hidden_act", json!("gelu"), &["hidden_act", "gelu"]),
+        ("hidden_act", json!("quick_gelu"), &["hidden_act", "quick_gelu"]),
         ("partial_rotary_factor", json!(0.5), &["partial_rotary_factor", "0.5"]),
         ("num_key_value_heads", json!(3), &["num_key_value_heads", "found 3"]),
         ("num_key_value_heads", json!(0), &["num_key_value_heads", "found 0"]),
@@ -334,15 +329,15 @@ fn missing_fields_are_named() {
 #[test]
 fn optional_fields_have_the_defaults_of_transformers() {
     let without = |key| ModelConfig::from_hf(&changed("llama_biases", key, Json::Null)).unwrap();
-    assert_eq!(without("num_key_value_heads").kv_heads, 4);
-    assert_eq!(without("head_dim").head_dim, 8);
-    assert_eq!(without("rope_theta").rope_theta, 10_000.0);
+    assert_eq!(without("num_key_value_heads").kv_heads(), 4);
+    assert_eq!(without("head_dim").head_dim(), 8);
+    assert_eq!(without("rope_theta").rotary[0].theta, 10_000.0);
     assert!(!without("tie_word_embeddings").tie_word_embeddings);
     assert_eq!(
-        without("attention_bias").attention_bias,
+        without("attention_bias").layers[0].attention.bias,
         AttentionBias { qkv: false, output: false }
     );
-    assert!(!without("mlp_bias").mlp_bias);
+    assert!(!mlp_bias(&without("mlp_bias")));
     assert_eq!(without("hidden_act"), Golden::read("llama_biases").config);
 }
 
@@ -362,9 +357,9 @@ fn absent_mistral_keys_have_the_defaults_of_transformers() {
     let parse =
         |config: &serde_json::Value| ModelConfig::from_hf(config.to_string().as_bytes()).unwrap();
     let absent = parse(&config);
-    assert_eq!((absent.kv_heads, absent.max_context()), (8, 4096));
+    assert_eq!((absent.kv_heads(), absent.layers[0].attention.window), (8, Some(4096)));
     config["sliding_window"] = serde_json::Value::Null;
-    assert_eq!(parse(&config).max_context(), 32768);
+    assert_eq!(parse(&config).layers[0].attention.window, None);
 }
 
 /// A config that does not know all of its weights would give a wrong number without a word.
@@ -372,16 +367,16 @@ fn absent_mistral_keys_have_the_defaults_of_transformers() {
 fn weights_beyond_the_config_are_refused() {
     let golden = Golden::read("llama_biases");
     let refusal = |config: ModelConfig, dtype: DType| {
-        let error = Llama::load(&config, &golden.weights(), dtype, &Device::Cpu).err().unwrap();
+        let error = Model::load(&config, &golden.weights(), dtype, &Device::Cpu).err().unwrap();
         assert_eq!(error.kind(), Kind::Input);
         error.to_string()
     };
     let config = || golden.config.clone();
     let none = AttentionBias { qkv: false, output: false };
     for (config, key) in [
-        (ModelConfig { layers: 1, ..config() }, "num_hidden_layers"),
-        (ModelConfig { attention_bias: none, ..config() }, "attention_bias"),
-        (ModelConfig { mlp_bias: false, ..config() }, "mlp_bias"),
+        (ModelConfig { layers: config().layers[..1].to_vec(), ..config() }, "num_hidden_layers"),
+        (shapes::with_attention_bias(config(), none), "attention_bias"),
+        (shapes::with_mlp_bias(config(), false), "mlp_bias"),
     ] {
         let error = refusal(config, DType::F32);
         assert!(error.contains(key) && error.contains("model.layers."), "{error}");

@@ -9,7 +9,7 @@ use candle_core::quantized::GgmlDType;
 use candle_core::quantized::gguf_file::Value;
 use candle_core::{DType, Device};
 use kvgauge::error::{Error, Kind};
-use kvgauge::model::{Bound, Llama, Longest};
+use kvgauge::model::Model;
 use random_model::{GgufFile, RandomModel, Spec};
 use safetensors::Dtype;
 use serde_json::{Value as Json, json};
@@ -34,12 +34,12 @@ fn model() -> RandomModel {
     RandomModel::new(3, spec())
 }
 
-fn load(path: &Path) -> kvgauge::Result<Llama> {
+fn load(path: &Path) -> kvgauge::Result<Model> {
     random_model::open(path)?.load(DType::F32, &Device::Cpu)
 }
 
 /// The last logits, to the bit.
-fn logits(model: &Llama) -> Vec<f32> {
+fn logits(model: &Model) -> Vec<f32> {
     let hidden = model.forward(&[1, 5, 2, 9], &mut model.empty_cache()).unwrap();
     model.logits(&hidden).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
@@ -142,23 +142,23 @@ const INDEX: &str = "model.safetensors.index.json";
 fn tensors_of_a_folder_that_nothing_reads_are_named() {
     let attention = "model.layers.0.self_attn.";
     for (name, hint) in [
-        ("model.layers.0.self_attn.q_norm.weight", "more than a Llama"),
-        ("model.layers.1.self_attn.attn_sub_norm.weight", "more than a Llama"),
-        ("lm_head.bias", "more than a Llama"),
+        ("model.layers.0.self_attn.q_norm.weight", "more than its architecture"),
+        ("model.layers.1.self_attn.attn_sub_norm.weight", "more than its architecture"),
+        ("lm_head.bias", "more than its architecture"),
         ("model.layers.0.self_attn.k_proj.bias", "belong together"),
         ("model.layers.1.mlp.down_proj.bias", "belong together"),
         ("model.layers.0.self_attn.q_proj.weight_scale", "quantised"),
         ("model.layers.0.self_attn.q_proj.weight_scale_inv", "quantised"),
         ("model.layers.1.mlp.up_proj.SCB", "quantised"),
         ("model.layers.0.self_attn.q_proj.lora_A.weight", "merge"),
-        ("model.layers.0.self_attn.sinks", "more than a Llama"),
-        ("model.layers.0.post_feedforward_layernorm.weight", "more than a Llama"),
+        ("model.layers.0.self_attn.sinks", "more than its architecture"),
+        ("model.layers.0.post_feedforward_layernorm.weight", "more than its architecture"),
         ("model.layers.2.input_layernorm.weight", "belong together"),
-        ("model.layers.x.input_layernorm.weight", "more than a Llama"),
-        ("model.norm.bias", "more than a Llama"),
-        ("model.embed_positions.weight", "more than a Llama"),
-        ("vision.x", "more than a Llama"),
-        ("", "more than a Llama"),
+        ("model.layers.x.input_layernorm.weight", "more than its architecture"),
+        ("model.norm.bias", "more than its architecture"),
+        ("model.embed_positions.weight", "more than its architecture"),
+        ("vision.x", "more than its architecture"),
+        ("", "more than its architecture"),
     ] {
         let mut model = model();
         model.tensors.insert(name.into(), (vec![32], vec![0.5; 32]));
@@ -179,21 +179,21 @@ fn tensors_of_a_folder_that_nothing_reads_are_named() {
 #[test]
 fn tensors_of_a_gguf_file_that_nothing_reads_are_named() {
     for (name, hint) in [
-        ("output.bias", "more than a Llama"),
-        ("blk.0.post_attention_norm.weight", "more than a Llama"),
-        ("blk.0.attn_q_norm.weight", "more than a Llama"),
-        ("blk.1.attn_sub_norm.weight", "more than a Llama"),
+        ("output.bias", "more than its architecture"),
+        ("blk.0.post_attention_norm.weight", "more than its architecture"),
+        ("blk.0.attn_q_norm.weight", "more than its architecture"),
+        ("blk.1.attn_sub_norm.weight", "more than its architecture"),
         ("blk.0.attn_q.scale", "quantised"),
-        ("rope_factors_long.weight", "more than a Llama"),
+        ("rope_factors_long.weight", "more than its architecture"),
         ("blk.0.attn_k.bias", "biases"),
         ("blk.1.attn_q.bias", "biases"),
         ("blk.0.ffn_down.bias", "biases"),
-        ("blk.0.attn_sinks.weight", "more than a Llama"),
+        ("blk.0.attn_sinks.weight", "more than its architecture"),
         ("blk.2.attn_norm.weight", "belong together"),
-        ("blk.0.ffn_gate_inp.weight", "more than a Llama"),
-        ("token_embd_norm.weight", "more than a Llama"),
-        ("output_norm.bias", "more than a Llama"),
-        ("something", "more than a Llama"),
+        ("blk.0.ffn_gate_inp.weight", "more than its architecture"),
+        ("token_embd_norm.weight", "more than its architecture"),
+        ("output_norm.bias", "more than its architecture"),
+        ("something", "more than its architecture"),
     ] {
         let folder = Folder::plain();
         let mut file = model().gguf(GgmlDType::F32);
@@ -268,11 +268,9 @@ fn rope_keys_that_are_not_understood_are_refused() {
     };
     let linear = |key: &str, value: Json| json!({"type": "linear", "factor": 2.0, key: value});
     for (rope, mentions, hint) in [
-        (json!({"rope_type": "yarn", "factor": 4.0}), &["yarn"][..], "do not change"),
-        (json!({"type": "dynamic", "factor": 4.0}), &["dynamic"], "length of the text"),
-        (json!({"type": "longrope"}), &["longrope"], "two sets"),
-        (json!({"type": "su"}), &["su"], "two sets"),
-        (json!({"type": "mrope", "mrope_section": [1]}), &["mrope"], "kvgauge.perplexity"),
+        (json!({"rope_type": "yarn", "factor": 4.0, "alpha": 1.0}), &["alpha"][..], "perplexity"),
+        (json!({"type": "su"}), &["su"], "perplexity"),
+        (json!({"type": "xpos"}), &["xpos"], "perplexity"),
         (linear("attention_factor", json!(1.2)), &["attention_factor", "1.2"], "perplexity"),
         (linear("mscale", json!(0.7)), &["mscale"], "perplexity"),
         (linear("beta_fast", json!(32)), &["beta_fast"], "perplexity"),
@@ -413,29 +411,6 @@ fn gguf_keys_that_are_not_understood_are_refused() {
     assert_eq!(logits(&load(&folder.gguf(&file)).unwrap()), plain);
 }
 
-#[test]
-fn the_bound_of_the_context_is_named() {
-    let longest = |edit: fn(&mut Json)| {
-        random_model::open(Folder::with_config(edit).path()).unwrap().config.longest()
-    };
-    let positions = Longest { tokens: 512, bound: Bound::Positions };
-    assert_eq!(longest(|_| {}), positions);
-    assert_eq!(positions.bound.to_string(), "the model's longest context");
-    let mistral = |window: Json| {
-        let folder = Folder::with_config(|config| {
-            config["architectures"] = json!(["MistralForCausalLM"]);
-            config["sliding_window"] = window;
-        });
-        (random_model::open(folder.path()).unwrap().config.longest(), load(folder.path()).unwrap())
-    };
-    assert_eq!(mistral(json!(4096)).0, positions);
-    assert_eq!(mistral(Json::Null).0, positions);
-    let (window, model) = mistral(json!(8));
-    assert_eq!(window, Longest { tokens: 8, bound: Bound::SlidingWindow });
-    let error = model.forward(&[1; 9], &mut model.empty_cache()).unwrap_err().to_string();
-    assert!(error.contains("at most 8, the model's sliding window"), "{error}");
-}
-
 // --- Healthy files of other kinds
 
 const LFS: &[u8] = b"version https://git-lfs.github.com/spec/v1\noid sha256:3b3b\nsize 6955480\n";
@@ -513,26 +488,24 @@ fn types_of_weights_are_named() {
     let folder = Folder::plain();
     let path = folder.gguf(&wide.gguf(GgmlDType::Q4_0));
     let bytes = fs::read(&path).unwrap();
-    for (number, name) in [
-        (9, "Q8_1"),
-        (16, "IQ2_XXS"),
-        (20, "IQ4_NL"),
-        (23, "IQ4_XS"),
-        (24, "I8"),
-        (28, "F64"),
-        (31, "Q4_0_4_4"),
-        (34, "TQ1_0"),
-        (35, "TQ2_0"),
-        (39, "MXFP4"),
-        (40, "NVFP4"),
+    for (number, name, hint) in [
+        (24, "I8", "no weights"),
+        (31, "Q4_0_4_4", "the model in Q4_0"),
+        (36, "IQ4_NL_4_4", "I2_S"),
     ] {
         let mut other = bytes.clone();
         set_type(&mut other, "blk.0.ffn_up.weight", number);
         fs::write(&path, &other).unwrap();
-        assert_refused(&path, &["blk.0.ffn_up.weight", name], &["file is whole", "Q4_K_M"]);
+        assert_refused(&path, &["blk.0.ffn_up.weight", name], &[hint]);
         set_type(&mut other, "blk.1.ffn_up.weight", number);
         fs::write(&path, &other).unwrap();
         assert_refused(&path, &["and 1 more", name], &[]);
+    }
+    for (number, hint) in [(5, "took this type out"), (139, "ik_llama.cpp")] {
+        let mut other = bytes.clone();
+        set_type(&mut other, "blk.0.ffn_up.weight", number);
+        fs::write(&path, &other).unwrap();
+        assert_refused(&path, &["which is unknown here"], &[hint]);
     }
     let mut other = bytes.clone();
     set_type(&mut other, "blk.0.ffn_up.weight", 4711);
@@ -548,28 +521,15 @@ fn types_of_weights_are_named() {
 }
 
 #[test]
-fn parts_of_a_split_model_name_the_merge() {
+fn files_that_are_no_whole_model_are_named() {
     let folder = Folder::plain();
-    let part = |index: u16, name: &str| {
-        let mut file = model().gguf(GgmlDType::F32);
-        file.set("split.no", Value::U16(index));
-        file.set("split.count", Value::U16(3));
-        if index > 0 {
-            file.metadata.retain(|(key, _)| key.starts_with("split."));
-        }
-        let path = folder.path().join(name);
-        file.write(&path);
-        path
-    };
-    let first = part(0, "m-00001-of-00003.gguf");
-    let second = part(1, "m-00002-of-00003.gguf");
-    let merge = "llama-gguf-split --merge m-00001-of-00003.gguf";
-    let missing = "m-00003-of-00003.gguf is missing";
-    assert_refused(&first, &["part 1 of 3"], &[merge, missing]);
-    assert_refused(&second, &["part 2 of 3"], &[merge, missing]);
-    assert_refused(&part(2, "other.gguf"), &["part 3 of 3"], &["NAME-00001-of-00003.gguf"]);
-    let glued = [fs::read(&first).unwrap(), fs::read(&second).unwrap()].concat();
-    assert_refused(&folder.write("cat.gguf", glued), &["several put together"], &["--merge"]);
+    let first = folder.gguf(&model().gguf(GgmlDType::F32));
+    let glued = [fs::read(&first).unwrap(), fs::read(&first).unwrap()].concat();
+    assert_refused(
+        &folder.write("cat.gguf", glued),
+        &["several put together"],
+        &["one of the parts", "--merge"],
+    );
     let whole = fs::read(folder.gguf(&model().gguf(GgmlDType::Q8_0))).unwrap();
     let twice = [whole.clone(), whole.clone()].concat();
     assert_refused(&folder.write("twice.gguf", twice), &["several put together"], &["--merge"]);

@@ -11,7 +11,7 @@ use candle_nn::Activation;
 use candle_transformers::models::qwen2;
 use kvgauge::model::RandomWeights;
 use kvgauge::model::oracle::{Oracle, var_builder};
-use kvgauge::model::{AttentionBias, KvCache, Llama, ModelConfig, RopeScaling};
+use kvgauge::model::{AttentionBias, KvCache, Model, ModelConfig, RopeScaling};
 use shapes::llama;
 use std::sync::Arc;
 
@@ -42,7 +42,7 @@ fn llama3() -> RopeScaling {
     }
 }
 
-fn last_logits(model: &Llama, tokens: &[u32], cache: &mut KvCache) -> Vec<f32> {
+fn last_logits(model: &Model, tokens: &[u32], cache: &mut KvCache) -> Vec<f32> {
     let hidden = model.forward(tokens, cache).unwrap();
     let last = hidden.narrow(0, tokens.len() - 1, 1).unwrap();
     model.logits(&last).unwrap().squeeze(0).unwrap().to_vec1().unwrap()
@@ -60,7 +60,7 @@ fn assert_close(ours: &[f32], theirs: &[f32], what: &str) {
 
 /// One pass, and a pass in two parts with the cache taken out and put back at every position.
 fn compare_with(config: &ModelConfig, oracle: impl Fn(&[u32]) -> Vec<f32>) {
-    let model = Llama::load(config, &RandomWeights, DType::F32, &Device::Cpu).unwrap();
+    let model = Model::load(config, &RandomWeights, DType::F32, &Device::Cpu).unwrap();
     // Around the kernels' block of 64 queries, and one token.
     for count in [1, 2, 37, 63, 64, 65, 130] {
         let ids = tokens(config, count);
@@ -100,35 +100,33 @@ fn multi_head_tied() {
 
 #[test]
 fn one_key_head_with_llama3_scaling() {
-    let config = ModelConfig { rope_scaling: llama3(), ..small(4, 1, true) };
+    let config = shapes::with_scaling(small(4, 1, true), llama3());
     compare_with_llama(&config);
 }
 
 #[test]
 fn grouped_query_untied_with_llama3_scaling() {
-    let config = ModelConfig { rope_scaling: llama3(), ..small(8, 2, false) };
+    let config = shapes::with_scaling(small(8, 2, false), llama3());
     compare_with_llama(&config);
 }
 
 #[test]
 fn biases_on_queries_keys_and_values() {
-    let config = ModelConfig {
-        attention_bias: AttentionBias { qkv: true, output: false },
-        ..small(6, 2, false)
-    };
+    let bias = AttentionBias { qkv: true, output: false };
+    let config = shapes::with_attention_bias(small(6, 2, false), bias);
     let theirs = qwen2::Config {
         vocab_size: config.vocab_size,
         hidden_size: config.hidden_size,
-        intermediate_size: config.intermediate_size,
-        num_hidden_layers: config.layers,
-        num_attention_heads: config.heads,
-        num_key_value_heads: config.kv_heads,
+        intermediate_size: 40,
+        num_hidden_layers: config.layers.len(),
+        num_attention_heads: config.heads(),
+        num_key_value_heads: config.kv_heads(),
         max_position_embeddings: config.max_position_embeddings,
         sliding_window: config.max_position_embeddings,
-        max_window_layers: config.layers,
+        max_window_layers: config.layers.len(),
         tie_word_embeddings: false,
-        rope_theta: f64::from(config.rope_theta),
-        rms_norm_eps: config.rms_norm_eps,
+        rope_theta: f64::from(config.rotary[0].theta),
+        rms_norm_eps: config.norm.eps,
         use_sliding_window: false,
         hidden_act: Activation::Silu,
     };
@@ -146,7 +144,7 @@ fn half_types_agree_with_f32_to_their_rounding() {
     let config = small(6, 2, false);
     let ids = tokens(&config, 130);
     let pass = |dtype: DType| {
-        let model = Llama::load(&config, &RandomWeights, dtype, &Device::Cpu).unwrap();
+        let model = Model::load(&config, &RandomWeights, dtype, &Device::Cpu).unwrap();
         last_logits(&model, &ids, &mut model.empty_cache())
     };
     let exact = pass(DType::F32);
@@ -162,8 +160,8 @@ fn half_types_agree_with_f32_to_their_rounding() {
 
 #[test]
 fn positions_beyond_the_longest_context_are_refused() {
-    let config = ModelConfig { sliding_window: Some(32), ..small(4, 2, false) };
-    let model = Llama::load(&config, &RandomWeights, DType::F32, &Device::Cpu).unwrap();
+    let config = ModelConfig { max_position_embeddings: 32, ..small(4, 2, false) };
+    let model = Model::load(&config, &RandomWeights, DType::F32, &Device::Cpu).unwrap();
     let mut cache = model.empty_cache();
     model.forward(&tokens(&config, 32), &mut cache).unwrap();
     let error = model.forward(&[1], &mut cache).unwrap_err().to_string();

@@ -9,13 +9,13 @@ use kvgauge::error::Result;
 use kvgauge::eval::scores::Logits;
 use kvgauge::eval::{Arm, CodecWindow, Evaluation, Evaluator, Protocol, Treatment};
 use kvgauge::hub::{Hub, HubOptions};
-use kvgauge::model::Llama;
+use kvgauge::model::Model;
 use kvgauge::model::RandomWeights;
 use kvgauge::model::source::ModelSource;
 use shapes::llama;
 use std::sync::Arc;
 
-fn builtin(context: usize, count: usize) -> (Llama, Vec<Window>) {
+fn builtin(context: usize, count: usize) -> (Model, Vec<Window>) {
     let hub = Hub::new(HubOptions::from_env(true), Arc::new(())).unwrap();
     let open = ModelSource::Builtin.open("builtin", &hub).unwrap();
     let tokens = Text::builtin().tokenize(&open.tokenizer, true).unwrap();
@@ -25,7 +25,7 @@ fn builtin(context: usize, count: usize) -> (Llama, Vec<Window>) {
 }
 
 /// Codecs for all of the cache, under the prefix protocol.
-fn evaluate(model: &Llama, windows: &[Window], codecs: &[Treatment]) -> Result<Evaluation> {
+fn evaluate(model: &Model, windows: &[Window], codecs: &[Treatment]) -> Result<Evaluation> {
     let arms: Vec<Arm> = codecs.iter().copied().map(Arm::of).collect();
     let context = windows.first().map_or(0, |window| window.tokens().len());
     Evaluator::new(model, Protocol::Prefix, context, 0).evaluate(windows, &arms, &mut ())
@@ -109,7 +109,7 @@ fn company_changes_no_bit() {
 /// of the products is long enough to be split.
 #[test]
 fn a_shared_pass_gives_the_bits_of_single_ones() {
-    let model = Llama::load(&llama(1024, 5632, 2, 16, 4), &RandomWeights, DType::F32, &Device::Cpu)
+    let model = Model::load(&llama(1024, 5632, 2, 16, 4), &RandomWeights, DType::F32, &Device::Cpu)
         .unwrap();
     let tokens: Vec<u32> = (0..200).map(|i| i * 7919 % 32_000).collect();
     for continuation in [65, 66, 100] {

@@ -16,7 +16,7 @@ use kvgauge::eval::scores::Logits;
 use kvgauge::eval::{Arm, Evaluator, Protocol, layer_sums};
 use kvgauge::hub::{Hub, HubOptions};
 use kvgauge::model::source::{ModelSource, OpenModel};
-use kvgauge::model::{KvCache, Llama};
+use kvgauge::model::{KvCache, Model};
 use serde_json::Value;
 use skip::skip;
 use std::path::PathBuf;
@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 struct Witness {
     open: OpenModel,
-    model: Llama,
+    model: Model,
     tokens: Vec<u32>,
     shared: PathBuf,
 }

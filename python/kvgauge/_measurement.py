@@ -47,6 +47,8 @@ class CodecWindow:
     stored_bytes: int
     values: int
     cached_tokens: int
+    #: How many of the scored targets something compressed can reach.
+    targets_affected: int
 
 
 @dataclass
@@ -81,8 +83,7 @@ def _window(window: CodecWindow) -> Dict[str, Any]:
         "nll": _packed([score.nll for score in window.scores]),
         "kld": _packed([score.kld for score in window.scores]),
         "same_top": "".join("01"[score.same_top] for score in window.scores),
-        # Every scored target attends to the whole prefix.
-        "targets_affected": len(window.scores),
+        "targets_affected": window.targets_affected,
         "layers": [{"key": asdict(key), "value": asdict(value)} for key, value in window.layers],
         "stored_bytes": window.stored_bytes,
         "values": window.values,

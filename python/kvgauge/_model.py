@@ -8,7 +8,7 @@ import inspect
 import json
 import os
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 from ._problem import Problem, first_line
 
@@ -142,6 +142,13 @@ def open_tokenizer(source: Source, config: Any) -> Tokenizer:
     return Tokenizer(encode, bos_id, adds_bos)
 
 
+def text_config(config: Any) -> Any:
+    """The part of a config that is the language model's. Models of more than text nest it; older
+    versions have no such models."""
+    nested: Callable[[], Any] = getattr(config, "get_text_config", lambda: config)
+    return nested()
+
+
 def check_kind(whole_config: Any, config: Any) -> None:
     """Whether the config is of a decoder that caches keys and values in every layer, as far as it
     says."""
@@ -157,6 +164,12 @@ def check_kind(whole_config: Any, config: Any) -> None:
             f"--model: expected a model that caches keys and values, found none of it ({kind}, "
             "whose config names no attention heads)",
             "a recurrent state is no cache of keys and values: there is nothing to compress",
+        )
+    if getattr(config, "kv_lora_rank", None):
+        raise Problem(
+            "--model: expected a cache of keys and values of every head, found multi-head latent "
+            f"attention ({kind}), which caches one latent vector a token",
+            "codecs for such caches are not built here",
         )
     layers = getattr(config, "layer_types", None) or getattr(config, "layers_block_type", None)
     others = [str(layer) for layer in layers or [] if "attention" not in str(layer)]
@@ -207,6 +220,16 @@ def forward(model: Any, tokens: Any, cache: Any, **more: Any) -> Tuple[Any, Any]
     return output.logits, found
 
 
+def logits_of_last(model: Any, count: int) -> Dict[str, int]:
+    """The argument of :func:`forward` for the logits of the last ``count`` tokens only, whose name
+    depends on the version; none where the model has no such argument and returns all."""
+    known = inspect.signature(model.forward).parameters
+    for name in ("logits_to_keep", "num_logits_to_keep"):
+        if name in known:
+            return {name: count}
+    return {}
+
+
 def read_text(path: str) -> Tuple[str, bytes]:
     with open(path, "rb") as file:
         content = file.read()
@@ -239,22 +262,70 @@ def window_bos(mode: str, tokenizer: Tokenizer) -> Optional[int]:
 
 def context_for(asked: Optional[int], config: Any) -> int:
     """The window length: what was asked for, or the default, within what the model computes."""
-    longest, what = _longest_context(config)
+    longest = _longest_context(config)
     if asked is None:
         return min(_DEFAULT_CONTEXT, longest or _DEFAULT_CONTEXT)
     if longest is not None and asked > longest:
         raise Problem(
-            f"--context: expected at most {longest}, {what}, found {asked}",
+            f"--context: expected at most {longest}, the model's longest context, found {asked}",
             f"use --context {longest} or less, or leave it out",
         )
     return asked
 
 
-def _longest_context(config: Any) -> Tuple[Optional[int], str]:
-    """The longest window whose whole cache is computed and kept as the model was trained to, where
-    its config says so, and what sets it."""
-    limits = [(getattr(config, "max_position_embeddings", None), "the model's longest context")]
-    if getattr(config, "use_sliding_window", True):
-        limits.append((getattr(config, "sliding_window", None), "the model's sliding window"))
-    known = [(limit, what) for limit, what in limits if isinstance(limit, int) and limit > 0]
-    return min(known) if known else (None, "")
+def _longest_context(config: Any) -> Optional[int]:
+    """The longest window that the model was trained for or is stretched to, where its config says
+    so."""
+    made_for = getattr(config, "max_position_embeddings", None)
+    if not isinstance(made_for, int) or made_for <= 0:
+        return None
+    longest: int = made_for
+    for rope in rope_parameters(config):
+        if rope_type(rope) in ("yarn", "dynamic"):
+            original = rope.get("original_max_position_embeddings") or made_for
+            longest = max(longest, int(float(rope.get("factor") or 1.0) * original))
+    return longest
+
+
+def attention_reach(config: Any) -> Optional[int]:
+    """How many positions before its own a token can feel through all layers, each of which attends
+    to a window: the sum of the windows but one position each. ``None``: all of them, since a layer
+    attends to everything, or the config names no window."""
+    layers = getattr(config, "num_hidden_layers", None)
+    if not isinstance(layers, int):
+        return None
+    sliding = getattr(config, "sliding_window", None)
+    if not getattr(config, "use_sliding_window", True):
+        sliding = None
+    chunk = getattr(config, "attention_chunk_size", None)
+    windows = {"sliding_attention": sliding, "chunked_attention": chunk}
+    named = getattr(config, "layer_types", None)
+    reach: List[Any] = [windows.get(kind) for kind in named] if named else [sliding] * layers
+    if not all(isinstance(window, int) and window > 0 for window in reach):
+        return None
+    return int(sum(window - 1 for window in reach))
+
+
+def rope_parameters(config: Any) -> List[Dict[str, Any]]:
+    """What a config says of RoPE, once for each type of layers that has its own. Newer versions of
+    transformers keep it as ``rope_parameters``, older ones what is not default as
+    ``rope_scaling``."""
+    config = text_config(config)
+    for name in ("rope_parameters", "rope_scaling"):
+        said = getattr(config, name, None)
+        if isinstance(said, dict) and said:
+            by_layer = [entry for entry in said.values() if isinstance(entry, dict)]
+            return by_layer or [said]
+    return []
+
+
+def rope_type(parameters: Mapping[str, Any]) -> str:
+    """The type in an entry of :func:`rope_parameters`."""
+    return str(parameters.get("rope_type") or parameters.get("type") or "default")
+
+
+def follows_length(parameters: Mapping[str, Any]) -> bool:
+    """Whether its frequencies depend on how many tokens there are: dynamic NTK and LongRoPE, whose
+    first name was ``su``."""
+    kind = rope_type(parameters)
+    return "dynamic" in kind or kind in ("longrope", "su")

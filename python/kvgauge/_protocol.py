@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-import inspect
+import contextlib
 import json
 import math
 import os
@@ -14,11 +14,11 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
-from ._codecs import ask, rotation_metadata
+from ._codecs import ask
 from ._measurement import CodecMeasurement, CodecWindow, DistortionSum, TokenScore
-from ._model import forward
+from ._model import attention_reach, forward, logits_of_last, text_config
 from ._problem import Problem, first_line
-from ._rotation import Table, rotary_tables
+from ._rotation import Rotation, file_metadata, rotations, static_frequencies
 from .cache import CacheError, Layer, cache_layers, dynamic_cache, load_layers, save_layers
 from .compression_bridge import CompressionError, compress_kv_cache, decompress_kv_cache
 
@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 
 #: Targets whose logits are in float64 at once.
 _SCORED_AT_ONCE = 128
+
+
+#: Mean KL divergence, nats, of passes that differ by rounding alone, with room: 1e-9 and less in
+#: float32, one token that a router sends to another expert 1e-6.
+_SAME_PREDICTIONS = 1e-5
 
 
 def prefix_length(context: int) -> int:
@@ -76,19 +81,24 @@ def evaluate(
 
     Distortion is that of the cache which the model got back against the one it made, so a
     ``cache_dtype`` below f32 counts in. Codecs that take keys as they were before RoPE need a model
-    whose rotary tables turn them back (:mod:`kvgauge._rotation`). Raises ``CompressionError``,
+    whose rotary tables turn them back (:mod:`kvgauge._rotation`). A model whose passes over a cache
+    do not equal one pass over the first window is refused. Raises ``CompressionError``,
     ``CacheError`` and :class:`Problem`.
     """
     import torch
 
     result = Evaluation(baseline=[], codecs=[CodecMeasurement(codec) for codec in codecs])
-    tables: Optional[List[Table]] = None
+    if not windows:
+        return result
     rotated = next((codec for codec in codecs if ask(codec).needs_rotation), None)
-    if rotated is not None and windows:
-        first = windows[0]
-        tables = rotary_tables(model, first[0], prefix_length(len(first)), rotated)
-    with tempfile.TemporaryDirectory(prefix="kvgauge-", dir=folder) as temporary:
-        files = _file_groups(temporary, cache_dtype, threads, tables)
+    with contextlib.ExitStack() as held:
+        held.enter_context(static_frequencies(model, len(windows[0])))
+        temporary = held.enter_context(tempfile.TemporaryDirectory(prefix="kvgauge-", dir=folder))
+        by_layer: Optional[List[Rotation]] = None
+        if rotated is not None:
+            first = windows[0]
+            by_layer = rotations(model, first[0], prefix_length(len(first)), rotated)
+        files = _file_groups(temporary, cache_dtype, threads, by_layer, rotated or "")
         for window in windows:
             with torch.inference_mode():
                 _add_window(result, model, window, files, advanced)
@@ -160,18 +170,22 @@ class _FileGroup:
 
 
 def _file_groups(
-    folder: str, dtype: str, threads: Optional[int], tables: Optional[Sequence[Table]]
+    folder: str,
+    dtype: str,
+    threads: Optional[int],
+    rotations: Optional[Sequence[Rotation]],
+    codec: str = "",
 ) -> List[_FileGroup]:
-    """One group for all layers; where a codec needs rotary tables, one for each table, since a
-    file has one."""
-    if tables is None:
+    """One group for all layers; where ``codec`` needs rotations, one for each, since a file has
+    one."""
+    if rotations is None:
         return [_FileGroup(folder, 0, None, dtype, threads, {})]
-    sharing: Dict[Table, List[int]] = {}
-    for layer, table in enumerate(tables):
-        sharing.setdefault(table, []).append(layer)
+    sharing: Dict[Rotation, List[int]] = {}
+    for layer, rotation in enumerate(rotations):
+        sharing.setdefault(rotation, []).append(layer)
     return [
-        _FileGroup(folder, number, layers, dtype, threads, rotation_metadata(table))
-        for number, (table, layers) in enumerate(sharing.items())
+        _FileGroup(folder, number, layers, dtype, threads, file_metadata(rotation, codec))
+        for number, (rotation, layers) in enumerate(sharing.items())
     ]
 
 
@@ -221,9 +235,15 @@ def _add_window(
     clock.lap("continuation")
     advanced(continuation.shape[1])
     base_nll, base_rows = _score_baseline(base, targets)
+    if not result.baseline:
+        whole = _in_one_pass(model, tokens[:, :-1], len(targets))
+        _check_continued(model, _score(whole, base, base_rows, targets))
+        del whole
     result.baseline.append(base_nll)
     clock.lap("scoring")
 
+    reach = attention_reach(text_config(getattr(model, "config", None)))
+    affected = len(targets) if reach is None else min(len(targets), reach)
     for group in files:
         group.save(layers)
     result.cache_shape = (layers[0][0].shape[1], layers[0][0].shape[3])
@@ -238,7 +258,7 @@ def _add_window(
         clock.lap("scoring")
         values = sum(key.numel() + value.numel() for key, value in layers)
         measured.windows.append(
-            CodecWindow(window_scores, distortion, stored_bytes, values, prefix)
+            CodecWindow(window_scores, distortion, stored_bytes, values, prefix, affected)
         )
 
 
@@ -246,7 +266,7 @@ def _prefill(model: Any, tokens: "torch.Tensor") -> List[Layer]:
     # Without a model's config: plain layers, also where it would use a sliding window.
     cache = dynamic_cache([])
     try:
-        _, filled = forward(model, tokens, cache, **_last_logits_only(model))
+        _, filled = forward(model, tokens, cache, **logits_of_last(model, 1))
         if filled is None:
             raise TypeError("it returns no cache")
         layers = cache_layers(filled)
@@ -267,20 +287,32 @@ def _prefill(model: Any, tokens: "torch.Tensor") -> List[Layer]:
     return layers
 
 
-def _last_logits_only(model: Any) -> Dict[str, int]:
-    """The prefix pass needs none of its logits; the argument's name depends on the version."""
-    known = inspect.signature(model.forward).parameters
-    for name in ("logits_to_keep", "num_logits_to_keep"):
-        if name in known:
-            return {name: 1}
-    return {}
-
-
 def _continue(model: Any, tokens: "torch.Tensor", layers: List[Layer]) -> "torch.Tensor":
     """Logits [tokens, vocab] of one pass over a copy of the cache, which grows in place."""
     cache = dynamic_cache([(key.clone(), value.clone()) for key, value in layers])
     logits: torch.Tensor = forward(model, tokens, cache)[0]
     return logits[0]
+
+
+def _in_one_pass(model: Any, tokens: "torch.Tensor", count: int) -> "torch.Tensor":
+    """Logits [count, vocab] of the last tokens of a pass without a cache."""
+    output = model(input_ids=tokens, use_cache=False, **logits_of_last(model, count))
+    logits: torch.Tensor = output.logits[0, -count:]
+    return logits
+
+
+def _check_continued(model: Any, scores: Sequence[TokenScore]) -> None:
+    """``scores``: of one pass without a cache, against two passes with the untouched one. A model
+    that forgets a window, shares layers or keeps states of its own in a way that a plain cache does
+    not carry over would be measured wrongly, and silently."""
+    divergence = math.fsum(score.kld for score in scores) / len(scores)
+    if divergence > _SAME_PREDICTIONS:
+        raise Problem(
+            f"{type(model).__name__}: expected a pass over the untouched cache to predict what one "
+            "pass over the window predicts, found a mean KL divergence of "
+            f"{divergence:.2g} between them",
+            "a plain cache of keys and values does not carry all that this model needs",
+        )
 
 
 #: Of one target under the untouched cache: ln Σ exp of the logits, index of the largest logit.

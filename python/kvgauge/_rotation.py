@@ -1,86 +1,249 @@
-"""Rotary tables of a model of transformers, layer by layer, for codecs that turn keys back.
+"""Rotary embeddings (RoPE) of a model of transformers, layer by layer, for codecs that turn keys
+back.
 
-A table is one frequency, in radians a position, for each pair of channels i and i + head_dim / 2 of
-a head. Which of a model's tables a layer's keys were rotated by is not read off its config: it is
-tried, on keys that differ by nothing but their position. Layers without RoPE have a table of zeros.
+How a layer's keys were rotated is not read off its config: it is tried, on keys that differ by
+nothing but their position. Layers without RoPE have frequencies of zero.
 """
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import math
-from typing import TYPE_CHECKING, Any, List, Optional, Tuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Tuple
 
-from ._model import forward
+from ._codecs import rotation_metadata
+from ._model import follows_length, forward, logits_of_last, rope_parameters, rope_type
 from ._problem import Problem
 from .cache import cache_layers, dynamic_cache
 
 if TYPE_CHECKING:
     import torch
 
-#: Frequencies of one layer, head_dim / 2 of them.
-Table = Tuple[float, ...]
-
 #: Of the largest key: far above the rounding of angles, far below the mark of a wrong table.
 _TOLERANCE = 2e-3
+#: Tried from the first on, one by one; further ones are spread over the prefix.
+_NEAR_POSITIONS = 16
+_FAR_POSITIONS = 32
 
 
-def rotary_tables(model: Any, token: int, tokens: int, codec: str) -> List[Table]:
-    """The table of each layer's keys in a prefix of ``tokens`` tokens.
+@dataclass(frozen=True)
+class Rotation:
+    """How one layer's keys were rotated: the first ``2 * len(frequencies)`` of ``head_dim``
+    channels in pairs, each by its frequency times the position. Channels behind them are not
+    rotated."""
 
-    ``token``: any id of the vocabulary. ``codec``: the one that needs the tables. Raises
-    :class:`Problem` where a layer's keys are not turned back by any.
+    #: Radians a position, one a pair of channels.
+    frequencies: Tuple[float, ...]
+    #: Channels of a head.
+    head_dim: int
+    #: Whether pairs are the channels 2i and 2i + 1 (GPT-J, Cohere), and not i and i + n of n pairs
+    #: (GPT-NeoX, Llama).
+    interleaved: bool = False
+
+    @property
+    def channels(self) -> int:
+        """How many channels of a head are rotated."""
+        return 2 * len(self.frequencies)
+
+
+def rotations(model: Any, token: int, tokens: int, codec: str) -> List[Rotation]:
+    """The rotation of each layer's keys in a prefix of ``tokens`` tokens.
+
+    ``token``: any id of the vocabulary. ``codec``: the one that needs the rotations. Raises
+    :class:`Problem` where a layer's keys are not turned back by any of the model's tables.
     """
     import torch
 
-    with torch.inference_mode():
-        # A token repeated: every position sees the same, whatever it attends to, so that keys
-        # differ by their rotation alone.
-        ids = torch.full((1, tokens), token, device=model.device)
-        _, cache = forward(model, ids, dynamic_cache([]))
-    keys = [key for key, _ in cache_layers(cache)]
-    # Read now: some tables follow the length of what went through.
-    tables = _tables_in_use(model)
     found = f"in {type(model).__name__}"
+    tables = _tables(model)
     if not tables:
         raise _refused(codec, "keys rotated by their position", f"no rotary table {found}")
-    # Attention sinks let in less at later positions: beyond the first layer nothing is the same,
-    # and a layer's table is known only where there is but one for all.
-    has_sinks = any("sink" in name for name, _ in model.named_parameters())
-    if has_sinks and len(tables) > 1:
-        raise _refused(
-            codec,
-            "one rotary table in a model with attention sinks",
-            f"{len(tables)} different ones {found}",
-        )
-    chosen: List[Table] = []
-    for layer, key in enumerate(keys[:1] if has_sinks else keys):
-        head_dim = key.shape[3]
-        rotary = [table for table in tables if 2 * len(table) == head_dim]
-        # Behind the others: of two that fit equally well, the first is taken.
-        candidates = rotary if has_sinks else [*rotary, torch.zeros(head_dim // 2)]
-        table = _closest(key, candidates)
-        if table is None and not rotary:
+    if "position_ids" not in inspect.signature(model.forward).parameters:
+        raise _refused(codec, "a model that takes position_ids", f"none {found}")
+    # A batch of one token at one position each: all attend to nothing but themselves, so that keys
+    # differ by their rotation alone, whatever the layers do besides.
+    positions = _positions(tokens).to(model.device)[:, None]
+    with torch.inference_mode():
+        ids = torch.full_like(positions, token)
+        more = {"position_ids": positions, **logits_of_last(model, 1)}
+        _, cache = forward(model, ids, dynamic_cache([]), **more)
+    chosen: List[Rotation] = []
+    for layer, (key, _) in enumerate(cache_layers(cache)):
+        turned = key[:, :, 0].cpu().double()  # [positions, kv_heads, head_dim]
+        rotation = _closest(turned, positions[:, 0].cpu(), tables)
+        if rotation is None:
             raise _refused(
                 codec,
-                f"a rotary table for all {head_dim} channels of a head in layer {layer}",
-                f"one for {2 * len(tables[0])} {found}",
-            )
-        if table is None:
-            raise _refused(
-                codec,
-                "keys that a rotary table of the model turns back in every layer, channels i and "
-                "i + head_dim / 2 a pair",
+                "keys that a rotary table of the model turns back in every layer",
                 f"others in layer {layer} {found}",
             )
-        chosen.append(tuple(map(float, table.tolist())))
-    return chosen + chosen[:1] * (len(keys) - len(chosen))
+        chosen.append(rotation)
+    return chosen
 
 
-def _closest(key: "torch.Tensor", candidates: List["torch.Tensor"]) -> Optional["torch.Tensor"]:
-    """The table that turns keys [1, kv_heads, tokens, head_dim] back best, if any does."""
-    offsets = [_offset_turned_back(key, table) for table in candidates]
-    least = min(offsets, default=math.inf)
-    return candidates[offsets.index(least)] if least <= _TOLERANCE else None
+def file_metadata(rotation: Rotation, codec: str) -> Dict[str, str]:
+    """What a file says of the rotation of its keys. Raises :class:`Problem` for rotations that it
+    has no words for: the frequencies there are one for each pair of channels i and
+    i + head_dim / 2."""
+    if rotation.channels != rotation.head_dim:
+        raise _refused(
+            codec,
+            f"keys whose channels are all rotated, {rotation.head_dim} of each head",
+            f"a partial rotation, of {rotation.channels} channels",
+        )
+    if rotation.interleaved:
+        raise _refused(
+            codec,
+            "keys whose channels i and i + head_dim / 2 are rotated as a pair",
+            "interleaved pairs, of channels 2i and 2i + 1",
+        )
+    return rotation_metadata(rotation.frequencies)
+
+
+@contextlib.contextmanager
+def static_frequencies(model: Any, context: int) -> Iterator[None]:
+    """Holds rotary frequencies that follow the length of what has gone through (dynamic NTK,
+    LongRoPE) at those of a window of ``context`` tokens.
+
+    transformers chooses them anew in each pass, from the last position in it, so that the keys of
+    a prefix would be rotated by others than the queries that meet them. Raises :class:`Problem`
+    where they cannot be held.
+    """
+    rotary = [module for module in model.modules() if _types(module)]
+    modules = [module for module in rotary if _context_dependent(module)]
+    said = rope_parameters(getattr(model, "config", None))
+    declared = [rope_type(rope) for rope in said if follows_length(rope)]
+    if declared and not rotary:
+        raise Problem(
+            f"{type(model).__name__}: expected rotary frequencies that can be held at the window's "
+            f"length, found RoPE of type {declared[0]} that this transformers computes its own way",
+            "use a newer transformers",
+        )
+    before = [module.rope_type for module in modules]
+    try:
+        for module in modules:
+            _hold(module, context, model.device)
+        yield
+    finally:
+        for module, types in zip(modules, before):
+            module.rope_type = types
+
+
+def _types(module: Any) -> Dict[Optional[str], str]:
+    """Types of RoPE that a module computes, by type of layer; ``None``: one for all layers. Empty:
+    it computes none."""
+    named = getattr(module, "rope_type", None)
+    if isinstance(named, str):
+        return {None: named}
+    return dict(named) if isinstance(named, dict) else {}
+
+
+def _context_dependent(module: Any) -> List[Optional[str]]:
+    """The types of layers whose frequencies follow the length."""
+    return [layer for layer, kind in _types(module).items() if follows_length({"type": kind})]
+
+
+def _hold(module: Any, context: int, device: Any) -> None:
+    """Lets the module choose for the last position of a window, and keeps it from choosing again:
+    it does so by its ``rope_type``."""
+    import torch
+
+    anything = torch.zeros(1, 1, 1, device=device)
+
+    def table(positions: List[int], layer: Optional[str]) -> Any:
+        named = {} if layer is None else {"layer_type": layer}
+        return module(anything, torch.tensor([positions], device=device), **named)[0]
+
+    layers = _context_dependent(module)
+    with torch.no_grad():
+        for layer in layers:
+            # Position 0 takes back what an earlier, longer window left.
+            table([0], layer)
+            wanted = table([1, context - 1], layer)
+            if isinstance(module.rope_type, dict):
+                module.rope_type = {**module.rope_type, layer: "default"}
+            else:
+                module.rope_type = "default"
+            if not torch.equal(table([1], layer), wanted[:, :1]):
+                raise Problem(
+                    f"{type(module).__name__}: expected rotary frequencies that stay those of "
+                    f"{context} tokens, found others for a shorter pass",
+                    "this transformers chooses them in a way that is not known here",
+                )
+
+
+def _positions(tokens: int) -> "torch.Tensor":
+    """Positions to try in a prefix of ``tokens``, ascending from 0."""
+    import torch
+
+    near = torch.arange(min(tokens, _NEAR_POSITIONS))
+    far = torch.linspace(0, tokens - 1, _FAR_POSITIONS).round().long()
+    return torch.unique(torch.cat([near, far]))
+
+
+def _tables(model: Any) -> List["torch.Tensor"]:
+    """Every list of rotary frequencies in the model, each once."""
+    import torch
+
+    tables: List[torch.Tensor] = []
+    for name, buffer in model.named_buffers():
+        last = name.rpartition(".")[2]
+        if last.endswith("inv_freq") and "original" not in last:
+            # Some models overwrite theirs in place.
+            table = buffer.detach().float().cpu().flatten().clone()
+            if not any(torch.equal(table, known) for known in tables):
+                tables.append(table)
+    return tables
+
+
+def _closest(
+    key: "torch.Tensor", positions: "torch.Tensor", tables: List["torch.Tensor"]
+) -> Optional[Rotation]:
+    """The rotation that turns keys [positions, kv_heads, head_dim] back best, if any does."""
+    import torch
+
+    head_dim = key.shape[2]
+    candidates: List[Tuple[torch.Tensor, bool]] = [
+        (table, interleaved)
+        for table in tables
+        if 2 * len(table) <= head_dim
+        for interleaved in (False, True)
+    ]
+    # Behind the others: of two that fit equally well, the first is taken.
+    candidates.append((torch.zeros(head_dim // 2), False))
+    offsets = [_offset_turned_back(key, positions, *candidate) for candidate in candidates]
+    least = min(offsets)
+    if not least <= _TOLERANCE:
+        return None
+    table, interleaved = candidates[offsets.index(least)]
+    return Rotation(tuple(map(float, table.tolist())), head_dim, interleaved)
+
+
+def _offset_turned_back(
+    key: "torch.Tensor", positions: "torch.Tensor", table: "torch.Tensor", interleaved: bool
+) -> float:
+    """How far keys [positions, kv_heads, head_dim] of one token are from the first of them once
+    turned back, as a share of the largest: 0 where the rotation is theirs."""
+    import torch
+
+    # The model's own angles, which are rounded to float32.
+    angles = (positions.float()[:, None] * table).double()[:, None]  # [positions, 1, pairs]
+    channels = 2 * len(table)
+    rotated, rest = key[..., :channels], key[..., channels:]
+    if interleaved:
+        low, high = rotated[..., 0::2], rotated[..., 1::2]
+    else:
+        low, high = rotated.chunk(2, dim=-1)
+    turned = torch.cat(
+        [low * angles.cos() + high * angles.sin(), high * angles.cos() - low * angles.sin(), rest],
+        -1,
+    )
+    largest = float(key.abs().max())
+    offset = float((turned - turned[:1]).abs().max()) / largest if largest > 0.0 else 0.0
+    # Keys that are not finite are nobody's.
+    return offset if math.isfinite(offset) else math.inf
 
 
 def _refused(codec: str, expected: str, found: str) -> Problem:
@@ -88,33 +251,3 @@ def _refused(codec: str, expected: str, found: str) -> Problem:
         f"codec {codec}: expected {expected}, found {found}",
         "use a codec that takes keys as they are cached, such as int4-g64 or q4_0",
     )
-
-
-def _tables_in_use(model: Any) -> List["torch.Tensor"]:
-    """Every rotary table, each once."""
-    import torch
-
-    tables: List[torch.Tensor] = []
-    for name, buffer in model.named_buffers():
-        last = name.rpartition(".")[2]
-        if last.endswith("inv_freq") and "original" not in last:
-            table = buffer.detach().float().cpu().flatten()
-            if not any(torch.equal(table, known) for known in tables):
-                tables.append(table)
-    return tables
-
-
-def _offset_turned_back(key: "torch.Tensor", table: "torch.Tensor") -> float:
-    """How far keys [1, kv_heads, tokens, head_dim] of one token are from the first of them once
-    turned back, as a share of the largest: 0 where the table is theirs."""
-    import torch
-
-    x = key[0].cpu().double()
-    positions = torch.arange(x.shape[1], dtype=torch.float64)
-    angles = positions[:, None] * table.double()
-    low, high = x.chunk(2, dim=-1)
-    turned = torch.cat(
-        [low * angles.cos() + high * angles.sin(), high * angles.cos() - low * angles.sin()], -1
-    )
-    largest = float(x.abs().max())
-    return float((turned - turned[:, :1]).abs().max()) / largest if largest > 0.0 else 0.0

@@ -41,6 +41,7 @@ from ._model import (
     load_model,
     open_tokenizer,
     read_text,
+    text_config,
     window_bos,
 )
 from ._problem import Problem, first_line
@@ -108,8 +109,7 @@ def _run(options: argparse.Namespace) -> Tuple[str, bool]:
 
     progress.stage("opening the model")
     whole_config = transformers.AutoConfig.from_pretrained(source.place, **source.arguments())
-    # Models of more than text nest it; older versions have no such models.
-    config = getattr(whole_config, "get_text_config", lambda: whole_config)()
+    config = text_config(whole_config)
     check_kind(whole_config, config)
     context = context_for(options.context, config)
     _check_groups(codecs, config, context)

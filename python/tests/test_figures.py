@@ -166,7 +166,7 @@ class Random:
             return DistortionSum(energy, draw.uniform(0, 1), draw.uniform(15, 16), 128, 16)
 
         layers = [(tensor(), tensor()) for _ in range(2)]
-        return CodecWindow(scores, layers, draw.randrange(200, 300), 512, 8)
+        return CodecWindow(scores, layers, draw.randrange(200, 300), 512, 8, len(scores))
 
 
 class Figures(unittest.TestCase):

@@ -241,6 +241,8 @@ class CommandLine(FolderTest):
             ("falcon_h1", "layers of type"),
             ("qwen3_next", "layers of type"),
             ("lfm2", "layers of type"),
+            ("deepseek_v2", "multi-head latent attention"),
+            ("deepseek_v3", "multi-head latent attention"),
         ):
             settings = {"full_attn_idxs": [2]} if kind == "lfm2" else {}
             pattern = f"{expected}.*{kind}|{kind}.*{expected}"
@@ -251,12 +253,15 @@ class CommandLine(FolderTest):
 
     def test_a_context_names_the_limit_that_it_exceeds(self) -> None:
         config = type("Config", (), {"max_position_embeddings": 512, "sliding_window": 64})
-        with self.assertRaisesRegex(perplexity.Problem, "at most 64, the model's sliding window"):
-            _model.context_for(128, config)
-        config.sliding_window = None
         with self.assertRaisesRegex(perplexity.Problem, "at most 512, the model's longest context"):
             _model.context_for(1024, config)
         self.assertEqual(_model.context_for(None, config), 512)
+        for kind, expected in (("dynamic", 2048), ("yarn", 2048), ("linear", 512)):
+            config.rope_scaling = {"type": kind, "factor": 4.0}
+            self.assertEqual(_model._longest_context(config), expected, kind)
+        yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
+        config.rope_scaling = yarn
+        self.assertEqual(_model._longest_context(config), 512)
 
 
 class Agreement(FolderTest):

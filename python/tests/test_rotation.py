@@ -5,15 +5,20 @@ from __future__ import annotations
 
 import unittest
 from typing import TYPE_CHECKING, Any, Dict, List, Tuple
+from unittest import mock
 
+from architectures import random_model
 from support import FolderTest, need_kv_compress, need_modules
 
 from kvgauge import _protocol, _rotation, perplexity
-from kvgauge._rotation import Table
+from kvgauge._rotation import Rotation
 from kvgauge.cache import Layer
 
 if TYPE_CHECKING:
     import torch
+
+#: Frequencies of one layer.
+Table = Tuple[float, ...]
 
 #: Two tables: those of the layers that attend to a window, and of the others.
 GEMMA3: Dict[str, Any] = {
@@ -31,25 +36,6 @@ SMOLLM3: Dict[str, Any] = {"no_rope_layers": [1, 1, 0, 1], "rope_theta": 10000.0
 TOKENS = 100
 
 
-def random_model(kind: str, **settings: Any) -> Any:
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    torch.manual_seed(5)
-    common = {
-        "vocab_size": 64,
-        "hidden_size": 64,
-        "intermediate_size": 64,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 256,
-        "pad_token_id": 0,
-    }
-    config = AutoConfig.for_model(kind, **{**common, **settings})
-    return AutoModelForCausalLM.from_config(config).float().eval()
-
-
 def frequencies(theta: float) -> List[float]:
     """Of plain RoPE on heads of 16 channels."""
     return [theta ** (-i / 8) for i in range(8)]
@@ -62,8 +48,14 @@ class Tables(unittest.TestCase):
     def setUpClass(cls) -> None:
         need_modules("torch", "transformers")
 
+    def rotations(self, kind: str, **settings: Any) -> List[Rotation]:
+        return _rotation.rotations(random_model(kind, **settings), 7, TOKENS, "kvgauge4")
+
     def tables(self, kind: str, **settings: Any) -> List[Table]:
-        return _rotation.rotary_tables(random_model(kind, **settings), 7, TOKENS, "kvgauge4")
+        found = self.rotations(kind, **settings)
+        for rotation in found:
+            self.assertEqual((rotation.channels, rotation.interleaved), (rotation.head_dim, False))
+        return [one.frequencies for one in found]
 
     def one_table(self, kind: str, **settings: Any) -> Table:
         found = self.tables(kind, **settings)
@@ -123,34 +115,42 @@ class Tables(unittest.TestCase):
         found = self.tables("smollm3", **{**SMOLLM3, "no_rope_layers": [0, 0, 1, 0]})
         self.assert_tables(found, [none, none, near, none])
 
-    def test_models_that_are_refused(self) -> None:
-        for kind, settings, expected in (
-            ("gpt2", {"n_embd": 64, "n_head": 4, "n_layer": 2}, "found no rotary table"),
-            (
-                "gpt_neox",
-                {"rotary_pct": 0.25},
-                "all 16 channels of a head in layer 0, found one for 4",
-            ),
-            ("cohere", {}, "a pair, found others in layer 0"),
-            (
-                "cohere2",
-                {"layer_types": ["sliding_attention"] * 4},
-                "a pair, found others in layer 0",
-            ),
-            (
-                "llama4_text",
-                {"head_dim": 16, "num_local_experts": 2},
-                "a pair, found others in layer 0",
-            ),
+    def test_rotations_that_files_have_no_words_for(self) -> None:
+        sliding = {"layer_types": ["sliding_attention"] * 4}
+        for kind, settings, channels, interleaved, expected in (
+            ("gpt_neox", {"rotary_pct": 0.25}, 4, False, "16 of each head, found .* of 4 channels"),
+            ("cohere", {}, 16, True, "found interleaved pairs, of channels 2i and 2i \\+ 1"),
+            ("cohere2", sliding, 16, True, "found interleaved pairs"),
+            ("glm4", {"head_dim": 16}, 8, True, "found a partial rotation, of 8 channels"),
         ):
-            with self.subTest(kind), self.assertRaisesRegex(perplexity.Problem, expected):
-                self.tables(kind, **settings)
+            with self.subTest(kind):
+                found = self.rotations(kind, **settings)
+                forms = {(one.channels, one.interleaved) for one in found}
+                self.assertEqual(forms, {(channels, interleaved)})
+                with self.assertRaisesRegex(perplexity.Problem, expected):
+                    _rotation.file_metadata(found[0], "kvgauge4")
 
-    def test_attention_sinks_leave_only_the_first_layer_to_try(self) -> None:
-        types = {"layer_types": ["full_attention"] * 4, "num_local_experts": 4, "head_dim": 16}
+    def test_models_that_are_refused(self) -> None:
+        import torch
+
+        model = random_model("llama", rope_theta=10000.0)
+        with torch.no_grad():
+            # None of its layers' any more.
+            model.model.rotary_emb.inv_freq.mul_(1.5)
+            tables = _rotation._tables(model)
+            model.model.rotary_emb.inv_freq.div_(1.5)
+        with mock.patch.object(_rotation, "_tables", lambda model: tables):
+            with self.assertRaisesRegex(perplexity.Problem, "found others in layer 0 in Llama"):
+                _rotation.rotations(model, 7, TOKENS, "kvgauge4")
+        gpt2 = random_model("gpt2", n_embd=64, n_head=4, n_layer=2)
+        with self.assertRaisesRegex(perplexity.Problem, "found no rotary table in GPT2LMHeadModel"):
+            _rotation.rotations(gpt2, 7, TOKENS, "kvgauge4")
+
+    def test_attention_sinks_and_two_tables(self) -> None:
+        types = {"layer_types": ["full_attention", "sliding_attention"] * 2, "sliding_window": 16}
         plain = {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}
-        found = self.tables("gpt_oss", **types, **plain)
-        self.assert_tables(found, [frequencies(1e4)] * 4)
+        settings = {**types, **plain, "num_local_experts": 4, "head_dim": 16}
+        self.assert_tables(self.tables("gpt_oss", **settings), [frequencies(1e4)] * 4)
 
 
 class BeforeRope(FolderTest):
@@ -169,7 +169,7 @@ class BeforeRope(FolderTest):
     )
 
     def round_trip(self, layers: List[Layer], tables: Any, codec: str) -> Tuple[List[Layer], int]:
-        groups = _protocol._file_groups(str(self.folder), "f32", None, tables)
+        groups = _protocol._file_groups(str(self.folder), "f32", None, tables, codec)
         for group in groups:
             group.save(layers)
         return _protocol._round_trip(groups, codec, "cpu")
@@ -182,7 +182,7 @@ class BeforeRope(FolderTest):
             ids = torch.randint(64, (1, TOKENS), generator=torch.Generator().manual_seed(3))
             with torch.no_grad():
                 layers = _protocol._prefill(model, ids)
-            tables = _rotation.rotary_tables(model, 7, TOKENS, "int4-g64-prerope")
+            tables = _rotation.rotations(model, 7, TOKENS, "int4-g64-prerope")
             returned, size = self.round_trip(layers, tables, "int4-g64-prerope")
             # [2, 100, 16]: 3200 values, and keys and values of four layers.
             self.assertEqual(size, 2 * 4 * (3200 // 2 + 2 * 3200 // 64))
@@ -211,7 +211,7 @@ class BeforeRope(FolderTest):
         model = random_model("gemma3_text", **GEMMA3)
         with torch.no_grad():
             layers = _protocol._prefill(model, torch.arange(32)[None])
-        tables = _rotation.rotary_tables(model, 7, 32, "kvgauge4")
+        tables = _rotation.rotations(model, 7, 32, "kvgauge4")
         for codec in ("int4-g64", "q4_0", "f16", "k:int4-g32/v:f16"):
             apart, apart_size = self.round_trip(layers, tables, codec)
             whole, whole_size = self.round_trip(layers, None, codec)

@@ -37,7 +37,7 @@ pub(crate) use name::{
 pub use packing::Packing;
 pub use parts::{Part, PartElement, PartLayout, PartName};
 pub use payload::Payload;
-pub use rotary::RotaryTable;
+pub use rotary::{RotaryEmbedding, RotaryPairs, RotaryTable};
 pub use scheme::{Levels, MIN_GROUP, Rotation, Scheme};
 pub use tensor_codec::{Codec, Side, TensorCodec};
 pub use two_centre::{FittedLevels, TwoCentre};

@@ -1,20 +1,23 @@
 //! The tokenizer that a GGUF file carries in its metadata, as a Hugging Face `Tokenizer`.
 //!
-//! Two kinds are built, named by `tokenizer.ggml.model`: `gpt2` (byte-level BPE: tokens, merges and
-//! a named pre-tokeniser) and `llama` (SentencePiece BPE: tokens and scores). Everything else, and
-//! every value that is missing, mistyped or contradicts another, is an input error that names the
-//! key; no metadata makes this module panic.
+//! Three kinds are built, named by `tokenizer.ggml.model`: `gpt2` (byte-level BPE: tokens, merges and
+//! a named pre-tokeniser), `llama` (SentencePiece BPE: tokens and scores) and `gemma4` (the same with
+//! merges for scores). Everything else, and every value that is missing, mistyped or contradicts
+//! another, is an input error that names the key; no metadata makes this module panic.
 //!
 //! The reference is Hugging Face's tokenizer of the same model: same text, same ids. So control,
 //! unknown and user-defined tokens that stand literally in the text become their ids (`<unk>` is
 //! id 0 for TinyLlama), where llama-perplexity spells control and unknown tokens out, and a `llama`
-//! tokenizer puts its space prefix before every stretch between two such tokens. What GGUF does not
-//! record is taken as absent: tokens that swallow the blanks beside them, and the newer Mistral
+//! tokenizer puts its space prefix before every stretch between two such tokens. User-defined tokens
+//! are taken longest first, as SentencePiece and llama.cpp do; Hugging Face's conversion of Gemma
+//! merges runs of blanks instead, which differs where more than 31 follow each other. What GGUF does
+//! not record is taken as absent: tokens that swallow the blanks beside them, and the newer Mistral
 //! files' rule that only the first stretch gets the prefix.
 //!
 //! Encode with `encode_fast(text, false)`: there is no post-processor, BOS is the caller's.
 
 mod metadata;
+mod patterns;
 mod recipe;
 
 use std::collections::HashMap;
@@ -72,13 +75,17 @@ fn read(metadata: Metadata) -> Result<GgufTokenizer> {
         }
         "llama" => {
             let vocabulary = Vocabulary::read(&metadata)?;
-            let tokenizer = sentencepiece(&metadata, &vocabulary)?;
+            let merges = vocabulary.merges_by_score(&metadata)?;
+            let tokenizer = characters(&metadata, &vocabulary, merges, true)?;
             (vocabulary, tokenizer, true)
         }
-        other => {
-            let error = mismatch(MODEL, "unsupported kind", "gpt2 or llama", quoted(other));
-            return Err(error.hint(USE_THE_FOLDER));
+        "gemma4" => {
+            let vocabulary = Vocabulary::read(&metadata)?;
+            let merges = vocabulary.listed_merges(&metadata)?;
+            let tokenizer = characters(&metadata, &vocabulary, merges, false)?;
+            (vocabulary, tokenizer, true)
         }
+        other => return Err(unsupported(other)),
     };
     // Not normalised: matched in the text as it stands, before the normaliser sees it.
     let added = vocabulary.added().map(|(token, kind)| {
@@ -105,23 +112,7 @@ const MADE_BY: &str = "llama.cpp's convert_hf_to_gguf.py writes the tokenizer.gg
 const USE_THE_FOLDER: &str = "use the model's Hugging Face folder, which has a tokenizer.json";
 
 fn byte_level(metadata: &Metadata, vocabulary: &Vocabulary, recipe: &Recipe) -> Result<Tokenizer> {
-    // The BPE builder panics on a union longer than every token, so the union is looked up here.
-    let known = |token: &str| vocabulary.ids.contains_key(token);
-    let mut merges = Merges::new();
-    for (i, merge) in metadata.strings(MERGES)?.into_iter().enumerate() {
-        match merge.split_once(' ') {
-            Some((left, right))
-                if known(left) && known(right) && known(&[left, right].concat()) =>
-            {
-                merges.push((left.to_string(), right.to_string()));
-            }
-            _ => {
-                let place = format!("{MERGES}[{i}]");
-                let expected = "two tokens, a space between them, whose union is a token";
-                return Err(mismatch(place, "invalid merge", expected, quoted(merge)));
-            }
-        }
-    }
+    let merges = vocabulary.listed_merges(metadata)?;
     let bpe = BPE::builder()
         .vocab_and_merges(vocabulary.ids.clone(), merges)
         .ignore_merges(recipe.ignore_merges)
@@ -136,8 +127,31 @@ fn byte_level(metadata: &Metadata, vocabulary: &Vocabulary, recipe: &Recipe) -> 
     Ok(tokenizer)
 }
 
-/// No pre-tokeniser: SentencePiece merges across blanks, so a whole stretch of text is one piece.
-fn sentencepiece(metadata: &Metadata, vocabulary: &Vocabulary) -> Result<Tokenizer> {
+/// The error for a kind of tokenizer that is not built here.
+fn unsupported(kind: &str) -> Error {
+    let what = match kind {
+        "bert" => ", WordPiece",
+        "t5" => ", Unigram",
+        "rwkv" => ", RWKV's longest match",
+        "plamo2" => ", PLaMo 2's own",
+        "whitespace" => ", words between blanks",
+        "hybriddna" => ", words and DNA",
+        "none" | "no_vocab" => ", a file without a tokenizer",
+        _ => "",
+    };
+    let found = format!("{}{what}", quoted(kind));
+    mismatch(MODEL, "unsupported kind", "gpt2, llama or gemma4", found).hint(USE_THE_FOLDER)
+}
+
+/// SentencePiece's BPE over characters, with bytes for those that are no token. No pre-tokeniser: it
+/// merges across blanks, so a whole stretch of text is one piece. `prefix`: whether a file that does
+/// not say so puts a blank before a stretch.
+fn characters(
+    metadata: &Metadata,
+    vocabulary: &Vocabulary,
+    merges: Merges,
+    prefix: bool,
+) -> Result<Tokenizer> {
     if metadata.0.contains_key(CHARSMAP) {
         return Err(mismatch(CHARSMAP, "unsupported key", "none", "a table").hint(USE_THE_FOLDER));
     }
@@ -153,7 +167,7 @@ fn sentencepiece(metadata: &Metadata, vocabulary: &Vocabulary) -> Result<Tokeniz
         mismatch(UNKNOWN, "no unknown token", "the id of a token that has text", "none")
     })?;
     let bpe = BPE::builder()
-        .vocab_and_merges(vocabulary.ids.clone(), vocabulary.merges_by_score(metadata)?)
+        .vocab_and_merges(vocabulary.ids.clone(), merges)
         .unk_token(unknown.clone())
         .fuse_unk(true)
         .byte_fallback(true)
@@ -166,7 +180,7 @@ fn sentencepiece(metadata: &Metadata, vocabulary: &Vocabulary) -> Result<Tokeniz
         ByteFallback::new().into(),
         Fuse::new().into(),
     ];
-    if metadata.flag(SPACE_PREFIX)?.unwrap_or(true) {
+    if metadata.flag(SPACE_PREFIX)?.unwrap_or(prefix) {
         normalizer.push(Prepend::new(BLANK.to_string()).into());
         decoder.push(Strip::new(' ', 1, 0).into());
     }
@@ -229,9 +243,33 @@ impl Vocabulary {
     /// The tokens that are found in the text before it is normalised and cut.
     fn added(&self) -> impl Iterator<Item = (&str, TokenKind)> {
         let all = self.tokens.iter().map(String::as_str).zip(self.kinds.iter().copied());
-        all.filter(|(_, kind)| {
+        let all = all.enumerate().filter(|(id, (token, kind))| {
             matches!(kind, TokenKind::Unknown | TokenKind::Control | TokenKind::UserDefined)
-        })
+                && !is_filler(token, *id)
+        });
+        all.map(|(_, added)| added)
+    }
+
+    /// The pairs that the file lists, best first.
+    fn listed_merges(&self, metadata: &Metadata) -> Result<Merges> {
+        // The BPE builder panics on a union longer than every token, so the union is looked up here.
+        let known = |token: &str| self.ids.contains_key(token);
+        let mut merges = Merges::new();
+        for (i, merge) in metadata.strings(MERGES)?.into_iter().enumerate() {
+            match merge.split_once(' ') {
+                Some((left, right))
+                    if known(left) && known(right) && known(&[left, right].concat()) =>
+                {
+                    merges.push((left.to_string(), right.to_string()));
+                }
+                _ => {
+                    let place = format!("{MERGES}[{i}]");
+                    let expected = "two tokens, a space between them, whose union is a token";
+                    return Err(mismatch(place, "invalid merge", expected, quoted(merge)));
+                }
+            }
+        }
+        Ok(merges)
     }
 
     /// The id of a piece that merging may use or make: not a byte, control or unknown piece.
@@ -268,6 +306,13 @@ impl Vocabulary {
         let merges = pairs.into_iter().map(|(_, (_, left, right))| (text(left), text(right)));
         Ok(merges.collect())
     }
+}
+
+/// Whether a token only fills a row of the embeddings: converters name those by their ids, and no
+/// tokenizer of the model's has them.
+fn is_filler(token: &str, id: usize) -> bool {
+    let number = token.strip_prefix("[PAD").and_then(|rest| rest.strip_suffix(']'));
+    number.is_some_and(|number| number.parse() == Ok(id))
 }
 
 /// The error for metadata that the tokenizers crate refuses although every value was checked.

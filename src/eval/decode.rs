@@ -15,11 +15,11 @@ use super::{Arm, CodecWindow, LayerDistortion, Observer, Side, StageTimings};
 use crate::codec::DistortionSum;
 use crate::corpus::Window;
 use crate::error::{Error, Result};
-use crate::model::{KvCache, LayerKv, Llama};
+use crate::model::{KvCache, LayerKv, Model};
 use candle_core::Tensor;
 
 pub struct DecodePasses<'a> {
-    pub model: &'a Llama,
+    pub model: &'a Model,
     pub context: &'a CodecContext,
     pub window: &'a Window,
     pub residual: usize,
@@ -59,7 +59,7 @@ impl RunArms for DecodePasses<'_> {
 
 impl DecodePasses<'_> {
     fn is_one_pass(&self, arm: Option<&Arm>) -> bool {
-        let head_dim = self.model.config().head_dim;
+        let head_dim = self.model.config().head_dim();
         arm.is_none_or(|arm| is_one_pass(&arm.treatment.codec, head_dim, self.residual))
     }
 
@@ -115,7 +115,7 @@ struct StoredSide {
 
 /// One arm's cache on its way through a window.
 struct Stream<'a> {
-    model: &'a Llama,
+    model: &'a Model,
     context: &'a CodecContext,
     /// `None`: nothing is compressed.
     arm: Option<&'a Arm>,
@@ -131,8 +131,8 @@ struct Stream<'a> {
 }
 
 impl<'a> Stream<'a> {
-    fn new(model: &'a Llama, context: &'a CodecContext, arm: Option<&'a Arm>) -> Self {
-        let layers = if arm.is_some() { model.config().layers } else { 0 };
+    fn new(model: &'a Model, context: &'a CodecContext, arm: Option<&'a Arm>) -> Self {
+        let layers = if arm.is_some() { model.config().layers.len() } else { 0 };
         let outcome_of = vec![Default::default(); layers];
         Self { model, context, arm, outcome_of, stored: [0; 2], written: Vec::new(), failed: None }
     }
@@ -163,7 +163,7 @@ impl<'a> Stream<'a> {
         for side in [Side::Key, Side::Value] {
             let stored = self.stored[side as usize];
             let Some(arm) = self.arm else { break };
-            let head_dim = self.model.config().head_dim;
+            let head_dim = self.model.config().head_dim();
             let end = stored_of(&arm.treatment.codec.side(side), head_dim, left)?;
             if end <= stored {
                 continue;
@@ -218,7 +218,7 @@ impl<'a> Stream<'a> {
             _ => (tensor.narrow(1, tokens.start, tokens.len())?, tokens.start),
         };
         let heads = arm.scope.heads(layer, side);
-        let context = self.context;
+        let context = &self.context.of_layer(layer);
         let within = |e: Error| e.within(format!("layer {layer} {side}"));
         let stored = &mut self.outcome_of[layer][side as usize];
         let (new, done) = if treatment.noise && has_memory {
@@ -256,8 +256,8 @@ impl<'a> Stream<'a> {
             outcome.layers.push(distortion);
         }
         if self.arm.is_some() {
-            let config = self.model.config();
-            let row = (config.layers * config.kv_heads * config.head_dim) as u64;
+            // Of keys or of values, a token's in all layers.
+            let row = self.model.config().cache_width() as u64 / 2;
             let exact: u64 = self.stored.iter().map(|stored| (tokens - stored) as u64 * row).sum();
             outcome.stored_bytes += 2 * exact;
             outcome.values += exact;

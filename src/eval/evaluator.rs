@@ -5,25 +5,25 @@ use super::prefix::PrefixPasses;
 use super::protocol::Protocol;
 use super::round_trip::CodecContext;
 use super::{Arm, CodecOutcome, Evaluation, Observer, StageTimings, WindowOutcome, window};
-use crate::codec::RotaryTable;
 use crate::corpus::{Window, WindowShape};
 use crate::error::Result;
-use crate::model::Llama;
+use crate::model::Model;
 
 /// A protocol on a model, ready for windows of one length.
-pub struct Evaluator<'m> {
-    /// The model that windows go through.
-    pub model: &'m Llama,
+pub struct Evaluator {
+    /// The model that windows go through, for their length.
+    model: Model,
     /// How the cache is compressed.
     pub protocol: Protocol,
     context: CodecContext,
 }
 
-impl<'m> Evaluator<'m> {
+impl Evaluator {
     /// `context`: the longest window; `seed`: of the noise that controls draw.
-    pub fn new(model: &'m Llama, protocol: Protocol, context: usize, seed: u64) -> Self {
-        let rope = RotaryTable::new(model.rope_frequencies(), context);
-        Self { model, protocol, context: CodecContext { rope, seed } }
+    pub fn new(model: &Model, protocol: Protocol, context: usize, seed: u64) -> Self {
+        let model = model.for_context(context);
+        let context = CodecContext::new(model.rotary_embeddings(), context, seed);
+        Self { model, protocol, context }
     }
 
     /// Evaluates all arms on all windows.
@@ -65,19 +65,19 @@ impl<'m> Evaluator<'m> {
     ) -> Result<WindowOutcome> {
         let mut outcome = match self.protocol {
             Protocol::Prefix => {
-                let (model, context) = (self.model, &self.context);
+                let (model, context) = (&self.model, &self.context);
                 let mut passes = PrefixPasses::prefill(model, context, window, observer, timings)?;
                 window::evaluate(model, window, arms, &mut passes, observer, timings)
             }
             Protocol::Decode { residual, chunk } => {
-                let (model, context) = (self.model, &self.context);
+                let (model, context) = (&self.model, &self.context);
                 let mut passes = DecodePasses { model, context, window, residual, chunk };
                 window::evaluate(model, window, arms, &mut passes, observer, timings)
             }
         }?;
         for (arm, done) in arms.iter().zip(&mut outcome.arms) {
             if let Ok(done) = done {
-                let head_dim = self.model.config().head_dim;
+                let head_dim = self.model.config().head_dim();
                 let affected = self.protocol.targets_affected(
                     head_dim,
                     window.shape(),

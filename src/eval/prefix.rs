@@ -9,11 +9,11 @@ use super::window::{ArmPass, Clock, RunArms, predicting, without_hidden};
 use super::{Arm, CodecWindow, Observer, StageTimings};
 use crate::corpus::Window;
 use crate::error::Result;
-use crate::model::{KvCache, Llama};
+use crate::model::{KvCache, Model};
 
 /// The cache of one window's first half, and the tokens that run over it.
 pub struct PrefixPasses<'a> {
-    model: &'a Llama,
+    model: &'a Model,
     context: &'a CodecContext,
     cache: KvCache,
     window: &'a Window,
@@ -21,7 +21,7 @@ pub struct PrefixPasses<'a> {
 
 impl<'a> PrefixPasses<'a> {
     pub fn prefill(
-        model: &'a Llama,
+        model: &'a Model,
         context: &'a CodecContext,
         window: &'a Window,
         observer: &mut dyn Observer,

@@ -2,7 +2,7 @@
 
 use super::noise::{Noisy, add_noise};
 use super::{Arm, CodecWindow, HeadScope, LayerDistortion, Side, SideTreatment};
-use crate::codec::{DistortionSum, Element, Geometry, RotaryTable, TensorCodec};
+use crate::codec::{DistortionSum, Element, Geometry, RotaryEmbedding, RotaryTable, TensorCodec};
 use crate::error::{Error, Result};
 use crate::model::{KvCache, LayerKv};
 use candle_core::{DType, Tensor, WithDType};
@@ -18,10 +18,42 @@ pub(super) struct CacheRoundTrip {
 /// The context of every cache of a run, as codecs are told.
 #[derive(Debug, Clone)]
 pub struct CodecContext {
-    /// The rotations of the model's keys, for every position of a window.
-    pub rope: RotaryTable,
+    /// Rotations of the model's keys, for every position of a window.
+    tables: Vec<RotaryTable>,
+    /// Index of each layer's.
+    table_of: Vec<usize>,
+    /// Of the noise that controls draw.
+    seed: u64,
+}
+
+/// The context of one layer's keys or values.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LayerContext<'a> {
+    /// The rotations of its keys.
+    pub rope: &'a RotaryTable,
     /// Of the noise that controls draw.
     pub seed: u64,
+}
+
+impl CodecContext {
+    /// `positions`: those of the longest window.
+    pub fn new(layers: Vec<RotaryEmbedding>, positions: usize, seed: u64) -> Self {
+        let mut distinct: Vec<RotaryEmbedding> = Vec::new();
+        let mut table_of = Vec::with_capacity(layers.len());
+        for embedding in layers {
+            let known = distinct.iter().position(|known| *known == embedding);
+            table_of.push(known.unwrap_or(distinct.len()));
+            if known.is_none() {
+                distinct.push(embedding);
+            }
+        }
+        let table = |embedding| RotaryTable::of(embedding, positions);
+        Self { tables: distinct.into_iter().map(table).collect(), table_of, seed }
+    }
+
+    pub(super) fn of_layer(&self, layer: usize) -> LayerContext<'_> {
+        LayerContext { rope: &self.tables[self.table_of[layer]], seed: self.seed }
+    }
 }
 
 /// Compresses and decompresses every layer; counts real payload bytes and distortion.
@@ -37,7 +69,7 @@ pub(super) fn round_trip(
         let mut through = |side: Side, tensor: &Tensor| -> Result<Tensor> {
             let treatment = arm.treatment.side(side);
             let heads = arm.scope.heads(index, side);
-            let done = round_trip_tensor(tensor, treatment, heads, 0, context)
+            let done = round_trip_tensor(tensor, treatment, heads, 0, &context.of_layer(index))
                 .map_err(|e| e.within(format!("layer {index} {side}")))?;
             outcome.stored_bytes += done.stored_bytes as u64;
             outcome.values += tensor.elem_count() as u64;
@@ -64,7 +96,7 @@ pub(super) fn round_trip_tensor(
     treatment: SideTreatment,
     heads: HeadScope,
     first: usize,
-    context: &CodecContext,
+    context: &LayerContext,
 ) -> Result<RoundTrip> {
     let (_, tokens, head_dim) = tensor.dims3()?;
     match heads {
@@ -80,7 +112,7 @@ pub(super) fn round_trip_tensor(
             return Ok(done);
         }
     }
-    let rope = Some(&context.rope);
+    let rope = Some(context.rope);
     let geometry = Geometry { tokens, head_dim, first, rope };
     match tensor.dtype() {
         DType::F32 => round_trip_as::<f32>(tensor, treatment, &geometry, context.seed),
@@ -97,7 +129,7 @@ pub(super) fn noise_of(
     codec: &TensorCodec,
     heads: HeadScope,
     new: Range<usize>,
-    context: &CodecContext,
+    context: &LayerContext,
 ) -> Result<RoundTrip> {
     let treatment = SideTreatment { codec: *codec, noise: false };
     let decoded = round_trip_tensor(tensor, treatment, HeadScope::All, 0, context)?.tensor;

@@ -7,7 +7,7 @@ use super::scores::Logits;
 use super::{Arm, CodecWindow, Observer, StageTimings, WindowOutcome};
 use crate::corpus::{Window, WindowShape};
 use crate::error::{Error, Result};
-use crate::model::Llama;
+use crate::model::Model;
 use candle_core::Tensor;
 use std::time::{Duration, Instant};
 
@@ -39,7 +39,7 @@ pub trait RunArms {
 }
 
 pub fn evaluate(
-    model: &Llama,
+    model: &Model,
     window: &Window,
     arms: &[Arm],
     passes: &mut dyn RunArms,

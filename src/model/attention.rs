@@ -1,77 +1,213 @@
-//! Causal grouped-query attention over a cache, without repeated heads.
+//! Causal grouped-query attention of one layer over a cache, without repeated heads.
 //!
 //! f32 on the CPU goes through [`kernels`]; every other device and dtype through the same
 //! arithmetic in candle operations, in blocks of queries so that scores stay small.
 
-use super::config::ModelConfig;
+use super::config::{AttentionConfig, NormConfig, QkNorm, Temperature};
 use super::kernels;
+use super::loader::Loader;
+use super::parts::{Linear, Norm, softcapped};
+use super::rope::Angles;
+use crate::codec::RotaryPairs;
 use crate::error::Result;
 use candle_core::{DType, Tensor};
 
 /// Queries whose scores against all keys are in memory at once.
 const QUERY_BLOCK: usize = 256;
 
-/// Splits [tokens, (heads + 2·kv_heads)·head_dim] into queries [heads, tokens, head_dim] and
-/// keys and values [kv_heads, tokens, head_dim]; rotates queries and keys.
-pub fn split_and_rotate(
-    qkv: &Tensor,
-    (cos, sin): &(Tensor, Tensor),
-    config: &ModelConfig,
-) -> Result<(Tensor, Tensor, Tensor)> {
-    let (heads, kv_heads, head_dim) = (config.heads, config.kv_heads, config.head_dim);
-    if let Some(split) = kernels::split_and_rotate(qkv, cos, sin, heads, kv_heads, head_dim)? {
-        return Ok(split);
+/// Attention with its weights.
+#[derive(Clone)]
+pub(super) struct Attention {
+    config: AttentionConfig,
+    /// Queries, keys and values in one product: [(heads + 2·kv_heads)·head_dim, hidden].
+    pub qkv: Linear,
+    /// Norms of queries and of keys.
+    norms: Option<[Norm; 2]>,
+    pub output: Linear,
+}
+
+/// How scores become weights.
+#[derive(Clone, Copy)]
+pub(super) struct Scores {
+    pub scale: f32,
+    pub softcap: Option<f32>,
+    pub window: Option<usize>,
+}
+
+/// Heads in one row of a product.
+#[derive(Clone, Copy)]
+pub(super) struct Heads {
+    pub queries: usize,
+    pub keys: usize,
+    pub head_dim: usize,
+}
+
+impl Attention {
+    /// `name`: of a part of its layer.
+    pub fn load(
+        loader: &Loader,
+        config: &AttentionConfig,
+        norm: NormConfig,
+        hidden: usize,
+        name: &dyn Fn(&str) -> String,
+    ) -> Result<Self> {
+        let AttentionConfig { heads, kv_heads, head_dim, bias, .. } = *config;
+        let (q, kv) = (heads * head_dim, kv_heads * head_dim);
+        let part = |part: &str, out: usize| (name(&format!("self_attn.{part}_proj")), out);
+        let qkv = match config.fused {
+            true => loader.linear(&[part("qkv", q + 2 * kv)], hidden, bias.qkv)?,
+            false => {
+                loader.linear(&[part("q", q), part("k", kv), part("v", kv)], hidden, bias.qkv)?
+            }
+        };
+        let norm = |part: &str, heads: usize| -> Result<Norm> {
+            let shape: &[usize] = match config.qk_norm {
+                QkNorm::None | QkNorm::Head => &[head_dim],
+                QkNorm::EachHead => &[heads, head_dim],
+                QkNorm::AllHeads => &[heads * head_dim],
+            };
+            Norm::load(loader, &name(&format!("self_attn.{part}_norm.weight")), shape, norm)
+        };
+        let norms = match config.qk_norm {
+            QkNorm::None => None,
+            _ => Some([norm("q", heads)?, norm("k", kv_heads)?]),
+        };
+        let output = loader.linear(&[part("o", hidden)], q, bias.output)?;
+        Ok(Self { config: config.clone(), qkv, norms, output })
     }
+
+    /// Splits [tokens, (heads + 2·kv_heads)·head_dim] into queries [heads, tokens, head_dim] and
+    /// keys and values [kv_heads, tokens, head_dim]; norms and rotates queries and keys, the
+    /// first of which stand at position `start`.
+    pub fn split(
+        &self,
+        qkv: &Tensor,
+        angles: Option<&Angles>,
+        start: usize,
+    ) -> Result<(Tensor, Tensor, Tensor)> {
+        let AttentionConfig { heads, kv_heads, head_dim, .. } = self.config;
+        let shape = Heads { queries: heads, keys: kv_heads, head_dim };
+        let normed = match &self.norms {
+            None => None,
+            Some(norms) => Some(self.normed(qkv, norms)?),
+        };
+        let qkv = normed.as_ref().unwrap_or(qkv);
+        let (query, key, value) = match kernels::split_and_rotate(qkv, angles, shape)? {
+            Some(split) => split,
+            None => split_and_rotate(qkv, angles, shape)?,
+        };
+        Ok((tempered(query, self.config.temperature, start)?, key, value))
+    }
+
+    /// Queries and keys normed, values as they are, in one row again.
+    fn normed(&self, qkv: &Tensor, [of_queries, of_keys]: &[Norm; 2]) -> Result<Tensor> {
+        let AttentionConfig { heads, kv_heads, head_dim, qk_norm, .. } = self.config;
+        let tokens = qkv.dim(0)?;
+        let take = |first: usize, count: usize| -> Result<Tensor> {
+            Ok(qkv.narrow(1, first * head_dim, count * head_dim)?.contiguous()?)
+        };
+        let normed = |norm: &Norm, x: Tensor, heads: usize| -> Result<Tensor> {
+            match qk_norm {
+                QkNorm::AllHeads => norm.forward(&x),
+                _ => {
+                    let x = norm.forward_heads(&x.reshape((tokens, heads, head_dim))?)?;
+                    Ok(x.reshape((tokens, heads * head_dim))?)
+                }
+            }
+        };
+        let query = normed(of_queries, take(0, heads)?, heads)?;
+        let key = normed(of_keys, take(heads, kv_heads)?, kv_heads)?;
+        Ok(Tensor::cat(&[query, key, take(heads + kv_heads, kv_heads)?], 1)?)
+    }
+
+    /// See [`causal`].
+    pub fn attend(&self, query: &Tensor, key: &Tensor, value: &Tensor) -> Result<Tensor> {
+        let AttentionConfig { scale, softcap, window, .. } = self.config;
+        causal(query, key, value, Scores { scale, softcap, window })
+    }
+}
+
+/// Queries [heads, tokens, head_dim] times their position's factor.
+fn tempered(query: Tensor, temperature: Option<Temperature>, start: usize) -> Result<Tensor> {
+    let Some(Temperature { beta, period }) = temperature else { return Ok(query) };
+    let tokens = query.dim(1)?;
+    let factors: Vec<f32> = (start..start + tokens)
+        .map(|position| 1.0 + beta * (1.0 + (position / period) as f32).ln())
+        .collect();
+    let factors = Tensor::from_vec(factors, (1, tokens, 1), query.device())?;
+    Ok(query.broadcast_mul(&factors.to_dtype(query.dtype())?)?)
+}
+
+fn split_and_rotate(
+    qkv: &Tensor,
+    angles: Option<&Angles>,
+    Heads { queries, keys, head_dim }: Heads,
+) -> Result<(Tensor, Tensor, Tensor)> {
     let tokens = qkv.dim(0)?;
     let take = |first: usize, count: usize| -> Result<Tensor> {
         let part = qkv.narrow(1, first * head_dim, count * head_dim)?;
         Ok(part.reshape((tokens, count, head_dim))?.transpose(0, 1)?.contiguous()?)
     };
     let rotate = |x: Tensor| -> Result<Tensor> {
-        Ok(candle_nn::rotary_emb::rope(&x.unsqueeze(0)?, cos, sin)?.squeeze(0)?)
+        let Some(Angles { cos, sin, pairs }) = angles else { return Ok(x) };
+        let channels = 2 * cos.dim(1)?;
+        let turning = x.narrow(2, 0, channels)?.contiguous()?.unsqueeze(0)?;
+        let turned = match pairs {
+            RotaryPairs::Halves => candle_nn::rotary_emb::rope(&turning, cos, sin)?,
+            RotaryPairs::Neighbours => candle_nn::rotary_emb::rope_i(&turning, cos, sin)?,
+        };
+        let turned = turned.squeeze(0)?;
+        match head_dim - channels {
+            0 => Ok(turned),
+            rest => Ok(Tensor::cat(&[turned, x.narrow(2, channels, rest)?], 2)?),
+        }
     };
-    Ok((
-        rotate(take(0, heads)?)?,
-        rotate(take(heads, kv_heads)?)?,
-        take(heads + kv_heads, kv_heads)?,
-    ))
+    Ok((rotate(take(0, queries)?)?, rotate(take(queries, keys)?)?, take(queries + keys, keys)?))
 }
 
 /// Queries [heads, tokens, head_dim] are the last `tokens` positions of keys and values
 /// [kv_heads, past + tokens, head_dim]. Returns [tokens, heads·head_dim].
-pub fn causal(query: &Tensor, key: &Tensor, value: &Tensor) -> Result<Tensor> {
+fn causal(query: &Tensor, key: &Tensor, value: &Tensor, scores: Scores) -> Result<Tensor> {
+    if let Some(mixed) = kernels::causal_attention(query, key, value, scores)? {
+        return Ok(mixed);
+    }
+    let Scores { scale, softcap, window } = scores;
     let (heads, tokens, head_dim) = query.dims3()?;
     let (kv_heads, all, _) = key.dims3()?;
     let past = all - tokens;
-    if let Some(mixed) = kernels::causal_attention(query, key, value)? {
-        return Ok(mixed);
-    }
-    let (group, scale) = (heads / kv_heads, 1.0 / (head_dim as f64).sqrt());
-    let keys = key.t()?; // [kv_heads, head_dim, all]
+    let group = heads / kv_heads;
     let mut blocks = Vec::new();
     for start in (0..tokens).step_by(QUERY_BLOCK) {
         let rows = QUERY_BLOCK.min(tokens - start);
+        // Keys that some query of the block sees.
+        let first = window.map_or(0, |window| (past + start + 1).saturating_sub(window));
+        let seen = past + start + rows - first;
+        let keys = key.narrow(1, first, seen)?.t()?; // [kv_heads, head_dim, seen]
         // Heads of a group stand below each other: one product a key head.
         let block = query.narrow(1, start, rows)?.contiguous()?.reshape((
             kv_heads,
             group * rows,
             head_dim,
         ))?;
-        let scores = (block.matmul(&keys)?.to_dtype(DType::F32)? * scale)?; // [kv_heads, group·rows, all]
+        let scores = (block.matmul(&keys)?.to_dtype(DType::F32)? * f64::from(scale))?;
+        let scores = softcapped(scores, softcap)?; // [kv_heads, group·rows, seen]
         let mask: Vec<f32> = (0..rows)
             .flat_map(|row| {
-                (0..all)
-                    .map(move |at| if at > past + start + row { f32::NEG_INFINITY } else { 0.0 })
+                let last = past + start + row;
+                (first..first + seen).map(move |at| {
+                    let too_old = window.is_some_and(|window| at + window <= last);
+                    if at > last || too_old { f32::NEG_INFINITY } else { 0.0 }
+                })
             })
             .collect();
-        let mask = Tensor::from_vec(mask, (1, 1, rows, all), query.device())?;
+        let mask = Tensor::from_vec(mask, (1, 1, rows, seen), query.device())?;
         let scores = scores
-            .reshape((kv_heads, group, rows, all))?
+            .reshape((kv_heads, group, rows, seen))?
             .broadcast_add(&mask)?
-            .reshape((kv_heads, group * rows, all))?;
+            .reshape((kv_heads, group * rows, seen))?;
         let weights = candle_nn::ops::softmax_last_dim(&scores)?.to_dtype(value.dtype())?;
-        let mixed = weights.matmul(value)?; // [kv_heads, group·rows, head_dim]
-        blocks.push(mixed.reshape((heads, rows, head_dim))?);
+        let mixed = weights.matmul(&value.narrow(1, first, seen)?.contiguous()?)?;
+        blocks.push(mixed.reshape((heads, rows, head_dim))?); // of [kv_heads, group·rows, head_dim]
     }
     let mixed = Tensor::cat(&blocks, 1)?; // [heads, tokens, head_dim]
     Ok(mixed.transpose(0, 1)?.contiguous()?.reshape((tokens, heads * head_dim))?)

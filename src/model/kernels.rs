@@ -1,10 +1,14 @@
 //! The f32 CPU paths: splitting and rotating Q, K and V, causal grouped-query attention and
-//! SwiGLU, which candle has no fused form of, and the product with weights. Each returns `None`
+//! gates, which candle has no fused form of, and the product with weights. Each returns `None`
 //! for another device or dtype, and then the caller computes the same in candle operations.
 //!
 //! Loops are written for the compiler to vectorise; `pulp` picks the widest instruction set at
 //! run time. The one unsafe call is the matrix product, behind bounds checks.
 
+use super::attention::{Heads, Scores};
+use super::config::Activation;
+use super::rope::Angles;
+use crate::codec::RotaryPairs;
 use crate::error::Result;
 use crate::lanes::reduce;
 use crate::tensor::with_f32;
@@ -12,59 +16,82 @@ use candle_core::{Device, Tensor};
 use gemm::Parallelism;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
+use std::marker::PhantomData;
+use std::ops::Range;
 
 /// Queries a task takes. Their scores against 2048 keys are 512 KiB: they stay in L2.
 const QUERY_BLOCK: usize = 64;
 
-/// See [`super::attention::split_and_rotate`].
+/// See [`super::attention::Attention::split`].
 pub fn split_and_rotate(
     qkv: &Tensor,
-    cos: &Tensor,
-    sin: &Tensor,
-    heads: usize,
-    kv_heads: usize,
-    head_dim: usize,
+    angles: Option<&Angles>,
+    Heads { queries, keys, head_dim }: Heads,
 ) -> Result<Option<(Tensor, Tensor, Tensor)>> {
     let (tokens, width) = qkv.dims2()?;
-    let half = head_dim / 2;
-    let split = with_f32([qkv, cos, sin], |[qkv, cos, sin]| {
+    let split = |qkv: &[f32], rotate: &(dyn Fn(usize, &[f32], &mut [f32]) + Sync)| {
         let take = |first: usize, count: usize, rotated: bool| {
             let mut out = vec![0f32; count * tokens * head_dim];
             out.par_chunks_mut(tokens * head_dim).enumerate().for_each(|(head, out)| {
                 let column = (first + head) * head_dim;
                 for (token, out) in out.chunks_exact_mut(head_dim).enumerate() {
                     let x = &qkv[token * width + column..][..head_dim];
-                    if !rotated {
-                        out.copy_from_slice(x);
-                        continue;
-                    }
-                    let (cos, sin) = (&cos[token * half..][..half], &sin[token * half..][..half]);
-                    let ((x1, x2), (y1, y2)) = (x.split_at(half), out.split_at_mut(half));
-                    for i in 0..half {
-                        y1[i] = x1[i] * cos[i] - x2[i] * sin[i];
-                        y2[i] = x2[i] * cos[i] + x1[i] * sin[i];
-                    }
+                    if rotated { rotate(token, x, out) } else { out.copy_from_slice(x) }
                 }
             });
             out
         };
-        (take(0, heads, true), take(heads, kv_heads, true), take(heads + kv_heads, kv_heads, false))
-    })?;
+        (take(0, queries, true), take(queries, keys, true), take(queries + keys, keys, false))
+    };
+    let split = match angles {
+        None => with_f32([qkv], |[qkv]| split(qkv, &|_, x, y| y.copy_from_slice(x)))?,
+        Some(Angles { cos, sin, pairs }) => with_f32([qkv, cos, sin], |[qkv, cos, sin]| {
+            let n = cos.len() / tokens;
+            let at = |token: usize| (&cos[token * n..][..n], &sin[token * n..][..n]);
+            match pairs {
+                RotaryPairs::Halves => split(qkv, &|token, x, y| {
+                    let ((cos, sin), (x, rest)) = (at(token), x.split_at(2 * n));
+                    let (y, y_rest) = y.split_at_mut(2 * n);
+                    let ((x1, x2), (y1, y2)) = (x.split_at(n), y.split_at_mut(n));
+                    for i in 0..n {
+                        y1[i] = x1[i] * cos[i] - x2[i] * sin[i];
+                        y2[i] = x2[i] * cos[i] + x1[i] * sin[i];
+                    }
+                    y_rest.copy_from_slice(rest);
+                }),
+                RotaryPairs::Neighbours => split(qkv, &|token, x, y| {
+                    let ((cos, sin), (x, rest)) = (at(token), x.split_at(2 * n));
+                    let (y, y_rest) = y.split_at_mut(2 * n);
+                    for i in 0..n {
+                        let (a, b) = (x[2 * i], x[2 * i + 1]);
+                        y[2 * i] = a * cos[i] - b * sin[i];
+                        y[2 * i + 1] = b * cos[i] + a * sin[i];
+                    }
+                    y_rest.copy_from_slice(rest);
+                }),
+            }
+        })?,
+    };
     let Some((query, key, value)) = split else { return Ok(None) };
     let tensor = |values: Vec<f32>, heads: usize| {
         Tensor::from_vec(values, (heads, tokens, head_dim), &Device::Cpu)
     };
-    Ok(Some((tensor(query, heads)?, tensor(key, kv_heads)?, tensor(value, kv_heads)?)))
+    Ok(Some((tensor(query, queries)?, tensor(key, keys)?, tensor(value, keys)?)))
 }
 
 /// See [`super::attention::causal`]. A task is one head and a block of queries: scores against
-/// all keys it may see, softmax by row, product with the values. Keys after the block are never
-/// touched, so the masked half of the scores costs nothing.
-pub fn causal_attention(query: &Tensor, key: &Tensor, value: &Tensor) -> Result<Option<Tensor>> {
+/// all keys it may see, softmax by row, product with the values. Keys after the block, and those
+/// that have left the window of its first query, are never touched: they cost nothing.
+pub fn causal_attention(
+    query: &Tensor,
+    key: &Tensor,
+    value: &Tensor,
+    Scores { scale, softcap, window }: Scores,
+) -> Result<Option<Tensor>> {
     let (heads, tokens, head_dim) = query.dims3()?;
     let (kv_heads, all, _) = key.dims3()?;
     let (past, group) = (all - tokens, heads / kv_heads);
-    let scale = 1.0 / (head_dim as f32).sqrt();
+    let first_seen = |position: usize| window.map_or(0, |w| (position + 1).saturating_sub(w));
     let blocks = tokens.div_ceil(QUERY_BLOCK);
     let attend = |[q, k, v]: [&[f32]; 3]| {
         let mut mixed = vec![0f32; heads * tokens * head_dim]; // [heads, tokens, head_dim]
@@ -76,9 +103,10 @@ pub fn causal_attention(query: &Tensor, key: &Tensor, value: &Tensor) -> Result<
         tasks.into_par_iter().for_each_init(Vec::new, |scores, (task, out)| {
             let (head, start) = (task / blocks, task % blocks * QUERY_BLOCK);
             let rows = out.len() / head_dim;
-            let seen = past + start + rows;
+            let first = first_seen(past + start);
+            let seen = past + start + rows - first;
             let q = &q[(head * tokens + start) * head_dim..][..rows * head_dim];
-            let kv = head / group * all * head_dim;
+            let kv = (head / group * all + first) * head_dim;
             let (k, v) = (&k[kv..][..seen * head_dim], &v[kv..][..seen * head_dim]);
             scores.resize(rows * seen, 0.0);
             // scores [rows, seen] = scale · q · kᵀ
@@ -94,7 +122,14 @@ pub fn causal_attention(query: &Tensor, key: &Tensor, value: &Tensor) -> Result<
             let sums: Vec<f32> = scores
                 .chunks_exact_mut(seen)
                 .enumerate()
-                .map(|(row, scores)| exponentials(scores, past + start + row + 1))
+                .map(|(row, scores)| {
+                    let position = past + start + row;
+                    let own = first_seen(position) - first..position + 1 - first;
+                    if let Some(cap) = softcap {
+                        Arch::new().dispatch(Softcap { scores: &mut scores[own.clone()], cap });
+                    }
+                    exponentials(scores, own)
+                })
                 .collect();
             // out [rows, head_dim] = scores · v, then divided by the row sums
             multiply(
@@ -129,8 +164,8 @@ fn token_major(x: &[f32], heads: usize, tokens: usize, head_dim: usize) -> Vec<f
     out
 }
 
-/// Replaces the first `seen` scores of a row by exp(score − max), the rest by 0; returns the sum.
-fn exponentials(row: &mut [f32], seen: usize) -> f32 {
+/// Replaces the scores `own` of a row by exp(score − max), the others by 0; returns the sum.
+fn exponentials(row: &mut [f32], own: Range<usize>) -> f32 {
     /// Not a closure: see [`crate::lanes`].
     struct Exponentials<'a>(&'a mut [f32]);
 
@@ -147,9 +182,26 @@ fn exponentials(row: &mut [f32], seen: usize) -> f32 {
         }
     }
 
-    let (row, masked) = row.split_at_mut(seen);
-    masked.fill(0.0);
-    Arch::new().dispatch(Exponentials(row))
+    row[..own.start].fill(0.0);
+    row[own.end..].fill(0.0);
+    Arch::new().dispatch(Exponentials(&mut row[own]))
+}
+
+/// Replaces scores by cap · tanh(score / cap).
+struct Softcap<'a> {
+    scores: &'a mut [f32],
+    cap: f32,
+}
+
+impl WithSimd for Softcap<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        for score in self.scores.iter_mut() {
+            *score = self.cap * tanh(*score / self.cap);
+        }
+    }
 }
 
 /// e^x to within 2 ulp for x in [−87, 88], clamped outside: x = n·ln 2 + r, |r| ≤ ln 2 / 2, and a
@@ -176,32 +228,92 @@ fn exp(x: f32) -> f32 {
     p * f32::from_bits((shifted.to_bits() << 23).wrapping_add(0x3f80_0000))
 }
 
-struct Swiglu<'a> {
+/// tanh(x) to within 2 ulp. Branch-free: both forms are computed, a polynomial for small x (Moshier's
+/// Cephes), where the other loses digits.
+#[inline(always)]
+fn tanh(x: f32) -> f32 {
+    let z = x * x;
+    let mut p = -5.704_988_6e-3;
+    p = p * z + 2.063_908_9e-2;
+    p = p * z - 5.373_971_5e-2;
+    p = p * z + 1.333_144_2e-1;
+    p = p * z - 3.333_328e-1;
+    let small = p * z * x + x;
+    let large = (1.0 - 2.0 / (exp(2.0 * x.abs()) + 1.0)).copysign(x);
+    if x.abs() < 0.625 { small } else { large }
+}
+
+/// A gate's activation, as a type: a loop over it has no branch.
+trait Activate: Send + Sync {
+    fn of(x: f32) -> f32;
+}
+
+struct Silu;
+
+impl Activate for Silu {
+    #[inline(always)]
+    fn of(x: f32) -> f32 {
+        x / (1.0 + exp(-x))
+    }
+}
+
+struct GeluTanh;
+
+impl Activate for GeluTanh {
+    #[inline(always)]
+    fn of(x: f32) -> f32 {
+        // √(2/π)
+        const FACTOR: f32 = 0.797_884_6;
+        0.5 * x * (1.0 + tanh(FACTOR * (x + 0.044_715 * x * x * x)))
+    }
+}
+
+struct Relu;
+
+impl Activate for Relu {
+    #[inline(always)]
+    fn of(x: f32) -> f32 {
+        x.max(0.0)
+    }
+}
+
+struct Gate<'a, A> {
     gate: &'a [f32],
     up: &'a [f32],
     out: &'a mut [f32],
+    activation: PhantomData<A>,
 }
 
-impl WithSimd for Swiglu<'_> {
+impl<A: Activate> WithSimd for Gate<'_, A> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
         for ((out, gate), up) in self.out.iter_mut().zip(self.gate).zip(self.up) {
-            *out = gate / (1.0 + exp(-gate)) * up;
+            *out = A::of(*gate) * up;
         }
     }
 }
 
-/// silu(gate) · up for rows [gate | up]. See [`super::swiglu`].
-pub fn swiglu(gate_up: &Tensor) -> Result<Option<Tensor>> {
+/// act(gate) · up for rows [gate | up]. See [`super::parts`].
+pub fn gated(gate_up: &Tensor, activation: Activation) -> Result<Option<Tensor>> {
+    match activation {
+        Activation::Silu => gated_by::<Silu>(gate_up),
+        Activation::GeluTanh => gated_by::<GeluTanh>(gate_up),
+        Activation::Relu => gated_by::<Relu>(gate_up),
+        // No fused form of erf.
+        Activation::Gelu => Ok(None),
+    }
+}
+
+fn gated_by<A: Activate>(gate_up: &Tensor) -> Result<Option<Tensor>> {
     let (rows, both) = gate_up.dims2()?;
     let width = both / 2;
     let fused = with_f32([gate_up], |[x]| {
         let mut out = vec![0f32; rows * width];
         out.par_chunks_mut(width).zip(x.par_chunks(both)).for_each(|(out, row)| {
             let (gate, up) = row.split_at(width);
-            Arch::new().dispatch(Swiglu { gate, up, out });
+            Arch::new().dispatch(Gate::<A> { gate, up, out, activation: PhantomData });
         });
         out
     })?;
@@ -283,5 +395,16 @@ mod tests {
             let (found, expected) = (f64::from(exp(x)), f64::from(x).exp());
             assert!(((found - expected) / expected).abs() < 2.4e-7, "exp({x}) = {found}");
         }
+    }
+
+    #[test]
+    fn tanh_is_within_two_ulp_of_f64() {
+        for i in -1_200_000..1_200_000 {
+            let x = i as f32 * 1e-5;
+            let (found, expected) = (f64::from(tanh(x)), f64::from(x).tanh());
+            let error = (found - expected).abs();
+            assert!(error <= 2.4e-7 * expected.abs(), "tanh({x}) = {found}, not {expected}");
+        }
+        assert_eq!((tanh(100.0), tanh(-100.0)), (1.0, -1.0));
     }
 }

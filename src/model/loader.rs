@@ -1,7 +1,7 @@
 //! How a model gets its tensors, and how it is known which it got.
 
-use super::Linear;
 use super::config::ModelConfig;
+use super::parts::Linear;
 use super::weights::{Weights, refuse_unread};
 use crate::error::{Error, Result};
 use candle_core::{DType, Device, Tensor};
@@ -76,12 +76,26 @@ impl<'a> Loader<'a> {
     }
 
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        self.read(name, shape, |weights| weights.tensor(name, shape))
+    }
+
+    /// 1 + w.
+    pub fn tensor_plus_one(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        self.read(name, shape, |weights| weights.tensor_plus_one(name, shape))
+    }
+
+    fn read(
+        &self,
+        name: &str,
+        shape: &[usize],
+        get: impl FnOnce(&dyn Weights) -> Result<Tensor>,
+    ) -> Result<Tensor> {
         let Some((dtype, device)) = self.target else {
             self.weights.check(name, shape)?;
             self.asked.borrow_mut().insert(name.into());
             return Ok(Tensor::zeros(0, DType::F32, &Device::Cpu)?);
         };
-        let tensor = self.weights.tensor(name, shape)?;
+        let tensor = get(self.weights)?;
         if dtype == DType::F16 {
             let largest = tensor.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?;
             if largest > f16::MAX.to_f32() {

@@ -1,9 +1,11 @@
-//! A Llama in candle whose KV cache is a value.
+//! Decoder-only models in candle whose KV cache is a value.
 //!
-//! candle-transformers' own Llama keeps its cache private and returns the last position only,
-//! so it cannot be wrapped; it is the oracle instead ([`oracle`]). The forward pass reads top
-//! down as in Touvron et al. 2023; shapes stand beside the lines that have them.
+//! candle-transformers' models keep their caches private and return the last position only, so
+//! they cannot be wrapped; they are the oracle instead ([`oracle`]). An architecture
+//! ([`architectures`]) says which parts a model has ([`ModelConfig`]); the pass over them is here
+//! and reads top down. Shapes stand beside the lines that have them.
 
+mod architectures;
 mod attention;
 mod cache;
 mod config;
@@ -12,60 +14,59 @@ mod json;
 mod kernels;
 mod loader;
 pub mod oracle;
+mod parts;
 mod random;
 mod rope;
 pub mod source;
 mod weights;
 
 pub use cache::{KvCache, LayerKv};
-pub use config::{AttentionBias, Bound, Longest, ModelConfig, RopeScaling};
-pub use gguf::Gguf;
+pub use config::{
+    Activation, AttentionBias, AttentionConfig, BlockConfig, ExpertNames, Experts, GatedMlp,
+    LayerConfig, MlpConfig, ModelConfig, NormConfig, NormKind, QkNorm, RopeScaling, RotaryConfig,
+    Temperature,
+};
+pub use gguf::{Gguf, WeightType};
 pub use random::RandomWeights;
 pub use weights::{Safetensors, Unread, Weights};
 
+use crate::codec::RotaryEmbedding;
 use crate::error::{Error, Result};
+use attention::Attention;
 use candle_core::{DType, Device, Tensor};
 use loader::Loader;
-use rope::Rope;
+use parts::{Linear, Mlp, Norm, product, scaled, softcapped};
+use rope::{Angles, Rope};
 
-/// See [`Llama::forward_written`].
+/// See [`Model::forward_written`].
 pub type Write<'a> = &'a mut dyn FnMut(usize, usize, LayerKv) -> Result<LayerKv>;
 
-/// A model of the Llama family, its weights in memory.
-pub struct Llama {
+/// A decoder-only model, its weights in memory. Clones share them.
+#[derive(Clone)]
+pub struct Model {
     config: ModelConfig,
     embeddings: Tensor, // [vocab, hidden]
     layers: Vec<Layer>,
-    norm: RmsNorm,
+    norm: Norm,
     /// `None`: tied to the embeddings.
     head: Option<Linear>,
-    rope: Rope,
+    /// As the config lists them.
+    ropes: Vec<Rope>,
     dtype: DType,
     device: Device,
 }
 
+#[derive(Clone)]
 struct Layer {
-    attention_norm: RmsNorm,
-    /// Queries, keys and values in one product: [(heads + 2·kv_heads)·head_dim, hidden].
-    qkv: Linear,
-    output: Linear,
-    mlp_norm: RmsNorm,
-    /// Gate and up in one product: [2·intermediate, hidden].
-    gate_up: Linear,
-    down: Linear,
+    before_attention: Option<Norm>,
+    attention: Attention,
+    after_attention: Option<Norm>,
+    before_mlp: Option<Norm>,
+    mlp: Mlp,
+    after_mlp: Option<Norm>,
 }
 
-struct Linear {
-    weight: Tensor, // [out, in]
-    bias: Option<Tensor>,
-}
-
-struct RmsNorm {
-    weight: Tensor,
-    eps: f64,
-}
-
-impl Llama {
+impl Model {
     /// Puts the model together twice, first from the files' headers alone: what is missing, of
     /// another shape or not used at all is an error before a weight is read.
     pub fn load(
@@ -81,37 +82,23 @@ impl Llama {
     }
 
     fn build(config: &ModelConfig, loader: &Loader) -> Result<Self> {
-        let (hidden, head_dim) = (config.hidden_size, config.head_dim);
-        let (q, kv) = (config.heads * head_dim, config.kv_heads * head_dim);
-        let intermediate = config.intermediate_size;
-        let norm = |name: &str| -> Result<RmsNorm> {
-            Ok(RmsNorm { weight: loader.tensor(name, &[hidden])?, eps: config.rms_norm_eps })
-        };
-        let layers = (0..config.layers)
-            .map(|index| {
-                let name = |part: &str| format!("model.layers.{index}.{part}");
-                let attention =
-                    |part: &str, out: usize| (name(&format!("self_attn.{part}_proj")), out);
-                let mlp = |part: &str, out: usize| (name(&format!("mlp.{part}_proj")), out);
-                let bias = config.attention_bias;
-                Ok(Layer {
-                    attention_norm: norm(&name("input_layernorm.weight"))?,
-                    qkv: loader.linear(
-                        &[attention("q", q), attention("k", kv), attention("v", kv)],
-                        hidden,
-                        bias.qkv,
-                    )?,
-                    output: loader.linear(&[attention("o", hidden)], q, bias.output)?,
-                    mlp_norm: norm(&name("post_attention_layernorm.weight"))?,
-                    gate_up: loader.linear(
-                        &[mlp("gate", intermediate), mlp("up", intermediate)],
-                        hidden,
-                        config.mlp_bias,
-                    )?,
-                    down: loader.linear(&[mlp("down", hidden)], intermediate, config.mlp_bias)?,
-                })
+        let hidden = config.hidden_size;
+        let norm = |name: &str| Norm::load(loader, name, &[hidden], config.norm);
+        let layers = (0..).zip(&config.layers).map(|(index, layer): (usize, &LayerConfig)| {
+            let name = |part: &str| format!("model.layers.{index}.{part}");
+            let norm = |part: Option<&str>| -> Result<Option<Norm>> {
+                part.map(|part| norm(&name(&format!("{part}.weight")))).transpose()
+            };
+            Ok(Layer {
+                before_attention: norm(config.block.before_attention)?,
+                attention: Attention::load(loader, &layer.attention, config.norm, hidden, &name)?,
+                after_attention: norm(config.block.after_attention)?,
+                before_mlp: norm(config.block.before_mlp)?,
+                mlp: Mlp::load(loader, &layer.mlp, hidden, &name)?,
+                after_mlp: norm(config.block.after_mlp)?,
             })
-            .collect::<Result<Vec<_>>>()?;
+        });
+        let layers = layers.collect::<Result<Vec<_>>>()?;
         let vocabulary = [config.vocab_size, hidden];
         let head = if config.tie_word_embeddings {
             None
@@ -123,11 +110,18 @@ impl Llama {
             layers,
             norm: norm("model.norm.weight")?,
             head,
-            rope: Rope::new(config),
+            ropes: ropes(config, 0),
             config: config.clone(),
             dtype: loader.dtype(),
             device: loader.device().clone(),
         })
+    }
+
+    /// The same model for windows of so many tokens. Some rotary embeddings depend on that length
+    /// (LongRoPE, dynamic NTK), and have one set of frequencies for all of a window; as loaded, a
+    /// model has those of short windows.
+    pub fn for_context(&self, tokens: usize) -> Self {
+        Self { ropes: ropes(&self.config, tokens), ..self.clone() }
     }
 
     /// The configuration it was loaded with.
@@ -145,14 +139,21 @@ impl Llama {
         &self.device
     }
 
-    /// Rotary frequencies of the keys: radians a position, one for channels i and i + head_dim / 2.
-    pub fn rope_frequencies(&self) -> &[f32] {
-        self.rope.frequencies()
+    /// The rotary embedding of each layer's keys.
+    pub fn rotary_embeddings(&self) -> Vec<RotaryEmbedding> {
+        let of_layer = |layer: &LayerConfig| {
+            let AttentionConfig { rotary, head_dim, .. } = layer.attention;
+            match rotary {
+                Some(index) => self.ropes[index].embedding(head_dim),
+                None => RotaryEmbedding::none(head_dim),
+            }
+        };
+        self.config.layers.iter().map(of_layer).collect()
     }
 
     /// A cache of its layers that holds no token yet.
     pub fn empty_cache(&self) -> KvCache {
-        KvCache::empty(self.config.layers)
+        KvCache::empty(self.config.layers.len())
     }
 
     /// Runs `tokens` at the positions after those in `cache`, appends their keys and values to
@@ -161,13 +162,13 @@ impl Llama {
         self.forward_stacked(tokens, std::slice::from_mut(cache), &mut |_, _, kv| Ok(kv))
     }
 
-    /// [`Llama::forward`] over each of several caches of one length, which is faster than one
+    /// [`Model::forward`] over each of several caches of one length, which is faster than one
     /// after the other: each weight is read once.
     pub fn forward_each(&self, tokens: &[u32], caches: &mut [KvCache]) -> Result<Vec<Tensor>> {
         self.forward_written(tokens, caches, &mut |_, _, kv| Ok(kv))
     }
 
-    /// [`Llama::forward_each`] with keys and values of the new tokens as `write` gives them back:
+    /// [`Model::forward_each`] with keys and values of the new tokens as `write` gives them back:
     /// it gets the index of the cache, that of the layer, and both.
     pub fn forward_written(
         &self,
@@ -183,15 +184,18 @@ impl Llama {
         (0..caches.len()).map(|cache| Ok(rows(cache)?)).collect()
     }
 
-    /// How many caches [`Llama::forward_each`] should get at once. What it gives for one is the
+    /// How many caches [`Model::forward_each`] should get at once. What it gives for one is the
     /// same bits whatever the others are, so products that may add up in another order with more
-    /// rows get them one by one: those of few rows, and all but gemm's f32.
+    /// rows get them one by one: those of few rows, as experts have them, and all but gemm's f32.
     pub fn caches_at_once(&self, tokens: usize) -> usize {
         /// Above it gemm splits the inner dimension by that alone.
         const FEW_ROWS: usize = 64;
         /// More rows are no faster, and take memory.
         const ENOUGH_ROWS: usize = 1024;
-        let in_gemm = self.dtype == DType::F32 && self.device.is_cpu();
+        let experts = |layer: &LayerConfig| matches!(layer.mlp, MlpConfig::Experts(_));
+        let in_gemm = self.dtype == DType::F32
+            && self.device.is_cpu()
+            && !self.config.layers.iter().any(experts);
         if in_gemm && tokens > FEW_ROWS { (ENOUGH_ROWS / tokens).max(1) } else { 1 }
     }
 
@@ -203,13 +207,11 @@ impl Llama {
         write: Write,
     ) -> Result<Tensor> {
         let start = caches.first().map_or(0, KvCache::tokens);
-        let longest = self.config.longest();
-        if start + tokens.len() > longest.tokens {
+        let longest = self.config.max_context();
+        if start + tokens.len() > longest {
             return Err(Error::input(format!(
-                "position {}: expected at most {}, {}",
+                "position {}: expected at most {longest}, the model's longest context",
                 start + tokens.len(),
-                longest.tokens,
-                longest.bound
             ))
             .hint("use a smaller --context"));
         }
@@ -222,75 +224,68 @@ impl Llama {
                 )));
             }
         }
-        let rope = self.rope.at(start, tokens.len(), self.dtype, &self.device)?;
+        let angles =
+            self.ropes.iter().map(|rope| rope.at(start, tokens.len(), self.dtype, &self.device));
+        let angles = angles.collect::<Result<Vec<Angles>>>()?;
         let ids = Tensor::new(tokens.repeat(caches.len()), &self.device)?;
-        let mut x = self.embeddings.index_select(&ids, 0)?; // [rows = caches·tokens, hidden]
+        let x = self.embeddings.index_select(&ids, 0)?; // [rows = caches·tokens, hidden]
+        let mut x = scaled(x, self.config.embedding_scale)?;
         for (index, layer) in self.layers.iter().enumerate() {
-            let normed = layer.attention_norm.forward(&x)?;
-            let qkv = layer.qkv.forward(&normed)?; // [rows, (heads + 2·kv_heads)·head_dim]
+            let normed = normed(&layer.before_attention, &x)?;
+            let attention = &layer.attention;
+            let angles = self.config.layers[index].attention.rotary.map(|index| &angles[index]);
+            let qkv = attention.qkv.forward(&normed)?; // [rows, (heads + 2·kv_heads)·head_dim]
             let mixed = caches
                 .iter_mut()
                 .enumerate()
                 .map(|(cache, kv)| {
                     let qkv = qkv.narrow(0, cache * tokens.len(), tokens.len())?;
-                    let (query, key, value) =
-                        attention::split_and_rotate(&qkv, &rope, &self.config)?;
+                    let (query, key, value) = attention.split(&qkv, angles, start)?;
                     let new = write(cache, index, LayerKv { key, value })?;
                     let kv = kv.extend(index, new)?;
-                    attention::causal(&query, &kv.key, &kv.value) // [tokens, heads·head_dim]
+                    attention.attend(&query, &kv.key, &kv.value) // [tokens, heads·head_dim]
                 })
                 .collect::<Result<Vec<_>>>()?;
             let mixed = match mixed.as_slice() {
                 [one] => one.clone(),
                 several => Tensor::cat(several, 0)?,
             };
-            x = (layer.output.forward(&mixed)? + x)?;
-            let normed = layer.mlp_norm.forward(&x)?;
-            let gate_up = layer.gate_up.forward(&normed)?; // [rows, 2·intermediate]
-            x = (layer.down.forward(&swiglu(&gate_up)?)? + x)?;
+            let attended = attention.output.forward(&mixed)?;
+            let attended = self.addend(&layer.after_attention, attended)?;
+            if self.config.block.parallel {
+                let computed = self.addend(&layer.after_mlp, layer.mlp.forward(&normed)?)?;
+                x = ((attended + x)? + computed)?;
+                continue;
+            }
+            x = (attended + x)?;
+            let computed = layer.mlp.forward(&self::normed(&layer.before_mlp, &x)?)?;
+            x = (self.addend(&layer.after_mlp, computed)? + x)?;
         }
         caches.iter_mut().for_each(|cache| cache.advance(tokens.len()));
         self.norm.forward(&x)
+    }
+
+    /// What a layer adds to the residual stream.
+    fn addend(&self, norm: &Option<Norm>, x: Tensor) -> Result<Tensor> {
+        scaled(normed(norm, &x)?, self.config.residual_scale)
     }
 
     /// Logits of hidden states, [rows, hidden] → [rows, vocab], f32 on the CPU.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
         let weight = self.head.as_ref().map_or(&self.embeddings, |head| &head.weight);
         let logits = product(&hidden.contiguous()?, weight)?;
-        Ok(logits.to_dtype(DType::F32)?.to_device(&Device::Cpu)?)
+        let logits = scaled(logits.to_dtype(DType::F32)?, self.config.logit_scale)?;
+        Ok(softcapped(logits, self.config.logit_softcap)?.to_device(&Device::Cpu)?)
     }
 }
 
-/// x [rows, in] · weightᵀ, weight [out, in] → [rows, out]
-fn product(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    match kernels::product(x, weight)? {
-        Some(product) => Ok(product),
-        None => Ok(x.matmul(&weight.t()?)?),
-    }
+fn ropes(config: &ModelConfig, context: usize) -> Vec<Rope> {
+    config.rotary.iter().map(|rotary| Rope::new(rotary, context)).collect()
 }
 
-impl Linear {
-    /// [rows, in] → [rows, out]
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let product = product(x, &self.weight)?;
-        match &self.bias {
-            None => Ok(product),
-            Some(bias) => Ok(product.broadcast_add(bias)?),
-        }
+fn normed(norm: &Option<Norm>, x: &Tensor) -> Result<Tensor> {
+    match norm {
+        Some(norm) => norm.forward(x),
+        None => Ok(x.clone()),
     }
-}
-
-impl RmsNorm {
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(candle_nn::ops::rms_norm(x, &self.weight, self.eps as f32)?)
-    }
-}
-
-/// silu(gate) · up for [gate | up], [rows, 2·width] → [rows, width].
-fn swiglu(gate_up: &Tensor) -> Result<Tensor> {
-    if let Some(fused) = kernels::swiglu(gate_up)? {
-        return Ok(fused);
-    }
-    let halves = gate_up.chunk(2, 1)?;
-    Ok((halves[0].contiguous()?.silu()? * halves[1].contiguous()?)?)
 }

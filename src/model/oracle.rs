@@ -1,6 +1,6 @@
 //! The proof for `--cross-check`: candle-transformers' own Llama on the same weights.
 
-use super::{ModelConfig, RopeScaling, Weights};
+use super::{LayerConfig, MlpConfig, ModelConfig, RopeScaling, Weights};
 use crate::error::{Error, Result};
 use candle_core::{DType, Device, Shape, Tensor};
 use candle_nn::VarBuilder;
@@ -34,17 +34,28 @@ impl Oracle {
 }
 
 fn oracle_config(config: &ModelConfig) -> Result<theirs::Config> {
+    if config.architecture != "LlamaForCausalLM" && config.architecture != "MistralForCausalLM" {
+        return Err(Error::unsupported(format!(
+            "--cross-check: there is no second implementation of {} here",
+            config.architecture
+        ))
+        .hint("run without --cross-check"));
+    }
+    let LayerConfig { attention, mlp } = &config.layers[0];
+    let MlpConfig::Gated(mlp) = mlp else {
+        return Err(Error::unsupported("--cross-check: candle-transformers' Llama has no experts"));
+    };
     let cannot = |what: &str| {
         Error::input(format!("--cross-check: candle-transformers' Llama has no {what}"))
             .hint("run without --cross-check")
     };
-    if config.head_dim * config.heads != config.hidden_size {
+    if attention.head_dim * attention.heads != config.hidden_size {
         return Err(cannot("head_dim apart from hidden_size / heads"));
     }
-    if config.attention_bias.qkv || config.attention_bias.output || config.mlp_bias {
+    if attention.bias.qkv || attention.bias.output || mlp.bias {
         return Err(cannot("biases"));
     }
-    let rope_scaling = match &config.rope_scaling {
+    let rope_scaling = match &config.rotary[0].scaling {
         RopeScaling::None => None,
         RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_context } => {
             Some(theirs::Llama3RopeConfig {
@@ -57,17 +68,18 @@ fn oracle_config(config: &ModelConfig) -> Result<theirs::Config> {
         }
         RopeScaling::Linear { .. } => return Err(cannot("linear RoPE scaling")),
         RopeScaling::Divisors(_) => return Err(cannot("RoPE divisors from a file")),
+        _ => return Err(cannot("this scaling of RoPE")),
     };
     Ok(theirs::Config {
         hidden_size: config.hidden_size,
-        intermediate_size: config.intermediate_size,
+        intermediate_size: mlp.intermediate_size,
         vocab_size: config.vocab_size,
-        num_hidden_layers: config.layers,
-        num_attention_heads: config.heads,
-        num_key_value_heads: config.kv_heads,
+        num_hidden_layers: config.layers.len(),
+        num_attention_heads: attention.heads,
+        num_key_value_heads: attention.kv_heads,
         use_flash_attn: false,
-        rms_norm_eps: config.rms_norm_eps,
-        rope_theta: config.rope_theta,
+        rms_norm_eps: config.norm.eps,
+        rope_theta: config.rotary[0].theta,
         bos_token_id: None,
         eos_token_id: None,
         rope_scaling,

@@ -1,10 +1,10 @@
 //! A model's KV cache on a text, as a safetensors file: something to compress.
 
-use crate::codec::Element;
+use crate::codec::{Element, RotaryEmbedding};
 use crate::container::{self, TensorData, TextMap};
 use crate::error::{Error, Result};
 use crate::hub::Hub;
-use crate::model::Llama;
+use crate::model::Model;
 use crate::model::source::{ModelWeights, Provenance};
 use crate::run::subject::{SharedInputs, Stages, Subject};
 use crate::settings::{FloatType, Settings};
@@ -50,10 +50,37 @@ pub struct Origin {
     pub kv_heads: usize,
     /// Channels of a head.
     pub head_dim: usize,
-    /// Rotary frequencies of the keys: radians a position, one for channels i and i + head_dim / 2.
-    pub rope_frequencies: Vec<f32>,
+    /// The rotary embedding of every layer's keys, where it is the same in all and turns the whole
+    /// head in halves: radians a position, one for channels i and i + head_dim / 2.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rope_frequencies: Option<Vec<f32>>,
+    /// The rotary embeddings of other models' keys.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rotary: Vec<RotaryOfLayers>,
     /// Type of the file's values.
     pub dtype: Dtype,
+}
+
+/// A rotary embedding, and whose it is.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RotaryOfLayers {
+    /// Indices of the layers.
+    pub layers: Vec<usize>,
+    /// What turns their keys.
+    #[serde(flatten)]
+    pub embedding: RotaryEmbedding,
+}
+
+/// Layers that share an embedding together, in the order of their first.
+fn by_embedding(layers: Vec<RotaryEmbedding>) -> Vec<RotaryOfLayers> {
+    let mut distinct: Vec<RotaryOfLayers> = Vec::new();
+    for (layer, embedding) in layers.into_iter().enumerate() {
+        match distinct.iter_mut().find(|known| known.embedding == embedding) {
+            Some(known) => known.layers.push(layer),
+            None => distinct.push(RotaryOfLayers { layers: vec![layer], embedding }),
+        }
+    }
+    distinct
 }
 
 /// The cache of the first `tokens` tokens (all, if `None`) of window `settings.first_window`,
@@ -84,7 +111,8 @@ pub fn run(
     let ModelWeights { weights, provenance } = subject.model.weights()?;
     stages.stage("loading the weights");
     let config = &subject.model.config;
-    let model = Llama::load(config, weights.as_ref(), settings.dtype.dtype(), &device)?;
+    let model = Model::load(config, weights.as_ref(), settings.dtype.dtype(), &device)?;
+    let model = model.for_context(subject.context);
     stages.stage("computing the cache");
     let mut cache = model.empty_cache();
     model.forward(&subject.windows[0].tokens()[..tokens], &mut cache)?;
@@ -112,6 +140,14 @@ pub fn run(
             tensors.push(TensorData { name, dtype, shape, data });
         }
     }
+    let mut rotary = by_embedding(model.rotary_embeddings());
+    let mut rope_frequencies = None;
+    if let [RotaryOfLayers { embedding, .. }] = rotary.as_slice()
+        && *embedding == RotaryEmbedding::halves(&embedding.frequencies)
+    {
+        rope_frequencies = Some(embedding.frequencies.clone());
+        rotary.clear();
+    }
     let origin = Origin {
         model: provenance,
         text: subject.text.source.clone(),
@@ -121,10 +157,11 @@ pub fn run(
         window: settings.first_window,
         tokens,
         bos_id: subject.bos,
-        layers: config.layers,
-        kv_heads: config.kv_heads,
-        head_dim: config.head_dim,
-        rope_frequencies: model.rope_frequencies().to_vec(),
+        layers: config.layers.len(),
+        kv_heads: config.kv_heads(),
+        head_dim: config.head_dim(),
+        rope_frequencies,
+        rotary,
         dtype,
     };
     Ok(Extraction { tensors, origin, saturated })

@@ -77,7 +77,7 @@ impl Subject {
         let model = once(&mut shared.models, settings.model.clone(), || {
             settings.source.open(&settings.model, hub)
         })?;
-        let context = settings.context_for(model.config.longest())?;
+        let context = settings.context_for(model.config.max_context())?;
         check(&model.config, context)?;
         let bos = window_bos(settings, &model)?;
 
@@ -125,10 +125,10 @@ impl Subject {
             model: ModelInfo {
                 provenance,
                 architecture: config.architecture.clone(),
-                layers: config.layers,
-                heads: config.heads,
-                kv_heads: config.kv_heads,
-                head_dim: config.head_dim,
+                layers: config.layers.len(),
+                heads: config.heads(),
+                kv_heads: config.kv_heads(),
+                head_dim: config.head_dim(),
                 vocab_size: config.vocab_size,
                 max_position_embeddings: config.max_position_embeddings,
             },
@@ -193,7 +193,7 @@ pub fn check_codecs(
             // A residual that leaves nothing to feel was asked for, and is a mistake.
             let beside = match (protocols, *protocol) {
                 (Protocols::Both { residual, .. }, Protocol::Decode { .. }) => {
-                    let felt = protocol.targets_affected(config.head_dim, &shape, &codec.codec);
+                    let felt = protocol.targets_affected(config.head_dim(), &shape, &codec.codec);
                     residual == 0 || felt.is_err()
                 }
                 _ => false,

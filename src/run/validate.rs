@@ -5,7 +5,7 @@ use crate::error::{Error, Kind, Result};
 use crate::eval::attribution::CacheParts;
 use crate::eval::{Arm, Evaluator, Observer, Protocol, Treatment};
 use crate::hub::Hub;
-use crate::model::Llama;
+use crate::model::Model;
 use crate::model::oracle::{Oracle, WeightsRef};
 use crate::model::source::ModelWeights;
 use crate::platform;
@@ -47,7 +47,7 @@ pub fn run(
 
     progress.stage("loading the weights");
     let clock = Instant::now();
-    let model = Llama::load(&subject.model.config, weights.as_ref(), dtype, &device)?;
+    let model = Model::load(&subject.model.config, weights.as_ref(), dtype, &device)?;
     let load = clock.elapsed();
 
     let clock = Instant::now();
@@ -69,7 +69,7 @@ pub fn run(
         let codecs: Vec<Treatment> = codecs.iter().copied().filter(takes).collect();
         // As many passes again for each part: once is enough to tell which carry the damage.
         let parts = match settings.attribute && !beside {
-            true => Some(CacheParts::of(model.config().layers, model.config().kv_heads)),
+            true => Some(CacheParts::of(model.config().layers.len(), model.config().kv_heads())),
             false => None,
         };
         // Behind the codecs' own arms, with which they share the baseline.
@@ -122,7 +122,7 @@ pub(crate) fn explain(error: Error, dtype: DType) -> Error {
 /// the largest logit in f32 over tens of layers; the bounds are far above that and far below
 /// what any mistake makes.
 pub(crate) fn cross_check(
-    model: &Llama,
+    model: &Model,
     weights: WeightsRef,
     window: &[u32],
 ) -> Result<CrossCheck> {

@@ -10,7 +10,6 @@ use crate::error::{Error, Result};
 use crate::eval::Treatment;
 use crate::eval::protocol::Protocols;
 use crate::eval::verdict::Limits;
-use crate::model::Longest;
 use crate::model::source::ModelSource;
 
 impl Settings {
@@ -82,14 +81,15 @@ impl Settings {
     }
 
     /// The window length, tokens, for a model that computes no longer one than `longest`.
-    pub fn context_for(&self, longest: impl Into<Longest>) -> Result<usize> {
-        let Longest { tokens: longest, bound } = longest.into();
+    pub fn context_for(&self, longest: usize) -> Result<usize> {
         match self.context {
             None => Ok(DEFAULT_CONTEXT.min(longest)),
             Some(context) if context <= longest => Ok(context),
             Some(context) => Err(self.context_location.locate(
-                Error::input(format!("expected at most {longest}, {bound}, found {context}"))
-                    .hint(format!("use --context {longest} or less, or leave it out")),
+                Error::input(format!(
+                    "expected at most {longest}, the model's longest context, found {context}"
+                ))
+                .hint(format!("use --context {longest} or less, or leave it out")),
             )),
         }
     }

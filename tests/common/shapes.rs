@@ -2,7 +2,8 @@
 
 #![allow(dead_code, reason = "not every test and benchmark uses all of them")]
 
-use kvgauge::model::{AttentionBias, ModelConfig, RopeScaling};
+use kvgauge::model::{AttentionBias, MlpConfig, ModelConfig, RopeScaling};
+use serde_json::{Value, json};
 
 /// A Llama with TinyLlama's vocabulary and context, untied, without biases.
 pub fn llama(
@@ -12,25 +13,54 @@ pub fn llama(
     heads: usize,
     kv_heads: usize,
 ) -> ModelConfig {
-    ModelConfig {
-        architecture: "LlamaForCausalLM".into(),
-        vocab_size: 32_000,
-        hidden_size: hidden,
-        intermediate_size: intermediate,
-        layers,
-        heads,
-        kv_heads,
-        head_dim: hidden / heads,
-        max_position_embeddings: 2048,
-        rms_norm_eps: 1e-5,
-        rope_theta: 10_000.0,
-        rope_scaling: RopeScaling::None,
-        tie_word_embeddings: false,
-        attention_bias: AttentionBias { qkv: false, output: false },
-        mlp_bias: false,
-        sliding_window: None,
-        bos_token_id: Some(1),
+    of_json(&json!({
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "vocab_size": 32_000,
+        "hidden_size": hidden,
+        "intermediate_size": intermediate,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "max_position_embeddings": 2048,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10_000.0,
+        "tie_word_embeddings": false,
+        "bos_token_id": 1,
+    }))
+}
+
+/// A config.json.
+pub fn of_json(config: &Value) -> ModelConfig {
+    ModelConfig::from_hf(config.to_string().as_bytes()).unwrap()
+}
+
+/// Another scaling of the rotary embedding.
+pub fn with_scaling(mut config: ModelConfig, scaling: RopeScaling) -> ModelConfig {
+    config.rotary[0].scaling = scaling;
+    config
+}
+
+/// Biases of attention in every layer.
+pub fn with_attention_bias(mut config: ModelConfig, bias: AttentionBias) -> ModelConfig {
+    config.layers.iter_mut().for_each(|layer| layer.attention.bias = bias);
+    config
+}
+
+/// Biases of the MLP in every layer, or none.
+pub fn with_mlp_bias(mut config: ModelConfig, bias: bool) -> ModelConfig {
+    for layer in &mut config.layers {
+        if let MlpConfig::Gated(mlp) = &mut layer.mlp {
+            mlp.bias = bias;
+        }
     }
+    config
+}
+
+/// A sliding window in every layer.
+pub fn with_window(mut config: ModelConfig, window: Option<usize>) -> ModelConfig {
+    config.layers.iter_mut().for_each(|layer| layer.attention.window = window);
+    config
 }
 
 /// TinyLlama-1.1B: 22 layers, 2048 wide, 32 query heads on 4 key heads.
@@ -40,10 +70,9 @@ pub fn tinyllama() -> ModelConfig {
 
 /// SmolLM2-135M: 30 layers, 576 wide, 9 query heads on 3 key heads.
 pub fn smollm2() -> ModelConfig {
-    ModelConfig {
-        vocab_size: 49_152,
-        tie_word_embeddings: true,
-        rope_theta: 100_000.0,
-        ..llama(576, 1536, 30, 9, 3)
-    }
+    let mut config = llama(576, 1536, 30, 9, 3);
+    config.vocab_size = 49_152;
+    config.tie_word_embeddings = true;
+    config.rotary[0].theta = 100_000.0;
+    config
 }

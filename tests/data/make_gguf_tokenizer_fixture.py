@@ -131,8 +131,8 @@ def added_token(i, content, special=True):
     return dict(id=i, content=content, **flags)
 
 
-def hugging_face_twin(pieces, scores):
-    """A tokenizer.json with the components of TinyLlama's."""
+def merges_by_score(pieces, scores):
+    """Every way to cut every piece in two, the best-scored piece first."""
     vocab = {piece: i for i, piece in enumerate(pieces)}
     merges = []
     for piece, score in zip(pieces, scores):
@@ -143,6 +143,12 @@ def hugging_face_twin(pieces, scores):
         found.sort(key=lambda cut: (vocab[cut[0]], vocab[cut[1]]))
         merges += [(score, cut) for cut in found]
     merges.sort(key=lambda merge: merge[0], reverse=True)
+    return [list(cut) for _, cut in merges]
+
+
+def hugging_face_twin(pieces, merges):
+    """A tokenizer.json with the components of TinyLlama's."""
+    vocab = {piece: i for i, piece in enumerate(pieces)}
     return Tokenizer.from_str(json.dumps({
         "version": "1.0",
         "added_tokens": [added_token(i, pieces[i]) for i in range(3)],
@@ -156,7 +162,7 @@ def hugging_face_twin(pieces, scores):
         "model": {
             "type": "BPE", "dropout": None, "unk_token": "<unk>", "fuse_unk": True,
             "continuing_subword_prefix": None, "end_of_word_suffix": None, "byte_fallback": True,
-            "vocab": vocab, "merges": [list(cut) for _, cut in merges],
+            "vocab": vocab, "merges": merges,
         },
     }))
 
@@ -210,6 +216,23 @@ DEEPSEEK_LLM = [
     DIGITS,
     byte_level(False),
 ]
+QWEN35 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+SEED_CODER = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1}| ?[^\s\p{L}\p{N}\r\n]+|\s*[\r\n]+|\s+(?!\S)|\s+"
+GPT4O = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+DEEPSEEK_V3 = [
+    split(r"\p{N}{1,3}"),
+    split("[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+"),
+    split(r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"),
+    byte_level(False),
+]
+FALCON = [
+    {"type": "Punctuation", "behavior": "Contiguous"},
+    byte_level(True),
+    {"type": "Digits", "individual_digits": False},
+    split("[0-9][0-9][0-9]"),
+]
+BLOOM = " ?[^(\\s|[.,!?\u2026\u3002\uff0c\u3001\u0964\u06d4\u060c])]+"
+SUPERBPE = [split(r"\p{N}+"), split(r"(?=(\d{3})+(?!\d))"), byte_level(False)]
 PIPELINES = {  # name: (normaliser, pre-tokenisers)
     "gpt-2": (None, [byte_level(True)]),
     "olmo": (NFC, [byte_level(True)]),
@@ -220,6 +243,14 @@ PIPELINES = {  # name: (normaliser, pre-tokenisers)
     "tekken": (None, [split(TEKKEN), byte_level(False)]),
     "deepseek-coder": (None, DEEPSEEK_CODER),
     "deepseek-llm": (None, DEEPSEEK_LLM),
+    "deepseek-v3": (None, DEEPSEEK_V3),
+    "gpt-4o": (None, [split(GPT4O), byte_level(False)]),
+    "qwen35": (NFC, [split(QWEN35), byte_level(False)]),
+    "stablelm2": (None, [split(QWEN2), byte_level(False)]),
+    "seed-coder": (None, [split(SEED_CODER), byte_level(False)]),
+    "falcon": (None, FALCON),
+    "bloom": (None, [split(BLOOM), byte_level(False)]),
+    "superbpe": (None, SUPERBPE),
 }
 
 
@@ -295,7 +326,8 @@ def main():
     pieces = [model.id_to_piece(i) for i in range(len(model))]
     scores = [model.get_score(i) for i in range(len(model))]
     types = [token_type(model, i) for i in range(len(model))]
-    twin = hugging_face_twin(pieces, scores)
+    by_score = merges_by_score(pieces, scores)
+    twin = hugging_face_twin(pieces, by_score)
     twin_ids = lambda text: twin.encode(text, add_special_tokens=False).ids
     for text in TEXTS:
         assert twin_ids(text) == model.encode(text), text
@@ -313,6 +345,7 @@ def main():
         "texts": TEXTS,
         "sentencepiece": {
             "tokens": pieces, "scores": scores, "token_type": types,
+            "merges": [" ".join(merge) for merge in by_score],
             "ids": [model.encode(text) for text in TEXTS],
         },
         "hugging_face": [[text, twin_ids(text)] for text in SPECIAL_TEXTS],

@@ -1,17 +1,22 @@
 //! The pre-tokenisers that `tokenizer.ggml.pre` names: how a text is cut before byte-level BPE.
 //!
-//! A name is listed only where Hugging Face's `tokenizer.json` of its models is known to the letter
-//! and llama.cpp agrees. A file that names none is refused: the wrong pattern changes every number
-//! and nothing shows it. The patterns hold for runs of up to a million blanks, the backtracking
-//! limit of the regex engine.
+//! A name means what Hugging Face's `tokenizer.json` of its models says, and what llama.cpp makes of
+//! it where that file could not be had (`docs/models-and-texts.md` says which). Where the two are
+//! known to differ, as in NFC normalisation and in `tekken`'s and `gpt-4o`'s letter cases, it is
+//! Hugging Face's. A file that names none is refused: the wrong pattern changes every number and
+//! nothing shows it. The patterns hold for runs of up to a million blanks, the backtracking limit of
+//! the regex engine.
 
-use tokenizers::SplitDelimiterBehavior::Isolated;
+use tokenizers::SplitDelimiterBehavior::{Contiguous, Isolated};
 use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
-use tokenizers::pre_tokenizers::{PreTokenizerWrapper, byte_level::ByteLevel, digits::Digits};
+use tokenizers::pre_tokenizers::{
+    PreTokenizerWrapper, byte_level::ByteLevel, digits::Digits, punctuation::Punctuation,
+};
 
 use super::USE_THE_FOLDER;
 use super::metadata::{Metadata, mismatch, quoted};
+use super::patterns::*;
 use crate::error::Result;
 
 const PRE: &str = "tokenizer.ggml.pre";
@@ -21,7 +26,7 @@ pub(super) struct Recipe {
     names: &'static [&'static str],
     /// Whether the text is NFC-normalised first.
     pub(super) nfc: bool,
-    /// Applied in this order, each to what the one before left; then bytes become characters.
+    /// Applied in this order, each to what the one before left.
     cuts: &'static [Cut],
     /// A stretch that is a token as a whole is that token, whatever the merges say.
     pub(super) ignore_merges: bool,
@@ -30,70 +35,19 @@ pub(super) struct Recipe {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Cut {
-    /// GPT-2's pattern, built into the byte-level step: only ever the last cut.
+pub(super) enum Cut {
+    /// GPT-2's pattern. Bytes become characters in this step: what follows sees those. Without it
+    /// they do after the last cut.
     Gpt2,
     EachDigit,
+    DigitRuns,
+    /// Runs of punctuation: Unicode's and all of ASCII's.
+    Punctuation,
     Matches(&'static str),
 }
 
-const LLAMA3: Cut = Cut::Matches(concat!(
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}",
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-));
-const QWEN2: Cut = Cut::Matches(concat!(
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}",
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-));
-const TEKKEN: Cut = Cut::Matches(concat!(
-    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+",
-    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*",
-    r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-));
-const DEEPSEEK_ASIAN: Cut = Cut::Matches(r"[\x{4E00}-\x{9FA5}\x{800}-\x{4E00}\x{AC00}-\x{D7FF}]+");
-const DEEPSEEK_CODER: &[Cut] = &[
-    Cut::Matches(r"[\r\n]"),
-    Cut::Matches(r"\s?\p{L}+"),
-    Cut::Matches(r"\s?\p{P}+"),
-    DEEPSEEK_ASIAN,
-    Cut::EachDigit,
-];
-const DEEPSEEK_LLM: &[Cut] = &[
-    Cut::Matches(r"[\r\n]"),
-    DEEPSEEK_CASED,
-    Cut::Matches(concat!(
-        r"\s?[!-/:-~\x{FF01}-\x{FF0F}\x{FF1A}-\x{FF5E}",
-        r"\x{2018}-\x{201F}\x{3000}-\x{3002}]+",
-    )),
-    Cut::Matches(r"\s+$"),
-    DEEPSEEK_ASIAN,
-    Cut::EachDigit,
-];
-/// Most letters that have a case, spelt out: no Unicode class is the same set. Escaped, because
-/// some of them are normalised away when the line passes through an editor.
-const DEEPSEEK_CASED: Cut = Cut::Matches(concat!(
-    r"\s?[",
-    r"\x{41}-\x{5A}\x{61}-\x{7A}\x{B5}\x{C0}-\x{D6}\x{D8}-\x{F6}\x{F8}-\x{1BA}",
-    r"\x{1BC}-\x{1BF}\x{1C4}-\x{293}\x{295}-\x{2AF}\x{370}-\x{373}\x{376}-\x{377}",
-    r"\x{37B}-\x{37D}\x{37F}\x{386}\x{388}-\x{38A}\x{38C}\x{38E}-\x{3A1}\x{3A3}-\x{3F5}",
-    r"\x{3F7}-\x{481}\x{48A}-\x{52F}\x{531}-\x{556}\x{10A0}-\x{10C5}\x{13A0}-\x{13F5}",
-    r"\x{13F8}-\x{13FD}\x{1C90}-\x{1CBA}\x{1CBD}-\x{1CBF}\x{1D00}-\x{1D2B}\x{1D6B}-\x{1D77}",
-    r"\x{1D79}-\x{1D9A}\x{1E00}-\x{1F15}\x{1F18}-\x{1F1D}\x{1F20}-\x{1F45}\x{1F48}-\x{1F4D}",
-    r"\x{1F50}-\x{1F57}\x{1F59}\x{1F5B}\x{1F5D}\x{1F5F}-\x{1F7D}\x{1F80}-\x{1FB4}",
-    r"\x{1FB6}-\x{1FBC}\x{1FBE}\x{1FC2}-\x{1FC4}\x{1FC6}-\x{1FCC}\x{1FD0}-\x{1FD3}",
-    r"\x{1FD6}-\x{1FDB}\x{1FE0}-\x{1FEC}\x{1FF2}-\x{1FF4}\x{1FF6}-\x{1FFC}\x{2102}\x{2107}",
-    r"\x{210A}-\x{2113}\x{2115}\x{2119}-\x{211D}\x{2124}\x{2126}\x{2128}\x{212A}-\x{212D}",
-    r"\x{212F}-\x{2134}\x{2139}\x{213C}-\x{213F}\x{2145}-\x{2149}\x{214E}\x{2183}-\x{2184}",
-    r"\x{2C00}-\x{2C7B}\x{2C7E}-\x{2CE4}\x{2CEB}-\x{2CEE}\x{2CF2}-\x{2CF3}\x{A640}-\x{A66D}",
-    r"\x{A680}-\x{A69B}\x{A722}-\x{A76F}\x{A771}-\x{A787}\x{A78B}-\x{A78E}\x{AB70}-\x{ABBF}",
-    r"\x{FB00}-\x{FB06}\x{FB13}-\x{FB17}\x{FF21}-\x{FF3A}\x{FF41}-\x{FF5A}",
-    r"\x{10400}-\x{1044F}\x{104B0}-\x{104D3}\x{104D8}-\x{104FB}\x{10C80}-\x{10CB2}",
-    r"\x{10CC0}-\x{10CF2}\x{118A0}-\x{118DF}\x{1E900}-\x{1E943}",
-    r"]+",
-));
-
 const PLAIN: Recipe = Recipe {
-    names: &["gpt-2", "gpt2"],
+    names: &["gpt-2", "gpt2", "phi-2", "jais"],
     nfc: false,
     cuts: &[Cut::Gpt2],
     ignore_merges: false,
@@ -103,24 +57,33 @@ const PLAIN: Recipe = Recipe {
 const RECIPES: &[Recipe] = &[
     PLAIN,
     Recipe {
-        names: &["smollm", "starcoder", "refact"],
+        names: &["smollm", "starcoder", "refact", "exaone", "minerva-7b"],
         cuts: &[Cut::EachDigit, Cut::Gpt2],
         ..PLAIN
     },
     Recipe {
-        names: &["llama-bpe", "llama3", "llama-v3"],
+        names: &["llama-bpe", "llama3", "llama-v3", "falcon3"],
         cuts: &[LLAMA3],
         ignore_merges: true,
         add_bos: true,
         ..PLAIN
     },
-    Recipe { names: &["smaug-bpe"], cuts: &[LLAMA3], ..PLAIN },
+    Recipe { names: &["smaug-bpe", "dbrx", "chatglm-bpe"], cuts: &[LLAMA3], ..PLAIN },
+    Recipe { names: &["glm4"], cuts: &[LLAMA3], ignore_merges: true, ..PLAIN },
     Recipe { names: &["tekken"], cuts: &[TEKKEN], ignore_merges: true, add_bos: true, ..PLAIN },
-    Recipe { names: &["qwen2"], nfc: true, cuts: &[QWEN2], ..PLAIN },
+    Recipe { names: &["gpt-4o", "llama4"], cuts: &[GPT4O], ..PLAIN },
+    Recipe { names: &["qwen2", "deepseek-r1-qwen"], nfc: true, cuts: &[QWEN2], ..PLAIN },
+    Recipe { names: &["stablelm2", "hunyuan"], cuts: &[QWEN2], ..PLAIN },
+    Recipe { names: &["qwen35"], nfc: true, cuts: &[QWEN35], ..PLAIN },
+    Recipe { names: &["seed-coder"], cuts: &[SEED_CODER], ..PLAIN },
     Recipe { names: &["deepseek-coder"], cuts: DEEPSEEK_CODER, ..PLAIN },
     Recipe { names: &["deepseek-llm"], cuts: DEEPSEEK_LLM, ..PLAIN },
+    Recipe { names: &["deepseek-v3", "hunyuan-dense"], cuts: DEEPSEEK_V3, ..PLAIN },
     Recipe { names: &["command-r"], nfc: true, cuts: &[Cut::EachDigit, Cut::Gpt2], ..PLAIN },
     Recipe { names: &["mpt", "olmo"], nfc: true, ..PLAIN },
+    Recipe { names: &["falcon"], cuts: FALCON, ..PLAIN },
+    Recipe { names: &["bloom"], cuts: &[BLOOM], ..PLAIN },
+    Recipe { names: &["superbpe"], cuts: SUPERBPE, ..PLAIN },
 ];
 
 const CONVERT_AGAIN: &str = "the file does not say how its model cuts a text: convert the model \
@@ -143,18 +106,25 @@ impl Recipe {
 
     pub(super) fn pre_tokenizer(&self) -> tokenizers::Result<Sequence> {
         let mut steps: Vec<PreTokenizerWrapper> = Vec::new();
+        let mut bytes = false;
         for cut in self.cuts {
-            match cut {
-                Cut::Gpt2 => {}
-                Cut::EachDigit => steps.push(Digits::new(true).into()),
+            steps.push(match cut {
+                Cut::Gpt2 => {
+                    bytes = true;
+                    ByteLevel::new(false, true, true).into()
+                }
+                Cut::EachDigit => Digits::new(true).into(),
+                Cut::DigitRuns => Digits::new(false).into(),
+                Cut::Punctuation => Punctuation::new(Contiguous).into(),
                 Cut::Matches(pattern) => {
                     let pattern = SplitPattern::Regex((*pattern).to_string());
-                    steps.push(Split::new(pattern, Isolated, false)?.into());
+                    Split::new(pattern, Isolated, false)?.into()
                 }
-            }
+            });
         }
-        let gpt2 = matches!(self.cuts.last(), Some(Cut::Gpt2));
-        steps.push(ByteLevel::new(false, true, gpt2).into());
+        if !bytes {
+            steps.push(ByteLevel::new(false, true, false).into());
+        }
         Ok(Sequence::new(steps))
     }
 }

@@ -2,7 +2,7 @@
 //! weights, so that it can be asked before they are read.
 
 use super::Protocol;
-use crate::codec::{Codec, Packing, RotaryTable, TensorCodec};
+use crate::codec::{Codec, Packing, RotaryEmbedding, RotaryTable, TensorCodec};
 use crate::corpus::WindowShape;
 use crate::error::{Error, Result};
 use crate::eval::Treatment;
@@ -41,14 +41,15 @@ impl Protocol {
     ) -> Result<()> {
         let of_codec = |e: Error| e.within(format!("codec {treatment}"));
         let codec = &treatment.codec;
-        let rope = RotaryTable::new(&vec![0.0; config.head_dim / 2], 0);
+        let head_dim = config.head_dim();
+        let rope = RotaryTable::of(RotaryEmbedding::none(head_dim), 0);
         for side in [codec.key, codec.value] {
-            side.check_head(config.head_dim, &rope).map_err(of_codec)?;
+            side.check_head(head_dim, &rope).map_err(of_codec)?;
         }
         match self {
             // A group larger than one layer's keys would be a scale for values that are not there.
             Self::Prefix => {
-                let values = (config.kv_heads * config.head_dim).saturating_mul(shape.prefix());
+                let values = (config.kv_heads() * head_dim).saturating_mul(shape.prefix());
                 let groups = [codec.key, codec.value].into_iter().filter_map(|c| c.group());
                 if let Some(group) = groups.max().filter(|group| *group > values) {
                     return Err(Error::input(format!(
@@ -59,7 +60,7 @@ impl Protocol {
                 }
             }
             Self::Decode { .. } => {
-                let stream = |side: TensorCodec| side.block_tokens(config.head_dim);
+                let stream = |side: TensorCodec| side.block_tokens(head_dim);
                 let (key, value) =
                     (stream(codec.key).map_err(of_codec)?, stream(codec.value).map_err(of_codec)?);
                 let block = key.max(value);
@@ -74,8 +75,8 @@ impl Protocol {
                 }
             }
         }
-        match self.targets_affected(config.head_dim, shape, codec)? {
-            0 => Err(of_codec(self.unfelt(config.head_dim, shape, codec))),
+        match self.targets_affected(head_dim, shape, codec)? {
+            0 => Err(of_codec(self.unfelt(head_dim, shape, codec))),
             _ => Ok(()),
         }
     }

@@ -1,18 +1,27 @@
-//! The configuration of a model: the numbers its weights and its forward pass depend on, from a Hugging Face
+//! The configuration of a model: the parts it is made of and their numbers, from a Hugging Face
 //! `config.json` ([`ModelConfig::from_hf`]) or a GGUF header ([`ModelConfig::from_gguf`]), checked
 //! before any weight is read. What is not understood there is refused by name.
+//!
+//! Which parts an architecture has is in its own file ([`super::architectures`]).
 
 mod gguf;
 mod hf;
-mod hf_keys;
-mod hf_rope;
+pub(super) mod keys;
+pub(super) mod rotary;
+pub(super) mod sizes;
+mod unknown;
 
+use crate::codec::RotaryPairs;
 use crate::error::{Error, Result};
+use serde_json::Value;
 
 /// The program that runs models which this one does not compute.
 pub(super) const IN_PYTHON: &str = "`python -m kvgauge.perplexity` (kvgauge's Python package)";
 
-/// The numbers that a model's weights and forward pass depend on.
+pub(super) const AS_PUBLISHED: &str =
+    "compare config.json with the one that the model's author published";
+
+/// The parts and numbers that a model's weights and forward pass depend on.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelConfig {
     /// The class in the words of transformers, as `LlamaForCausalLM`.
@@ -21,34 +30,86 @@ pub struct ModelConfig {
     pub vocab_size: usize,
     /// Width of the residual stream.
     pub hidden_size: usize,
-    /// Width of the MLP.
-    pub intermediate_size: usize,
-    /// Number of layers.
-    pub layers: usize,
-    /// Query heads of a layer.
+    /// The layers, in order.
+    pub layers: Vec<LayerConfig>,
+    /// The rotary embeddings that layers point to.
+    pub rotary: Vec<RotaryConfig>,
+    /// The longest context that the model was made for, tokens.
+    pub max_position_embeddings: usize,
+    /// The kind of all norms.
+    pub norm: NormConfig,
+    /// Where norms stand in a layer, and how it ends.
+    pub block: BlockConfig,
+    /// Factor of the embeddings.
+    pub embedding_scale: f32,
+    /// Factor of what attention and MLP add to the residual stream.
+    pub residual_scale: f32,
+    /// Factor of the logits.
+    pub logit_scale: f32,
+    /// Logits become softcap · tanh(logits / softcap).
+    pub logit_softcap: Option<f32>,
+    /// Whether the output head is the embeddings.
+    pub tie_word_embeddings: bool,
+    /// Id of the beginning-of-sequence token, where the config names one.
+    pub bos_token_id: Option<u32>,
+}
+
+/// One layer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LayerConfig {
+    /// Its attention.
+    pub attention: AttentionConfig,
+    /// Its MLP.
+    pub mlp: MlpConfig,
+}
+
+/// Attention of one layer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AttentionConfig {
+    /// Query heads.
     pub heads: usize,
-    /// Key and value heads of a layer.
+    /// Key and value heads.
     pub kv_heads: usize,
     /// Channels of a head.
     pub head_dim: usize,
-    /// The longest context that the model was made for, tokens.
-    pub max_position_embeddings: usize,
-    /// ε of RMSNorm.
-    pub rms_norm_eps: f64,
-    /// Base of the rotary frequencies.
-    pub rope_theta: f32,
-    /// How the rotary frequencies are stretched.
-    pub rope_scaling: RopeScaling,
-    /// Whether the output head is the embeddings.
-    pub tie_word_embeddings: bool,
-    /// Biases on q, k, v and o.
-    pub attention_bias: AttentionBias,
-    /// Biases on gate, up and down.
-    pub mlp_bias: bool,
-    /// Attention over at most this many positions (Mistral); longer windows are refused.
-    pub sliding_window: Option<usize>,
-    /// Id of the beginning-of-sequence token, where the config names one.
-    pub bos_token_id: Option<u32>,
+    /// Factor of the scores q · k.
+    pub scale: f32,
+    /// Scores become softcap · tanh(scores / softcap).
+    pub softcap: Option<f32>,
+    /// A token attends to itself and to so many less one before it; `None`: to all before it.
+    pub window: Option<usize>,
+    /// Index of its rotary embedding; `None`: queries and keys do not rotate.
+    pub rotary: Option<usize>,
+    /// Norm of queries and keys before they rotate.
+    pub qk_norm: QkNorm,
+    /// Which projections have biases.
+    pub bias: AttentionBias,
+    /// Whether q, k and v are one tensor in files, below each other.
+    pub fused: bool,
+    /// A factor of the queries that grows with the position.
+    pub temperature: Option<Temperature>,
+}
+
+/// Norm of queries and keys, of the model's kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QkNorm {
+    /// There is none.
+    None,
+    /// Of each head, one weight for all heads: [head_dim].
+    Head,
+    /// Of each head, each with weights of its own: [heads, head_dim].
+    EachHead,
+    /// Of all heads together: [heads·head_dim].
+    AllHeads,
+}
+
+/// Queries at position p are multiplied by 1 + beta · ln(1 + ⌊p / period⌋) (Llama 4, Ministral 3).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Temperature {
+    /// See there.
+    pub beta: f32,
+    /// Positions.
+    pub period: usize,
 }
 
 /// Which attention projections carry a bias.
@@ -58,6 +119,120 @@ pub struct AttentionBias {
     pub qkv: bool,
     /// Of the output projection.
     pub output: bool,
+}
+
+/// The MLP of one layer.
+#[derive(Debug, Clone, PartialEq)]
+pub enum MlpConfig {
+    /// down(act(gate) · up).
+    Gated(GatedMlp),
+    /// A mixture of such.
+    Experts(Experts),
+}
+
+/// A gated MLP.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GatedMlp {
+    /// Width between.
+    pub intermediate_size: usize,
+    /// Of the gate.
+    pub activation: Activation,
+    /// Whether gate, up and down have biases.
+    pub bias: bool,
+    /// Whether gate and up are one tensor in files, below each other.
+    pub fused: bool,
+}
+
+/// A mixture of experts: each token goes through the `used` that its router gives the highest
+/// probabilities, and their outputs are added up by those.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Experts {
+    /// All of them.
+    pub count: usize,
+    /// Those that a token goes through.
+    pub used: usize,
+    /// Width of each.
+    pub intermediate_size: usize,
+    /// Of the gates.
+    pub activation: Activation,
+    /// Whether the probabilities of those used are divided by their sum.
+    pub normalised: bool,
+    /// Width of an expert that all tokens go through, multiplied by the sigmoid of a gate.
+    pub shared: Option<usize>,
+    /// What Hugging Face calls the tensors.
+    pub names: ExpertNames,
+}
+
+/// Names of a mixture's tensors in a layer of a Hugging Face model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExpertNames {
+    /// The router.
+    pub router: &'static str,
+    /// Before an expert's index.
+    pub expert: &'static str,
+    /// An expert's gate, up and down.
+    pub projections: [&'static str; 3],
+}
+
+/// The activation of a gate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// x · sigmoid(x)
+    Silu,
+    /// x · Φ(x)
+    Gelu,
+    /// Its approximation with tanh.
+    GeluTanh,
+    /// max(x, 0)
+    Relu,
+}
+
+/// The kind of a model's norms.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct NormConfig {
+    /// What is computed.
+    pub kind: NormKind,
+    /// Added to the variance.
+    pub eps: f64,
+}
+
+/// What a norm computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NormKind {
+    /// x / √(mean(x²) + ε) · w
+    Rms,
+    /// x / √(mean(x²) + ε) · (1 + w), w as Hugging Face's files have it
+    RmsPlusOne,
+    /// (x − mean(x)) / √(var(x) + ε) · w
+    Layer,
+}
+
+/// Where norms stand in a layer, by Hugging Face's names; `None`: there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlockConfig {
+    /// Of what attention reads.
+    pub before_attention: Option<&'static str>,
+    /// Of what attention adds to the residual stream.
+    pub after_attention: Option<&'static str>,
+    /// Of what the MLP reads.
+    pub before_mlp: Option<&'static str>,
+    /// Of what the MLP adds.
+    pub after_mlp: Option<&'static str>,
+    /// Whether attention and MLP read the same and are added at once.
+    pub parallel: bool,
+}
+
+/// A rotary embedding.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RotaryConfig {
+    /// Base of the frequencies.
+    pub theta: f32,
+    /// Channels of a head that rotate, from the first on.
+    pub channels: usize,
+    /// Which of them rotate together.
+    pub pairs: RotaryPairs,
+    /// How the frequencies are stretched.
+    pub scaling: RopeScaling,
 }
 
 /// How RoPE frequencies are stretched for long contexts.
@@ -81,103 +256,198 @@ pub enum RopeScaling {
         /// Context of the model before it was stretched, tokens.
         original_context: usize,
     },
-    /// One divisor a frequency, head_dim / 2 of them (GGUF's `rope_freqs.weight`).
+    /// One divisor a frequency (GGUF's `rope_freqs.weight`).
     Divisors(Vec<f32>),
+    /// YaRN (Peng et al. 2023, arXiv 2309.00071).
+    Yarn {
+        /// Divisor of the lowest frequencies.
+        factor: f32,
+        /// Frequencies that turn more often than this over `original_context` stay.
+        beta_fast: f32,
+        /// Those that turn less often are divided by `factor`.
+        beta_slow: f32,
+        /// Factor of cosines and sines.
+        attention_factor: f32,
+        /// Context of the model before it was stretched, tokens.
+        original_context: usize,
+        /// Whether the bounds of the blend are whole channels.
+        truncate: bool,
+    },
+    /// LongRoPE (Ding et al. 2024, arXiv 2402.13753): divisors by frequency, one set for windows
+    /// up to `original_context` tokens, another for longer ones.
+    LongRope {
+        /// Divisors for short windows.
+        short: Vec<f32>,
+        /// Divisors for long windows.
+        long: Vec<f32>,
+        /// Factor of cosines and sines.
+        attention_factor: f32,
+        /// The longest short window, tokens.
+        original_context: usize,
+    },
+    /// Dynamic NTK: the base grows with the window's length beyond `original_context`.
+    Dynamic {
+        /// How fast.
+        factor: f32,
+        /// Up to here nothing changes, tokens.
+        original_context: usize,
+    },
 }
 
-/// A longest window, and what sets it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Longest {
-    /// Tokens.
-    pub tokens: usize,
-    /// The rule that sets it.
-    pub bound: Bound,
+impl BlockConfig {
+    /// x += attend(norm(x)); x += mlp(norm(x))
+    pub const NORM_BEFORE: Self = Self {
+        before_attention: Some("input_layernorm"),
+        after_attention: None,
+        before_mlp: Some("post_attention_layernorm"),
+        after_mlp: None,
+        parallel: false,
+    };
 }
 
-/// The reason why no longer window is computed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bound {
-    /// The positions that the model was made for.
-    Positions,
-    /// Attention over so many positions; beyond them it is not computed.
-    SlidingWindow,
-}
-
-impl From<usize> for Longest {
-    fn from(tokens: usize) -> Self {
-        Self { tokens, bound: Bound::Positions }
-    }
-}
-
-impl std::fmt::Display for Bound {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Bound::Positions => "the model's longest context",
-            Bound::SlidingWindow => "the model's sliding window",
-        })
+impl LayerConfig {
+    /// Values that a token's keys take, and its values.
+    pub fn key_width(&self) -> usize {
+        self.attention.kv_heads * self.attention.head_dim
     }
 }
 
 impl ModelConfig {
-    /// The longest window this model computes as it was trained to.
-    pub fn longest(&self) -> Longest {
-        match self.sliding_window {
-            Some(tokens) if tokens < self.max_position_embeddings => {
-                Longest { tokens, bound: Bound::SlidingWindow }
-            }
-            _ => self.max_position_embeddings.into(),
-        }
-    }
-
-    /// The longest window, tokens.
+    /// The longest window, tokens: the positions that the model was made for, or that its rotary
+    /// embedding is stretched to.
     pub fn max_context(&self) -> usize {
-        self.longest().tokens
+        let stretched = self.rotary.iter().filter_map(|rotary| match rotary.scaling {
+            RopeScaling::Yarn { factor, original_context, .. }
+            | RopeScaling::Dynamic { factor, original_context } => {
+                Some((factor * original_context as f32) as usize)
+            }
+            _ => None,
+        });
+        stretched.fold(self.max_position_embeddings, usize::max)
     }
 
+    /// Query heads of a layer. No architecture computed here has layers of several sizes.
+    pub fn heads(&self) -> usize {
+        self.layers[0].attention.heads
+    }
+
+    /// Key and value heads of a layer.
+    pub fn kv_heads(&self) -> usize {
+        self.layers[0].attention.kv_heads
+    }
+
+    /// Channels of a head.
+    pub fn head_dim(&self) -> usize {
+        self.layers[0].attention.head_dim
+    }
+
+    /// Values that a token's keys and values take in all layers.
+    pub fn cache_width(&self) -> usize {
+        self.layers.iter().map(|layer| 2 * layer.key_width()).sum()
+    }
+
+    /// Sizes as a pass and a cache need them: there are layers, and heads are as many and as
+    /// large in each.
     fn checked(self, place: &str) -> Result<Self> {
         let wrong = |what: String| {
             Err(Error::input(format!("{place}: {what}"))
-                .hint("no Llama has such a value: is the file the one its author published?"))
+                .hint("no model has such a value: is the file the one its author published?"))
         };
-        for (name, value) in [
+        let all = [
             ("vocab_size", self.vocab_size),
             ("hidden_size", self.hidden_size),
-            ("intermediate_size", self.intermediate_size),
-            ("num_hidden_layers", self.layers),
-            ("num_attention_heads", self.heads),
-            ("num_key_value_heads", self.kv_heads),
-            ("head_dim", self.head_dim),
+            ("num_hidden_layers", self.layers.len()),
             ("max_position_embeddings", self.max_position_embeddings),
-        ] {
+        ];
+        let of_layers = self.layers.iter().flat_map(|layer| {
+            let widths = match &layer.mlp {
+                MlpConfig::Gated(mlp) => [mlp.intermediate_size, 1, 1],
+                MlpConfig::Experts(mlp) => [mlp.intermediate_size, mlp.count, mlp.used],
+            };
+            [
+                ("num_attention_heads", layer.attention.heads),
+                ("num_key_value_heads", layer.attention.kv_heads),
+                ("head_dim", layer.attention.head_dim),
+                ("sliding_window", layer.attention.window.unwrap_or(1)),
+                ("intermediate_size", widths[0]),
+                ("num_experts", widths[1]),
+                ("num_experts_per_tok", widths[2]),
+            ]
+        });
+        for (name, value) in all.into_iter().chain(of_layers) {
             // The upper bound keeps a product of two of them inside 64 bits.
             if value == 0 || value > 1 << 28 {
                 return wrong(format!("{name}: expected 1 to 2^28, found {value}"));
             }
         }
-        if !self.heads.is_multiple_of(self.kv_heads) {
-            return wrong(format!(
-                "num_key_value_heads: expected a divisor of the {} attention heads, found {}",
-                self.heads, self.kv_heads
-            ));
+        let sizes = |layer: &LayerConfig| {
+            let AttentionConfig { heads, kv_heads, head_dim, .. } = layer.attention;
+            (heads, kv_heads, head_dim)
+        };
+        if self.layers.windows(2).any(|pair| sizes(&pair[0]) != sizes(&pair[1])) {
+            return wrong(
+                "expected heads as many and as large in every layer, found others".into(),
+            );
         }
-        if !self.head_dim.is_multiple_of(2) {
-            return wrong(format!(
-                "head_dim: expected an even number for RoPE, found {}",
-                self.head_dim
-            ));
+        for LayerConfig { attention, mlp } in &self.layers {
+            if !attention.heads.is_multiple_of(attention.kv_heads) {
+                return wrong(format!(
+                    "num_key_value_heads: expected a divisor of the {} attention heads, found {}",
+                    attention.heads, attention.kv_heads
+                ));
+            }
+            if attention.rotary.is_some() && !attention.head_dim.is_multiple_of(2) {
+                return wrong(format!(
+                    "head_dim: expected an even number for RoPE, found {}",
+                    attention.head_dim
+                ));
+            }
+            if let MlpConfig::Experts(mlp) = mlp
+                && mlp.used > mlp.count
+            {
+                return wrong(format!(
+                    "num_experts_per_tok: expected at most the {} experts, found {}",
+                    mlp.count, mlp.used
+                ));
+            }
         }
-        if !(self.rope_theta.is_finite() && self.rope_theta > 0.0) {
-            return wrong(format!(
-                "rope_theta: expected a positive number, found {}",
-                self.rope_theta
-            ));
+        for rotary in &self.rotary {
+            if !(rotary.theta.is_finite() && rotary.theta > 0.0) {
+                return wrong(format!(
+                    "rope_theta: expected a positive number, found {}",
+                    rotary.theta
+                ));
+            }
         }
-        if !(self.rms_norm_eps.is_finite() && self.rms_norm_eps >= 0.0) {
+        if !(self.norm.eps.is_finite() && self.norm.eps >= 0.0) {
             return wrong(format!(
                 "rms_norm_eps: expected a positive number, found {}",
-                self.rms_norm_eps
+                self.norm.eps
             ));
         }
+        let factors = [
+            ("the embeddings' factor", self.embedding_scale),
+            ("the residual's factor", self.residual_scale),
+            ("the logits' factor", self.logit_scale),
+            ("the logits' softcap", self.logit_softcap.unwrap_or(1.0)),
+        ];
+        for (name, factor) in factors {
+            if !factor.is_finite() || factor == 0.0 {
+                return wrong(format!("{name}: expected a number other than 0, found {factor}"));
+            }
+        }
         Ok(self)
+    }
+}
+
+pub(super) use gguf::of_gguf;
+pub(super) use unknown::other_numbers as unknown_hint;
+
+/// Short enough for a line.
+pub(super) fn short(value: &Value) -> String {
+    let text = value.to_string();
+    match text.char_indices().nth(60) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
     }
 }

@@ -1,116 +1,155 @@
-//! Models in GGUF files of the llama architecture. Quantised tensors are dequantised to f32.
+//! Models in GGUF files. Quantised tensors are dequantised to f32.
 
+mod dequantise;
 mod header;
+mod names;
 mod parts;
+mod scale;
 mod types;
+mod whole;
 
-use super::config::{ModelConfig, RopeScaling};
+pub use types::WeightType;
+
+use super::config::{ModelConfig, RopeScaling, RotaryConfig, of_gguf};
 use super::weights::{Unread, Weights, check_shape, finite_tensor};
 use crate::container::source::Source;
 use crate::error::{Error, Result};
 use crate::hash;
-use crate::sniff::{self, Kind};
-use candle_core::quantized::ggml_file::qtensor_from_ggml;
+use candle_core::Tensor;
 use candle_core::quantized::gguf_file::Value;
-use candle_core::{Device, Tensor};
 use header::{Header, TensorInfo, quoted};
-use std::collections::{BTreeSet, HashMap};
-use std::io::{BufReader, Read};
+use names::Stored;
+use parts::Part;
+use rayon::prelude::*;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io::Read;
 use std::path::Path;
 
 /// The reader of a header.
 const BUFFER: usize = 1 << 16;
 
-/// Read by [`Gguf::rope_divisors`], so part of the configuration.
+/// Read by [`Gguf::divisors`], so part of the configuration.
 const ROPE_DIVISORS: &str = "rope_freqs.weight";
+const LONG_DIVISORS: [&str; 2] = ["rope_factors_short.weight", "rope_factors_long.weight"];
 
-/// An open GGUF file: its header read and checked, its tensors read on demand.
+/// An open GGUF file, or all parts of a split one: headers read and checked, tensors read on demand.
 pub struct Gguf {
-    source: Source,
-    header: Header,
-    /// Index in the header by name.
-    tensors: HashMap<String, usize>,
+    /// The first has the metadata.
+    parts: Vec<Part>,
+    /// Indices of part and tensor by name.
+    tensors: HashMap<String, (usize, usize)>,
     /// The model's configuration, from the header.
     pub config: ModelConfig,
+    /// Whether q and k are in the order of the pairs that rotate together.
+    permuted: bool,
 }
 
 impl Gguf {
-    /// Reads and checks everything but the tensors' values.
+    /// Reads and checks everything but the tensors' values. Of a split model `path` is any part; the
+    /// others are opened too.
+    ///
+    /// # Errors
+    /// Files that are no GGUF, no language model or not whole; parts that are missing, renamed or of
+    /// another model; weights of a type that is not read.
     pub fn open(path: &Path) -> Result<Self> {
-        let source = Source::open(path)?;
-        let place = path.display();
-        let mut start = vec![0; source.len().min(sniff::ENOUGH as u64) as usize];
-        source.read_at(&mut start, 0)?;
-        match sniff::sniff(&start) {
-            Some(Kind::Gguf) => {}
-            Some(kind) => {
-                return Err(Error::input(format!(
-                    "{place}: expected a GGUF file, found {}",
-                    kind.name()
-                ))
-                .hint(kind.hint()));
-            }
-            None => {
-                return Err(Error::input(format!(
-                    "{place}: expected a GGUF file, which begins with GGUF, found something else"
-                ))
-                .hint("is it the file that was meant?"));
-            }
+        let parts = parts::open(path)?;
+        let mut tensors = HashMap::new();
+        for (index, part) in parts.iter().enumerate() {
+            let names = part.header.tensors.iter().map(|tensor| tensor.name.clone());
+            tensors.extend(names.zip((0..).map(|tensor| (index, tensor))));
         }
-        let reader = BufReader::with_capacity(BUFFER, At { source: &source, at: 0 });
-        let header = Header::read(reader, source.len()).map_err(|e| e.within(&place))?;
-        parts::refuse(&source, &header)?;
-        let names = header.tensors.iter().map(|tensor| tensor.name.clone());
-        let tensors: HashMap<String, usize> = names.zip(0..).collect();
-        let config = ModelConfig::from_gguf(&header.metadata, |name| tensors.contains_key(name))
+        let place = parts[0].source.path().display().to_string();
+        let metadata = &parts[0].header.metadata;
+        let config = ModelConfig::from_gguf(metadata, |name| tensors.contains_key(name))
             .map_err(|e| e.within(&place))?;
-        refuse_types(&header).map_err(|e| e.within(&place))?;
-        header.check_layout(source.len()).map_err(|e| e.within(&place))?;
-        let mut gguf = Self { source, header, tensors, config };
-        if let Some(mut divisors) = gguf.rope_divisors()? {
-            // llama.cpp applies both.
-            if let RopeScaling::Linear { factor } = gguf.config.rope_scaling {
-                divisors.iter_mut().for_each(|divisor| *divisor *= factor);
-            }
-            gguf.config.rope_scaling = RopeScaling::Divisors(divisors);
+        let permuted = of_gguf(metadata)?.permuted;
+        for Part { source, header } in &parts {
+            refuse_types(header)
+                .and_then(|()| header.check_layout(source.len()))
+                .map_err(|e| e.within(source.path().display()))?;
         }
+        let mut gguf = Self { parts, tensors, config, permuted };
+        gguf.read_divisors()?;
         Ok(gguf)
+    }
+
+    /// Rotary frequencies' divisors are tensors.
+    fn read_divisors(&mut self) -> Result<()> {
+        let mut rotary = self.config.rotary.clone();
+        for rotary in &mut rotary {
+            let pairs = rotary.channels / 2;
+            let divisors = |name: &str| self.divisors(name, pairs);
+            match &mut rotary.scaling {
+                RopeScaling::LongRope { short, long, .. } => {
+                    let [of_short, of_long] = LONG_DIVISORS.map(divisors);
+                    (*short, *long) = (of_short?, of_long?);
+                }
+                scaling if self.tensors.contains_key(ROPE_DIVISORS) => {
+                    let mut divisors = divisors(ROPE_DIVISORS)?;
+                    // llama.cpp applies both.
+                    if let RopeScaling::Linear { factor } = scaling {
+                        divisors.iter_mut().for_each(|divisor| *divisor *= *factor);
+                    }
+                    *scaling = RopeScaling::Divisors(divisors);
+                }
+                _ => {}
+            }
+        }
+        self.config.rotary = rotary;
+        Ok(())
     }
 
     /// The header's keys and values.
     pub fn metadata(&self) -> &HashMap<String, Value> {
-        &self.header.metadata
+        &self.parts[0].header.metadata
     }
 
-    /// Of the file that is open.
-    pub fn sha256(&self) -> Result<String> {
-        hash::source_sha256(&self.source)
+    /// SHA-256 of every file by its name, as they are open.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn sha256(&self) -> Result<BTreeMap<String, String>> {
+        let hash = |Part { source, .. }: &Part| {
+            let name = source.path().file_name().unwrap_or_default().to_string_lossy();
+            Ok((name.into_owned(), hash::source_sha256(source)?))
+        };
+        self.parts.par_iter().map(hash).collect()
     }
 
-    /// `rope_freqs.weight`: one divisor for each of the head_dim / 2 RoPE frequencies.
-    fn rope_divisors(&self) -> Result<Option<Vec<f32>>> {
-        if !self.tensors.contains_key(ROPE_DIVISORS) {
-            return Ok(None);
-        }
-        let divisors = self.read(ROPE_DIVISORS, &[self.config.head_dim / 2])?.to_vec1::<f32>()?;
+    /// One divisor for each of the rotary frequencies.
+    fn divisors(&self, name: &str, pairs: usize) -> Result<Vec<f32>> {
+        let divisors = self.read(name, &[pairs], None)?.to_vec1::<f32>()?;
         if let Some(zero) = divisors.iter().position(|d| *d <= 0.0) {
             return Err(Error::input(format!(
-                "{}: tensor {ROPE_DIVISORS}: index {zero}: expected a positive divisor, found {}",
-                self.source.path().display(),
+                "{}: index {zero}: expected a positive divisor, found {}",
+                self.place(name),
                 divisors[zero]
             ))
             .hint("no model has such frequencies: convert it again"));
         }
-        Ok(Some(divisors))
+        Ok(divisors)
     }
 
     fn place(&self, name: &str) -> String {
-        format!("{}: tensor {name}", self.source.path().display())
+        let part = self.tensors.get(name).map_or(0, |(part, _)| *part);
+        format!("{}: tensor {name}", self.parts[part].source.path().display())
     }
 
-    fn find(&self, name: &str, shape: &[usize]) -> Result<&TensorInfo> {
+    fn tensor_info(&self, name: &str) -> Option<(&Part, &TensorInfo)> {
+        let (part, tensor) = self.tensors.get(name)?;
+        let part = &self.parts[*part];
+        Some((part, &part.header.tensors[*tensor]))
+    }
+
+    /// `experts`: of how many the tensor holds one below the other; `shape` is that of one.
+    fn find(
+        &self,
+        name: &str,
+        shape: &[usize],
+        experts: Option<usize>,
+    ) -> Result<(&Part, &TensorInfo)> {
         let place = self.place(name);
-        let index = self.tensors.get(name).ok_or_else(|| {
+        let (part, info) = self.tensor_info(name).ok_or_else(|| {
             let error = Error::input(format!("{place}: missing"));
             error.hint(if name.ends_with(".bias") {
                 "biases are computed where all of a kind (q, k and v; gate, up and down) have one \
@@ -119,93 +158,114 @@ impl Gguf {
                 "the header asks for it: was the whole model converted?"
             })
         })?;
-        let info = &self.header.tensors[*index];
-        check_shape(&place, shape, &info.shape)?;
-        Ok(info)
+        let expected: Vec<usize> = experts.into_iter().chain(shape.iter().copied()).collect();
+        // A gate of one row is a vector in some files.
+        let of_more = |shape: &[usize]| shape.iter().copied().filter(|n| *n != 1).collect();
+        let (wanted, found): (Vec<usize>, Vec<usize>) = (of_more(&expected), of_more(&info.shape));
+        if wanted != found {
+            check_shape(&place, &expected, &info.shape)?;
+        }
+        Ok((part, info))
     }
 
-    fn read(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        let info = self.find(name, shape)?;
+    /// `expert`: index and number of those the tensor holds.
+    fn read(&self, name: &str, shape: &[usize], expert: Option<(usize, usize)>) -> Result<Tensor> {
+        let (part, info) = self.find(name, shape, expert.map(|(_, count)| count))?;
         let place = self.place(name);
-        // Checked when the file was opened.
-        let (kind, bytes) = info
-            .stored
-            .and_then(|stored| Some((stored.kind.read_as?, stored.bytes)))
-            .ok_or_else(|| Error::input(format!("{place}: unknown type")))?;
-        let mut raw = vec![0; bytes as usize];
-        self.source.read_at(&mut raw, self.header.data + info.offset)?;
-        self.source.check_unchanged()?;
-        let tensor = qtensor_from_ggml(kind, &raw, info.shape.clone(), &Device::Cpu)?;
-        drop(raw);
-        let values = tensor.dequantize(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;
+        let values: usize = shape.iter().product();
+        let first = expert.map_or(0, |(index, _)| index * values);
+        let mut values = part.read(info, first, values).map_err(|e| e.within(&place))?;
+        self.apply_scale(name, expert, &mut values)?;
         finite_tensor(values, shape, &place)
+    }
+
+    /// The tensor that holds one of Hugging Face's.
+    fn stored(&self, name: &str) -> Option<Stored> {
+        let stored = names::stored(&self.config, self.permuted, name)?;
+        // The first converters of mixtures wrote a tensor for every expert.
+        if let Some((index, _)) = stored.expert.filter(|_| !self.tensors.contains_key(&stored.name))
+        {
+            let name = stored.name.replace("_exps.", &format!(".{index}."));
+            if self.tensors.contains_key(&name) {
+                return Some(Stored { name, expert: None, ..stored });
+            }
+        }
+        Some(stored)
+    }
+
+    fn known(&self, name: &str) -> Result<Stored> {
+        self.stored(name).ok_or_else(|| Error::input(format!("tensor {name}: has no GGUF name")))
     }
 }
 
 impl Weights for Gguf {
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        let name = known_name(name)?;
-        let tensor = self.read(&name, shape)?;
-        if name.contains("attn_q.") {
-            unpermute(&tensor, self.config.heads)
-        } else if name.contains("attn_k.") {
-            unpermute(&tensor, self.config.kv_heads)
-        } else {
-            Ok(tensor)
+        let Stored { name, expert, heads } = self.known(name)?;
+        let tensor = self.read(&name, shape, expert)?;
+        match heads {
+            Some(heads) => unpermute(&tensor, heads),
+            None => Ok(tensor),
         }
     }
 
+    /// The converter adds the 1.
+    fn tensor_plus_one(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        self.tensor(name, shape)
+    }
+
     fn check(&self, name: &str, shape: &[usize]) -> Result<()> {
-        self.find(&known_name(name)?, shape).map(|_| ())
+        let Stored { name, expert, .. } = self.known(name)?;
+        self.find(&name, shape, expert.map(|(_, count)| count)).map(|_| ())
     }
 
     fn contains(&self, name: &str) -> bool {
-        gguf_name(name).is_some_and(|name| self.tensors.contains_key(&name))
+        self.stored(name).is_some_and(|stored| self.tensors.contains_key(&stored.name))
     }
 
     fn unread(&self, asked: &BTreeSet<String>) -> Vec<Unread> {
-        let asked: BTreeSet<String> = asked.iter().filter_map(|name| gguf_name(name)).collect();
-        // Llama 2's first converters wrote these beside the weights: frequencies that follow from
-        // the header, which llama.cpp skips too.
-        let harmless =
-            |name: &str| name == ROPE_DIVISORS || name.ends_with(".attn_rot_embd.weight");
-        let names = self.header.tensors.iter().map(|tensor| &tensor.name);
-        names
-            .filter(|name| !asked.contains(*name) && !harmless(name))
-            .map(|name| Unread {
-                place: self.source.path().display().to_string(),
-                name: quoted(name),
-            })
-            .collect()
+        let asked: BTreeSet<String> =
+            asked.iter().filter_map(|name| Some(self.stored(name)?.name)).collect();
+        let long = |rotary: &RotaryConfig| matches!(rotary.scaling, RopeScaling::LongRope { .. });
+        let long = self.config.rotary.iter().any(long);
+        // Llama 2's first converters wrote the frequencies beside the weights: they follow from
+        // the header, and llama.cpp skips them too.
+        let harmless = |name: &str| {
+            name == ROPE_DIVISORS
+                || long && LONG_DIVISORS.contains(&name)
+                || name.ends_with(".attn_rot_embd.weight")
+                || scale::scaled_weight(name).is_some_and(|weight| asked.contains(&weight))
+        };
+        let tensors = |part: &Part| {
+            let place = part.source.path().display().to_string();
+            let names = part.header.tensors.iter().map(|tensor| &tensor.name);
+            names
+                .filter(|name| !asked.contains(*name) && !harmless(name))
+                .map(|name| Unread { place: place.clone(), name: quoted(name) })
+                .collect::<Vec<_>>()
+        };
+        self.parts.iter().flat_map(tensors).collect()
     }
 }
 
 /// Weights that cannot be dequantised here, by the name that people know.
 fn refuse_types(header: &Header) -> Result<()> {
     let unreadable =
-        |tensor: &&TensorInfo| tensor.stored.is_none_or(|stored| stored.kind.read_as.is_none());
+        |tensor: &&TensorInfo| tensor.stored.is_none_or(|stored| !stored.kind.is_read());
     let mut others = header.tensors.iter().filter(unreadable);
     let Some(first) = others.next() else { return Ok(()) };
     let more = match others.count() {
         0 => String::new(),
         count => format!(" and {count} more"),
     };
-    let (found, known) = match first.stored {
-        Some(stored) => (stored.kind.name.to_string(), true),
-        None => (format!("type {}, which is unknown here", first.type_number), false),
+    let found = match first.stored {
+        Some(stored) => stored.kind.name.to_string(),
+        None => format!("type {}, which is unknown here", first.type_number),
     };
-    let read = types::READ;
-    let error = Error::input(format!(
-        "tensor {}{more}: expected {read}, found {found}",
+    Err(Error::input(format!(
+        "tensor {}{more}: expected floats or quantised weights of llama.cpp's, found {found}",
         quoted(&first.name)
-    ));
-    Err(error.hint(if known {
-        "the file is whole: kvgauge does not read this type of weights; use the model in another, \
-         for example Q4_K_M or Q8_0, or its Hugging Face folder"
-    } else {
-        "ggml gave this number away after kvgauge was written, or the header is damaged: use the \
-         model in another type of weights, for example Q4_K_M or Q8_0"
-    }))
+    ))
+    .hint(types::hint(first.type_number)))
 }
 
 /// Reads a source from its start on.
@@ -233,36 +293,4 @@ fn unpermute(tensor: &Tensor, heads: usize) -> Result<Tensor> {
     let half = shape[0] / heads / 2;
     let rest: usize = shape[1..].iter().product();
     Ok(tensor.reshape((heads, half, 2, rest))?.transpose(1, 2)?.contiguous()?.reshape(shape)?)
-}
-
-fn known_name(name: &str) -> Result<String> {
-    gguf_name(name).ok_or_else(|| Error::input(format!("tensor {name}: has no GGUF name")))
-}
-
-/// `model.layers.3.mlp.up_proj.weight` → `blk.3.ffn_up.weight`.
-fn gguf_name(name: &str) -> Option<String> {
-    let whole = match name {
-        "model.embed_tokens.weight" => Some("token_embd.weight"),
-        "model.norm.weight" => Some("output_norm.weight"),
-        "lm_head.weight" => Some("output.weight"),
-        _ => None,
-    };
-    if let Some(whole) = whole {
-        return Some(whole.into());
-    }
-    let (layer, part) = name.strip_prefix("model.layers.")?.split_once('.')?;
-    let (part, kind) = part.rsplit_once('.')?;
-    let part = match part {
-        "input_layernorm" => "attn_norm",
-        "post_attention_layernorm" => "ffn_norm",
-        "self_attn.q_proj" => "attn_q",
-        "self_attn.k_proj" => "attn_k",
-        "self_attn.v_proj" => "attn_v",
-        "self_attn.o_proj" => "attn_output",
-        "mlp.gate_proj" => "ffn_gate",
-        "mlp.up_proj" => "ffn_up",
-        "mlp.down_proj" => "ffn_down",
-        _ => return None,
-    };
-    Some(format!("blk.{layer}.{part}.{kind}"))
 }

@@ -3,7 +3,7 @@
 mod files;
 mod tokenizer;
 
-use super::{Gguf, Llama, ModelConfig, Safetensors, json, oracle::WeightsRef};
+use super::{Gguf, Model, ModelConfig, Safetensors, architectures, json, oracle::WeightsRef};
 use crate::builtin;
 use crate::corpus::gguf_tokenizer;
 use crate::error::{Error, Result};
@@ -24,7 +24,7 @@ use tokenizers::Tokenizer;
 pub enum ModelSource {
     /// The model in the binary.
     Builtin,
-    /// A `.gguf` file.
+    /// A `.gguf` file, or any part of a split one.
     Gguf(PathBuf),
     /// A folder in Hugging Face layout.
     Folder(PathBuf),
@@ -62,7 +62,7 @@ pub struct OpenModel {
 /// Where the weights are.
 enum Place {
     Builtin,
-    Gguf { path: PathBuf, gguf: Arc<Gguf> },
+    Gguf(Arc<Gguf>),
     Files(Files),
 }
 
@@ -126,13 +126,17 @@ impl OpenModel {
                 files_sha256.insert("model.safetensors".into(), hash::sha256(builtin::WEIGHTS));
                 Arc::new(Safetensors::from_static("builtin model.safetensors", builtin::WEIGHTS)?)
             }
-            Place::Gguf { path, gguf } => {
-                files_sha256.insert(file_name(path), gguf.sha256()?);
+            Place::Gguf(gguf) => {
+                files_sha256.extend(gguf.sha256()?);
                 gguf.clone()
             }
             Place::Files(files) => {
                 let files::WeightFiles { paths, index } = files.weights()?;
                 let weights = Safetensors::open(&paths)?;
+                let hashes = match files {
+                    Files::Hub(_) => Vec::new(),
+                    Files::Folder(_) => weights.sha256()?,
+                };
                 match files {
                     Files::Hub(repo) => {
                         revision = repo.commit();
@@ -140,10 +144,12 @@ impl OpenModel {
                     }
                     Files::Folder(_) => {
                         let names = paths.iter().map(|path| file_name(path));
-                        files_sha256.extend(names.zip(weights.sha256()?).chain(index));
+                        files_sha256.extend(names.zip(hashes).chain(index));
                     }
                 }
-                Arc::new(weights)
+                let half = architectures::by_class(&self.config.architecture)
+                    .is_some_and(|architecture| architecture.text_half.is_some());
+                Arc::new(if half { weights.text_half()? } else { weights })
             }
         };
         let provenance = Provenance { source: self.source.clone(), revision, files_sha256 };
@@ -154,8 +160,8 @@ impl OpenModel {
     ///
     /// # Errors
     /// Weights that are not there, of another shape or not finite; tensors that the model does not use.
-    pub fn load(&self, dtype: DType, device: &Device) -> Result<Llama> {
-        Llama::load(&self.config, self.weights()?.weights.as_ref(), dtype, device)
+    pub fn load(&self, dtype: DType, device: &Device) -> Result<Model> {
+        Model::load(&self.config, self.weights()?.weights.as_ref(), dtype, device)
     }
 }
 
@@ -190,7 +196,7 @@ fn open_gguf(typed: &str, path: &Path) -> Result<OpenModel> {
         tokenizer: tokenizer.tokenizer,
         source: typed.into(),
         hashes: BTreeMap::new(),
-        place: Place::Gguf { path: path.into(), gguf: Arc::new(gguf) },
+        place: Place::Gguf(Arc::new(gguf)),
         config,
     })
 }

@@ -19,6 +19,12 @@ pub trait Weights {
     /// input error that names file and tensor.
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor>;
 
+    /// 1 + the tensor, for norms that multiply by that; files that hold it already give it as it
+    /// is.
+    fn tensor_plus_one(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        Ok((self.tensor(name, shape)? + 1.0)?)
+    }
+
     /// The error that [`Weights::tensor`] gives before it reads a value, if it does.
     fn check(&self, name: &str, shape: &[usize]) -> Result<()>;
 

@@ -57,6 +57,27 @@ impl Safetensors {
         Self::new(paths.iter().map(|path| Shard::open(path)).collect::<Result<_>>()?)
     }
 
+    /// Of a model that sees or hears as well: its language model's tensors, named as if they were
+    /// all.
+    pub fn text_half(mut self) -> Result<Self> {
+        const OTHERS: [&str; 3] = ["vision_tower.", "multi_modal_projector.", "audio_tower."];
+        for shard in &mut self.shards {
+            shard.tensors.retain(|tensor| {
+                let name = tensor.name.strip_prefix("model.").unwrap_or(&tensor.name);
+                !OTHERS.iter().any(|other| name.starts_with(other))
+            });
+            for tensor in &mut shard.tensors {
+                // In files, and in the memory of transformers since 4.52.
+                if let Some(name) = tensor.name.strip_prefix("language_model.") {
+                    tensor.name = name.into();
+                } else if let Some(name) = tensor.name.strip_prefix("model.language_model.") {
+                    tensor.name = format!("model.{name}");
+                }
+            }
+        }
+        Self::new(self.shards)
+    }
+
     /// A file in memory; `name` is told in errors.
     pub fn from_static(name: &str, bytes: &'static [u8]) -> Result<Self> {
         let (header, head) = Header::of_bytes(name, bytes)?;

@@ -28,14 +28,14 @@ pub fn refuse_unread(unread: &[Unread], config: &ModelConfig) -> Result<()> {
 /// The words after "expected none", and the hint.
 fn explain(name: &str, config: &ModelConfig) -> (String, &'static str) {
     const TOGETHER: &str = "do weights and config belong together?";
-    const OTHER_MODEL: &str = "the model has more than a Llama, so a Llama's numbers would not be \
+    const OTHER_MODEL: &str = "the model has more than its architecture, so the numbers would not be \
                                its own: are architecture and config those of its author?";
     let in_gguf = name.strip_prefix("blk.");
     let layer = in_gguf.or_else(|| name.strip_prefix("model.layers."));
     let layer = layer.and_then(|rest| rest.split('.').next()?.parse::<usize>().ok());
-    if layer.is_some_and(|layer| layer >= config.layers) {
+    if layer.is_some_and(|layer| layer >= config.layers.len()) {
         let key = if in_gguf.is_some() { "block_count" } else { "num_hidden_layers" };
-        return (format!(", as {key} is {}", config.layers), TOGETHER);
+        return (format!(", as {key} is {}", config.layers.len()), TOGETHER);
     }
     let ends = |ends: &[&str]| ends.iter().any(|end| name.ends_with(end));
     if ends(&["_proj.bias"]) && name.contains(".self_attn.") {

@@ -12,7 +12,7 @@ use crate::eval::{
     ARMS_AT_ONCE, Arm, Evaluator, Protocol, SCORED_AT_ONCE, StageTimings, Treatment,
 };
 use crate::hub::Hub;
-use crate::model::{Llama, ModelConfig, RandomWeights};
+use crate::model::{MlpConfig, Model, ModelConfig, RandomWeights};
 use crate::platform;
 use crate::results::timings::{CellEstimate, DryRun, SubjectEstimate};
 use crate::run::subject::{Stages, Subject};
@@ -49,9 +49,9 @@ fn estimate(
     codecs: &[Treatment],
 ) -> Result<SubjectEstimate> {
     let config = &subject.model.config;
-    let one_layer = ModelConfig { layers: 1, ..config.clone() };
+    let one_layer = ModelConfig { layers: config.layers[..1].to_vec(), ..config.clone() };
     let device = settings.device.open()?;
-    let model = Llama::load(&one_layer, &RandomWeights, settings.dtype.dtype(), &device)?;
+    let model = Model::load(&one_layer, &RandomWeights, settings.dtype.dtype(), &device)?;
     let window = &subject.windows[0];
     // Once to warm up: the first pass pays for memory the later ones have.
     let evaluator = Evaluator::new(&model, protocol, subject.context, settings.seed);
@@ -60,7 +60,7 @@ fn estimate(
     let mut stages = StageTimings::default();
     let outcome = evaluator.evaluate_window(window, &arms, &mut (), &mut stages)?;
 
-    let (windows, layers) = (subject.windows.len() as f64, config.layers as f64);
+    let (windows, layers) = (subject.windows.len() as f64, config.layers.len() as f64);
     let arms = codecs.len() as f64;
     let pass = layers * stages.continuation.as_secs_f64() / (arms + 1.0);
     let scoring = stages.scoring.as_secs_f64() / (arms + 1.0);
@@ -92,17 +92,31 @@ fn estimate(
 /// Weights, caches, and the largest activations and logits that are there at one time, bytes.
 /// Pages of mapped files come on top, which the system takes back when it needs them.
 fn memory(
-    model: &Llama,
+    model: &Model,
     config: &ModelConfig,
     subject: &Subject,
     protocol: Protocol,
     codecs: usize,
 ) -> u64 {
-    let ModelConfig { hidden_size, intermediate_size, vocab_size, layers, .. } = *config;
-    let (queries, keys) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
-    let layer = hidden_size * (2 * queries + 2 * keys + 3 * intermediate_size);
+    let ModelConfig { hidden_size, vocab_size, .. } = *config;
+    let queries = config.heads() * config.head_dim();
+    let keys = config.kv_heads() * config.head_dim();
+    let layers = config.layers.len();
+    // Gate, up and down of all experts; a pass goes through those used.
+    let mlps = config.layers.iter().map(|layer| match &layer.mlp {
+        MlpConfig::Gated(mlp) => (mlp.intermediate_size, mlp.intermediate_size),
+        MlpConfig::Experts(mlp) => {
+            let shared = mlp.shared.unwrap_or(0);
+            let width = mlp.intermediate_size;
+            (mlp.count * width + shared, mlp.used * width + shared)
+        }
+    });
+    let mlps: Vec<(usize, usize)> = mlps.collect();
+    let widths: usize = mlps.iter().map(|(all, _)| all).sum();
+    let intermediate_size = mlps.iter().map(|(_, used)| *used).max().unwrap_or(0);
     let tables = if config.tie_word_embeddings { 1 } else { 2 };
-    let weights = layers * layer + tables * vocab_size * hidden_size;
+    let weights =
+        hidden_size * (layers * (2 * queries + 2 * keys) + 3 * widths + tables * vocab_size);
 
     let (shape, context) = (WindowShape::halves(subject.context), subject.context);
     let prefix = shape.prefix();

@@ -25,7 +25,7 @@ use crate::error::{Error, Kind, Result};
 use crate::eval::verdict::Limits;
 use crate::eval::{Arm, Evaluator, Observer, Protocol, StageTimings, Treatment};
 use crate::hub::Hub;
-use crate::model::Llama;
+use crate::model::Model;
 use crate::model::source::ModelWeights;
 use crate::platform;
 use crate::results::figures::CodecResult;
@@ -347,7 +347,7 @@ impl Sweep<'_> {
     fn run_subject(
         &mut self,
         mut run: SubjectRun,
-        loaded: &mut Option<(String, Llama)>,
+        loaded: &mut Option<(String, Model)>,
     ) -> Result<()> {
         let clock = Instant::now();
         if loaded.as_ref().is_none_or(|(name, _)| *name != run.settings.model) {

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::eval::{CodecWindow, Treatment, WindowOutcome};
-use crate::model::Llama;
+use crate::model::Model;
 use crate::model::oracle::WeightsRef;
 use crate::results::figures::{Baseline, CodecFigures, CodecResult};
 use crate::results::measurement::{CodecMeasurement, PerTarget};
@@ -35,9 +35,9 @@ pub struct PendingCell {
 }
 
 impl SubjectRun<'_> {
-    pub fn load(&self) -> Result<Llama> {
+    pub fn load(&self) -> Result<Model> {
         let (dtype, device) = (self.settings.dtype.dtype(), self.settings.device.open()?);
-        Llama::load(&self.subject.model.config, self.weights.as_ref(), dtype, &device)
+        Model::load(&self.subject.model.config, self.weights.as_ref(), dtype, &device)
     }
 
     pub fn cells(&self) -> Vec<PlannedCell> {
