@@ -216,9 +216,9 @@ fn distance(found: &[Vec<f32>], expected: &[Vec<f32>]) -> f32 {
     let pairs = found.iter().zip(expected).map(|(found, expected)| {
         let largest = expected.iter().fold(0f32, |m, x| m.max(x.abs()));
         let differences = found.iter().zip(expected).map(|(a, b)| (a - b).abs());
-        differences.fold(0.0, |m, x| if m.is_nan() || x <= m { m } else { x }) / largest
+        differences.fold(0f32, |m, x| if m.is_nan() || x <= m { m } else { x }) / largest
     });
-    pairs.fold(0.0, |m, x| if m.is_nan() || x <= m { m } else { x })
+    pairs.fold(0f32, |m, x| if m.is_nan() || x <= m { m } else { x })
 }
 
 #[test]
