@@ -6,7 +6,7 @@ mod random_model;
 use candle_core::quantized::GgmlDType;
 use candle_core::quantized::gguf_file::Value;
 use kvgauge::error::Kind;
-use kvgauge::model::Llama;
+use kvgauge::model::Model;
 use random_model::{GgufFile, Random, RandomModel, Spec};
 use std::collections::BTreeMap;
 use std::fs;
@@ -69,7 +69,7 @@ impl Folder {
     }
 }
 
-fn load(path: &Path) -> kvgauge::Result<(Llama, BTreeMap<String, String>)> {
+fn load(path: &Path) -> kvgauge::Result<(Model, BTreeMap<String, String>)> {
     let open = random_model::open(path)?;
     let weights = open.weights()?;
     let model = open.load(candle_core::DType::F32, &candle_core::Device::Cpu)?;

@@ -184,7 +184,6 @@ fn tensors_of_a_gguf_file_that_nothing_reads_are_named() {
         ("blk.0.attn_q_norm.weight", "more than its architecture"),
         ("blk.1.attn_sub_norm.weight", "more than its architecture"),
         ("blk.0.attn_q.scale", "quantised"),
-        ("rope_factors_long.weight", "more than its architecture"),
         ("blk.0.attn_k.bias", "biases"),
         ("blk.1.attn_q.bias", "biases"),
         ("blk.0.ffn_down.bias", "biases"),
@@ -200,6 +199,11 @@ fn tensors_of_a_gguf_file_that_nothing_reads_are_named() {
         file.set_tensor(name, &[32], &[0.5; 32]);
         assert_refused(&folder.gguf(&file), &["model.gguf", name], &[hint]);
     }
+    // LongRoPE has two sets.
+    let mut file = model().gguf(GgmlDType::F32);
+    file.set_tensor("rope_factors_long.weight", &[8], &[0.5; 8]);
+    let folder = Folder::plain();
+    assert_refused(&folder.gguf(&file), &["rope_factors_short.weight", "missing"], &[]);
     let mut file = model().gguf(GgmlDType::F32);
     file.set_tensor("blk.0.attn_output.bias", &[32], &[0.5; 32]);
     let folder = Folder::plain();
@@ -361,7 +365,7 @@ fn gguf_keys_that_are_not_understood_are_refused() {
     let text = |text: &str| Value::String(text.into());
     let folder = Folder::plain();
     for (key, value) in [
-        ("rope.scaling.type", text("yarn")),
+        ("rope.scaling.type", text("ntk")),
         ("rope.scaling.type", text("longrope")),
         ("rope.scaling.attn_factor", Value::F32(1.2)),
         ("rope.scaling.yarn_log_multiplier", Value::F32(0.1)),
