@@ -343,7 +343,7 @@ fn headers_of_other_models_are_refused_by_name() {
         ("llama.attention.head_count", Value::U32(0), &["num_attention_heads", "found 0"]),
         ("llama.attention.head_count", Value::I32(-2), &["llama.attention.head_count"]),
         ("llama.attention.head_count", Value::F32(2.0), &["llama.attention.head_count"]),
-        ("llama.block_count", Value::U64(1 << 40), &["num_hidden_layers"]),
+        ("llama.block_count", Value::U64(1 << 40), &["block_count"]),
         ("llama.context_length", text("long"), &["llama.context_length"]),
         ("llama.rope.freq_base", Value::F32(f32::NAN), &["rope_theta", "NaN"]),
         ("llama.attention.layer_norm_rms_epsilon", Value::F32(-1.0), &["rms_norm_eps"]),
