@@ -157,7 +157,7 @@ fn renamed_parts_say_what_they_were() {
     // The last one once more in place of the second.
     fs::copy(folder.part(3, 3), folder.part(2, 3)).unwrap();
     let mentions = ["m-00002-of-00003.gguf: expected part 2 of 3", "found part 3 of 3"];
-    assert_refused(&folder.part(1, 3), &mentions, "fetch this one again");
+    assert_refused(&folder.part(1, 3), &mentions, "where the others are from");
     assert_refused(&folder.part(2, 3), &["-00003-of-00003.gguf", "found m-00002"], "its own back");
     // A whole model under a part's name.
     model().write(&folder.part(2, 3));

@@ -204,7 +204,7 @@ impl Split {
                 found.index + 1,
                 found.count
             ))
-            .hint("two parts changed their names, or one is there twice: fetch this one again"));
+            .hint("two parts changed their names, or one is there twice: take this one from where the others are from"));
         }
         if found.tensors != self.tensors {
             return Err(Error::input(format!(

@@ -58,7 +58,10 @@ impl Gguf {
         let (index, experts) = expert.unwrap_or((0, 1));
         if count != 1 && count != experts {
             let error = format!("{place}: expected one scale or one an expert, found {count}");
-            return Err(Error::input(error).hint("does another program write such files?"));
+            return Err(Error::input(error).hint(
+                "the file was quantised by another program than llama.cpp's: use the model in one of \
+                 llama.cpp's types of weights, or its Hugging Face folder",
+            ));
         }
         let scales = part.read(info, 0, count).map_err(|e| e.within(&place))?;
         if let Some(scale) = scales.iter().find(|scale| !scale.is_finite()) {

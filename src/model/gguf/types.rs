@@ -117,11 +117,11 @@ pub fn hint(number: u32) -> &'static str {
              or for another one"
         }
         36..=38 => {
-            "llama.cpp took this type out of GGUF again, and bitnet.cpp gave its number to one of its \
+            "llama.cpp took this type out of GGUF, and bitnet.cpp gave its number to one of its \
              own (I2_S, TL1): use the model in IQ4_NL, TQ2_0 or another type of llama.cpp's"
         }
         4 | 5 | 31..=33 => {
-            "llama.cpp took this type out of GGUF again, and orders the blocks of Q4_0 by itself: use \
+            "llama.cpp took this type out of GGUF and orders the blocks of Q4_0 by itself: use \
              the model in Q4_0 or another type"
         }
         97..400 => {

@@ -110,7 +110,6 @@ fn nibbles<const BYTES: usize>(codes: &[u8; BYTES], out: &mut [f32], value: impl
 
 #[cfg(test)]
 mod tests {
-    use super::*;
 
     #[test]
     fn every_f16_has_its_value() {
