@@ -255,7 +255,7 @@ fn gemma3_with_sliding_layers() {
     for (window, pattern) in [(20, 2), (70, 3), (5, 6), (500, 1)] {
         let keys = json!({
             "head_dim": 24, "query_pre_attn_scalar": 24, "tie_word_embeddings": true,
-            "sliding_window": window, "sliding_window_pattern": pattern,
+            "num_key_value_heads": 1, "sliding_window": window, "sliding_window_pattern": pattern,
             "rope_theta": 1e6, "rope_local_base_freq": 1e4, "final_logit_softcapping": null,
             "attn_logit_softcapping": null,
         });
@@ -289,7 +289,8 @@ impl Weights for WithoutOne {
 fn norms_with_the_one_and_without_are_the_same_bits() {
     let keys = json!({
         "head_dim": 16, "query_pre_attn_scalar": 16, "tie_word_embeddings": true,
-        "sliding_window": 20, "sliding_window_pattern": 2, "rope_local_base_freq": 1e4,
+        "num_key_value_heads": 1, "sliding_window": 20, "sliding_window_pattern": 2,
+        "rope_local_base_freq": 1e4,
     });
     let config = of("Gemma3ForCausalLM", "gemma3_text", &keys);
     let ids = tokens(&config, 40);
@@ -351,7 +352,8 @@ fn granite_with_all_factors_and_without() {
 fn what_candle_lacks_is_refused_by_name() {
     let gemma = json!({
         "head_dim": 16, "query_pre_attn_scalar": 16, "tie_word_embeddings": true,
-        "sliding_window": 20, "rope_local_base_freq": 1e4, "sliding_window_pattern": 2,
+        "num_key_value_heads": 1, "sliding_window": 20, "sliding_window_pattern": 2,
+        "rope_local_base_freq": 1e4,
     });
     let with = |keys: &Value, key: &str, value: Value| {
         let mut keys = keys.clone();
@@ -390,7 +392,21 @@ fn what_candle_lacks_is_refused_by_name() {
             ),
             "qwen3 has no sliding window: the model's is 9 tokens",
         ),
-        (of("Gemma2ForCausalLM", "gemma2", &gemma), "gemma2 has the same sliding window"),
+        (
+            of(
+                "Gemma2ForCausalLM",
+                "gemma2",
+                &json!({
+                    "head_dim": 16, "query_pre_attn_scalar": 16, "tie_word_embeddings": true,
+                    "sliding_window": 20,
+                }),
+            ),
+            "gemma2 has the same sliding window",
+        ),
+        (
+            of("Gemma3ForCausalLM", "gemma3_text", &with(&gemma, "num_key_value_heads", json!(2))),
+            "gemma3 fails with more than one key and value head",
+        ),
         (
             of(
                 "Gemma3ForCausalLM",
@@ -470,7 +486,8 @@ fn what_candle_lacks_is_refused_by_name() {
 fn a_mistake_is_noticed() {
     let gemma = json!({
         "head_dim": 16, "query_pre_attn_scalar": 16, "tie_word_embeddings": true,
-        "sliding_window": 20, "rope_local_base_freq": 1e4, "sliding_window_pattern": 2,
+        "num_key_value_heads": 1, "sliding_window": 20, "sliding_window_pattern": 2,
+        "rope_local_base_freq": 1e4,
         "rope_theta": 1e6, "final_logit_softcapping": 3.0,
     });
     let config = of("Gemma3ForCausalLM", "gemma3_text", &gemma);

@@ -14,6 +14,8 @@ pub(super) struct Abilities {
     pub qk_norm: QkNorm,
     /// Heads of another size than hidden_size / heads.
     pub any_head_dim: bool,
+    /// More key and value heads than one.
+    pub several_kv_heads: bool,
     /// The biases of attention that it can have.
     pub biases: &'static [AttentionBias],
     pub mlp_bias: bool,
@@ -84,6 +86,7 @@ impl Abilities {
         norm: NormKind::Rms,
         qk_norm: QkNorm::None,
         any_head_dim: false,
+        several_kv_heads: true,
         biases: &[NO_BIAS],
         mlp_bias: false,
         any_activation: true,
@@ -143,7 +146,7 @@ impl Abilities {
     fn check_attention(&self, parts: &Parts, attention: &AttentionConfig) -> Result<(), String> {
         let AttentionConfig {
             heads,
-            kv_heads: _,
+            kv_heads,
             head_dim,
             scale,
             softcap,
@@ -157,6 +160,8 @@ impl Abilities {
         let first = parts.attention();
         let other_size = head_dim * heads != parts.config.hidden_size;
         lacks(other_size && !self.any_head_dim, "has no head_dim apart from hidden_size / heads")?;
+        let several = *kv_heads > 1 && !self.several_kv_heads;
+        lacks(several, "fails with more than one key and value head")?;
         let of_head = close(*scale, (*head_dim as f64).powf(-0.5) as f32);
         lacks(!of_head && self.factors != Factors::Any, "has no scale but 1/√head_dim")?;
         lacks(softcap.is_some() && !self.softcaps, "has no softcap of the scores")?;

@@ -35,7 +35,13 @@ pub(super) const GEMMA2: Module = Module {
 
 pub(super) const GEMMA3: Module = Module {
     name: "gemma3",
-    abilities: Abilities { qk_norm: QkNorm::Head, windows: Windows::AllButEvery, ..GEMMA },
+    abilities: Abilities {
+        qk_norm: QkNorm::Head,
+        windows: Windows::AllButEvery,
+        // Its cache refuses values of several heads, which are not contiguous.
+        several_kv_heads: false,
+        ..GEMMA
+    },
     build: build_gemma3,
     unusable: None,
 };
