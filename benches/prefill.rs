@@ -1,36 +1,98 @@
-//! Prefill speed beside candle-transformers' own Llama: f32, the same random weights, the same
-//! threads, in turn. A pass runs all tokens and ends with the last position's logits.
+//! Prefill speed beside candle-transformers' own models: f32, the same random weights, the same
+//! threads, in turn. A pass runs all tokens and ends with the last position's logits. And what a
+//! sliding window saves: one layer with it and without.
 //!
-//! `cargo bench --bench prefill [-- NAME…]`, names: smollm2, tinyllama. One line a case:
-//! medians of tokens/s and of the paired ratio ours/theirs.
+//! `cargo bench --bench prefill [-- NAME…]`, names: smollm2, tinyllama, gemma3, qwen3, window. One
+//! line a case: medians of tokens/s and of the paired ratio ours/theirs.
 
 #[path = "../tests/common/shapes.rs"]
 mod shapes;
 
-use candle_core::{DType, Device};
-use kvgauge::model::RandomWeights;
+use candle_core::{DType, Device, Tensor};
 use kvgauge::model::oracle::{Oracle, WeightsRef};
-use kvgauge::model::{Model, ModelConfig};
-use std::sync::Arc;
+use kvgauge::model::{Model, ModelConfig, RandomWeights, Unread, Weights};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
+
+struct Case {
+    name: &'static str,
+    config: fn() -> ModelConfig,
+    tokens: [usize; 2],
+    rounds: usize,
+}
+
+const CASES: [Case; 4] = [
+    Case { name: "smollm2", config: shapes::smollm2, tokens: [512, 2048], rounds: 7 },
+    Case { name: "tinyllama", config: shapes::tinyllama, tokens: [512, 2048], rounds: 3 },
+    Case { name: "gemma3", config: shapes::gemma3_1b, tokens: [512, 4096], rounds: 3 },
+    Case { name: "qwen3", config: shapes::qwen3_06b, tokens: [512, 4096], rounds: 3 },
+];
 
 fn main() -> kvgauge::Result<()> {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
-    let cases: [(&str, ModelConfig, usize); 2] =
-        [("smollm2", shapes::smollm2(), 7), ("tinyllama", shapes::tinyllama(), 3)];
+    let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|w| w == name);
     println!("model      tokens  ours tok/s  candle tok/s  ratio (median of pairs; least, most)");
-    for (name, config, rounds) in cases {
-        if !wanted.is_empty() && !wanted.iter().any(|w| w == name) {
+    for Case { name, config, tokens, rounds } in CASES {
+        if !is_wanted(name) {
             continue;
         }
-        let weights: WeightsRef = Arc::new(RandomWeights);
+        let config = config();
+        let weights: WeightsRef = Arc::new(Shared::default());
         let ours = Model::load(&config, weights.as_ref(), DType::F32, &Device::Cpu)?;
-        let theirs = Oracle::load(&config, weights)?;
-        for tokens in [512, 2048] {
+        let theirs = Oracle::load(&config, weights, tokens[1])?;
+        for tokens in tokens {
             compare(name, &ours, &theirs, tokens, rounds)?;
         }
     }
+    if is_wanted("window") {
+        window(4096, 7)?;
+    }
     Ok(())
+}
+
+/// Random weights that both models hold once, where neither stacks them.
+#[derive(Default)]
+struct Shared(Mutex<HashMap<String, Tensor>>);
+
+impl Weights for Shared {
+    fn tensor(&self, name: &str, shape: &[usize]) -> kvgauge::Result<Tensor> {
+        let mut tensors = match self.0.lock() {
+            Ok(tensors) => tensors,
+            Err(poisoned) => poisoned.into_inner(),
+        };
+        if let Some(tensor) = tensors.get(name) {
+            return Ok(tensor.clone());
+        }
+        let tensor = RandomWeights.tensor(name, shape)?;
+        tensors.insert(name.into(), tensor.clone());
+        Ok(tensor)
+    }
+
+    fn tensor_plus_one(&self, name: &str, shape: &[usize]) -> kvgauge::Result<Tensor> {
+        RandomWeights.tensor_plus_one(name, shape)
+    }
+
+    fn check(&self, _: &str, _: &[usize]) -> kvgauge::Result<()> {
+        Ok(())
+    }
+
+    fn contains(&self, _: &str) -> bool {
+        false
+    }
+
+    fn unread(&self, _: &BTreeSet<String>) -> Vec<Unread> {
+        Vec::new()
+    }
+}
+
+fn ids(config: &ModelConfig, tokens: usize) -> Vec<u32> {
+    (0..tokens).map(|i| (i * 7919 % config.vocab_size) as u32).collect()
+}
+
+fn sorted(mut values: Vec<f64>) -> Vec<f64> {
+    values.sort_by(f64::total_cmp);
+    values
 }
 
 fn compare(
@@ -40,8 +102,7 @@ fn compare(
     tokens: usize,
     rounds: usize,
 ) -> kvgauge::Result<()> {
-    let vocab = ours.config().vocab_size;
-    let ids: Vec<u32> = (0..tokens).map(|i| (i * 7919 % vocab) as u32).collect();
+    let ids = ids(ours.config(), tokens);
     let our_pass = || -> kvgauge::Result<f64> {
         let clock = Instant::now();
         let hidden = ours.forward(&ids, &mut ours.empty_cache())?;
@@ -63,10 +124,6 @@ fn compare(
             ratio.push(a / b);
         }
     }
-    let sorted = |mut v: Vec<f64>| {
-        v.sort_by(f64::total_cmp);
-        v
-    };
     let (ours, theirs, ratio) = (sorted(our_speed), sorted(their_speed), sorted(ratio));
     println!(
         "{name:<10} {tokens:>6} {:>11.0} {:>13.0}  {:.2} ({:.2}, {:.2})",
@@ -76,5 +133,42 @@ fn compare(
         ratio[0],
         ratio[rounds - 1]
     );
+    Ok(())
+}
+
+/// One layer of Gemma 3 1B: a window of 512 beside none, whole and attention alone (the layer with
+/// the narrowest MLP).
+fn window(tokens: usize, rounds: usize) -> kvgauge::Result<()> {
+    for (what, intermediate) in [("layer", None), ("layer without MLP", Some(1))] {
+        let layer = |window: Option<usize>| {
+            let config = shapes::with_window(shapes::gemma3_1b_layer(intermediate), window);
+            Model::load(&config, &RandomWeights, DType::F32, &Device::Cpu)
+        };
+        let (sliding, full) = (layer(Some(512))?, layer(None)?);
+        let ids = ids(full.config(), tokens);
+        let pass = |model: &Model| -> kvgauge::Result<f64> {
+            let clock = Instant::now();
+            std::hint::black_box(model.forward(&ids, &mut model.empty_cache())?);
+            Ok(clock.elapsed().as_secs_f64() * 1e3)
+        };
+        let (mut of_sliding, mut of_full, mut ratio) = (Vec::new(), Vec::new(), Vec::new());
+        for round in 0..=rounds {
+            let (a, b) = (pass(&sliding)?, pass(&full)?);
+            if round > 0 {
+                of_sliding.push(a);
+                of_full.push(b);
+                ratio.push(a / b);
+            }
+        }
+        let (of_sliding, of_full, ratio) = (sorted(of_sliding), sorted(of_full), sorted(ratio));
+        println!(
+            "{what} at {tokens} tokens: window of 512 {:.0} ms, none {:.0} ms, ratio {:.2} ({:.2}, {:.2})",
+            of_sliding[rounds / 2],
+            of_full[rounds / 2],
+            ratio[rounds / 2],
+            ratio[0],
+            ratio[rounds - 1]
+        );
+    }
     Ok(())
 }

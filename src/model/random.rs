@@ -6,7 +6,8 @@ use crate::error::Result;
 use candle_core::{Device, Tensor};
 use std::collections::BTreeSet;
 
-/// Uniform values of the usual size for a layer's width; the same for the same name.
+/// Uniform values of the usual size for a layer's width, norms' weights around 1; the same for the
+/// same name.
 pub struct RandomWeights;
 
 impl Weights for RandomWeights {
@@ -30,6 +31,11 @@ impl Weights for RandomWeights {
             })
             .collect();
         Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
+    }
+
+    /// Around 1, as a GGUF file would have it: w is around 0.
+    fn tensor_plus_one(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        self.tensor(name, shape)
     }
 
     fn check(&self, _: &str, _: &[usize]) -> Result<()> {

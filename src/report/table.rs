@@ -190,8 +190,8 @@ fn head(out: &mut String, r: &Validation) -> std::fmt::Result {
     if let Some(check) = &r.cross_check {
         writeln!(
             out,
-            "checked   candle-transformers' Llama agrees to {:.1e} in logits up to {:.1}",
-            check.largest_difference, check.largest_logit
+            "checked   candle-transformers' {} agrees to {:.1e} in logits up to {:.1}",
+            check.module, check.largest_difference, check.largest_logit
         )?;
     }
     let t = &r.timings_s;

@@ -129,6 +129,9 @@ pub struct ValidatedCodec {
 pub struct CrossCheck {
     /// The other implementation, and what was compared.
     pub oracle: String,
+    /// Its module in candle-transformers.
+    #[serde(skip)]
+    pub module: &'static str,
     /// The largest of its logits.
     pub largest_logit: f32,
     /// The largest difference to ours.

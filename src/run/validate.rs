@@ -6,7 +6,7 @@ use crate::eval::attribution::CacheParts;
 use crate::eval::{Arm, Evaluator, Observer, Protocol, Treatment};
 use crate::hub::Hub;
 use crate::model::Model;
-use crate::model::oracle::{Oracle, WeightsRef};
+use crate::model::oracle::{self, Oracle, WeightsRef};
 use crate::model::source::ModelWeights;
 use crate::platform;
 use crate::results::validation::{CrossCheck, ProtocolRun, RefusedCodec, Run, Validation};
@@ -37,6 +37,9 @@ pub fn run(
     let mut refused = Vec::new();
     let subject =
         Subject::open(settings, hub, &mut SharedInputs::default(), progress, |config, context| {
+            if settings.cross_check {
+                oracle::supported(config, context)?;
+            }
             let protocols = settings.protocols();
             refused = check_codecs(config, protocols, &protocols.each(), context, &settings.codec)?;
             Ok(())
@@ -54,7 +57,7 @@ pub fn run(
     let cross_check = match settings.cross_check {
         true => {
             progress.stage("cross-checking with candle-transformers");
-            Some(cross_check(&model, weights, subject.windows[0].tokens())?)
+            Some(cross_check(&model, weights, subject.windows[0].tokens(), subject.context)?)
         }
         false => None,
     };
@@ -118,15 +121,20 @@ pub(crate) fn explain(error: Error, dtype: DType) -> Error {
     }
 }
 
-/// Compares last-position logits on one window. Different summation orders leave about 1e-5 of
-/// the largest logit in f32 over tens of layers; the bounds are far above that and far below
-/// what any mistake makes.
+/// Compares last-position logits on one window of a run whose windows have `context` tokens.
+/// Different summation orders leave about 1e-5 of the largest logit in f32 over tens of layers; the
+/// bounds are far above that and far below what any mistake makes.
 pub(crate) fn cross_check(
     model: &Model,
     weights: WeightsRef,
     window: &[u32],
+    context: usize,
 ) -> Result<CrossCheck> {
-    let theirs = Oracle::load(model.config(), weights)?.last_logits(window)?;
+    let oracle = Oracle::load(model.config(), weights, context)?;
+    let module = oracle.module();
+    let theirs = oracle.last_logits(window)?;
+    drop(oracle);
+    let model = model.for_context(context);
     let hidden = model.forward(window, &mut model.empty_cache())?;
     let ours =
         model.logits(&hidden.narrow(0, window.len() - 1, 1)?)?.squeeze(0)?.to_vec1::<f32>()?;
@@ -138,13 +146,14 @@ pub(crate) fn cross_check(
     let agrees = finite && difference <= bound * largest;
     if !agrees {
         return Err(Error::system(format!(
-            "cross-check: expected candle-transformers' logits to within {bound} of the largest, {largest}, \
-             found a difference of {difference}"
+            "cross-check: expected the logits of candle-transformers' {module} to within {bound} of \
+             the largest, {largest}, found a difference of {difference}"
         ))
         .hint("please report this model: its numbers cannot be trusted"));
     }
     Ok(CrossCheck {
-        oracle: "candle-transformers Llama, f32, last position of the first window".into(),
+        oracle: format!("candle-transformers {module}, f32, last position of the first window"),
+        module,
         largest_logit: largest,
         largest_difference: difference,
     })

@@ -132,7 +132,7 @@ settings! {
     offline: bool = false,
         Setting::new(Subject, "--offline", "BOOL").rare().changes_no_figure();
 
-    /// Compare with candle-transformers' own Llama on the first window
+    /// Compare with candle-transformers' own model on the first window
     cross_check: bool = false,
         Setting::new(Evaluation, "--cross-check", "BOOL").changes_no_figure();
 

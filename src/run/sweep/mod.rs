@@ -25,8 +25,8 @@ use crate::error::{Error, Kind, Result};
 use crate::eval::verdict::Limits;
 use crate::eval::{Arm, Evaluator, Observer, Protocol, StageTimings, Treatment};
 use crate::hub::Hub;
-use crate::model::Model;
 use crate::model::source::ModelWeights;
+use crate::model::{Model, oracle};
 use crate::platform;
 use crate::results::figures::CodecResult;
 use crate::results::record::{
@@ -219,6 +219,9 @@ fn open<'a>(request: &'a Request, hub: &Hub, stages: &mut dyn Stages) -> Result<
         let codecs = &settings.codec[own.start - all.start..own.end - all.start];
         let mut refusals = Vec::new();
         let subject = Subject::open(settings, hub, &mut shared, stages, |config, context| {
+            if settings.cross_check {
+                oracle::supported(config, context)?;
+            }
             refusals = check_codecs(config, settings.protocols(), &[protocol], context, codecs)?;
             Ok(())
         });
@@ -362,10 +365,11 @@ impl Sweep<'_> {
         let Some((_, model)) = loaded else { return Ok(()) };
         if run.settings.cross_check {
             let window = run.subject.windows[0].tokens();
-            match validate::cross_check(model, run.weights.clone(), window) {
+            let context = run.info.context;
+            match validate::cross_check(model, run.weights.clone(), window, context) {
                 Ok(check) => self.progress.note(&format!(
-                    "{}, context {}: candle-transformers' Llama agrees to {:.1e} in logits up to {:.1}",
-                    run.settings.model, run.info.context, check.largest_difference, check.largest_logit
+                    "{}, context {context}: candle-transformers' {} agrees to {:.1e} in logits up to {:.1}",
+                    run.settings.model, check.module, check.largest_difference, check.largest_logit
                 )),
                 Err(error) => return self.fail(run.cells(), error),
             }
