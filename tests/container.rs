@@ -9,8 +9,8 @@ use folder::names_in;
 use half::{bf16, f16};
 use kvgauge::codec::{Codec, Element, Geometry, RotaryTable, TensorCodec};
 use kvgauge::container::{
-    self, AxisOrder, ExclusionReason, Layout, Plan, Report, Summary, Target, TensorData, compress,
-    decompress, read_file, write_file,
+    self, AxisOrder, ExclusionReason, Layout, Plan, Report, RopeParameters, Summary, Target,
+    TensorData, compress, decompress, read_file, write_file,
 };
 use kvgauge::error::{Kind, Result};
 use kvgauge::whole_file::Existing;
@@ -100,7 +100,7 @@ fn target(path: &Path) -> Target<'_> {
 }
 
 fn plan(codec: &str) -> Plan {
-    Plan { rope_theta: Some(1e4), ..Plan::all(codec.parse().unwrap()) }
+    Plan { rope: Some(RopeParameters::of_theta(1e4)), ..Plan::all(codec.parse().unwrap()) }
 }
 
 fn pack(from: &Path, to: &Path, codec: &str) -> Result<Summary> {
@@ -229,7 +229,7 @@ fn what_a_codec_cannot_store_is_named() {
         assert_eq!(error.kind(), Kind::Input);
         assert!(error.to_string().contains(words), "{error}");
     };
-    refused(Plan { rope_theta: None, ..plan("int4-g8-prerope") }, "what the keys were rotated by");
+    refused(Plan { rope: None, ..plan("int4-g8-prerope") }, "what the keys were rotated by");
     // Noise stores nothing, and is no codec.
     for noise in ["noise", "k:int4-g64/v:noise", "k:noise/v:f16"] {
         assert!(noise.parse::<Codec>().is_err(), "{noise}");

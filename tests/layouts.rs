@@ -192,7 +192,7 @@ fn target(path: &Path) -> Target<'_> {
 }
 
 fn plan(codec: &str, layout: Layout) -> Plan {
-    Plan { rope_theta: Some(1e4), layout, ..Plan::all(codec.parse().unwrap()) }
+    Plan { rope: Some(RopeParameters::of_theta(1e4)), layout, ..Plan::all(codec.parse().unwrap()) }
 }
 
 const CODECS: [&str; 11] = [
