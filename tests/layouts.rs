@@ -8,8 +8,8 @@ mod zoo;
 use half::{bf16, f16};
 use kvgauge::codec::{Codec, TensorCodec};
 use kvgauge::container::{
-    AxisOrder, Layout, Plan, Summary, Target, TensorData, compress, decompress, inspect, read_file,
-    write_file,
+    AxisOrder, Layout, Plan, RopeParameters, Summary, Target, TensorData, compress, decompress,
+    inspect, read_file, write_file,
 };
 use kvgauge::error::Result;
 use kvgauge::whole_file::Existing;
