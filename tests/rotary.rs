@@ -265,7 +265,8 @@ fn what_is_not_said_is_an_error() {
             said(r#"{"rotary":[{"frequencies":[65537],"pairs":"halves","head_dim":16}]}"#),
             "expected at most 65536 radians a position",
         ),
-        (said(r#"{"rope_frequencies":[1e39,1,1,1,1,1,1,1]}"#), "expected at most 65536"),
+        (said(r#"{"rope_frequencies":[1e39,1,1,1,1,1,1,1]}"#), "number out of range"),
+        (said(r#"{"rope_frequencies":[-65537,1,1,1,1,1,1,1]}"#), "expected at most 65536"),
     ] {
         let error = folder.pack(&tensors, metadata, &plan("kvgauge4")).unwrap_err();
         let text = error.to_string();
@@ -331,7 +332,7 @@ fn parameters_of_a_config() {
         let row = table.lines().find(|line| line.starts_with("layer.0.value")).unwrap();
         assert!(!row.contains("rotary"), "{table}");
         let json = folder.run("inspect flags --json").succeeds().json();
-        assert_eq!(json["rotary"][1]["head_dim"], 100);
+        assert_eq!(json["compression"]["rotary"][1]["head_dim"], 100);
         assert_eq!(
             (&json["tensors"][2]["rotary"], &json["tensors"][1]["rotary"]),
             (&1.into(), &Value::Null)
@@ -388,7 +389,7 @@ fn golden_files() {
         ),
         (
             "v4-fields",
-            with_mask(cache(6, 5, 20, Dtype::BF16)),
+            with_mask(cache(6, 12, 20, Dtype::BF16)),
             metadata(&of_layers(20)),
             plan(FIELDS),
         ),
