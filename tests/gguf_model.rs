@@ -331,18 +331,19 @@ fn assert_input_error<T>(result: Result<T>, mentions: &[&str]) {
 fn headers_of_other_models_are_refused_by_name() {
     let text = |s: &str| Value::String(s.into());
     for (key, value, mentions) in [
-        ("general.architecture", text("qwen2"), &["general.architecture", "qwen2"][..]),
+        ("general.architecture", text("qwen35"), &["general.architecture", "qwen35"][..]),
         ("general.architecture", text("gemma"), &["general.architecture", "gemma"]),
+        ("general.architecture", text("qwen2"), &["qwen2.embedding_length", "missing"]),
         ("general.architecture", Value::U32(1), &["general.architecture"]),
-        ("llama.expert_count", Value::U32(8), &["llama.expert_count"]),
-        ("llama.rope.scaling.type", text("yarn"), &["llama.rope.scaling.type", "yarn"]),
+        ("llama.expert_count", Value::U32(8), &["blk.0.ffn_gate_inp.weight", "missing"]),
+        ("llama.rope.scaling.type", text("ntk"), &["llama.rope.scaling.type", "ntk"]),
         ("llama.rope.dimension_count", Value::U32(8), &["llama.rope.dimension_count", "found 8"]),
         ("llama.attention.value_length", Value::U32(8), &["llama.attention.value_length"]),
         ("llama.attention.head_count_kv", Value::U32(3), &["num_key_value_heads", "found 3"]),
         ("llama.attention.head_count", Value::U32(0), &["num_attention_heads", "found 0"]),
         ("llama.attention.head_count", Value::I32(-2), &["llama.attention.head_count"]),
         ("llama.attention.head_count", Value::F32(2.0), &["llama.attention.head_count"]),
-        ("llama.block_count", Value::U64(1 << 40), &["num_hidden_layers"]),
+        ("llama.block_count", Value::U64(1 << 40), &["block_count"]),
         ("llama.context_length", text("long"), &["llama.context_length"]),
         ("llama.rope.freq_base", Value::F32(f32::NAN), &["rope_theta", "NaN"]),
         ("llama.attention.layer_norm_rms_epsilon", Value::F32(-1.0), &["rms_norm_eps"]),

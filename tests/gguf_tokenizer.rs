@@ -97,6 +97,12 @@ fn tiny_llama() -> Metadata {
     metadata
 }
 
+fn tiny_gemma4() -> Metadata {
+    let mut metadata = tiny();
+    metadata.insert(MODEL.into(), text("gemma4"));
+    metadata
+}
+
 fn build(metadata: &Metadata) -> GgufTokenizer {
     from_gguf(metadata).unwrap_or_else(|error| panic!("{error}"))
 }
@@ -348,6 +354,7 @@ fn missing_keys_are_refused() {
     for (metadata, keys) in [
         (tiny(), &[TOKENS, MERGES, TOKEN_TYPE] as &[&str]),
         (tiny_llama(), &[TOKENS, SCORES, TOKEN_TYPE]),
+        (tiny_gemma4(), &[TOKENS, MERGES, TOKEN_TYPE]),
     ] {
         from_gguf(&metadata).unwrap_or_else(|error| panic!("{error}"));
         for key in keys {
@@ -428,7 +435,7 @@ fn no_metadata_panics() {
         texts(&[" ", "  ", "   "]),
         texts(&["\0", "<0x61>", "\u{10ffff}"]),
     ];
-    for base in [tiny(), tiny_llama(), gpt2("tekken"), llama()] {
+    for base in [tiny(), tiny_llama(), tiny_gemma4(), gpt2("falcon"), llama()] {
         let extra = ["add_space_prefix", "remove_extra_whitespaces", "add_bos_token"];
         let extra = extra.map(|key| format!("tokenizer.ggml.{key}"));
         for key in base.keys().chain(&extra) {

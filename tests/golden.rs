@@ -249,11 +249,12 @@ fn assert_refused(json: &[u8], mentions: &[&str]) {
 #[test]
 fn other_architectures_are_refused_by_name() {
     for name in [
-        "Qwen2ForCausalLM",
-        "Qwen3ForCausalLM",
+        "Qwen3_5ForCausalLM",
+        "GptOssForCausalLM",
         "GemmaForCausalLM",
-        "Phi3ForCausalLM",
-        "MixtralForCausalLM",
+        "Gemma4ForConditionalGeneration",
+        "DeepseekV3ForCausalLM",
+        "Cohere2ForCausalLM",
         "GPT2LMHeadModel",
         "LlamaForSequenceClassification",
     ] {
@@ -262,6 +263,24 @@ fn other_architectures_are_refused_by_name() {
         // Another family's config need not have any of Llama's fields.
         let bare = json!({"architectures": [name]}).to_string();
         assert_refused(bare.as_bytes(), &["architectures", name]);
+    }
+    // With what can run it, or why nothing can.
+    for (name, what, hint) in [
+        ("Qwen3_5ForCausalLM", "recurrent states", "kvgauge.perplexity"),
+        ("Qwen3NextForCausalLM", "recurrent states", "kvgauge.perplexity"),
+        ("GptOssForCausalLM", "sinks", "kvgauge.perplexity"),
+        ("Gemma4ForCausalLM", "share keys", "kvgauge.perplexity"),
+        ("DeepseekV3ForCausalLM", "latent", "kvgauge.perplexity"),
+        ("Llama4ForCausalLM", "chunks", "kvgauge.perplexity"),
+        ("MambaForCausalLM", "no keys and values", "no KV cache"),
+        ("LlamaModel", "LlamaModel", "without a head"),
+        ("GPT2LMHeadModel", "GPT2LMHeadModel", "kvgauge.perplexity"),
+    ] {
+        let json = json!({"architectures": [name]}).to_string();
+        let error = ModelConfig::from_hf(json.as_bytes()).unwrap_err();
+        assert!(error.to_string().contains(what), "{error}");
+        let hint_text = error.hint_text().unwrap();
+        assert!(hint_text.contains(hint), "{error}: {hint_text}");
     }
     for none in [json!([]), json!("LlamaForCausalLM"), Json::Null] {
         assert_refused(&changed("llama_biases", "architectures", none), &["architectures"]);
@@ -318,7 +337,6 @@ fn missing_fields_are_named() {
         "num_hidden_layers",
         "num_attention_heads",
         "max_position_embeddings",
-        "rms_norm_eps",
     ] {
         assert_refused(&changed("llama_biases", key, Json::Null), &["config.json", key]);
         assert_refused(&changed("llama_biases", key, json!("many")), &["config.json"]);

@@ -184,7 +184,6 @@ fn tensors_of_a_gguf_file_that_nothing_reads_are_named() {
         ("blk.0.attn_q_norm.weight", "more than its architecture"),
         ("blk.1.attn_sub_norm.weight", "more than its architecture"),
         ("blk.0.attn_q.scale", "quantised"),
-        ("rope_factors_long.weight", "more than its architecture"),
         ("blk.0.attn_k.bias", "biases"),
         ("blk.1.attn_q.bias", "biases"),
         ("blk.0.ffn_down.bias", "biases"),
@@ -200,6 +199,11 @@ fn tensors_of_a_gguf_file_that_nothing_reads_are_named() {
         file.set_tensor(name, &[32], &[0.5; 32]);
         assert_refused(&folder.gguf(&file), &["model.gguf", name], &[hint]);
     }
+    // LongRoPE has two sets.
+    let mut file = model().gguf(GgmlDType::F32);
+    file.set_tensor("rope_factors_long.weight", &[8], &[0.5; 8]);
+    let folder = Folder::plain();
+    assert_refused(&folder.gguf(&file), &["rope_factors_short.weight", "missing"], &[]);
     let mut file = model().gguf(GgmlDType::F32);
     file.set_tensor("blk.0.attn_output.bias", &[32], &[0.5; 32]);
     let folder = Folder::plain();
@@ -361,7 +365,7 @@ fn gguf_keys_that_are_not_understood_are_refused() {
     let text = |text: &str| Value::String(text.into());
     let folder = Folder::plain();
     for (key, value) in [
-        ("rope.scaling.type", text("yarn")),
+        ("rope.scaling.type", text("ntk")),
         ("rope.scaling.type", text("longrope")),
         ("rope.scaling.attn_factor", Value::F32(1.2)),
         ("rope.scaling.yarn_log_multiplier", Value::F32(0.1)),
@@ -488,26 +492,24 @@ fn types_of_weights_are_named() {
     let folder = Folder::plain();
     let path = folder.gguf(&wide.gguf(GgmlDType::Q4_0));
     let bytes = fs::read(&path).unwrap();
-    for (number, name) in [
-        (9, "Q8_1"),
-        (16, "IQ2_XXS"),
-        (20, "IQ4_NL"),
-        (23, "IQ4_XS"),
-        (24, "I8"),
-        (28, "F64"),
-        (31, "Q4_0_4_4"),
-        (34, "TQ1_0"),
-        (35, "TQ2_0"),
-        (39, "MXFP4"),
-        (40, "NVFP4"),
+    for (number, name, hint) in [
+        (24, "I8", "no weights"),
+        (31, "Q4_0_4_4", "the model in Q4_0"),
+        (36, "IQ4_NL_4_4", "I2_S"),
     ] {
         let mut other = bytes.clone();
         set_type(&mut other, "blk.0.ffn_up.weight", number);
         fs::write(&path, &other).unwrap();
-        assert_refused(&path, &["blk.0.ffn_up.weight", name], &["file is whole", "Q4_K_M"]);
+        assert_refused(&path, &["blk.0.ffn_up.weight", name], &[hint]);
         set_type(&mut other, "blk.1.ffn_up.weight", number);
         fs::write(&path, &other).unwrap();
         assert_refused(&path, &["and 1 more", name], &[]);
+    }
+    for (number, hint) in [(5, "took this type out"), (139, "ik_llama.cpp")] {
+        let mut other = bytes.clone();
+        set_type(&mut other, "blk.0.ffn_up.weight", number);
+        fs::write(&path, &other).unwrap();
+        assert_refused(&path, &["which is unknown here"], &[hint]);
     }
     let mut other = bytes.clone();
     set_type(&mut other, "blk.0.ffn_up.weight", 4711);
@@ -523,28 +525,15 @@ fn types_of_weights_are_named() {
 }
 
 #[test]
-fn parts_of_a_split_model_name_the_merge() {
+fn files_that_are_no_whole_model_are_named() {
     let folder = Folder::plain();
-    let part = |index: u16, name: &str| {
-        let mut file = model().gguf(GgmlDType::F32);
-        file.set("split.no", Value::U16(index));
-        file.set("split.count", Value::U16(3));
-        if index > 0 {
-            file.metadata.retain(|(key, _)| key.starts_with("split."));
-        }
-        let path = folder.path().join(name);
-        file.write(&path);
-        path
-    };
-    let first = part(0, "m-00001-of-00003.gguf");
-    let second = part(1, "m-00002-of-00003.gguf");
-    let merge = "llama-gguf-split --merge m-00001-of-00003.gguf";
-    let missing = "m-00003-of-00003.gguf is missing";
-    assert_refused(&first, &["part 1 of 3"], &[merge, missing]);
-    assert_refused(&second, &["part 2 of 3"], &[merge, missing]);
-    assert_refused(&part(2, "other.gguf"), &["part 3 of 3"], &["NAME-00001-of-00003.gguf"]);
-    let glued = [fs::read(&first).unwrap(), fs::read(&second).unwrap()].concat();
-    assert_refused(&folder.write("cat.gguf", glued), &["several put together"], &["--merge"]);
+    let first = folder.gguf(&model().gguf(GgmlDType::F32));
+    let glued = [fs::read(&first).unwrap(), fs::read(&first).unwrap()].concat();
+    assert_refused(
+        &folder.write("cat.gguf", glued),
+        &["several put together"],
+        &["one of the parts", "--merge"],
+    );
     let whole = fs::read(folder.gguf(&model().gguf(GgmlDType::Q8_0))).unwrap();
     let twice = [whole.clone(), whole.clone()].concat();
     assert_refused(&folder.write("twice.gguf", twice), &["several put together"], &["--merge"]);

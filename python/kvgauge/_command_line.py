@@ -166,8 +166,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--attention",
         choices=("sdpa", "eager"),
-        default="sdpa",
-        help="how transformers computes attention [default: sdpa]",
+        help="how transformers computes attention [default: sdpa, eager for models without it]",
     )
     add("--device", default="cpu", help="where the model runs: cpu, cuda, mps [default: cpu]")
     add("--threads", type=_at_least(1), metavar="N", help="CPU threads [default: all]")

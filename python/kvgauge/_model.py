@@ -183,13 +183,16 @@ def check_kind(whole_config: Any, config: Any) -> None:
         )
 
 
-def load_model(source: Source, attention: str, device: str) -> Any:
+def load_model(source: Source, attention: Optional[str], device: str) -> Tuple[Any, str]:
+    """The model in float32, and how it computes attention. ``attention``: ``None`` is sdpa, or
+    eager for models that have no other, such as Gemma 2 with its softcap."""
     import torch
     import transformers
 
     version = tuple(int(part) for part in transformers.__version__.split(".")[:2])
     dtype = "dtype" if version >= (4, 56) else "torch_dtype"
-    arguments: Dict[str, Any] = {dtype: torch.float32, "attn_implementation": attention}
+    wanted = attention or "sdpa"
+    arguments: Dict[str, Any] = {dtype: torch.float32, "attn_implementation": wanted}
     try:
         model = transformers.AutoModelForCausalLM.from_pretrained(
             source.place, **source.arguments(), **arguments
@@ -197,12 +200,14 @@ def load_model(source: Source, attention: str, device: str) -> Any:
     except ValueError as error:
         if "attention implementation" not in str(error):
             raise
+        if attention is None:
+            return load_model(source, "eager", device)
         raise Problem(
             f"--attention {attention}: transformers has no such attention for this model",
             "use --attention eager",
         ) from error
     try:
-        return model.to(device).eval()
+        return model.to(device).eval(), wanted
     except (RuntimeError, AssertionError) as error:
         raise Problem(
             f"--device {device}: {first_line(error)}", "use --device cpu, or install its support"

@@ -126,7 +126,7 @@ def _run(options: argparse.Namespace) -> Tuple[str, bool]:
     prepared = time.perf_counter()
 
     progress.stage("loading the weights")
-    model = load_model(source, options.attention, options.device)
+    model, attention = load_model(source, options.attention, options.device)
     loaded = time.perf_counter()
 
     caches = 1 + len(codecs)
@@ -180,7 +180,7 @@ def _run(options: argparse.Namespace) -> Tuple[str, bool]:
     result: Dict[str, Any] = {
         "schema": SCHEMA,
         "kvgauge_version": __version__,
-        "engine": _engine(options.attention),
+        "engine": _engine(attention),
         **subject,
         "baseline": figures.result["baseline"],
         "codecs": figures.result["codecs"],

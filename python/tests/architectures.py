@@ -235,7 +235,25 @@ def random_architecture(architecture: Architecture) -> Any:
 def _config(kind: str, settings: Dict[str, Any]) -> Any:
     from transformers import AutoConfig
 
-    return AutoConfig.for_model(kind, **settings)
+    return AutoConfig.for_model(kind, **_spelled(kind, settings))
+
+
+def _spelled(kind: str, settings: Dict[str, Any]) -> Dict[str, Any]:
+    """Settings as the installed transformers spells them: RoPE has keys of its own before 5."""
+    import transformers
+
+    rope = settings.get("rope_parameters")
+    if rope is None or int(transformers.__version__.split(".")[0]) >= 5:
+        return settings
+    old = {key: value for key, value in settings.items() if key != "rope_parameters"}
+    if "sliding_attention" in rope:
+        old["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
+        rope = rope["full_attention"]
+    scaling = {key: value for key, value in rope.items() if key != "rope_theta"}
+    if kind == "phi3":
+        factors = ("short_factor", "long_factor")
+        scaling = {"type": "longrope", **{key: rope[key] for key in factors}}
+    return {**old, "rope_theta": rope["rope_theta"], "rope_scaling": scaling}
 
 
 def _random(config: Any) -> Any:

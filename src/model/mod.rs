@@ -26,7 +26,7 @@ pub use config::{
     LayerConfig, MlpConfig, ModelConfig, NormConfig, NormKind, QkNorm, RopeScaling, RotaryConfig,
     Temperature,
 };
-pub use gguf::Gguf;
+pub use gguf::{Gguf, WeightType};
 pub use random::RandomWeights;
 pub use weights::{Safetensors, Unread, Weights};
 

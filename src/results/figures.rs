@@ -44,7 +44,8 @@ pub struct CodecFigures {
     pub bits_per_value: f64,
     /// f16 bytes over stored bytes.
     pub compression_ratio: f64,
-    /// Cache bytes a token, all layers, served in f16 and stored by this codec.
+    /// Cache bytes a token of a full context, all layers, served in f16. A layer with a sliding window
+    /// keeps no more tokens than that.
     pub cache_bytes_per_token_f16: f64,
     /// The same as stored by this codec.
     pub cache_bytes_per_token: f64,
@@ -222,7 +223,8 @@ impl CodecFigures {
         let (stored_bytes, values) = (total(|w| w.stored_bytes), total(|w| w.values));
         let layers = layer_sums(windows);
         let bits_per_value = 8.0 * stored_bytes / values;
-        let per_token = |bytes: f64| bytes / total(|w| w.cached_tokens);
+        let kept = subject.model.kept(subject.context);
+        let per_token = |bytes: f64| kept * bytes / total(|w| w.cached_tokens);
         let sum = |part: fn(&LayerDistortion) -> DistortionSum| {
             layers.iter().map(part).fold(DistortionSum::default(), DistortionSum::plus).finish()
         };

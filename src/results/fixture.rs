@@ -59,6 +59,7 @@ pub fn subject_info(model: &str, windows: usize, layers: usize) -> SubjectInfo {
             head_dim: 64,
             vocab_size: 49152,
             max_position_embeddings: 2048,
+            sliding_windows: Vec::new(),
         },
         text: TextInfo {
             source: "wiki.test.raw".into(),

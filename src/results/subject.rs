@@ -68,6 +68,23 @@ pub struct ModelInfo {
     pub vocab_size: usize,
     /// The longest context that the model was made for, tokens.
     pub max_position_embeddings: usize,
+    /// Sliding window of each layer, tokens; `None`: it attends to everything before. Empty where no
+    /// layer has one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sliding_windows: Vec<Option<usize>>,
+}
+
+impl ModelInfo {
+    /// Share of the tokens of a context that a server keeps, over all layers: one with a sliding
+    /// window keeps no more than that.
+    pub fn kept(&self, context: usize) -> f64 {
+        if self.sliding_windows.is_empty() || context == 0 {
+            return 1.0;
+        }
+        let kept = |window: &Option<usize>| window.map_or(context, |window| window.min(context));
+        let kept: usize = self.sliding_windows.iter().map(kept).sum();
+        kept as f64 / (context * self.sliding_windows.len()) as f64
+    }
 }
 
 /// A text.

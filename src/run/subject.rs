@@ -131,6 +131,7 @@ impl Subject {
                 head_dim: config.head_dim(),
                 vocab_size: config.vocab_size,
                 max_position_embeddings: config.max_position_embeddings,
+                sliding_windows: config.sliding_windows(),
             },
             text: TextInfo {
                 source: text.source.clone(),

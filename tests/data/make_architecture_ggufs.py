@@ -347,12 +347,12 @@ class Adder:
 
 
 def tokenizer(writer, vocab):
-    """A token a character."""
+    """A token a character, and one of two, as the package leaves out an empty list of merges."""
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
-    writer.add_token_list(["<unk>"] + [chr(ord("a") + id) for id in range(vocab - 1)])
+    writer.add_token_list(["<unk>"] + [chr(ord("a") + id) for id in range(vocab - 2)] + ["ab"])
     writer.add_token_types([1] * vocab)
-    writer.add_token_merges([])
+    writer.add_token_merges(["a b"])
 
 
 def type_of(kind, name, values):

@@ -31,7 +31,7 @@ const BLOCK: BlockConfig = BlockConfig {
 fn read(keys: &Keys) -> Result<ModelConfig> {
     let sizes = keys.sizes(Defaults {
         tied: true,
-        eps: Some(1e-5),
+        eps: 1e-5,
         eps_key: key("layer_norm_eps", "attention.layer_norm_epsilon"),
         ..Defaults::NONE
     })?;

@@ -35,7 +35,6 @@ fn read(keys: &Keys, softcap: bool) -> Result<ModelConfig> {
         kv_heads: Some(4),
         head_dim: Some(256),
         max_position_embeddings: Some(131_072),
-        eps: Some(1e-6),
         tied: true,
         ..Defaults::NONE
     })?;

@@ -23,8 +23,12 @@ const BLOCK: BlockConfig = BlockConfig {
 };
 
 fn read(keys: &Keys) -> Result<ModelConfig> {
-    let sizes =
-        keys.sizes(Defaults { kv_heads: Some(2), head_dim: Some(128), ..Defaults::NONE })?;
+    let sizes = keys.sizes(Defaults {
+        kv_heads: Some(2),
+        head_dim: Some(128),
+        eps: 1.5625e-7,
+        ..Defaults::NONE
+    })?;
     let rules = RotaryRules {
         part: 0.5,
         any_part: true,

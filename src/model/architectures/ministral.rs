@@ -38,8 +38,12 @@ fn read_ministral(keys: &Keys) -> Result<ModelConfig> {
 }
 
 fn read_ministral3(keys: &Keys) -> Result<ModelConfig> {
-    let sizes =
-        keys.sizes(Defaults { kv_heads: Some(8), head_dim: Some(128), ..Defaults::NONE })?;
+    let sizes = keys.sizes(Defaults {
+        kv_heads: Some(8),
+        head_dim: Some(128),
+        eps: 1e-5,
+        ..Defaults::NONE
+    })?;
     let rules = RotaryRules {
         theta: if keys.is_gguf() { RotaryRules::PLAIN.theta } else { 1e6 },
         more_keys: &["llama_4_scaling_beta", "max_position_embeddings"],

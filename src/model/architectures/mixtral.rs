@@ -23,7 +23,7 @@ const NAMES: ExpertNames = ExpertNames {
 };
 
 fn read(keys: &Keys) -> Result<ModelConfig> {
-    let sizes = keys.sizes(Defaults { kv_heads: Some(8), ..Defaults::NONE })?;
+    let sizes = keys.sizes(Defaults { kv_heads: Some(8), eps: 1e-5, ..Defaults::NONE })?;
     let theta = if keys.is_gguf() { 1e4 } else { 1e6 };
     let rules = RotaryRules { theta, ..RotaryRules::PLAIN };
     let rotary = keys.rotary(sizes.head_dim, sizes.max_position_embeddings, rules)?;

@@ -109,7 +109,7 @@ pub(in crate::model) fn not_computed(name: &str) -> (&'static str, String) {
                     [\"LlamaForCausalLM\"]";
         return ("", hint.into());
     }
-    if lower.ends_with("model") && !is(&["mamba", "rwkv"]) {
+    if name.ends_with("Model") && !name.contains("LMHead") {
         let hint = "it is a model without a head that predicts tokens: use the repository it was \
                     made from";
         return ("", hint.into());
@@ -158,7 +158,7 @@ pub(in crate::model) fn not_computed(name: &str) -> (&'static str, String) {
         ),
         (&["llama4"], ", which attends in chunks", "chunked attention is not computed here"),
         (&["cohere2"], "", "Cohere's second architecture is not computed here"),
-        (&["gemmaforcausallm", "gemma"], "", "the first Gemma is not computed here"),
+        (&["gemmaforcausallm"], "", "the first Gemma is not computed here"),
     ];
     for (starts, why, hint) in known {
         if is(starts) {

@@ -9,7 +9,7 @@
 
 use super::Architecture;
 use crate::error::Result;
-use crate::model::config::keys::{Keys, key};
+use crate::model::config::keys::{Keys, gguf, key};
 use crate::model::config::rotary::{OfLayers, RotaryRules};
 use crate::model::config::sizes::{Defaults, Sizes};
 use crate::model::config::{
@@ -36,19 +36,25 @@ fn read_olmo2(keys: &Keys) -> Result<ModelConfig> {
     if keys.is_gguf() {
         return read_olmo3(keys);
     }
-    let sizes = keys.sizes(Defaults::NONE)?;
+    let sizes = keys.sizes(Defaults { eps: 1e-5, ..Defaults::NONE })?;
     let rotary = keys.rotary(sizes.head_dim, sizes.max_position_embeddings, RotaryRules::PLAIN)?;
     let windows = vec![None; sizes.layers];
     model(keys, &sizes, OLMO2.class, windows, vec![rotary])
 }
 
 fn read_olmo3(keys: &Keys) -> Result<ModelConfig> {
-    let sizes = keys.sizes(Defaults::NONE)?;
+    let sizes = keys.sizes(Defaults { eps: 1e-5, ..Defaults::NONE })?;
     let context = sizes.max_position_embeddings;
     let theta = if keys.is_gguf() { 1e4 } else { 5e5 };
     let rules = RotaryRules { theta, ..RotaryRules::PLAIN };
     let full = keys.rotary_of(sizes.head_dim, context, rules, Some(OfLayers::FULL))?;
-    let sliding = OfLayers { kind: "sliding_attention", scaled: false, ..OfLayers::FULL };
+    let own = gguf("rope.freq_base_swa");
+    let gguf_theta = match keys.number(own)?.value() {
+        Some(_) => own,
+        None => OfLayers::FULL.gguf_theta,
+    };
+    let sliding =
+        OfLayers { kind: "sliding_attention", scaled: false, gguf_theta, ..OfLayers::FULL };
     let sliding = keys.rotary_of(sizes.head_dim, context, rules, Some(sliding))?;
     let window = keys
         .count(key("sliding_window", "attention.sliding_window"))?

@@ -12,7 +12,7 @@ pub(super) const PHI3: Architecture =
     Architecture { gguf: Some("phi3"), ..Architecture::new("Phi3ForCausalLM", "phi3", read) };
 
 fn read(keys: &Keys) -> Result<ModelConfig> {
-    let sizes = keys.sizes(Defaults::NONE)?;
+    let sizes = keys.sizes(Defaults { eps: 1e-5, ..Defaults::NONE })?;
     let rules = RotaryRules {
         any_part: true,
         long_rope_names: &["su", "yarn"],

@@ -287,7 +287,10 @@ impl<'a> Keys<'a> {
                             self.place(key),
                             described(value)
                         ))
-                        .hint(AS_CONVERTED)
+                        .hint(match value {
+                            gguf_file::Value::Array(_) => super::unknown::other_numbers(),
+                            _ => AS_CONVERTED.into(),
+                        })
                     }),
                 }
             }

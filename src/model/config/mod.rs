@@ -341,6 +341,12 @@ impl ModelConfig {
         self.layers[0].attention.head_dim
     }
 
+    /// Sliding window of each layer; empty where none has one.
+    pub fn sliding_windows(&self) -> Vec<Option<usize>> {
+        let windows = || self.layers.iter().map(|layer| layer.attention.window);
+        if windows().any(|window| window.is_some()) { windows().collect() } else { Vec::new() }
+    }
+
     /// Values that a token's keys and values take in all layers.
     pub fn cache_width(&self) -> usize {
         self.layers.iter().map(|layer| 2 * layer.key_width()).sum()

@@ -171,7 +171,7 @@ impl Keys<'_> {
         if rotary.channels == 0 || rotary.channels > head_dim || !rotary.channels.is_multiple_of(2)
         {
             return wrong(format!(
-                "RoPE: expected an even number of rotated channels up to {head_dim}, found {}",
+                "head_dim: expected an even number of channels that rotate, up to {head_dim}, found {}",
                 rotary.channels
             ));
         }
@@ -521,18 +521,20 @@ impl Keys<'_> {
             let given = self.count(gguf("rope.scaling.original_context_length"))?;
             Ok(given.or(max_position_embeddings).max(2))
         };
-        let attention_factor = self.number(gguf("rope.scaling.attn_factor"))?.or(1.0);
+        // Not asked for where it would not be used: then it is refused.
+        let attention_factor =
+            || -> Result<f64> { Ok(self.number(gguf("rope.scaling.attn_factor"))?.or(1.0)) };
         match kind.as_str() {
             _ if long => Ok(RopeScaling::LongRope {
                 short: Vec::new(),
                 long: Vec::new(),
-                attention_factor: attention_factor as f32,
+                attention_factor: attention_factor()? as f32,
                 original_context: original()?,
             }),
             "none" => Ok(RopeScaling::None),
             "linear" if factor == 1.0 => Ok(RopeScaling::None),
             "linear" => Ok(RopeScaling::Linear { factor: factor as f32 }),
-            "yarn" => self.gguf_yarn(factor, original()?, attention_factor),
+            "yarn" => self.gguf_yarn(factor, original()?, attention_factor()?),
             other => Err(Error::unsupported(format!(
                 "{}: expected none, linear or yarn, found {other}",
                 self.place(TYPE)

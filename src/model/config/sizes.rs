@@ -34,7 +34,7 @@ pub(in crate::model) struct Defaults {
     /// hidden_size / heads where there is none.
     pub head_dim: Option<usize>,
     pub max_position_embeddings: Option<usize>,
-    pub eps: Option<f64>,
+    pub eps: f64,
     pub tied: bool,
     /// Name of ε in both formats.
     pub eps_key: Key,
@@ -47,7 +47,7 @@ impl Defaults {
         kv_heads: None,
         head_dim: None,
         max_position_embeddings: None,
-        eps: None,
+        eps: 1e-6,
         tied: false,
         eps_key: key("rms_norm_eps", "attention.layer_norm_rms_epsilon"),
     };
@@ -100,10 +100,7 @@ impl Keys<'_> {
                 key("max_position_embeddings", "context_length"),
                 defaults.max_position_embeddings,
             )?,
-            eps: match defaults.eps {
-                Some(default) => eps.or(default),
-                None => eps.required()?,
-            },
+            eps: if self.is_gguf() { eps.required()? } else { eps.or(defaults.eps) },
             tied: match self.is_gguf() {
                 true => !self.has_tensor("output.weight"),
                 false => self.flag(hf("tie_word_embeddings"))?.or(defaults.tied),

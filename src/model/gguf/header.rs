@@ -4,7 +4,7 @@
 //! weights that it does not compute, and panics at an alignment of 0. Nothing is allocated by a
 //! count or a length that the file could not hold.
 
-use super::types::{WeightType, weight_type};
+use super::types::WeightType;
 use crate::error::{Error, Result};
 use crate::gguf_value::integer;
 use candle_core::quantized::gguf_file::Value;
@@ -283,7 +283,7 @@ impl<R: Read> Input<R> {
         let values = lengths.iter().try_fold(1u64, |values, length| values.checked_mul(*length));
         // The last axis is the file's first: blocks lie along it.
         let row = lengths.first().copied().unwrap_or(1);
-        let stored = match weight_type(type_number) {
+        let stored = match WeightType::of(type_number) {
             None => None,
             Some(kind) => {
                 if !row.is_multiple_of(kind.block) {

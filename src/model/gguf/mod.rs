@@ -1,23 +1,28 @@
 //! Models in GGUF files. Quantised tensors are dequantised to f32.
 
+mod dequantise;
 mod header;
 mod names;
 mod parts;
+mod scale;
 mod types;
+mod whole;
 
-use super::config::{ModelConfig, RopeScaling, of_gguf};
+pub use types::WeightType;
+
+use super::config::{ModelConfig, RopeScaling, RotaryConfig, of_gguf};
 use super::weights::{Unread, Weights, check_shape, finite_tensor};
 use crate::container::source::Source;
 use crate::error::{Error, Result};
 use crate::hash;
-use crate::sniff::{self, Kind};
-use candle_core::quantized::ggml_file::qtensor_from_ggml;
+use candle_core::Tensor;
 use candle_core::quantized::gguf_file::Value;
-use candle_core::{Device, Tensor};
 use header::{Header, TensorInfo, quoted};
 use names::Stored;
-use std::collections::{BTreeSet, HashMap};
-use std::io::{BufReader, Read};
+use parts::Part;
+use rayon::prelude::*;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io::Read;
 use std::path::Path;
 
 /// The reader of a header.
@@ -27,12 +32,12 @@ const BUFFER: usize = 1 << 16;
 const ROPE_DIVISORS: &str = "rope_freqs.weight";
 const LONG_DIVISORS: [&str; 2] = ["rope_factors_short.weight", "rope_factors_long.weight"];
 
-/// An open GGUF file: its header read and checked, its tensors read on demand.
+/// An open GGUF file, or all parts of a split one: headers read and checked, tensors read on demand.
 pub struct Gguf {
-    source: Source,
-    header: Header,
-    /// Index in the header by name.
-    tensors: HashMap<String, usize>,
+    /// The first has the metadata.
+    parts: Vec<Part>,
+    /// Indices of part and tensor by name.
+    tensors: HashMap<String, (usize, usize)>,
     /// The model's configuration, from the header.
     pub config: ModelConfig,
     /// Whether q and k are in the order of the pairs that rotate together.
@@ -40,39 +45,30 @@ pub struct Gguf {
 }
 
 impl Gguf {
-    /// Reads and checks everything but the tensors' values.
+    /// Reads and checks everything but the tensors' values. Of a split model `path` is any part; the
+    /// others are opened too.
+    ///
+    /// # Errors
+    /// Files that are no GGUF, no language model or not whole; parts that are missing, renamed or of
+    /// another model; weights of a type that is not read.
     pub fn open(path: &Path) -> Result<Self> {
-        let source = Source::open(path)?;
-        let place = path.display();
-        let mut start = vec![0; source.len().min(sniff::ENOUGH as u64) as usize];
-        source.read_at(&mut start, 0)?;
-        match sniff::sniff(&start) {
-            Some(Kind::Gguf) => {}
-            Some(kind) => {
-                return Err(Error::input(format!(
-                    "{place}: expected a GGUF file, found {}",
-                    kind.name()
-                ))
-                .hint(kind.hint()));
-            }
-            None => {
-                return Err(Error::input(format!(
-                    "{place}: expected a GGUF file, which begins with GGUF, found something else"
-                ))
-                .hint("is it the file that was meant?"));
-            }
+        let parts = parts::open(path)?;
+        let mut tensors = HashMap::new();
+        for (index, part) in parts.iter().enumerate() {
+            let names = part.header.tensors.iter().map(|tensor| tensor.name.clone());
+            tensors.extend(names.zip((0..).map(|tensor| (index, tensor))));
         }
-        let reader = BufReader::with_capacity(BUFFER, At { source: &source, at: 0 });
-        let header = Header::read(reader, source.len()).map_err(|e| e.within(&place))?;
-        parts::refuse(&source, &header)?;
-        let names = header.tensors.iter().map(|tensor| tensor.name.clone());
-        let tensors: HashMap<String, usize> = names.zip(0..).collect();
-        let config = ModelConfig::from_gguf(&header.metadata, |name| tensors.contains_key(name))
+        let place = parts[0].source.path().display().to_string();
+        let metadata = &parts[0].header.metadata;
+        let config = ModelConfig::from_gguf(metadata, |name| tensors.contains_key(name))
             .map_err(|e| e.within(&place))?;
-        refuse_types(&header).map_err(|e| e.within(&place))?;
-        header.check_layout(source.len()).map_err(|e| e.within(&place))?;
-        let permuted = of_gguf(&header.metadata)?.permuted;
-        let mut gguf = Self { source, header, tensors, config, permuted };
+        let permuted = of_gguf(metadata)?.permuted;
+        for Part { source, header } in &parts {
+            refuse_types(header)
+                .and_then(|()| header.check_layout(source.len()))
+                .map_err(|e| e.within(source.path().display()))?;
+        }
+        let mut gguf = Self { parts, tensors, config, permuted };
         gguf.read_divisors()?;
         Ok(gguf)
     }
@@ -105,12 +101,19 @@ impl Gguf {
 
     /// The header's keys and values.
     pub fn metadata(&self) -> &HashMap<String, Value> {
-        &self.header.metadata
+        &self.parts[0].header.metadata
     }
 
-    /// Of the file that is open.
-    pub fn sha256(&self) -> Result<String> {
-        hash::source_sha256(&self.source)
+    /// SHA-256 of every file by its name, as they are open.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn sha256(&self) -> Result<BTreeMap<String, String>> {
+        let hash = |Part { source, .. }: &Part| {
+            let name = source.path().file_name().unwrap_or_default().to_string_lossy();
+            Ok((name.into_owned(), hash::source_sha256(source)?))
+        };
+        self.parts.par_iter().map(hash).collect()
     }
 
     /// One divisor for each of the rotary frequencies.
@@ -118,8 +121,8 @@ impl Gguf {
         let divisors = self.read(name, &[pairs], None)?.to_vec1::<f32>()?;
         if let Some(zero) = divisors.iter().position(|d| *d <= 0.0) {
             return Err(Error::input(format!(
-                "{}: tensor {name}: index {zero}: expected a positive divisor, found {}",
-                self.source.path().display(),
+                "{}: index {zero}: expected a positive divisor, found {}",
+                self.place(name),
                 divisors[zero]
             ))
             .hint("no model has such frequencies: convert it again"));
@@ -128,13 +131,25 @@ impl Gguf {
     }
 
     fn place(&self, name: &str) -> String {
-        format!("{}: tensor {name}", self.source.path().display())
+        let part = self.tensors.get(name).map_or(0, |(part, _)| *part);
+        format!("{}: tensor {name}", self.parts[part].source.path().display())
+    }
+
+    fn tensor_info(&self, name: &str) -> Option<(&Part, &TensorInfo)> {
+        let (part, tensor) = self.tensors.get(name)?;
+        let part = &self.parts[*part];
+        Some((part, &part.header.tensors[*tensor]))
     }
 
     /// `experts`: of how many the tensor holds one below the other; `shape` is that of one.
-    fn find(&self, name: &str, shape: &[usize], experts: Option<usize>) -> Result<&TensorInfo> {
+    fn find(
+        &self,
+        name: &str,
+        shape: &[usize],
+        experts: Option<usize>,
+    ) -> Result<(&Part, &TensorInfo)> {
         let place = self.place(name);
-        let index = self.tensors.get(name).ok_or_else(|| {
+        let (part, info) = self.tensor_info(name).ok_or_else(|| {
             let error = Error::input(format!("{place}: missing"));
             error.hint(if name.ends_with(".bias") {
                 "biases are computed where all of a kind (q, k and v; gate, up and down) have one \
@@ -143,7 +158,6 @@ impl Gguf {
                 "the header asks for it: was the whole model converted?"
             })
         })?;
-        let info = &self.header.tensors[*index];
         let expected: Vec<usize> = experts.into_iter().chain(shape.iter().copied()).collect();
         // A gate of one row is a vector in some files.
         let of_more = |shape: &[usize]| shape.iter().copied().filter(|n| *n != 1).collect();
@@ -151,26 +165,17 @@ impl Gguf {
         if wanted != found {
             check_shape(&place, &expected, &info.shape)?;
         }
-        Ok(info)
+        Ok((part, info))
     }
 
     /// `expert`: index and number of those the tensor holds.
     fn read(&self, name: &str, shape: &[usize], expert: Option<(usize, usize)>) -> Result<Tensor> {
-        let info = self.find(name, shape, expert.map(|(_, count)| count))?;
+        let (part, info) = self.find(name, shape, expert.map(|(_, count)| count))?;
         let place = self.place(name);
-        // Checked when the file was opened.
-        let (kind, bytes) = info
-            .stored
-            .and_then(|stored| Some((stored.kind.read_as?, stored.bytes)))
-            .ok_or_else(|| Error::input(format!("{place}: unknown type")))?;
-        let (index, count) = expert.unwrap_or((0, 1));
-        let bytes = bytes / count as u64;
-        let mut raw = vec![0; bytes as usize];
-        self.source.read_at(&mut raw, self.header.data + info.offset + index as u64 * bytes)?;
-        self.source.check_unchanged()?;
-        let tensor = qtensor_from_ggml(kind, &raw, shape.to_vec(), &Device::Cpu)?;
-        drop(raw);
-        let values = tensor.dequantize(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;
+        let values: usize = shape.iter().product();
+        let first = expert.map_or(0, |(index, _)| index * values);
+        let mut values = part.read(info, first, values).map_err(|e| e.within(&place))?;
+        self.apply_scale(name, expert, &mut values)?;
         finite_tensor(values, shape, &place)
     }
 
@@ -220,54 +225,47 @@ impl Weights for Gguf {
     fn unread(&self, asked: &BTreeSet<String>) -> Vec<Unread> {
         let asked: BTreeSet<String> =
             asked.iter().filter_map(|name| Some(self.stored(name)?.name)).collect();
-        let scaled = |is: fn(&RopeScaling) -> bool| {
-            self.config.rotary.iter().any(|rotary| is(&rotary.scaling))
-        };
-        let long = scaled(|scaling| matches!(scaling, RopeScaling::LongRope { .. }));
-        // Llama 2's first converters wrote the last beside the weights: frequencies that follow
-        // from the header, which llama.cpp skips too.
+        let long = |rotary: &RotaryConfig| matches!(rotary.scaling, RopeScaling::LongRope { .. });
+        let long = self.config.rotary.iter().any(long);
+        // Llama 2's first converters wrote the frequencies beside the weights: they follow from
+        // the header, and llama.cpp skips them too.
         let harmless = |name: &str| {
             name == ROPE_DIVISORS
                 || long && LONG_DIVISORS.contains(&name)
                 || name.ends_with(".attn_rot_embd.weight")
+                || scale::scaled_weight(name).is_some_and(|weight| asked.contains(&weight))
         };
-        let names = self.header.tensors.iter().map(|tensor| &tensor.name);
-        names
-            .filter(|name| !asked.contains(*name) && !harmless(name))
-            .map(|name| Unread {
-                place: self.source.path().display().to_string(),
-                name: quoted(name),
-            })
-            .collect()
+        let tensors = |part: &Part| {
+            let place = part.source.path().display().to_string();
+            let names = part.header.tensors.iter().map(|tensor| &tensor.name);
+            names
+                .filter(|name| !asked.contains(*name) && !harmless(name))
+                .map(|name| Unread { place: place.clone(), name: quoted(name) })
+                .collect::<Vec<_>>()
+        };
+        self.parts.iter().flat_map(tensors).collect()
     }
 }
 
 /// Weights that cannot be dequantised here, by the name that people know.
 fn refuse_types(header: &Header) -> Result<()> {
     let unreadable =
-        |tensor: &&TensorInfo| tensor.stored.is_none_or(|stored| stored.kind.read_as.is_none());
+        |tensor: &&TensorInfo| tensor.stored.is_none_or(|stored| !stored.kind.is_read());
     let mut others = header.tensors.iter().filter(unreadable);
     let Some(first) = others.next() else { return Ok(()) };
     let more = match others.count() {
         0 => String::new(),
         count => format!(" and {count} more"),
     };
-    let (found, known) = match first.stored {
-        Some(stored) => (stored.kind.name.to_string(), true),
-        None => (format!("type {}, which is unknown here", first.type_number), false),
+    let found = match first.stored {
+        Some(stored) => stored.kind.name.to_string(),
+        None => format!("type {}, which is unknown here", first.type_number),
     };
-    let read = types::READ;
-    let error = Error::input(format!(
-        "tensor {}{more}: expected {read}, found {found}",
+    Err(Error::input(format!(
+        "tensor {}{more}: expected floats or quantised weights of llama.cpp's, found {found}",
         quoted(&first.name)
-    ));
-    Err(error.hint(if known {
-        "the file is whole: kvgauge does not read this type of weights; use the model in another, \
-         for example Q4_K_M or Q8_0, or its Hugging Face folder"
-    } else {
-        "ggml gave this number away after kvgauge was written, or the header is damaged: use the \
-         model in another type of weights, for example Q4_K_M or Q8_0"
-    }))
+    ))
+    .hint(types::hint(first.type_number)))
 }
 
 /// Reads a source from its start on.

@@ -24,7 +24,7 @@ use tokenizers::Tokenizer;
 pub enum ModelSource {
     /// The model in the binary.
     Builtin,
-    /// A `.gguf` file.
+    /// A `.gguf` file, or any part of a split one.
     Gguf(PathBuf),
     /// A folder in Hugging Face layout.
     Folder(PathBuf),
@@ -62,7 +62,7 @@ pub struct OpenModel {
 /// Where the weights are.
 enum Place {
     Builtin,
-    Gguf { path: PathBuf, gguf: Arc<Gguf> },
+    Gguf(Arc<Gguf>),
     Files(Files),
 }
 
@@ -126,8 +126,8 @@ impl OpenModel {
                 files_sha256.insert("model.safetensors".into(), hash::sha256(builtin::WEIGHTS));
                 Arc::new(Safetensors::from_static("builtin model.safetensors", builtin::WEIGHTS)?)
             }
-            Place::Gguf { path, gguf } => {
-                files_sha256.insert(file_name(path), gguf.sha256()?);
+            Place::Gguf(gguf) => {
+                files_sha256.extend(gguf.sha256()?);
                 gguf.clone()
             }
             Place::Files(files) => {
@@ -196,7 +196,7 @@ fn open_gguf(typed: &str, path: &Path) -> Result<OpenModel> {
         tokenizer: tokenizer.tokenizer,
         source: typed.into(),
         hashes: BTreeMap::new(),
-        place: Place::Gguf { path: path.into(), gguf: Arc::new(gguf) },
+        place: Place::Gguf(Arc::new(gguf)),
         config,
     })
 }

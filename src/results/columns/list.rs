@@ -180,11 +180,11 @@ pub(crate) const COLUMNS: &[Column] = &[
         Value::Number(r.figures().compression_ratio)
     })
     .shown("", "ratio", |v, _| format!("{v:.2}×")),
-    cell("cache_bytes_per_token_f16", "number", "Cache of a token, all layers, in f16.", |r| {
+    cell("cache_bytes_per_token_f16", "number", "Cache of a token of a full context, all layers, in f16; layers with a sliding window keep no more tokens than that.", |r| {
         Value::Number(r.figures().cache_bytes_per_token_f16)
     })
     .of("bytes"),
-    cell("cache_bytes_per_token", "number", "Cache of a token, all layers, as stored.", |r| {
+    cell("cache_bytes_per_token", "number", "Cache of a token of a full context, all layers, as stored; layers with a sliding window keep no more tokens than that.", |r| {
         Value::Number(r.figures().cache_bytes_per_token)
     })
     .of("bytes")
