@@ -7,10 +7,10 @@ mod zoo;
 
 use folder::names_in;
 use half::{bf16, f16};
-use kvgauge::codec::{Codec, Element, Geometry, RotaryTable, TensorCodec};
+use kvgauge::codec::{Codec, Element, Geometry, RotaryPairs, RotaryTable, TensorCodec};
 use kvgauge::container::{
-    self, AxisOrder, ExclusionReason, Layout, Plan, Report, Summary, Target, TensorData, compress,
-    decompress, read_file, write_file,
+    self, AxisOrder, ExclusionReason, Layout, Plan, Report, RopeParameters, Summary, Target,
+    TensorData, compress, decompress, read_file, write_file,
 };
 use kvgauge::error::{Kind, Result};
 use kvgauge::whole_file::Existing;
@@ -100,7 +100,7 @@ fn target(path: &Path) -> Target<'_> {
 }
 
 fn plan(codec: &str) -> Plan {
-    Plan { rope_theta: Some(1e4), ..Plan::all(codec.parse().unwrap()) }
+    Plan { rope: Some(RopeParameters::of_theta(1e4)), ..Plan::all(codec.parse().unwrap()) }
 }
 
 fn pack(from: &Path, to: &Path, codec: &str) -> Result<Summary> {
@@ -229,7 +229,7 @@ fn what_a_codec_cannot_store_is_named() {
         assert_eq!(error.kind(), Kind::Input);
         assert!(error.to_string().contains(words), "{error}");
     };
-    refused(Plan { rope_theta: None, ..plan("int4-g8-prerope") }, "what the keys were rotated by");
+    refused(Plan { rope: None, ..plan("int4-g8-prerope") }, "what the keys were rotated by");
     // Noise stores nothing, and is no codec.
     for noise in ["noise", "k:int4-g64/v:noise", "k:noise/v:f16"] {
         assert!(noise.parse::<Codec>().is_err(), "{noise}");
@@ -241,7 +241,12 @@ fn what_a_codec_cannot_store_is_named() {
     let two = [("x.key", 8), ("y.key", 16)]
         .map(|(name, dim)| zoo::tensor(name, Dtype::F16, &[1, 2, dim], &zoo::numbers(2 * dim, 1)));
     write_file(&source, &two, None).unwrap();
-    refused(plan("int4-g8-prerope"), "tensor y.key: prerope: expected a rotation of 8 values");
+    let of_file = |frequencies: &str| {
+        let json = format!(r#"{{"rope_frequencies":[{frequencies}]}}"#);
+        write_file(&source, &two, Some([("kvgauge.extract".to_string(), json)].into())).unwrap();
+        Plan { rope: None, ..plan("int4-g8-prerope") }
+    };
+    refused(of_file("1,1,1,1"), "tensor y.key: prerope: expected a rotation of 8 values");
 }
 
 /// The sums come from the codec in pieces; one call over the whole tensor is the witness.
@@ -615,9 +620,25 @@ fn small_layout(folder: &Folder) -> Vec<u8> {
     fs::read(packed).unwrap()
 }
 
+/// The same of version 4: two rotary embeddings, each over a part of the head.
+fn small_rotary(folder: &Folder) -> Vec<u8> {
+    let (path, packed) = (folder.path("small"), folder.path("small.kvc"));
+    let tensors = [
+        zoo::tensor("a.key", Dtype::F16, &[1, 5, 8], &zoo::numbers(40, 1)),
+        zoo::tensor("b.key", Dtype::F16, &[1, 4, 16], &zoo::numbers(64, 2)),
+        even_tensors().swap_remove(0),
+    ];
+    write_file(&path, &tensors, None).unwrap();
+    let pairs = RotaryPairs::Neighbours;
+    let rope = Some(RopeParameters { theta: 1e4, channels: Some(4), pairs });
+    let plan = Plan { rope, ..plan("k:int4-g8-ch-prerope/v:f16") };
+    compress(&path, Some(target(&packed)), &plan, &()).unwrap();
+    fs::read(packed).unwrap()
+}
+
 /// One of each version.
-fn small(folder: &Folder) -> [Vec<u8>; 3] {
-    [small_packed(folder), small_family(folder), small_layout(folder)]
+fn small(folder: &Folder) -> [Vec<u8>; 4] {
+    [small_packed(folder), small_family(folder), small_layout(folder), small_rotary(folder)]
 }
 
 /// With a header changed on purpose, its checksum put right.
@@ -858,7 +879,7 @@ fn the_wrong_kind_of_file() {
 #[test]
 fn forged_headers() {
     let folder = Folder::new();
-    for (whole, tensors) in small(&folder).into_iter().zip([6, 3, 2]) {
+    for (whole, tensors) in small(&folder).into_iter().zip([6, 3, 2, 3]) {
         forged_digits(&folder, &whole, tensors);
     }
 }
@@ -978,6 +999,98 @@ fn forged_layouts() {
         let forged = forged(&plain, r#"\"version\":1"#, &format!(r#"\"version\":{version}"#));
         let bytes = self::forged(&forged, tensors, &format!("{said}{tensors}"));
         assert_refused(&folder, &bytes, true, || format!("layout in version {version}"));
+    }
+}
+
+/// The page's statements on version 4.
+#[test]
+fn forged_rotary_embeddings() {
+    let folder = Folder::new();
+    let whole = small_rotary(&folder);
+    let embedding = |frequencies: &str, pairs: &str, head_dim: &str| {
+        format!(
+            r#"{{\"frequencies\":[{frequencies}],\"pairs\":\"{pairs}\",\"head_dim\":{head_dim}}}"#
+        )
+    };
+    let list = |embeddings: &[&String]| {
+        let all: Vec<&str> = embeddings.iter().map(|embedding| embedding.as_str()).collect();
+        format!(r#"\"rotary\":[{}],"#, all.join(","))
+    };
+    let [a, b] = ["8", "16"].map(|head_dim| embedding("1.0,0.01", "neighbours", head_dim));
+    let said = list(&[&a, &b]);
+    unpack(&folder.write("whole", &forged(&whole, &said, &said)), &folder.path("output")).unwrap();
+    // Other turns are other values, and no damage.
+    let halves = said.replace("neighbours", "halves").replace("0.01", "-0.25");
+    unpack(&folder.write("whole", &forged(&whole, &said, &halves)), &folder.path("output"))
+        .unwrap();
+    fs::remove_file(folder.path("output")).unwrap();
+    let rope = r#"\"rope\":[1.0,0.01,0.01,0.01],"#.to_string();
+    for to in [
+        String::new(),
+        rope.clone(),
+        rope + &said,
+        said.repeat(2),
+        r#"\"rotary\":null,"#.into(),
+        list(&[]),
+        list(&[&a]),
+        list(&[&b, &a]),
+        list(&[&a, &a]),
+        list(&[&a, &b, &embedding("1.0", "halves", "8")]),
+        list(&[&a, &embedding("1.0,0.01", "neighbours", "8")]),
+        list(&[&a, &embedding("1.0,0.01", "neighbours", "17")]),
+        list(&[&a, &embedding("1.0,0.01", "neighbours", "18446744073709551615")]),
+        list(&[&a, &embedding("1.0,0.01", "neighbours", "-16")]),
+        list(&[&a, &embedding("1.0,0.01", "neighbours", "16.0")]),
+        list(&[&a, &embedding("1.0,0.01", "neighbours", "null")]),
+        list(&[&a, &embedding("1.0,0.01", "neighbors", "16")]),
+        list(&[&a, &embedding("1.0,65537.0", "neighbours", "16")]),
+        list(&[&a, &embedding("1.0,1e39", "neighbours", "16")]),
+        list(&[&a, &embedding("1.0,null", "neighbours", "16")]),
+        list(&[&embedding("1.0,1.0,1.0,1.0,1.0", "neighbours", "8"), &b]),
+        said.replace("\\\"head_dim\\\"", "\\\"more\\\":1,\\\"head_dim\\\""),
+        said.replace(",\\\"head_dim\\\":16", ""),
+        said.replace("\\\"pairs\\\":\\\"neighbours\\\",", ""),
+    ] {
+        assert_refused(&folder, &forged(&whole, &said, &to), true, || format!("rotary {to}"));
+    }
+    for (from, to) in [
+        (r#"\"version\":4"#, r#"\"version\":2"#),
+        (r#"\"version\":4"#, r#"\"version\":3"#),
+        (r#"\"version\":4"#, r#"\"version\":5"#),
+        (r#",\"rotary\":1"#, ""),
+        (r#",\"rotary\":1"#, r#",\"rotary\":0"#),
+        (r#",\"rotary\":1"#, r#",\"rotary\":2"#),
+        (r#",\"rotary\":1"#, r#",\"rotary\":-1"#),
+        (r#",\"rotary\":1"#, r#",\"rotary\":null"#),
+        (r#",\"rotary\":1"#, r#",\"rotary\":18446744073709551615"#),
+        (r#",\"rotary\":0"#, r#",\"rotary\":1"#),
+        (r#"\"codec\":\"none\""#, r#"\"codec\":\"none\",\"rotary\":0"#),
+        ("-prerope", ""),
+        (r#"\"shape\":[1,5,8]"#, r#"\"shape\":[0,1099511627776,8]"#),
+        (r#"\"shape\":[1,5,8]"#, r#"\"shape\":[5,8]"#),
+        (r#"\"shape\":[1,5,8]"#, r#"\"shape\":[1,10,4]"#),
+    ] {
+        let bytes = forged(&whole, from, to);
+        if to != r#"\"shape\":[5,8]"# {
+            assert_refused(&folder, &bytes, true, || format!("{from} → {to}"));
+            continue;
+        }
+        // The same values without a batch.
+        unpack(&folder.write("whole", &bytes), &folder.path("output")).unwrap();
+        fs::remove_file(folder.path("output")).unwrap();
+    }
+    // One over the whole head in halves is the field `rope`'s; and none is said for nothing.
+    let family = small_family(&folder);
+    let rope = r#"\"rope\":[1.0,0.1,0.01,0.001],"#;
+    let one = list(&[&embedding("1.0,0.1,0.01,0.001", "halves", "8")]);
+    for (from, to) in [(r#"\"version\":2"#, r#"\"version\":4"#), ("", "")] {
+        let bytes = forged(&forged(&family, from, to), rope, &one);
+        assert_refused(&folder, &bytes, true, || "a whole one".into());
+    }
+    let tensors = r#"\"tensors\":["#;
+    for whole in [small_packed(&folder), without_rope(&folder)] {
+        let bytes = forged(&whole, tensors, &format!("{said}{tensors}"));
+        assert_refused(&folder, &bytes, true, || "rotary for nothing".into());
     }
 }
 

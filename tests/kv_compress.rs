@@ -529,7 +529,7 @@ fn files_of_other_kinds_are_called_by_their_name() {
         "-decompress -input cut.kvc -output x",
         "-decompress -input cache.safetensors -output x",
         "-input whole.kvc -output x",
-        "-input two -output x -codec int4-g8-prerope -rope-theta 10000",
+        "-input two -output x -codec int4-g8-prerope -rope-theta 10000 -rope-channels 12",
         "-input two -output x -codec int4-g8-prerope",
         "-input two -output x -codec k:int4-g64/v:f16 -include [",
         "-input two -output no/x",

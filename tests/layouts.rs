@@ -8,8 +8,8 @@ mod zoo;
 use half::{bf16, f16};
 use kvgauge::codec::{Codec, TensorCodec};
 use kvgauge::container::{
-    AxisOrder, Layout, Plan, Summary, Target, TensorData, compress, decompress, inspect, read_file,
-    write_file,
+    AxisOrder, Layout, Plan, RopeParameters, Summary, Target, TensorData, compress, decompress,
+    inspect, read_file, write_file,
 };
 use kvgauge::error::Result;
 use kvgauge::whole_file::Existing;
@@ -192,7 +192,7 @@ fn target(path: &Path) -> Target<'_> {
 }
 
 fn plan(codec: &str, layout: Layout) -> Plan {
-    Plan { rope_theta: Some(1e4), layout, ..Plan::all(codec.parse().unwrap()) }
+    Plan { rope: Some(RopeParameters::of_theta(1e4)), layout, ..Plan::all(codec.parse().unwrap()) }
 }
 
 const CODECS: [&str; 11] = [

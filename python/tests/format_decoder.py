@@ -1,4 +1,4 @@
-"""A strict decoder of compressed KV files, versions 1 to 3, written from FORMAT.md alone.
+"""A strict decoder of compressed KV files, versions 1 to 4, written from FORMAT.md alone.
 
 Pure Python and numpy: it shares no code with the program that writes the files, so that the two
 agree only where the page says what it should. It is slow and holds the file in memory.
@@ -57,13 +57,15 @@ MANIFEST_FIELDS = (
     "quality",
     "metadata",
     "rope",
+    "rotary",
     "layout",
     "kv_axis",
     "head_dim",
     "tensors",
 )
-OPTIONAL_FIELDS = ("metadata", "rope", "layout", "kv_axis", "head_dim")
-TENSOR_FIELDS = ("name", "dtype", "shape", "crc32", "codec", "exponent", "exponents")
+OPTIONAL_FIELDS = ("metadata", "rope", "rotary", "layout", "kv_axis", "head_dim")
+TENSOR_FIELDS = ("name", "dtype", "shape", "crc32", "codec", "exponent", "exponents", "rotary")
+ROTARY_FIELDS = ("frequencies", "pairs", "head_dim")
 
 F16_MAX = 65504.0
 F64_MAX = float(np.finfo(np.float64).max)
@@ -272,12 +274,13 @@ def check_manifest(manifest):
     as_object(manifest, MANIFEST_FIELDS, OPTIONAL_FIELDS, "manifest")
     need(manifest["format"] == "kvgauge-kv", "unknown format {!r}", manifest["format"])
     version = manifest["version"]
-    need(is_integer(version) and version in (1, 2, 3), "unknown version {!r}", version)
+    need(is_integer(version) and version in (1, 2, 3, 4), "unknown version {!r}", version)
     codec = manifest["codec"]
     roles = by_role(codec)
     need(roles is not None, "unknown codec {!r}", codec)
     layout = check_layout(manifest)
     first = 3 if layout else 1 if all(map(is_first, roles)) else 2
+    first = 4 if "rotary" in manifest else first
     need(version == first, "codec {!r} in version {}", codec, version)
     source_bytes = manifest["source_bytes"]
     need(is_integer(source_bytes) and 0 <= source_bytes < 2**64, "bad source_bytes")
@@ -297,7 +300,7 @@ def check_manifest(manifest):
     need(type(manifest["tensors"]) is list, "tensors: not an array")
     names = set()
     for tensor in manifest["tensors"]:
-        as_object(tensor, TENSOR_FIELDS, ("codec", "exponent", "exponents"), "tensor")
+        as_object(tensor, TENSOR_FIELDS, ("codec", "exponent", "exponents", "rotary"), "tensor")
         name = tensor["name"]
         need(type(name) is str and name != "__metadata__", "a tensor's name is not a name")
         need(name not in names, "{!r}: two tensors have this name", name)
@@ -414,24 +417,78 @@ def put_back(sides, tensor, layout):
     return np.ascontiguousarray(values[0]).tobytes()
 
 
+class Rotary(NamedTuple):
+    """A rotary embedding: which pairs of channels turn, by how many radians a position."""
+
+    frequencies: tuple
+    neighbours: bool
+    head_dim: int
+
+
 def check_rope(manifest):
-    """Require frequencies where they are needed, and that tensors can be turned and rotated."""
-    needed = False
-    for tensor, side in ((t, side) for t in manifest["tensors"] for side in t["sides"]):
-        scheme, dim = scheme_of(side.codec), heads_of(side.shape)[2]
-        if type(scheme) is TwoCentre:
-            need(dim % 8 == 0, "{!r}: a head vector of no multiple of 8", tensor["name"])
-        if scheme and scheme.had:
-            need(dim % 2 == 0, "{!r}: an odd head vector", tensor["name"])
-        if scheme and scheme.prerope:
-            needed = True
+    """Require rotary embeddings where they are needed, and that tensors can be turned and rotated.
+
+    Give each tensor its `embedding`.
+    """
+    by_tensor = "rotary" in manifest
+    embeddings = check_rotary(manifest["rotary"]) if by_tensor else []
+    needed, seen = False, 0
+    for tensor in manifest["tensors"]:
+        name, needs = tensor["name"], False
+        for side in tensor["sides"]:
+            scheme, dim = scheme_of(side.codec), heads_of(side.shape)[2]
+            if type(scheme) is TwoCentre:
+                need(dim % 8 == 0, "{!r}: a head vector of no multiple of 8", name)
+            if scheme and scheme.had:
+                need(dim % 2 == 0, "{!r}: an odd head vector", name)
+            needs = needs or bool(scheme and scheme.prerope)
+        tensor["embedding"] = None
+        need(("rotary" in tensor) == (by_tensor and needs), "{!r}: rotary or none", name)
+        if not needs:
+            continue
+        needed = True
+        if by_tensor:
+            index = tensor["rotary"]
+            good = is_integer(index) and 0 <= index <= seen and index < len(embeddings)
+            need(good, "{!r}: rotary {!r}", name, index)
+            seen = max(seen, index + 1)
+            embedding = embeddings[index]
+        else:
             rope = manifest.get("rope")
             need(type(rope) is list, "no rope")
-            need(dim == 2 * len(rope), "{!r}: other head vectors than rope", tensor["name"])
-    need(needed == ("rope" in manifest), "rope for nothing")
-    for frequency in manifest.get("rope", ()):
+            embedding = Rotary(tuple(rope), False, 2 * len(rope))
+        need(dim == embedding.head_dim, "{!r}: other head vectors than rope", name)
+        tensor["embedding"] = embedding
+    need((needed and not by_tensor) == ("rope" in manifest), "rope for nothing")
+    need(seen == len(embeddings), "rotary: one of no tensor")
+    check_frequencies(manifest.get("rope", ()))
+
+
+def check_frequencies(frequencies):
+    for frequency in frequencies:
         good = type(frequency) in (int, float) and abs(frequency) <= 65536
         need(good, "rope: bad number {!r}", frequency)
+
+
+def check_rotary(listed):
+    """The embeddings of version 4."""
+    need(type(listed) is list and listed, "rotary: no array of embeddings")
+    embeddings = []
+    for entry in listed:
+        as_object(entry, ROTARY_FIELDS, (), "rotary")
+        frequencies, pairs, dim = (entry[field] for field in ROTARY_FIELDS)
+        need(type(frequencies) is list, "rotary: frequencies are no array")
+        check_frequencies(frequencies)
+        need(pairs in ("halves", "neighbours"), "rotary: pairs {!r}", pairs)
+        good = is_integer(dim) and 2 * len(frequencies) <= dim < 2**64
+        need(good, "rotary: head_dim {!r}", dim)
+        embeddings.append(Rotary(tuple(frequencies), pairs == "neighbours", dim))
+    bits = [(np.array(e.frequencies, np.float32).tobytes(), *e[1:]) for e in embeddings]
+    need(len(set(bits)) == len(bits), "rotary: one is there twice")
+    first = embeddings[0]
+    whole = not first.neighbours and 2 * len(first.frequencies) == first.head_dim
+    need(len(embeddings) > 1 or not whole, "rotary: one that is rope's")
+    return embeddings
 
 
 # The parts
@@ -644,13 +701,22 @@ def hadamard(x, most=math.inf):
     return x * np.float32(1 / math.sqrt(block))
 
 
-def turned(x, first, rope):
+def turned(x, first, embedding):
     """By the angles of positions from `first` on."""
+    pairs = len(embedding.frequencies)
+    channels = np.arange(pairs)
+    places = (channels, channels + pairs)
+    if embedding.neighbours:
+        places = (2 * channels, 2 * channels + 1)
     position = np.arange(first, first + x.shape[1]).astype(np.float32)
-    angle = (position[:, None] * np.array(rope, np.float32)).astype(np.float64)
+    frequencies = np.array(embedding.frequencies, np.float32)
+    angle = (position[:, None] * frequencies).astype(np.float64)
     cos, sin = np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
-    a, b = np.split(x, 2, axis=-1)
-    return np.concatenate([a * cos - b * sin, b * cos + a * sin], -1)
+    a, b = (x[..., place] for place in places)
+    x = x.copy()
+    x[..., places[0]] = a * cos - b * sin
+    x[..., places[1]] = b * cos + a * sin
+    return x
 
 
 def scaled(x, exponent):
@@ -669,7 +735,7 @@ CURVES = {
 }
 
 
-def decode_two_centres(stored, side, tensor, rope):
+def decode_two_centres(stored, side, tensor):
     scheme, exponent = scheme_of(side.codec), side.exponent
     heads, tokens, dim = heads_of(side.shape)
     if tokens == 0 or dim == 0:
@@ -709,14 +775,14 @@ def decode_two_centres(stored, side, tensor, rope):
         for token in range(start, end):
             sums += x[:, token : token + 1].astype(np.float64)
     if scheme.prerope:
-        x = turned(x, 0, rope)
+        x = turned(x, 0, tensor["embedding"])
     return narrow(scaled(x.reshape(-1), exponent), tensor["dtype"])
 
 
-def decode_scheme(stored, side, tensor, rope):
+def decode_scheme(stored, side, tensor):
     scheme, exponent = scheme_of(side.codec), side.exponent
     if type(scheme) is TwoCentre:
-        return decode_two_centres(stored, side, tensor, rope)
+        return decode_two_centres(stored, side, tensor)
     heads, tokens, dim = heads_of(side.shape)
     sizes = sizes_of(scheme, side.shape, tensor["dtype"])
     parts = dict(zip(sizes, stored))
@@ -751,7 +817,7 @@ def decode_scheme(stored, side, tensor, rope):
     if scheme.ctr:
         x = x + wide("means").reshape(heads, 1, dim)
     if scheme.prerope:
-        x = turned(x, sinks, rope)
+        x = turned(x, sinks, tensor["embedding"])
     if scheme.sink:
         kept = np.frombuffer(parts["sinks"], "<u2")
         if tensor["dtype"] == "BF16":
@@ -777,7 +843,7 @@ def decode_sides(stored, tensor, manifest):
         elif group_size(side.codec) is not None:
             sides.append(decode_int4(*parts, side, tensor))
         else:
-            sides.append(decode_scheme(parts, side, tensor, manifest.get("rope")))
+            sides.append(decode_scheme(parts, side, tensor))
     return put_back(sides, tensor, check_layout(manifest))
 
 

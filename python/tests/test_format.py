@@ -632,7 +632,7 @@ class Binary(unittest.TestCase):
                     tensor["codec"] = tensor["codec"].replace(*name)
             return change
 
-        for version in (1, 3, 2.0):
+        for version in (1, 3, 4, 2.0):
             case(f"version {version}", lambda m, h, d, v=version: m.update(version=v))
         for rope in (None, [], [1.0], [1.0] * 5, [1, 1, 1, None], [1, 1, 1, "1"], 1.0,
                      [1, 1, 1, 65537], [1, 1, 1, 1e39], [True] * 4):
@@ -748,7 +748,7 @@ class Binary(unittest.TestCase):
                 self.refused(file, what)
                 self.assertIsNone(self.decompress(file), f"the binary takes {what}")
 
-        for version in (1, 2, 4, 3.0):
+        for version in (1, 2, 4, 5, 3.0):
             case(f"version {version}", lambda m, h, d, v=version: m.update(version=v))
         for value in ("heads-tokens-dim", "nhd", "", None, 1, ["tokens-heads-dim"]):
             case(f"layout {value}", lambda m, h, d, v=value: m.update(layout=v))
@@ -775,6 +775,136 @@ class Binary(unittest.TestCase):
             for fields in ({"layout": "heads-tokens-dim"}, {"layout": "tokens-heads-dim"},
                            {"kv_axis": 0}, {"head_dim": 8}):
                 case(f"{fields} in {codec}", lambda m, h, d, f=fields: m.update(f))
+
+    # Version 4
+
+    def rotary(self, *embeddings):
+        """Metadata that says the embedding of each layer."""
+        entries = [{"layers": [layer], **embedding} for layer, embedding in enumerate(embeddings)]
+        return {"kvgauge.extract": json.dumps({"rotary": entries})}
+
+    def embedding(self, dim, channels, pairs="halves"):
+        # As an f32 prints: what a manifest repeats.
+        exact = (0.75 * self.random.random(channels // 2)).astype(np.float32)
+        frequencies = [float(str(frequency)) for frequency in exact]
+        return {"frequencies": frequencies, "pairs": pairs, "head_dim": dim}
+
+    def layers(self, dims, tokens=9):
+        """A key and a value of each layer, in turn of every type."""
+        tensors = {}
+        for layer, dim in enumerate(dims):
+            dtype = ("F16", "BF16", "F32")[layer % 3]
+            for part in ("key", "value"):
+                values = self.values((2, tokens, dim), 1)
+                tensors[f"layer.{layer}.{part}"] = floats(dtype, values)
+        return tensors
+
+    def test_rotary_embeddings_by_layer(self):
+        codecs = ("int4-g32-prerope", "k:int4-g64-mid-prerope-ctr-had-sink5/v:q4_0",
+                  "k:int3-g8-asym-ch-prerope-s8/v:f16", "kvgauge4", "k:tc16-prerope/v:tc19")
+        for dim in (8, 16, 64, 80, 96, 100, 128):
+            part = dim // 4 * 2
+            forms = [self.embedding(dim, dim), self.embedding(dim, part),
+                     self.embedding(dim, dim, "neighbours"), self.embedding(dim, part, "neighbours"),
+                     self.embedding(dim, 0), self.embedding(dim, 2), self.embedding(dim, dim)]
+            forms += [forms[0], forms[3]]
+            tensors = self.layers([dim] * len(forms))
+            for codec in codecs if dim % 8 == 0 else codecs[:3]:
+                with self.subTest(codec, dim=dim):
+                    manifest = self.both(serialize(tensors, self.rotary(*forms)), "--codec", codec)
+                    self.assertEqual(manifest["version"], 4)
+                    self.assertEqual(manifest["rotary"], forms[:7])
+                    own = [t.get("rotary") for t in manifest["tensors"]]
+                    self.assertEqual(own[::2], [*range(7), 0, 3])
+                    self.assertEqual(set(own[1::2]), {None})
+            for form in forms[1:4]:
+                # One that is not over the whole head in halves; and one alone that is.
+                file = serialize(self.layers([dim] * 2), self.rotary(form, form))
+                self.assertEqual(self.both(file, "--codec", codecs[0])["rotary"], [form])
+            file = serialize(self.layers([dim] * 2), self.rotary(forms[0], forms[0]))
+            manifest = self.both(file, "--codec", codecs[0])
+            self.assertEqual((manifest["version"], manifest["rope"]), (2, forms[0]["frequencies"]))
+
+    def test_heads_of_several_lengths(self):
+        dims = (8, 64, 20, 100, 8)
+        file = serialize(self.layers(dims))
+        for arguments in ([], ["--rope-channels", "6"], ["--rope-pairs", "neighbours"],
+                          ["--rope-channels", "8", "--rope-pairs", "neighbours"]):
+            arguments += ["--rope-theta", "10000", "--codec", "int5-g16-prerope-sink2"]
+            with self.subTest(arguments):
+                manifest = self.both(file, *arguments)
+                self.assertEqual(manifest["version"], 4)
+                self.assertEqual([e["head_dim"] for e in manifest["rotary"]], list(dims[:4]))
+
+    def test_rotary_embeddings_in_layouts(self):
+        for order, axis, dim, shape in self.LAYOUTS:
+            tensors = {f"kv.layer.{n}.key": floats("F16", self.values(shape, 1)) for n in range(2)}
+            arguments = self.layout_arguments(order, axis, dim)
+            head = dim or (shape[-1] if axis != len(shape) - 1 else shape[-2])
+            metadata = self.rotary(self.embedding(head, 4), self.embedding(head, head, "neighbours"))
+            with self.subTest(arguments):
+                manifest = self.both(serialize(tensors, metadata), *arguments, "--codec", "kvgauge4")
+                self.assertEqual((manifest["version"], len(manifest["rotary"])), (4, 2))
+
+    def test_what_the_page_does_not_allow_in_version_4(self):
+        metadata = self.rotary(self.embedding(8, 4), self.embedding(16, 16, "neighbours"))
+        tensors = {**self.layers((8, 16)), "mask": Tensor("BOOL", (3,), b"\1\0\1")}
+        file = self.compress(serialize(tensors, metadata), "--codec", "k:int4-g16-prerope/v:f16")
+        manifest, header, data = take_apart(file)
+        self.agree(put_together(manifest, header, data))
+        first, second = manifest["rotary"]
+
+        def case(what, change):
+            parts = copy.deepcopy((manifest, header, data))
+            change(*parts)
+            # Fields in the page's order.
+            order = ("header_crc32", "format", "version", "codec", "source_bytes", "quality",
+                     "metadata", "rope", "rotary", "layout")
+            fields = [field for field in order if field in parts[0]]
+            changed = {field: parts[0][field] for field in [*fields, "tensors"]}
+            file = put_together(changed, *parts[1:])
+            with self.subTest(what):
+                self.refused(file, what)
+                self.assertIsNone(self.decompress(file), f"the binary takes {what}")
+
+        keys = [index for index, t in enumerate(manifest["tensors"]) if "rotary" in t]
+        values = [index for index, t in enumerate(manifest["tensors"]) if "rotary" not in t]
+        self.assertEqual(len(keys), 2)
+        for version in (1, 2, 3, 5, 4.0):
+            case(f"version {version}", lambda m, h, d, v=version: m.update(version=v))
+        whole = {"frequencies": [1.0] * 4, "pairs": "halves", "head_dim": 8}
+        for listed in (None, [], {}, [first], [second, first], [first, first], [first, second, whole],
+                       [first, second, second], [first, None], [first, {}], [first, [1.0]]):
+            case(f"rotary {listed}", lambda m, h, d, r=listed: m.update(rotary=r))
+        case("no rotary", lambda m, h, d: m.pop("rotary"))
+        case("rope too", lambda m, h, d: m.update(rope=[1.0] * 4))
+        case("rope instead", lambda m, h, d: (m.pop("rotary"), m.update(rope=[1.0] * 4)))
+        case("a whole one alone", lambda m, h, d: (
+            m.update(rotary=[whole]), m["tensors"][keys[1]].update(rotary=0, shape=[4, 9, 8])))
+        for field, found in (("frequencies", None), ("frequencies", [1.0] * 9), ("frequencies", [None]),
+                             ("frequencies", [65537]), ("frequencies", ["1"]), ("frequencies", 1.0),
+                             ("frequencies", [True]), ("pairs", "half"), ("pairs", None), ("pairs", 1),
+                             ("head_dim", 8), ("head_dim", 17), ("head_dim", -16), ("head_dim", 16.0),
+                             ("head_dim", "16"), ("head_dim", 2**64), ("head_dim", None), ("more", 1)):
+            case(f"{field} {found}", lambda m, h, d, f=field, x=found: m["rotary"][1].update({f: x}))
+        for field in ("frequencies", "pairs", "head_dim"):
+            case(f"no {field}", lambda m, h, d, f=field: m["rotary"][1].pop(f))
+        for key, found in ((0, 1), (0, 2), (0, None), (0, -1), (0, 0.0), (1, 0), (1, 2), (1, "1"),
+                           (1, 2**64), (1, True)):
+            case(f"rotary {found} of {key}",
+                 lambda m, h, d, k=key, x=found: m["tensors"][keys[k]].update(rotary=x))
+        for key in keys:
+            case(f"none of {key}", lambda m, h, d, k=key: m["tensors"][k].pop("rotary"))
+        for value in values:
+            case(f"one of {value}", lambda m, h, d, v=value: m["tensors"][v].update(rotary=0))
+        # Of files that do not need it.
+        for codec, version in (("int4-g16", 1), ("q4_0", 2)):
+            manifest, header, data = take_apart(self.compress(serialize(tensors), "--codec", codec))
+            self.assertEqual(manifest["version"], version)
+            keys = [0]
+            for said in (version, 4):
+                case(f"rotary in {codec} as {said}", lambda m, h, d, v=said: (
+                    m.update(version=v, rotary=[first]), m["tensors"][keys[0]].update(rotary=0)))
 
     def test_any_bytes_decode_alike(self):
         """Payloads that no writer writes, though the page allows them: any codes, finite numbers, exponents."""

@@ -20,6 +20,7 @@ pub enum RotaryPairs {
 /// 2·`frequencies.len()` channels of a head vector rotate, the rest stay as they are; without
 /// frequencies none rotates.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct RotaryEmbedding {
     /// Radians a position, one a pair of channels.
     pub frequencies: Vec<f32>,

@@ -2,15 +2,16 @@
 
 use super::manifest::{self, Coded, Manifest, Stored};
 use super::pipeline::{Buffer, Buffers, in_order};
+use super::rotary::RotaryTables;
 use super::safetensors::{Header, Tensor};
 use super::select::{ExclusionReason, Plan};
 use super::source::Source;
 use super::{
     Checksums, Job, Piecewise, Report, Summary, Target, TensorSummary, geometry, hash, jobs,
-    per_dtype, rope,
+    per_dtype,
 };
 use crate::codec::int4::{BlockLayout, compress_block, exponent_for};
-use crate::codec::{DistortionRun, DistortionSum, Element, PartName, RotaryTable, compress_halves};
+use crate::codec::{DistortionRun, DistortionSum, Element, PartName, compress_halves};
 use crate::error::{Error, Result};
 use half::f16;
 use std::path::Path;
@@ -19,7 +20,8 @@ use std::path::Path;
 /// stored unchanged. Without `target` nothing is written, and the summary is the same.
 ///
 /// Memory: a few MB a thread and the header, whatever the file's size; with a codec other than
-/// symmetric INT4 and f16, or another layout, several times a tensor for each thread.
+/// symmetric INT4 and f16, or another layout, several times a tensor for each thread; with keys
+/// before RoPE, the cosines and sines of each rotary embedding too.
 ///
 /// Errors: not a safetensors file, compressed already, NaN or infinity (tensor and index named),
 /// a codec that does not fit, input and output the same file, output that cannot be written.
@@ -41,12 +43,11 @@ pub fn compress(
     let excluded: Vec<Option<ExclusionReason>> =
         assigned.iter().map(|own| own.as_ref().err().copied()).collect();
     let coded: Vec<Option<Coded>> = assigned.into_iter().map(|own| own.ok()).collect();
-    let frequencies = plan.rope(&header, &coded);
-    let table = rope(frequencies.as_deref(), coded.iter().map(Option::as_ref));
-    plan.check(&header, &coded, table.as_ref()).map_err(at_input)?;
-    let frequencies = frequencies.filter(|_| table.is_some());
+    let rotations = plan.rotations(&header, &coded).map_err(at_input)?;
+    let rotary = rotations.tables(coded.iter().map(Option::as_ref));
+    plan.check(&header, &coded, &rotary).map_err(at_input)?;
     let (codec, layout) = (plan.codec, plan.layout);
-    let mut manifest = Manifest::new(&header, source.len(), codec, layout, &coded, frequencies);
+    let mut manifest = Manifest::new(&header, source.len(), codec, layout, &coded, &rotations);
     let (stored, parts) = manifest.stored().map_err(at_input)?;
     let room = manifest.room(&parts)?;
     let output = target.map(|target| target.create(input)).transpose()?;
@@ -59,7 +60,7 @@ pub fn compress(
         data_out: room as u64,
         tensors: &header.tensors,
         stored: &stored,
-        rope: table.as_ref(),
+        rotary: &rotary,
         report,
     };
     let all = || compressor.run(0..header.tensors.len(), 0);
@@ -113,7 +114,7 @@ struct Compressor<'a> {
     data_out: u64,
     tensors: &'a [Tensor],
     stored: &'a [Stored],
-    rope: Option<&'a RotaryTable>,
+    rotary: &'a RotaryTables,
     report: &'a dyn Report,
 }
 
@@ -264,7 +265,7 @@ impl Compressor<'_> {
             }
             ordered.resize(coded.view.values(), T::default());
         }
-        let geometry = geometry(coded, self.rope);
+        let geometry = geometry(coded, self.rotary.of(job.tensor));
         let place = || format!("{}: tensor {}", self.source.path().display(), tensor.name);
         let mut outcome = Outcome::nothing();
         for (index, codec) in coded.coding.codecs().into_iter().enumerate() {

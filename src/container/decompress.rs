@@ -2,14 +2,15 @@
 
 use super::manifest::{self, Coded, Manifest, Stored};
 use super::pipeline::{Buffers, in_order};
+use super::rotary::{RotaryTables, Rotations};
 use super::safetensors::Header;
 use super::source::Source;
 use super::{
     Checksums, Job, Piecewise, Report, Summary, Target, TensorSummary, geometry, hash, jobs,
-    per_dtype, rope, unfit,
+    per_dtype, unfit,
 };
 use crate::codec::int4::decompress_block;
-use crate::codec::{DistortionSum, Element, PartName, RotaryTable, decompress_halves};
+use crate::codec::{DistortionSum, Element, PartName, decompress_halves};
 use crate::error::{Error, Result};
 use crc32fast::Hasher;
 use half::f16;
@@ -19,7 +20,8 @@ use std::path::Path;
 /// the file it was made from. The summary has the figures measured then.
 ///
 /// Memory: a few MB a thread and the header, whatever the file's size; with a codec other than
-/// symmetric INT4 and f16, or another layout, several times a tensor for each thread.
+/// symmetric INT4 and f16, or another layout, several times a tensor for each thread; with keys
+/// before RoPE, the cosines and sines of each rotary embedding too.
 ///
 /// Errors: not a compressed file, damage anywhere in it, input and output the same file, output
 /// that cannot be written. After any of them there is no new file, and an old one is as it was.
@@ -48,7 +50,9 @@ pub(super) struct Packed {
     /// Of the file that was compressed.
     pub restored: Header,
     stored: Vec<Stored>,
-    rope: Option<RotaryTable>,
+    /// Of the keys.
+    pub rotations: Rotations,
+    rotary: RotaryTables,
     /// Where the parts begin.
     data: u64,
 }
@@ -66,12 +70,13 @@ impl Packed {
             Manifest::from_header(header, bytes).map_err(|e| e.within(source.path().display()))?;
         let restored = manifest.source_header().map_err(|e| e.within(source.path().display()))?;
         let coded = || stored.iter().map(|stored| stored.coded.as_ref());
-        let rope = rope(manifest.rope.as_deref(), coded());
-        if let Some((name, error)) = unfit(&restored.tensors, coded(), rope.as_ref()) {
+        let rotations = manifest.rotations(coded());
+        let rotary = rotations.tables(coded());
+        if let Some((name, error)) = unfit(&restored.tensors, coded(), &rotary) {
             let place = format!("{}: tensor {name}", source.path().display());
             return Err(manifest::damaged(error).within(place));
         }
-        Ok(Self { source, manifest, restored, stored, rope, data })
+        Ok(Self { source, manifest, restored, stored, rotations, rotary, data })
     }
 
     /// [`Packed::decode`] of all tensors.
@@ -193,7 +198,7 @@ impl Packed {
         coded: &Coded,
         take: impl Fn(&[u8]) -> Result<()>,
     ) -> Result<Checksums> {
-        let geometry = geometry(coded, self.rope.as_ref());
+        let geometry = geometry(coded, self.rotary.of(job.tensor));
         let (view, values) = (&coded.view, buffers.values.values::<T>(job.values));
         let mut ordered = vec![T::default(); if view.is_plain() { 0 } else { view.values() }];
         let mut checksums = Checksums::default();

@@ -5,6 +5,7 @@ use super::manifest::{Manifest, Quality};
 use super::safetensors::{Header, TextMap};
 use super::source::Source;
 use super::{AxisOrder, Layout, Report, Summary};
+use crate::codec::RotaryEmbedding;
 use crate::error::Result;
 use safetensors::Dtype;
 use serde::Serialize;
@@ -50,6 +51,9 @@ pub struct Compression {
     /// The length of the heads that share the last axis.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub head_dim: Option<usize>,
+    /// Those of the keys that are stored as they were before RoPE.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rotary: Vec<RotaryEmbedding>,
 }
 
 /// One tensor: dtype and shape as in the uncompressed file.
@@ -71,6 +75,10 @@ pub struct Item {
     /// Of keys and of values, where a tensor holds both.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exponents: Option<[i32; 2]>,
+    /// Index in [`Compression::rotary`] of that of its keys, where they are stored as they were
+    /// before RoPE.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rotary: Option<usize>,
 }
 
 impl Compression {
@@ -95,6 +103,7 @@ pub fn inspect(path: &Path, verify: bool, report: &dyn Report) -> Result<Content
             shape: tensor.info.shape,
             exponent: None,
             exponents: None,
+            rotary: None,
         });
         return Ok(Contents {
             format: "safetensors".into(),
@@ -115,11 +124,15 @@ pub fn inspect(path: &Path, verify: bool, report: &dyn Report) -> Result<Content
 impl Contents {
     fn new(packed: Packed, verified: bool) -> Self {
         let summary: Summary = packed.summary();
-        let manifest = packed.manifest;
+        let (manifest, rotations) = (packed.manifest, packed.rotations);
+        // Of a file without any, none is said of no tensor.
+        let rotary = rotations.of_tensor.into_iter().chain(std::iter::repeat(None));
         let layout = manifest.layout();
         // 0 takes no room in a table.
         let said = |exponents: &[i32]| exponents.iter().any(|exponent| *exponent != 0);
-        let items = summary.tensors.iter().zip(&manifest.tensors).map(|(tensor, record)| Item {
+        let items = summary.tensors.iter().zip(&manifest.tensors).zip(rotary);
+        let items = items.map(|((tensor, record), rotary)| Item {
+            rotary,
             name: record.name.clone(),
             dtype: record.dtype,
             shape: record.shape.clone(),
@@ -145,6 +158,7 @@ impl Contents {
                 layout: layout.order,
                 kv_axis: layout.kv_axis,
                 head_dim: layout.head_dim,
+                rotary: rotations.embeddings,
             }),
             metadata: manifest.metadata,
         }

@@ -12,6 +12,7 @@ mod layout;
 mod manifest;
 pub mod origin;
 mod pipeline;
+mod rotary;
 pub(crate) mod safetensors;
 mod select;
 pub(crate) mod source;
@@ -22,6 +23,7 @@ pub use file::{TensorData, TensorFile, read_file, write_file, write_tensors};
 pub use inspect::{Contents, inspect};
 pub use layout::{AxisOrder, Layout};
 pub use manifest::{Coding, Quality};
+pub use rotary::RopeParameters;
 pub use safetensors::TextMap;
 pub use select::{ExclusionReason, Plan};
 
@@ -32,6 +34,7 @@ use ::safetensors::Dtype;
 use crc32fast::Hasher;
 use manifest::{Coded, Stored};
 use pipeline::{BLOCK, PIECE};
+use rotary::RotaryTables;
 use safetensors::Tensor;
 use std::path::Path;
 
@@ -225,34 +228,18 @@ fn geometry<'a>(coded: &Coded, rope: Option<&'a RotaryTable>) -> Geometry<'a> {
     Geometry { rope, ..Geometry::of_shape(&coded.view.shape) }
 }
 
-/// The rotations of keys, for as many tokens as a tensor that needs them has.
-fn rope<'a>(
-    frequencies: Option<&[f32]>,
-    coded: impl Iterator<Item = Option<&'a Coded>>,
-) -> Option<RotaryTable> {
-    let frequencies = frequencies?;
-    let needing: Vec<_> = coded
-        .flatten()
-        .filter(|coded| coded.coding.needs_rope())
-        .map(|coded| geometry(coded, None))
-        .collect();
-    // Head vectors of another length are refused later; no table is made of their shapes' size.
-    let fitting = needing.iter().filter(|geometry| geometry.head_dim == 2 * frequencies.len());
-    let tokens = fitting.map(|geometry| geometry.tokens).max().unwrap_or(0);
-    (!needing.is_empty()).then(|| RotaryTable::new(frequencies, tokens))
-}
-
 /// The first tensor whose codec cannot store it, and why.
 fn unfit<'a>(
     tensors: &'a [Tensor],
     coded: impl Iterator<Item = Option<&'a Coded>>,
-    rope: Option<&RotaryTable>,
+    rotary: &RotaryTables,
 ) -> Option<(&'a str, Error)> {
-    tensors.iter().zip(coded).find_map(|(tensor, coded)| {
+    tensors.iter().zip(coded).enumerate().find_map(|(index, (tensor, coded))| {
         let coded = coded?;
         let codecs = coded.coding.codecs();
         let mut packings = codecs.iter().filter_map(TensorCodec::packing);
-        let unfit = packings.find_map(|packing| packing.check(&geometry(coded, rope)).err());
+        let geometry = geometry(coded, rotary.of(index));
+        let unfit = packings.find_map(|packing| packing.check(&geometry).err());
         Some((tensor.name.as_str(), unfit?))
     })
 }

@@ -2,9 +2,11 @@
 
 use super::layout::Layout;
 use super::manifest::{Coded, Coding, is_float};
+use super::origin::KeyRotations;
+use super::rotary::{RopeParameters, RotaryTables, Rotations};
 use super::safetensors::{Header, Tensor};
-use super::{geometry, origin, unfit};
-use crate::codec::{Codec, Packing, RotaryTable, TensorCodec};
+use super::{geometry, unfit};
+use crate::codec::{Codec, Packing, TensorCodec};
 use crate::error::{Error, Result};
 use glob::Pattern;
 
@@ -20,9 +22,9 @@ pub struct Plan {
     pub include: Vec<Pattern>,
     /// But none whose name matches one of these.
     pub exclude: Vec<Pattern>,
-    /// Base of the rotary embedding that the keys went through, for codecs that take them back;
-    /// `None`: as the file says, if `kvgauge extract` made it.
-    pub rope_theta: Option<f32>,
+    /// The rotary embedding that the keys went through, for codecs that take them back; `None`: as
+    /// the file's metadata says, which `kvgauge extract` writes.
+    pub rope: Option<RopeParameters>,
     /// Which axis of the tensors is what: of all that are compressed.
     pub layout: Layout,
 }
@@ -53,21 +55,36 @@ impl Plan {
             codec,
             include: Vec::new(),
             exclude: Vec::new(),
-            rope_theta: None,
+            rope: None,
             layout: Layout::default(),
         }
     }
 
-    /// The rotary frequencies of the keys, radians a position, one a pair of channels, where a codec
-    /// needs them and they are known.
-    pub(super) fn rope(&self, header: &Header, coded: &[Option<Coded>]) -> Option<Vec<f32>> {
-        let needing = coded.iter().flatten().find(|coded| coded.coding.needs_rope())?;
-        match self.rope_theta {
-            Some(theta) => {
-                Some(RotaryTable::frequencies_of(theta, geometry(needing, None).head_dim))
-            }
-            None => origin::rope_frequencies(header.metadata.as_ref()?),
+    /// The rotary embedding of the keys of each tensor, where its codec needs it and it is known.
+    pub(super) fn rotations(&self, header: &Header, coded: &[Option<Coded>]) -> Result<Rotations> {
+        let needing: Vec<Option<&Coded>> = coded
+            .iter()
+            .map(|coded| coded.as_ref().filter(|coded| coded.coding.needs_rope()))
+            .collect();
+        if needing.iter().all(Option::is_none) {
+            return Ok(Rotations::default());
         }
+        let said = match self.rope {
+            Some(_) => KeyRotations::default(),
+            None => KeyRotations::read(header.metadata.as_ref())?,
+        };
+        let mut own = Vec::with_capacity(needing.len());
+        for (tensor, coded) in header.tensors.iter().zip(needing) {
+            let embedding = match (coded, self.rope) {
+                (None, _) => Ok(None),
+                (Some(coded), Some(rope)) => {
+                    rope.embedding(geometry(coded, None).head_dim).map(Some)
+                }
+                (Some(_), None) => said.of(&tensor.name).map(Option::<&_>::cloned),
+            };
+            own.push(embedding.map_err(|e| e.within(format!("tensor {}", tensor.name)))?);
+        }
+        Ok(Rotations::new(own.into_iter()))
     }
 
     /// Whether every codec can store its tensor.
@@ -75,9 +92,9 @@ impl Plan {
         &self,
         header: &Header,
         coded: &[Option<Coded>],
-        rope: Option<&RotaryTable>,
+        rotary: &RotaryTables,
     ) -> Result<()> {
-        match unfit(&header.tensors, coded.iter().map(Option::as_ref), rope) {
+        match unfit(&header.tensors, coded.iter().map(Option::as_ref), rotary) {
             Some((name, error)) => Err(error.within(format!("tensor {name}")).hint(EXCLUDE)),
             None => Ok(()),
         }

@@ -222,3 +222,87 @@ impl RoundTrip {
         Ok(Self { tensor, distortion, stored_bytes })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::RotaryPairs;
+    use crate::container::{self, Plan, Target, TensorData, TextMap};
+    use crate::eval::Treatment;
+    use crate::whole_file::Existing;
+    use candle_core::Device;
+    use safetensors::Dtype;
+
+    /// A cache whose layers differ: another base, a part of the head, neighbours, none.
+    fn embeddings() -> Vec<RotaryEmbedding> {
+        let of = |theta: f32, channels: usize, pairs: RotaryPairs| RotaryEmbedding {
+            frequencies: RotaryTable::frequencies_of(theta, channels),
+            pairs,
+            head_dim: 32,
+        };
+        vec![
+            of(1e4, 32, RotaryPairs::Halves),
+            of(1e6, 32, RotaryPairs::Halves),
+            of(1e4, 16, RotaryPairs::Neighbours),
+            RotaryEmbedding::none(32),
+            of(1e4, 32, RotaryPairs::Halves),
+        ]
+    }
+
+    /// What a file of `kv-compress` gives back is what the evaluation puts back.
+    #[test]
+    fn files_hold_what_the_evaluation_does() {
+        let (heads, tokens, head_dim) = (2, 37, 32);
+        let mut state = 1u64;
+        let mut values = || -> Vec<f32> {
+            let next = |_| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                (state >> 40) as f32 / (1u32 << 23) as f32 - 1.0
+            };
+            (0..heads * tokens * head_dim).map(next).collect()
+        };
+        let shape = [heads, tokens, head_dim];
+        let (mut layers, mut tensors, mut entries) = (Vec::new(), Vec::new(), Vec::new());
+        for (layer, embedding) in embeddings().iter().enumerate() {
+            let [key, value] = [values(), values()];
+            for (part, values) in [("key", &key), ("value", &value)] {
+                tensors.push(TensorData {
+                    name: format!("layer.{layer}.{part}"),
+                    dtype: Dtype::F32,
+                    shape: shape.to_vec(),
+                    data: bytemuck::cast_slice(values).to_vec().into(),
+                });
+            }
+            let [key, value] =
+                [key, value].map(|x| Tensor::from_vec(x, shape.as_slice(), &Device::Cpu).unwrap());
+            layers.push(LayerKv { key, value });
+            let json = serde_json::to_string(embedding).unwrap();
+            entries.push(format!(r#"{{"layers":[{layer}],{}"#, &json[1..]));
+        }
+        let cache = KvCache::from_layers(layers).unwrap();
+        let context = CodecContext::new(embeddings(), 64, 0);
+        let metadata: TextMap =
+            [(container::origin::KEY.into(), format!(r#"{{"rotary":[{}]}}"#, entries.join(",")))]
+                .into();
+        let folder = tempfile::tempdir().unwrap();
+        let [source, packed] = ["source", "packed"].map(|name| folder.path().join(name));
+        container::write_file(&source, &tensors, Some(metadata)).unwrap();
+        for name in ["kvgauge4", "int4-g64-prerope", "k:int3-g8-ch-prerope-ctr-sink2/v:q8_0"] {
+            let treatment: Treatment = name.parse().unwrap();
+            let evaluated = round_trip(&cache, &Arm::of(treatment), &context).unwrap();
+            let target = Target { path: &packed, existing: Existing::Replace, sync: false };
+            let plan = Plan::all(treatment.as_codec().unwrap());
+            let made = container::compress(&source, Some(target), &plan, &()).unwrap();
+            let file = container::read_file(&packed).unwrap();
+            for (index, layer) in evaluated.cache.layers().enumerate() {
+                for (part, tensor) in [("key", &layer.key), ("value", &layer.value)] {
+                    let expected = tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+                    let found = file.get_tensor_f32(&format!("layer.{index}.{part}")).unwrap();
+                    assert!(found == expected, "{name}: layer {index} {part}");
+                }
+            }
+            let stored: u64 = made.tensors.iter().map(|tensor| tensor.stored_bytes).sum();
+            assert_eq!(stored, evaluated.outcome.stored_bytes, "{name}");
+        }
+    }
+}

@@ -2,6 +2,7 @@
 
 use super::super::progress::FileProgress;
 use super::super::{Outcome, output};
+use crate::codec::{RotaryEmbedding, RotaryPairs};
 use crate::container::{self, Contents};
 use crate::error::Result;
 use crate::report::{self, align::align_left};
@@ -57,6 +58,9 @@ fn table(contents: &Contents) -> String {
             or_none(made.bits_per_value)
         );
         _ = writeln!(text, "layout {}", made.layout());
+        for (index, embedding) in made.rotary.iter().enumerate() {
+            _ = writeln!(text, "rotary embedding {index}: {}", in_words(embedding));
+        }
         let quality = made.quality;
         _ = writeln!(
             text,
@@ -72,6 +76,7 @@ fn table(contents: &Contents) -> String {
         let rest = if end < value.len() { " …" } else { "" };
         _ = writeln!(text, "metadata {}: {}{rest}", visible(key), &value[..end]);
     }
+    let several = contents.compression.as_ref().is_some_and(|made| made.rotary.len() > 1);
     let rows: Vec<Vec<String>> =
         std::iter::once(["tensor", "dtype", "shape", "codec", "bytes"].map(String::from).to_vec())
             .chain(contents.tensors.iter().map(|item| {
@@ -80,14 +85,35 @@ fn table(contents: &Contents) -> String {
                     (None, Some([key, value])) => format!(" · 2^{key}, 2^{value}"),
                     (None, None) => String::new(),
                 };
+                // One is every key's.
+                let rotary = match item.rotary.filter(|_| several) {
+                    Some(index) => format!(" · rotary {index}"),
+                    None => String::new(),
+                };
                 vec![
                     visible(&item.name),
                     format!("{:?}", item.dtype),
                     format!("{:?}", item.shape),
-                    format!("{}{exponent}", item.codec),
+                    format!("{}{exponent}{rotary}", item.codec),
                     item.stored_bytes.to_string(),
                 ]
             }))
             .collect();
     text + &align_left(&rows, 4)
+}
+
+/// A rotary embedding for people.
+fn in_words(embedding: &RotaryEmbedding) -> String {
+    let RotaryEmbedding { frequencies, pairs, head_dim } = embedding;
+    let ([first, ..], [.., last]) = (frequencies.as_slice(), frequencies.as_slice()) else {
+        return format!("none of {head_dim} channels rotates");
+    };
+    let pairs = match pairs {
+        RotaryPairs::Halves => "halves",
+        RotaryPairs::Neighbours => "neighbours",
+    };
+    format!(
+        "{} of {head_dim} channels in {pairs}, {first:e} to {last:e} radians a position",
+        2 * frequencies.len()
+    )
 }

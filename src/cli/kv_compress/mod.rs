@@ -2,6 +2,7 @@
 
 mod inspect;
 mod notes;
+mod rope;
 
 use super::flags::given;
 use super::progress::FileProgress;
@@ -64,10 +65,8 @@ pub struct Arguments {
     /// Length of the heads where they share the tensors' last axis
     #[arg(long, value_name = "N", conflicts_with = "decompress")]
     head_dim: Option<usize>,
-    /// Base of the rotary embedding that the keys went through, for codecs with `prerope`
-    /// [default: as `kvgauge extract` wrote it]
-    #[arg(long, value_name = "BASE", conflicts_with = "decompress")]
-    rope_theta: Option<f32>,
+    #[command(flatten)]
+    rope: rope::RopeFlags,
     /// Compress only tensors whose name matches; repeat for several
     #[arg(long, value_name = "GLOB", conflicts_with = "decompress")]
     include: Vec<String>,
@@ -197,10 +196,6 @@ impl Arguments {
             }
             (None, size) => format!("int4-g{}", size.unwrap_or(64)).parse()?,
         };
-        if let Some(theta) = self.rope_theta.filter(|theta| !(1.0..=1e12).contains(theta)) {
-            return Err(Error::input(format!("--rope-theta: expected 1 or more, found {theta}"))
-                .hint("the model's config has it as rope_theta; 10000 is usual"));
-        }
         let order = match &self.layout {
             Some(name) => name.parse().map_err(|e: Error| e.within("--layout"))?,
             None => AxisOrder::default(),
@@ -215,7 +210,7 @@ impl Arguments {
             codec,
             include: patterns("--include", &self.include)?,
             exclude: patterns("--exclude", &self.exclude)?,
-            rope_theta: self.rope_theta,
+            rope: self.rope.parameters()?,
             layout: Layout { order, kv_axis: kv_axis.transpose()?, head_dim: self.head_dim },
         })
     }

@@ -5,27 +5,27 @@ mod announced;
 mod parts;
 mod place;
 mod record;
+mod rotary;
 
 pub use parts::{Coded, Coding, Stored};
 pub use record::{Record, is_float};
 
 use super::layout::{AxisOrder, Layout};
+use super::rotary::Rotations;
 use super::safetensors::{Header, LENGTH_BYTES, METADATA, Tensor, TextMap};
-use crate::codec::{Codec, Distortion, TensorCodec};
+use crate::codec::{Codec, Distortion, RotaryEmbedding, TensorCodec};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Deserializer, Serialize};
 
 const KEY: &str = "kvgauge";
 const FORMAT: &str = "kvgauge-kv";
-/// Of files of symmetric INT4 and f16 alone, of all other codecs, and of tensors that are not read
-/// as they lie.
-const VERSIONS: [u32; 3] = [1, 2, 3];
+/// Of files of symmetric INT4 and f16 alone, of all other codecs, of tensors that are not read as
+/// they lie, and of keys of other rotary embeddings than one over the whole head in halves.
+const VERSIONS: [u32; 4] = [1, 2, 3, 4];
 /// Every compressed file begins so, after the header's length; the checksum follows.
 const OPENING: &str = r#"{"__metadata__":{"kvgauge":"{\"header_crc32\":\""#;
 /// Stands in the checksum's place while the header's checksum is taken.
 const BLANK: &str = "00000000";
-/// Radians a position, at most: no angle of them is infinite.
-const MOST_FREQUENT: f32 = 65536.0;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -44,7 +44,10 @@ pub struct Manifest {
     pub metadata: Option<TextMap>,
     /// The rotary frequencies of keys taken before RoPE: radians a position, one a pair of channels.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "not_null")]
-    pub rope: Option<Vec<f32>>,
+    rope: Option<Vec<f32>>,
+    /// The rotary embeddings of such keys, where that does not say them.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "not_null")]
+    rotary: Option<Vec<RotaryEmbedding>>,
     /// How the compressed tensors are read, where it is not as they lie.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "not_null")]
     layout: Option<AxisOrder>,
@@ -84,10 +87,11 @@ fn not_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
 }
 
 /// The version of the format that files have: the first one that knows what they hold.
-fn version_of(codec: &Codec, layout: &Layout) -> u32 {
+fn version_of(codec: &Codec, layout: &Layout, has_rotary: bool) -> u32 {
     let known_first = |codec: &TensorCodec| codec.packing().is_none_or(|p| p.as_int4().is_some());
-    let [first, second, third] = VERSIONS;
+    let [first, second, third, fourth] = VERSIONS;
     match layout.is_default() {
+        _ if has_rotary => fourth,
         false => third,
         true if [codec.key, codec.value].iter().all(known_first) => first,
         true => second,
@@ -106,14 +110,14 @@ impl From<Distortion> for Quality {
 
 impl Manifest {
     /// For a source of `source_bytes` whose tensors are stored as `coded` says (`None`: unchanged).
-    /// `rope`: see [`Manifest::rope`]. Checksums, exponents and quality are filled in later.
+    /// `rotations`: of the keys. Checksums, exponents and quality are filled in later.
     pub fn new(
         source: &Header,
         source_bytes: u64,
         codec: Codec,
         layout: Layout,
         coded: &[Option<Coded>],
-        rope: Option<Vec<f32>>,
+        rotations: &Rotations,
     ) -> Self {
         // Nothing is said of axes that nobody looks at.
         let layout = if coded.iter().any(Option::is_some) { layout } else { Layout::default() };
@@ -121,20 +125,24 @@ impl Manifest {
             let coding = coded.as_ref().map(|coded| coded.coding);
             Record::new(&tensor.name, tensor.info.dtype, &tensor.info.shape, &codec, coding)
         };
-        Self {
+        let mut manifest = Self {
             header_crc32: BLANK.into(),
             format: FORMAT.into(),
-            version: version_of(&codec, &layout),
+            version: 0,
             codec: codec.to_string(),
             source_bytes,
             quality: Quality::default(),
             metadata: source.metadata.clone(),
-            rope,
+            rope: None,
+            rotary: None,
             layout: (!layout.is_default()).then_some(layout.order),
             kv_axis: layout.kv_axis,
             head_dim: layout.head_dim,
             tensors: source.tensors.iter().zip(coded).map(record).collect(),
-        }
+        };
+        manifest.set_rotations(rotations);
+        manifest.version = version_of(&codec, &layout, manifest.rotary.is_some());
+        manifest
     }
 
     /// How compressed tensors are read.
@@ -157,10 +165,11 @@ impl Manifest {
                 "layout: expected where it is not the usual one, and nowhere else",
             ));
         }
-        if self.version != version_of(&of_file, &layout) {
+        if self.version != version_of(&of_file, &layout, self.rotary.is_some()) {
             let version = self.version;
+            let rotary = if self.rotary.is_some() { ", rotary" } else { "" };
             return Err(Error::input(format!(
-                "codec {of_file}, layout {layout} in a file of version {version}"
+                "codec {of_file}, layout {layout}{rotary} in a file of version {version}"
             )));
         }
         let mut coded = Vec::with_capacity(self.tensors.len());
@@ -174,19 +183,7 @@ impl Manifest {
         if !layout.is_default() && coded.iter().all(Option::is_none) {
             return Err(Error::input(format!("layout {layout}: no tensor is read by it")));
         }
-        let needed = coded.iter().flatten().any(|coded| coded.coding.needs_rope());
-        if self.rope.is_some() != needed {
-            let found = if needed { "none" } else { "one that no tensor needs" };
-            return Err(Error::input(format!(
-                "rope: expected where a tensor has prerope and nowhere else, found {found}"
-            )));
-        }
-        // One that is no number is not within the limit.
-        let angular = |frequency: &f32| frequency.abs() <= MOST_FREQUENT;
-        if !self.rope.iter().flatten().all(angular) {
-            let most = MOST_FREQUENT;
-            return Err(Error::input(format!("rope: expected at most {most} radians a position")));
-        }
+        self.check_rotations(&coded)?;
         place::place(&self.tensors, coded)
     }
 
@@ -253,11 +250,11 @@ impl Manifest {
         let stamp: Stamp = serde_json::from_str(json).map_err(parse)?;
         if stamp.format != FORMAT || !VERSIONS.contains(&stamp.version) {
             return Err(Error::input(format!(
-                "expected format {FORMAT} version 1, 2 or 3, found {:?} version {}",
+                "expected format {FORMAT} version 1, 2, 3 or 4, found {:?} version {}",
                 stamp.format, stamp.version
             ))
             .hint(format!(
-                "this is kvgauge {}, which reads versions 1 to 3; a newer one made the file",
+                "this is kvgauge {}, which reads versions 1 to 4; a newer one made the file",
                 env!("CARGO_PKG_VERSION")
             )));
         }

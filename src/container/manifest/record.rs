@@ -32,6 +32,10 @@ pub struct Record {
     /// The same of a tensor of keys and values, of each; 0 for those in f16.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "not_null")]
     exponents: Option<[i32; 2]>,
+    /// Of a tensor whose codec takes keys before RoPE, in a file that has several: the index of
+    /// their rotary embedding in [`super::Manifest::rotary`].
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "not_null")]
+    pub rotary: Option<usize>,
 }
 
 impl Record {
@@ -53,7 +57,8 @@ impl Record {
             ),
         };
         let (name, shape) = (name.to_string(), shape.to_vec());
-        Self { name, dtype, shape, crc32: BLANK.into(), codec, exponent, exponents }
+        let (crc32, rotary) = (BLANK.into(), None);
+        Self { name, dtype, shape, crc32, codec, exponent, exponents, rotary }
     }
 
     /// With the longest numbers.
