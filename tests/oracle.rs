@@ -494,7 +494,8 @@ fn a_mistake_is_noticed() {
     let ids = tokens(&config, CONTEXT);
     let theirs = Oracle::load(&config, Arc::new(RandomWeights), CONTEXT).unwrap();
     let theirs = theirs.last_logits(&ids).unwrap();
-    let mistakes: [(&str, fn(&mut ModelConfig)); 7] = [
+    type Mistake = fn(&mut ModelConfig);
+    let mistakes: [(&str, Mistake); 7] = [
         ("window", |config| config.layers[2].attention.window = Some(19)),
         ("rotary embedding", |config| config.layers[1].attention.rotary = Some(1)),
         ("softcap", |config| config.logit_softcap = None),

@@ -114,8 +114,14 @@ impl Witness {
             let expected = reference["codecs"].get(*theirs)?;
             Some((*ours, expected))
         });
-        let known: Vec<(&str, &Value)> = known.collect();
+        let mut known: Vec<(&str, &Value)> = known.collect();
         assert_eq!(known.len(), reference["codecs"].as_object().unwrap().len());
+        let decode = matches!(protocol, Protocol::Decode { .. });
+        if decode {
+            // Of larger damage, a rounding that goes the other way makes another number.
+            known.retain(|(_, expected)| expected["kld_mean"].as_f64().unwrap() < 0.1);
+            assert!(!known.is_empty());
+        }
         let arms: Vec<Arm> = known.iter().map(|(ours, _)| Arm::of(ours.parse().unwrap())).collect();
         let evaluator = Evaluator::new(&self.model, protocol, context, 0);
         let evaluation = evaluator.evaluate(&windows, &arms, &mut ()).unwrap();
@@ -143,13 +149,10 @@ impl Witness {
                 number("kld_mean"),
                 number("top1")
             );
-            if matches!(protocol, Protocol::Decode { .. }) {
-                // A rounding that goes the other way changes all that follows.
+            if decode {
                 let expected = floats(&expected["nll_per_window"]).iter().sum::<f64>();
-                if number("kld_mean") < 0.1 {
-                    let found = nll * scores.len() as f64;
-                    assert_within(&what, found, expected, 0.02 * expected);
-                }
+                let found = nll * scores.len() as f64;
+                assert_within(&what, found, expected, 0.02 * expected);
                 continue;
             }
             let of_kld = if number("kld_mean") > 0.3 { 0.08 } else { 0.04 };

@@ -22,34 +22,43 @@ use std::ops::Range;
 /// Queries a task takes. Their scores against 2048 keys are 512 KiB: they stay in L2.
 const QUERY_BLOCK: usize = 64;
 
+/// Queries, keys and values of [tokens, width], each [heads, tokens, head_dim]. `rotate`: by the
+/// index of the token, a head vector and where it goes.
+fn split(
+    qkv: &[f32],
+    width: usize,
+    Heads { queries, keys, head_dim }: Heads,
+    rotate: impl Fn(usize, &[f32], &mut [f32]) + Sync,
+) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
+    let tokens = qkv.len() / width;
+    let take = |first: usize, count: usize, rotated: bool| {
+        let mut out = vec![0f32; count * tokens * head_dim];
+        out.par_chunks_mut(tokens * head_dim).enumerate().for_each(|(head, out)| {
+            let column = (first + head) * head_dim;
+            for (token, out) in out.chunks_exact_mut(head_dim).enumerate() {
+                let x = &qkv[token * width + column..][..head_dim];
+                if rotated { rotate(token, x, out) } else { out.copy_from_slice(x) }
+            }
+        });
+        out
+    };
+    (take(0, queries, true), take(queries, keys, true), take(queries + keys, keys, false))
+}
+
 /// See [`super::attention::Attention::split`].
 pub fn split_and_rotate(
     qkv: &Tensor,
     angles: Option<&Angles>,
-    Heads { queries, keys, head_dim }: Heads,
+    heads: Heads,
 ) -> Result<Option<(Tensor, Tensor, Tensor)>> {
     let (tokens, width) = qkv.dims2()?;
-    let split = |qkv: &[f32], rotate: &(dyn Fn(usize, &[f32], &mut [f32]) + Sync)| {
-        let take = |first: usize, count: usize, rotated: bool| {
-            let mut out = vec![0f32; count * tokens * head_dim];
-            out.par_chunks_mut(tokens * head_dim).enumerate().for_each(|(head, out)| {
-                let column = (first + head) * head_dim;
-                for (token, out) in out.chunks_exact_mut(head_dim).enumerate() {
-                    let x = &qkv[token * width + column..][..head_dim];
-                    if rotated { rotate(token, x, out) } else { out.copy_from_slice(x) }
-                }
-            });
-            out
-        };
-        (take(0, queries, true), take(queries, keys, true), take(queries + keys, keys, false))
-    };
     let split = match angles {
-        None => with_f32([qkv], |[qkv]| split(qkv, &|_, x, y| y.copy_from_slice(x)))?,
+        None => with_f32([qkv], |[qkv]| split(qkv, width, heads, |_, x, y| y.copy_from_slice(x)))?,
         Some(Angles { cos, sin, pairs }) => with_f32([qkv, cos, sin], |[qkv, cos, sin]| {
             let n = cos.len() / tokens;
             let at = |token: usize| (&cos[token * n..][..n], &sin[token * n..][..n]);
             match pairs {
-                RotaryPairs::Halves => split(qkv, &|token, x, y| {
+                RotaryPairs::Halves => split(qkv, width, heads, |token, x, y| {
                     let ((cos, sin), (x, rest)) = (at(token), x.split_at(2 * n));
                     let (y, y_rest) = y.split_at_mut(2 * n);
                     let ((x1, x2), (y1, y2)) = (x.split_at(n), y.split_at_mut(n));
@@ -59,7 +68,7 @@ pub fn split_and_rotate(
                     }
                     y_rest.copy_from_slice(rest);
                 }),
-                RotaryPairs::Neighbours => split(qkv, &|token, x, y| {
+                RotaryPairs::Neighbours => split(qkv, width, heads, |token, x, y| {
                     let ((cos, sin), (x, rest)) = (at(token), x.split_at(2 * n));
                     let (y, y_rest) = y.split_at_mut(2 * n);
                     for i in 0..n {
@@ -73,9 +82,10 @@ pub fn split_and_rotate(
         })?,
     };
     let Some((query, key, value)) = split else { return Ok(None) };
-    let tensor = |values: Vec<f32>, heads: usize| {
-        Tensor::from_vec(values, (heads, tokens, head_dim), &Device::Cpu)
+    let tensor = |values: Vec<f32>, count: usize| {
+        Tensor::from_vec(values, (count, tokens, heads.head_dim), &Device::Cpu)
     };
+    let Heads { queries, keys, .. } = heads;
     Ok(Some((tensor(query, queries)?, tensor(key, keys)?, tensor(value, keys)?)))
 }
 
@@ -234,7 +244,7 @@ fn exp(x: f32) -> f32 {
 fn tanh(x: f32) -> f32 {
     let z = x * x;
     let mut p = -5.704_988_6e-3;
-    p = p * z + 2.063_908_9e-2;
+    p = p * z + 2.063_909e-2;
     p = p * z - 5.373_971_5e-2;
     p = p * z + 1.333_144_2e-1;
     p = p * z - 3.333_328e-1;

@@ -221,8 +221,8 @@ impl Abilities {
             lacks(part && !self.rotary.part, "has no RoPE on part of a head")?;
             lacks(*pairs != self.rotary.pairs, "has other pairs of channels in RoPE")?;
             lacks(
-                !matches!(scaling, RopeScaling::None)
-                    && !(self.rotary.llama3 && matches!(scaling, RopeScaling::Llama3 { .. })),
+                !(matches!(scaling, RopeScaling::None)
+                    || self.rotary.llama3 && matches!(scaling, RopeScaling::Llama3 { .. })),
                 match scaling {
                     RopeScaling::LongRope { .. } => self.rotary.long_rope,
                     RopeScaling::None | RopeScaling::Llama3 { .. } => "has no llama3 RoPE scaling",
