@@ -46,7 +46,7 @@ fn main() -> kvgauge::Result<()> {
         }
     }
     if is_wanted("window") {
-        window(4096, 7)?;
+        window(4096, 3)?;
     }
     Ok(())
 }
