@@ -110,11 +110,11 @@ fn a_folder_without_one_of_its_files_is_refused() {
 }
 
 #[test]
-fn a_config_that_is_not_llamas_is_refused() {
+fn a_config_of_an_architecture_that_is_not_computed_is_refused() {
     let model = ModelFolder::new();
     let file = "config.json";
-    model.edit_config(|config| config["architectures"] = serde_json::json!(["Qwen2ForCausalLM"]));
-    model.validate(&[]).is_refused(&[file, "LlamaForCausalLM", "Qwen2ForCausalLM"]);
+    model.edit_config(|config| config["architectures"] = serde_json::json!(["Qwen3_5ForCausalLM"]));
+    model.validate(&[]).is_refused(&[file, "LlamaForCausalLM", "Qwen3_5ForCausalLM"]);
     model.edit_config(|config| {
         config["architectures"] = serde_json::json!(["LlamaForCausalLM"]);
         config["num_key_value_heads"] = 3.into();
