@@ -68,6 +68,8 @@ def compress_kv_cache(
     *,
     codec: Optional[str] = None,
     rope_theta: Optional[float] = None,
+    rope_channels: Optional[int] = None,
+    rope_pairs: Optional[str] = None,
     include: Patterns = (),
     exclude: Patterns = (),
     layout: Optional[str] = None,
@@ -85,7 +87,9 @@ def compress_kv_cache(
     name instead, such as ``"int4-g32"`` or ``"k:int4-g32/v:f16"``; it carries its own group size,
     so the two exclude each other. ``rope_theta``: base of the rotary embedding that the keys went
     through, for codecs that take them back, such as ``"kvgauge4"``; not needed for files that
-    ``kvgauge extract`` wrote.
+    ``kvgauge extract`` wrote. ``rope_channels``: how many channels of a head rotate, from the first
+    on, where it is not all of them; 0 for keys that do not rotate. ``rope_pairs``: which rotate
+    together, ``"halves"`` unless it is ``"neighbours"``.
     ``include``, ``exclude``: glob patterns of tensor names; what they leave out passes through
     unchanged, as do tensors that are not F16, BF16 or F32, single values, and tensors that would
     grow.
@@ -106,7 +110,8 @@ def compress_kv_cache(
     that was not there before.
     """
     arguments = ["-input", _path(input_path), "-output", _path(output_path)]
-    arguments += _codec_arguments(group_size, codec, rope_theta, include, exclude, threads)
+    arguments += _codec_arguments(group_size, codec, include, exclude, threads)
+    arguments += _rotary_arguments(rope_theta, rope_channels, rope_pairs)
     arguments += _layout_arguments(layout, kv_axis, head_dim)
     arguments += _limit_arguments(min_cosine, min_snr_db)
     return _metrics(run_kv_compress(arguments + _writing_arguments(force, sync)))
@@ -137,6 +142,8 @@ def measure_kv_cache(
     *,
     codec: Optional[str] = None,
     rope_theta: Optional[float] = None,
+    rope_channels: Optional[int] = None,
+    rope_pairs: Optional[str] = None,
     include: Patterns = (),
     exclude: Patterns = (),
     layout: Optional[str] = None,
@@ -148,7 +155,8 @@ def measure_kv_cache(
 ) -> CompressionMetrics:
     """The metrics that :func:`compress_kv_cache` would report, with nothing written."""
     arguments = ["-input", _path(input_path), "-metrics-only"]
-    arguments += _codec_arguments(group_size, codec, rope_theta, include, exclude, threads)
+    arguments += _codec_arguments(group_size, codec, include, exclude, threads)
+    arguments += _rotary_arguments(rope_theta, rope_channels, rope_pairs)
     arguments += _layout_arguments(layout, kv_axis, head_dim)
     return _metrics(run_kv_compress(arguments + _limit_arguments(min_cosine, min_snr_db)))
 
@@ -178,7 +186,6 @@ def _path(path: StrPath) -> str:
 def _codec_arguments(
     group_size: int,
     codec: Optional[str],
-    rope_theta: Optional[float],
     include: Patterns,
     exclude: Patterns,
     threads: Optional[int],
@@ -194,12 +201,19 @@ def _codec_arguments(
         )
     else:
         arguments.append(f"--codec={codec}")
-    if rope_theta is not None:
-        arguments.append(f"--rope-theta={float(rope_theta)!r}")
     for option, patterns in (("--include", include), ("--exclude", exclude)):
         for pattern in (patterns,) if isinstance(patterns, str) else patterns:
             arguments.append(f"{option}={pattern}")
     return arguments + _thread_arguments(threads)
+
+
+def _rotary_arguments(
+    theta: Optional[float], channels: Optional[int], pairs: Optional[str]
+) -> List[str]:
+    arguments = [] if theta is None else [f"--rope-theta={float(theta)!r}"]
+    if channels is not None:
+        arguments.append(f"--rope-channels={operator.index(channels)}")
+    return arguments if pairs is None else [*arguments, f"--rope-pairs={pairs}"]
 
 
 def _layout_arguments(
@@ -243,6 +257,8 @@ KEYWORDS: Mapping[str, str] = {
     "--min-snr-db": "min_snr_db=",
     "--no-sync": "sync=False",
     "--output": "output_path",
+    "--rope-channels": "rope_channels=",
+    "--rope-pairs": "rope_pairs=",
     "--rope-theta": "rope_theta=",
     "--threads": "threads=",
 }

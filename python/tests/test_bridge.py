@@ -255,6 +255,10 @@ class Misbehaving(FolderTest):
         compress_kv_cache("i", "o", codec="kvgauge4", rope_theta=10000)
         expected = "-input i -output o --codec=kvgauge4 --rope-theta=10000.0"
         self.assertEqual(arguments(), expected)
+        turning: Any = {"rope_theta": 1e4, "rope_channels": 32, "rope_pairs": "neighbours"}
+        compress_kv_cache("i", "o", codec="kvgauge4", **turning)
+        said = "--rope-channels=32 --rope-pairs=neighbours"
+        self.assertEqual(arguments(), f"{expected} {said}")
         layout: Any = {"layout": "tokens-heads-dim", "kv_axis": 1, "head_dim": 64}
         compress_kv_cache("i", "o", codec="q4_0", **layout)
         said = "--layout=tokens-heads-dim --kv-axis=1 --head-dim=64"
