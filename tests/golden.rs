@@ -400,3 +400,58 @@ fn weights_beyond_the_config_are_refused() {
         assert!(error.contains(key) && error.contains("model.layers."), "{error}");
     }
 }
+
+/// The smallest config of a class, with more keys.
+fn small_config(class: &str, kind: &str, more: Json) -> Json {
+    let mut config = json!({
+        "architectures": [class], "model_type": kind, "vocab_size": 32, "hidden_size": 32,
+        "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 64,
+    });
+    config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    config
+}
+
+fn parsed(config: &Json) -> kvgauge::Result<ModelConfig> {
+    ModelConfig::from_hf(config.to_string().as_bytes())
+}
+
+/// Mistral Small 3.1's text half is a Mistral, Ministral 3's is its own; the outer config ties.
+#[test]
+fn the_text_half_of_a_mistral_that_sees_is_of_its_kind() {
+    let text = small_config("MistralForCausalLM", "mistral", json!({"sliding_window": null}));
+    let whole = |text: &Json| {
+        json!({"architectures": ["Mistral3ForConditionalGeneration"], "model_type": "mistral3",
+            "text_config": text, "tie_word_embeddings": true})
+    };
+    let half = parsed(&whole(&text)).unwrap();
+    assert!(half.tie_word_embeddings);
+    let alone = parsed(&text).unwrap();
+    assert_eq!((&half.layers, &half.rotary), (&alone.layers, &alone.rotary));
+    assert_eq!(half.layers[0].attention.temperature, None);
+    let rope = json!({"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e6,
+        "original_max_position_embeddings": 16, "llama_4_scaling_beta": 0.1});
+    let text =
+        small_config("Ministral3ForCausalLM", "ministral3", json!({"rope_parameters": rope}));
+    let half = parsed(&whole(&text)).unwrap();
+    let temperature = half.layers[0].attention.temperature.unwrap();
+    assert_eq!((temperature.beta, temperature.period), (0.1, 16));
+    let text = small_config("LlamaForCausalLM", "llama", json!({}));
+    assert_refused(whole(&text).to_string().as_bytes(), &["text_config", "mistral or ministral3"]);
+}
+
+#[test]
+fn keys_that_say_what_is_always_so_may_stand() {
+    let qwen = |said: bool| {
+        let more = json!({"use_qk_norm": said, "num_experts": 4, "num_experts_per_tok": 2,
+            "moe_intermediate_size": 8});
+        parsed(&small_config("Qwen3MoeForCausalLM", "qwen3_moe", more))
+    };
+    assert!(qwen(true).is_ok());
+    assert!(qwen(false).unwrap_err().to_string().contains("use_qk_norm"));
+    let smollm3 = |rotates: Json| {
+        let more = json!({"no_rope_layers": rotates});
+        parsed(&small_config("SmolLM3ForCausalLM", "smollm3", more)).unwrap()
+    };
+    assert_eq!(smollm3(json!([true, false])), smollm3(json!([1, 0])));
+}

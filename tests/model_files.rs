@@ -380,7 +380,7 @@ fn gguf_keys_that_are_not_understood_are_refused() {
         ("attention.max_alibi_bias", Value::F32(8.0)),
         ("attention.causal", Value::Bool(false)),
         ("attention.key_length_mla", Value::U32(8)),
-        ("attention.head_count_kv", Value::Array(vec![Value::U32(1); 2])),
+        ("attention.head_count_kv", Value::Array(vec![Value::U32(1), Value::U32(2)])),
         ("logit_scale", Value::F32(0.0625)),
         ("embedding_scale", Value::F32(12.0)),
         ("residual_scale", Value::F32(0.22)),
@@ -413,6 +413,40 @@ fn gguf_keys_that_are_not_understood_are_refused() {
     file.set("general.mystery", text("anything"));
     file.set("general.type", text("model"));
     assert_eq!(logits(&load(&folder.gguf(&file)).unwrap()), plain);
+}
+
+/// What the factor itself gives, or what the file does not say: the converter writes two different
+/// keys of transformers under one name.
+#[test]
+fn yarns_factor_of_the_attention_is_read_where_it_is_certain() {
+    let folder = Folder::plain();
+    let with = |keys: &[(&str, f32)]| {
+        let mut file = model().gguf(GgmlDType::F32);
+        file.set("llama.rope.scaling.type", Value::String("yarn".into()));
+        file.set("llama.rope.scaling.factor", Value::F32(4.0));
+        file.set("llama.rope.scaling.original_context_length", Value::U32(16));
+        for (key, value) in keys {
+            file.set(&format!("llama.rope.scaling.{key}"), Value::F32(*value));
+        }
+        folder.gguf(&file)
+    };
+    // 0.1 · ln 4 + 1
+    let whole = 1.138_629_4;
+    let plain = logits(&load(&with(&[])).unwrap());
+    assert_eq!(logits(&load(&with(&[("yarn_attn_factor", whole)])).unwrap()), plain);
+    assert_eq!(logits(&load(&with(&[("attn_factor", whole)])).unwrap()), plain);
+    assert_ne!(logits(&load(&with(&[("attn_factor", 1.2)])).unwrap()), plain);
+    let certain = with(&[("yarn_attn_factor", 0.878_248_9)]);
+    assert_refused(&certain, &["yarn_attn_factor", "1.13"], &["kvgauge.perplexity"]);
+}
+
+#[test]
+fn keys_of_the_half_that_sees_are_not_the_language_models() {
+    let mut file = model().gguf(GgmlDType::F32);
+    file.set("llama.vision.block_count", Value::U32(27));
+    file.set("llama.mm.tokens_per_image", Value::U32(256));
+    let folder = Folder::plain();
+    assert!(load(&folder.gguf(&file)).is_ok());
 }
 
 // --- Healthy files of other kinds

@@ -18,7 +18,7 @@ pub(super) const GEMMA3: Architecture = Architecture {
 
 /// The language model of the one that sees.
 pub(super) const GEMMA3_TEXT_HALF: Architecture = Architecture {
-    text_half: Some("gemma3_text"),
+    text_half: &["gemma3_text"],
     // It has no softcap of logits.
     ..Architecture::new("Gemma3ForConditionalGeneration", "gemma3", |keys| read(keys, false))
 };

@@ -1,5 +1,5 @@
-//! Ministral, whose layers slide by `layer_types`, and Ministral 3 (also the text half of Mistral
-//! Small 3.1 and later), whose queries grow with the position.
+//! Ministral, whose layers slide by `layer_types`, and Ministral 3, whose queries grow with the
+//! position; also the text half of the Mistrals that see, which is one of these or Mistral.
 
 use super::Architecture;
 use crate::error::{Error, Result};
@@ -20,9 +20,16 @@ pub(super) const MINISTRAL3: Architecture = Architecture {
 };
 
 pub(super) const MISTRAL3_TEXT_HALF: Architecture = Architecture {
-    text_half: Some("ministral3"),
-    ..Architecture::new("Mistral3ForConditionalGeneration", "mistral3", read_ministral3)
+    text_half: &["mistral", "ministral3"],
+    ..Architecture::new("Mistral3ForConditionalGeneration", "mistral3", read_text_half)
 };
+
+fn read_text_half(keys: &Keys) -> Result<ModelConfig> {
+    match keys.text(hf("model_type"))?.value().as_deref() {
+        Some("ministral3") => read_ministral3(keys),
+        _ => super::mistral::read(keys),
+    }
+}
 
 fn read_ministral(keys: &Keys) -> Result<ModelConfig> {
     let sizes = keys.sizes(Defaults { kv_heads: Some(8), ..Defaults::NONE })?;

@@ -10,7 +10,7 @@ use crate::model::config::{AttentionConfig, LayerConfig, MlpConfig, ModelConfig}
 
 pub(super) const MISTRAL: Architecture = Architecture::new("MistralForCausalLM", "mistral", read);
 
-fn read(keys: &Keys) -> Result<ModelConfig> {
+pub(super) fn read(keys: &Keys) -> Result<ModelConfig> {
     let sizes = keys.sizes(Defaults { kv_heads: Some(8), ..Defaults::NONE })?;
     let rotary = keys.rotary(sizes.head_dim, sizes.max_position_embeddings, RotaryRules::PLAIN)?;
     let window = keys.count(hf("sliding_window"))?.or_absent(Some(4096));

@@ -29,8 +29,9 @@ pub(in crate::model) struct Architecture {
     pub class: &'static str,
     /// transformers' kind of config.
     pub model_type: &'static str,
-    /// The kind of the config under `text_config` that is the language model; `None`: the whole is.
-    pub text_half: Option<&'static str>,
+    /// The kinds of config under `text_config` that are the language model, the one first that an
+    /// unnamed one is; empty: the whole is.
+    pub text_half: &'static [&'static str],
     /// `general.architecture` of GGUF files; `None`: llama.cpp does not have it, or under the name
     /// of another entry that reads the same keys.
     pub gguf: Option<&'static str>,
@@ -48,7 +49,7 @@ impl Architecture {
         model_type: &'static str,
         read: fn(&Keys) -> Result<ModelConfig>,
     ) -> Self {
-        let (text_half, gguf) = (None, None);
+        let (text_half, gguf): (&'static [&'static str], _) = (&[], None);
         Self { class, model_type, text_half, gguf, mixture: false, permuted: false, read }
     }
 }

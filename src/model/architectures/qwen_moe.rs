@@ -65,6 +65,7 @@ fn read_qwen3(keys: &Keys) -> Result<ModelConfig> {
     let sizes = keys.sizes(Defaults { kv_heads: Some(4), ..Defaults::NONE })?;
     let rotary = keys.rotary(sizes.head_dim, sizes.max_position_embeddings, RotaryRules::PLAIN)?;
     let bias = keys.attention_bias(false)?;
+    keys.expect_qk_norm()?;
     let used = keys.flag(hf("use_sliding_window"))?.or(false);
     let window = keys.count(hf("sliding_window"))?.or_absent(Some(4096)).filter(|_| used);
     // Neither changes anything: the window is every layer's.

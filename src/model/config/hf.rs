@@ -8,6 +8,7 @@ use crate::model::json;
 use serde_json::Value;
 
 const PLACE: &str = "config.json";
+const TIED: &str = "tie_word_embeddings";
 const TEXT_HALF: &str = "config.json: text_config";
 
 impl ModelConfig {
@@ -17,14 +18,17 @@ impl ModelConfig {
         let any = json::parse(PLACE, bytes)?;
         let name = any["architectures"][0].as_str().unwrap_or("none");
         let architecture = supported(name, &any["model_type"])?;
-        let (place, config) = match architecture.text_half {
-            None => (PLACE, &any),
-            Some(kind) => {
-                let text = &any["text_config"];
-                check_kind(name, TEXT_HALF, kind, &text["model_type"])?;
-                (TEXT_HALF, text)
+        let mut config = any.clone();
+        let mut place = PLACE;
+        if !architecture.text_half.is_empty() {
+            place = TEXT_HALF;
+            config = any["text_config"].clone();
+            check_kind(name, TEXT_HALF, architecture.text_half, &config["model_type"])?;
+            // transformers goes by the outer one.
+            if let (Some(tied), Some(text)) = (any.get(TIED), config.as_object_mut()) {
+                text.insert(TIED.into(), tied.clone());
             }
-        };
+        }
         let config = config.as_object().ok_or_else(|| {
             Error::input(format!("{place}: expected an object"))
                 .hint("the fields of the architecture's config.json are needed, as transformers writes it")
@@ -53,15 +57,16 @@ fn supported(name: &str, model_type: &Value) -> Result<&'static Architecture> {
         ))
         .hint(hint));
     };
-    check_kind(name, PLACE, architecture.model_type, model_type)?;
+    check_kind(name, PLACE, &[architecture.model_type], model_type)?;
     Ok(architecture)
 }
 
 /// transformers goes by it, whatever the architecture says.
-fn check_kind(name: &str, place: &str, expected: &str, found: &Value) -> Result<()> {
+fn check_kind(name: &str, place: &str, expected: &[&str], found: &Value) -> Result<()> {
     match found.as_str() {
-        Some(found) if found != expected => Err(Error::unsupported(format!(
-            "{place}: model_type: expected {expected} for {name}, found {found}"
+        Some(found) if !expected.contains(&found) => Err(Error::unsupported(format!(
+            "{place}: model_type: expected {} for {name}, found {found}",
+            expected.join(" or ")
         ))
         .hint(format!(
             "the two contradict each other; if it is a {found} model, {IN_PYTHON} may run it"

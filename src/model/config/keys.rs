@@ -145,7 +145,15 @@ impl<'a> Keys<'a> {
             key,
             "a whole number",
             |value| value.as_u64().and_then(|n| usize::try_from(n).ok()),
-            |value| integer(value).and_then(|n| usize::try_from(n).ok()),
+            |value| match value {
+                // Converters write one for every layer where some architecture of a name needs it.
+                gguf_file::Value::Array(values) => {
+                    let first = integer(values.first()?)?;
+                    let same = values.iter().all(|value| integer(value) == Some(first));
+                    usize::try_from(first).ok().filter(|_| same)
+                }
+                one => integer(one).and_then(|n| usize::try_from(n).ok()),
+            },
         )
     }
 
@@ -176,7 +184,8 @@ impl<'a> Keys<'a> {
             key,
             "a list of 0 and 1, one for every layer",
             |value| {
-                value.as_array()?.iter().map(|v| v.as_bool().or(Some(v.as_u64()? != 0))).collect()
+                let flag = |v: &Value| v.as_bool().or_else(|| v.as_u64().map(|n| n != 0));
+                value.as_array()?.iter().map(flag).collect()
             },
             |value| match value {
                 gguf_file::Value::Array(values) => values

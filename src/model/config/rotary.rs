@@ -568,12 +568,32 @@ impl Keys<'_> {
         }
         let stretch = |scale: f64| if factor > 1.0 { 0.1 * scale * factor.ln() + 1.0 } else { 1.0 };
         let all = given(gguf("rope.scaling.yarn_log_multiplier"))?.map_or(1.0, stretch);
-        let attention = given(gguf("rope.scaling.yarn_attn_factor"))?;
+        let computed = stretch(1.0) / all;
+        let is_computed = |found: f64| (found / computed - 1.0).abs() < 1e-3;
+        let named = gguf("rope.scaling.yarn_attn_factor");
+        let attention_factor = match given(named)? {
+            Some(found) if is_computed(found) => found * more_attention,
+            // The converter writes transformers' attention_factor there, which is the whole, or
+            // attn_factor, which others multiply with it and transformers leaves out.
+            Some(found) => {
+                return Err(Error::unsupported(format!(
+                    "{}: expected {computed}, which follows from the factor, found {found}",
+                    self.place(named)
+                ))
+                .hint(format!(
+                    "the file does not say whether it is the whole factor of the attention or \
+                     multiplies it: {IN_PYTHON} measures the model's Hugging Face folder"
+                )));
+            }
+            // The first converters of OLMo 3 wrote the whole there.
+            None if is_computed(more_attention) => more_attention,
+            None => computed * more_attention,
+        };
         Ok(RopeScaling::Yarn {
             factor: factor as f32,
             beta_fast: given(gguf("rope.scaling.yarn_beta_fast"))?.unwrap_or(32.0) as f32,
             beta_slow: given(gguf("rope.scaling.yarn_beta_slow"))?.unwrap_or(1.0) as f32,
-            attention_factor: (attention.unwrap_or(stretch(1.0) / all) * more_attention) as f32,
+            attention_factor: attention_factor as f32,
             original_context,
             truncate: true,
         })

@@ -163,7 +163,9 @@ fn refuse_gguf(
         .collect();
     own.sort_unstable_by_key(|(key, _)| *key);
     for (name, value) in own {
-        if keys.was_read(name) || HARMLESS.contains(&name) {
+        // Of the half that sees or hears.
+        let other_half = ["vision.", "mm.", "audio."].iter().any(|half| name.starts_with(half));
+        if keys.was_read(name) || HARMLESS.contains(&name) || other_half {
             continue;
         }
         let found = number(value);

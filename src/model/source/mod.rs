@@ -148,7 +148,7 @@ impl OpenModel {
                     }
                 }
                 let half = architectures::by_class(&self.config.architecture)
-                    .is_some_and(|architecture| architecture.text_half.is_some());
+                    .is_some_and(|architecture| !architecture.text_half.is_empty());
                 Arc::new(if half { weights.text_half()? } else { weights })
             }
         };
