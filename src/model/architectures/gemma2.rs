@@ -22,7 +22,7 @@ pub(super) const GEMMA2: Architecture =
     Architecture { gguf: Some("gemma2"), ..Architecture::new("Gemma2ForCausalLM", "gemma2", read) };
 
 /// Four norms a layer.
-pub(super) const BLOCK: BlockConfig = BlockConfig {
+pub(in crate::model) const BLOCK: BlockConfig = BlockConfig {
     before_attention: Some("input_layernorm"),
     after_attention: Some("post_attention_layernorm"),
     before_mlp: Some("pre_feedforward_layernorm"),

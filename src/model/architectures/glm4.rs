@@ -14,7 +14,7 @@ use crate::model::config::{
 pub(super) const GLM4: Architecture =
     Architecture { gguf: Some("glm4"), ..Architecture::new("Glm4ForCausalLM", "glm4", read) };
 
-const BLOCK: BlockConfig = BlockConfig {
+pub(in crate::model) const BLOCK: BlockConfig = BlockConfig {
     before_attention: Some("input_layernorm"),
     after_attention: Some("post_self_attn_layernorm"),
     before_mlp: Some("post_attention_layernorm"),

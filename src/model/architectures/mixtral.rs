@@ -16,7 +16,7 @@ pub(super) const MIXTRAL: Architecture = Architecture {
     ..Architecture::new("MixtralForCausalLM", "mixtral", read)
 };
 
-const NAMES: ExpertNames = ExpertNames {
+pub(in crate::model) const NAMES: ExpertNames = ExpertNames {
     router: "block_sparse_moe.gate",
     expert: "block_sparse_moe.experts.",
     projections: ["w1", "w3", "w2"],

@@ -4,19 +4,19 @@
 //! A new one is a file here and its line in [`ALL`].
 
 mod cohere;
-mod gemma2;
+pub(super) mod gemma2;
 mod gemma3;
-mod glm4;
+pub(super) mod glm4;
 mod granite;
 mod llama;
 mod ministral;
 mod mistral;
-mod mixtral;
-mod olmo;
+pub(super) mod mixtral;
+pub(super) mod olmo;
 mod phi3;
 mod qwen2;
 mod qwen3;
-mod qwen_moe;
+pub(super) mod qwen_moe;
 mod smollm3;
 
 use super::config::keys::{Keys, gguf, hf};

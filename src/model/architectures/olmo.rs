@@ -24,7 +24,7 @@ pub(super) const OLMO2: Architecture = Architecture {
 
 pub(super) const OLMO3: Architecture = Architecture::new("Olmo3ForCausalLM", "olmo3", read_olmo3);
 
-const BLOCK: BlockConfig = BlockConfig {
+pub(in crate::model) const BLOCK: BlockConfig = BlockConfig {
     before_attention: None,
     after_attention: Some("post_attention_layernorm"),
     before_mlp: None,

@@ -23,7 +23,7 @@ pub(super) const QWEN3_MOE: Architecture = Architecture {
     ..Architecture::new("Qwen3MoeForCausalLM", "qwen3_moe", read_qwen3)
 };
 
-const NAMES: ExpertNames = ExpertNames {
+pub(in crate::model) const NAMES: ExpertNames = ExpertNames {
     router: "mlp.gate",
     expert: "mlp.experts.",
     projections: ["gate_proj", "up_proj", "down_proj"],

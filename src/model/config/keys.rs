@@ -105,7 +105,7 @@ const NO_MODEL: &str = "is it a language model? vocabularies, adapters and visio
      files too; a language model's converter writes this key";
 const AS_WRITTEN: &str = "the fields of the architecture's config.json are needed, as transformers \
      writes it";
-const AS_CONVERTED: &str =
+pub(super) const AS_CONVERTED: &str =
     "no converter writes that: convert the model again with a current llama.cpp";
 
 impl<'a> Keys<'a> {
@@ -128,6 +128,14 @@ impl<'a> Keys<'a> {
     /// Whether an architecture asked for a key, by the format's own name.
     pub fn was_read(&self, name: &str) -> bool {
         self.read.borrow().contains(name)
+    }
+
+    /// How messages name what the keys stand in.
+    pub fn whole_place(&self) -> &'static str {
+        match self.format {
+            Format::Hf { place, .. } => place,
+            Format::Gguf { .. } => GGUF_HEADER,
+        }
     }
 
     /// How messages name a key.

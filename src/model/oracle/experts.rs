@@ -2,18 +2,14 @@
 
 use super::abilities::{ALL, Abilities, ExpertAbilities, NO_BIAS, Parts, QKV, Windows};
 use super::{Module, Pass};
-use crate::model::{ExpertNames, QkNorm};
+use crate::model::{QkNorm, architectures};
 use candle_core::{Error, Result};
 use candle_nn::VarBuilder;
 use candle_transformers::models::{mixtral, qwen2_moe, qwen3_moe};
 use serde_json::json;
 
 const QWEN: ExpertAbilities = ExpertAbilities {
-    names: ExpertNames {
-        router: "mlp.gate",
-        expert: "mlp.experts.",
-        projections: ["gate_proj", "up_proj", "down_proj"],
-    },
+    names: architectures::qwen_moe::NAMES,
     shared: false,
     always_normalised: false,
     some_layers: true,
@@ -24,11 +20,7 @@ pub(super) const MIXTRAL: Module = Module {
     abilities: Abilities {
         windows: Windows::Same,
         experts: Some(ExpertAbilities {
-            names: ExpertNames {
-                router: "block_sparse_moe.gate",
-                expert: "block_sparse_moe.experts.",
-                projections: ["w1", "w3", "w2"],
-            },
+            names: architectures::mixtral::NAMES,
             shared: false,
             always_normalised: true,
             some_layers: false,

@@ -2,19 +2,13 @@
 
 use super::abilities::{ALL, Abilities, Factors, NO_BIAS, Parts, Windows};
 use super::{Module, Pass};
-use crate::model::{BlockConfig, NormKind, QkNorm};
+use crate::model::{NormKind, QkNorm, architectures};
 use candle_core::Result;
 use candle_nn::VarBuilder;
 use candle_transformers::models::{gemma2, gemma3};
 
 const GEMMA: Abilities = Abilities {
-    block: BlockConfig {
-        before_attention: Some("input_layernorm"),
-        after_attention: Some("post_attention_layernorm"),
-        before_mlp: Some("pre_feedforward_layernorm"),
-        after_mlp: Some("post_feedforward_layernorm"),
-        parallel: false,
-    },
+    block: architectures::gemma2::BLOCK,
     norm: NormKind::RmsPlusOne,
     any_head_dim: true,
     biases: &[NO_BIAS, ALL],

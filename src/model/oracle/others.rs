@@ -3,7 +3,7 @@
 use super::abilities::{ALL, Abilities, Factors, NO_BIAS, Parts, QKV, RotaryAbilities};
 use super::{Module, Pass};
 use crate::codec::RotaryPairs;
-use crate::model::{BlockConfig, QkNorm};
+use crate::model::{QkNorm, architectures};
 use candle_core::{DType, Device, Result};
 use candle_nn::VarBuilder;
 use candle_transformers::models::{glm4_new, granite, granitemoehybrid, olmo2, phi3};
@@ -28,13 +28,7 @@ pub(super) const PHI3: Module = Module {
 pub(super) const GLM4: Module = Module {
     name: "glm4_new",
     abilities: Abilities {
-        block: BlockConfig {
-            before_attention: Some("input_layernorm"),
-            after_attention: Some("post_self_attn_layernorm"),
-            before_mlp: Some("post_attention_layernorm"),
-            after_mlp: Some("post_mlp_layernorm"),
-            parallel: false,
-        },
+        block: architectures::glm4::BLOCK,
         any_head_dim: true,
         biases: &[NO_BIAS, QKV],
         fused: [false, true],
@@ -52,13 +46,7 @@ pub(super) const GLM4: Module = Module {
 pub(super) const OLMO2: Module = Module {
     name: "olmo2",
     abilities: Abilities {
-        block: BlockConfig {
-            before_attention: None,
-            after_attention: Some("post_attention_layernorm"),
-            before_mlp: None,
-            after_mlp: Some("post_feedforward_layernorm"),
-            parallel: false,
-        },
+        block: architectures::olmo::BLOCK,
         qk_norm: QkNorm::AllHeads,
         biases: &[NO_BIAS, ALL],
         ..Abilities::LLAMA

@@ -133,10 +133,6 @@ impl OpenModel {
             Place::Files(files) => {
                 let files::WeightFiles { paths, index } = files.weights()?;
                 let weights = Safetensors::open(&paths)?;
-                let hashes = match files {
-                    Files::Hub(_) => Vec::new(),
-                    Files::Folder(_) => weights.sha256()?,
-                };
                 match files {
                     Files::Hub(repo) => {
                         revision = repo.commit();
@@ -144,7 +140,7 @@ impl OpenModel {
                     }
                     Files::Folder(_) => {
                         let names = paths.iter().map(|path| file_name(path));
-                        files_sha256.extend(names.zip(hashes).chain(index));
+                        files_sha256.extend(names.zip(weights.sha256()?).chain(index));
                     }
                 }
                 let half = architectures::by_class(&self.config.architecture)

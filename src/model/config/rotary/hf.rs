@@ -1,66 +1,10 @@
-//! Rotary embeddings of a config (`rope_parameters`, `rope_scaling`) or a GGUF header
-//! (`rope.*`): every key there must be understood, or the keys that go into the cache are other
-//! keys than the model's.
+//! Hugging Face's `rope_parameters` and `rope_scaling`.
 
-use super::keys::{Format, Key, Keys, gguf, hf};
-use super::{AS_PUBLISHED, IN_PYTHON, RopeScaling, RotaryConfig, short};
-use crate::codec::RotaryPairs;
+use super::{OfLayers, RotaryRules, yarn_attention};
 use crate::error::{Error, Result};
+use crate::model::config::keys::{Key, Keys, hf};
+use crate::model::config::{AS_PUBLISHED, IN_PYTHON, RopeScaling, RotaryConfig, short};
 use serde_json::{Map, Value};
-
-/// What an architecture says of its rotary embedding.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::model) struct RotaryRules {
-    /// Base where none is given.
-    pub theta: f64,
-    /// Share of a head that rotates where none is given.
-    pub part: f64,
-    /// Whether the config may say another share.
-    pub any_part: bool,
-    pub pairs: RotaryPairs,
-    /// Kinds of scaling that transformers computes under another name (Phi-3's "su" and "yarn").
-    pub long_rope_names: &'static [&'static str],
-    /// `original_max_position_embeddings` where none is given.
-    pub original_context: Option<usize>,
-    /// Keys that this architecture has among RoPE's and reads elsewhere.
-    pub more_keys: &'static [&'static str],
-}
-
-impl RotaryRules {
-    /// Llama's: base 10,000, the whole head in halves.
-    pub const PLAIN: Self = Self {
-        theta: 10_000.0,
-        part: 1.0,
-        any_part: false,
-        pairs: RotaryPairs::Halves,
-        long_rope_names: &[],
-        original_context: None,
-        more_keys: &[],
-    };
-}
-
-/// The layers a rotary embedding is for, where a config may have several.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::model) struct OfLayers {
-    /// Name of the layers' kind under `rope_parameters`.
-    pub kind: &'static str,
-    /// Key of the base where `rope_parameters` is not there.
-    pub theta: Key,
-    /// Whether `rope_scaling` is for them.
-    pub scaled: bool,
-    /// GGUF's key of the base.
-    pub gguf_theta: Key,
-}
-
-impl OfLayers {
-    /// Those of full attention, which have the base and scaling of old configs.
-    pub const FULL: Self = Self {
-        kind: "full_attention",
-        theta: hf("rope_theta"),
-        scaled: true,
-        gguf_theta: gguf("rope.freq_base"),
-    };
-}
 
 const SCALING: Key = hf("rope_scaling");
 const PARAMETERS: Key = hf("rope_parameters");
@@ -68,33 +12,7 @@ const PART: Key = hf("partial_rotary_factor");
 const ORIGINAL: &str = "original_max_position_embeddings";
 
 impl Keys<'_> {
-    /// The one rotary embedding of all layers, whose heads have `head_dim` channels.
-    pub fn rotary(
-        &self,
-        head_dim: usize,
-        max_position_embeddings: usize,
-        rules: RotaryRules,
-    ) -> Result<RotaryConfig> {
-        self.rotary_of(head_dim, max_position_embeddings, rules, None)
-    }
-
-    /// That of some layers.
-    pub fn rotary_of(
-        &self,
-        head_dim: usize,
-        max_position_embeddings: usize,
-        rules: RotaryRules,
-        layers: Option<OfLayers>,
-    ) -> Result<RotaryConfig> {
-        match self.format {
-            Format::Gguf { .. } => {
-                self.gguf_rotary(head_dim, max_position_embeddings, rules, layers)
-            }
-            Format::Hf { .. } => self.hf_rotary(head_dim, max_position_embeddings, rules, layers),
-        }
-    }
-
-    fn hf_rotary(
+    pub(super) fn hf_rotary(
         &self,
         head_dim: usize,
         max_position_embeddings: usize,
@@ -116,7 +34,7 @@ impl Keys<'_> {
         let named = |place: &'static str, keys: Map<String, Value>| Parameters {
             place,
             keys,
-            config: self.hf_place(),
+            config: self.whole_place(),
         };
         let old = old.map(|keys| named("rope_scaling", keys));
         let new = new.map(|keys| named("rope_parameters", keys));
@@ -157,44 +75,6 @@ impl Keys<'_> {
             scaling: scalings.into_iter().next().unwrap_or(RopeScaling::None),
         };
         self.check_rotary(rotary, head_dim)
-    }
-
-    /// Whatever the scaling lists has one value a pair.
-    fn check_rotary(&self, rotary: RotaryConfig, head_dim: usize) -> Result<RotaryConfig> {
-        let wrong = |what: String| {
-            let place = match self.format {
-                Format::Hf { place, .. } => place.to_string(),
-                Format::Gguf { .. } => "GGUF header".into(),
-            };
-            Err(Error::input(format!("{place}: {what}")).hint(AS_PUBLISHED))
-        };
-        if rotary.channels == 0 || rotary.channels > head_dim || !rotary.channels.is_multiple_of(2)
-        {
-            return wrong(format!(
-                "head_dim: expected an even number of channels that rotate, up to {head_dim}, found {}",
-                rotary.channels
-            ));
-        }
-        let pairs = rotary.channels / 2;
-        if let RopeScaling::LongRope { short, long, .. } = &rotary.scaling {
-            for (name, list) in [("short_factor", short), ("long_factor", long)] {
-                // A GGUF file has them as tensors.
-                if !self.is_gguf() && list.len() != pairs {
-                    return wrong(format!(
-                        "{name}: expected {pairs} divisors, one a pair of channels, found {}",
-                        list.len()
-                    ));
-                }
-            }
-        }
-        Ok(rotary)
-    }
-
-    fn hf_place(&self) -> &'static str {
-        match self.format {
-            Format::Hf { place, .. } => place,
-            Format::Gguf { .. } => "GGUF header",
-        }
     }
 
     /// transformers takes an empty one for none.
@@ -396,10 +276,7 @@ impl Parameters {
         let original_context = self.original_context(context)?;
         let ratio = context.max_position_embeddings as f64 / original_context as f64;
         let factor = self.number("factor")?.unwrap_or(ratio);
-        let stretch = |scale: f64| match factor {
-            factor if factor <= 1.0 => 1.0,
-            factor => 0.1 * scale * factor.ln() + 1.0,
-        };
+        let stretch = |scale: f64| yarn_attention(factor, scale);
         let given = |key| Ok::<_, Error>(self.number(key)?.filter(|value| *value != 0.0));
         let computed = match (given("mscale")?, given("mscale_all_dim")?) {
             (Some(mscale), Some(all)) => stretch(mscale) / stretch(all),
@@ -467,135 +344,5 @@ impl Parameters {
             )));
         }
         Ok(())
-    }
-}
-
-impl Keys<'_> {
-    /// As llama.cpp reads it: linear unless the type says `none`, the factor under either name, no
-    /// factor or 0 for no scaling. Divisors by frequency come as tensors, which
-    /// [`crate::model::Gguf`] reads.
-    fn gguf_rotary(
-        &self,
-        head_dim: usize,
-        max_position_embeddings: usize,
-        rules: RotaryRules,
-        layers: Option<OfLayers>,
-    ) -> Result<RotaryConfig> {
-        let full = layers.is_none_or(|layers| layers.scaled);
-        let theta_key = layers.map_or(OfLayers::FULL.gguf_theta, |layers| layers.gguf_theta);
-        let channels = self.count(gguf("rope.dimension_count"))?.or(head_dim);
-        if !rules.any_part && channels != head_dim {
-            return Err(Error::unsupported(format!(
-                "{}: expected {head_dim} (RoPE over the whole head), found {channels}",
-                self.place(gguf("rope.dimension_count"))
-            ))
-            .hint(super::unknown::other_numbers()));
-        }
-        let scaling = self.gguf_scaling(max_position_embeddings)?;
-        let theta = self.number(theta_key)?.or(rules.theta) as f32;
-        let scaling = if full { scaling } else { RopeScaling::None };
-        self.check_rotary(RotaryConfig { theta, channels, pairs: rules.pairs, scaling }, head_dim)
-    }
-
-    fn gguf_scaling(&self, max_position_embeddings: usize) -> Result<RopeScaling> {
-        const TYPE: Key = gguf("rope.scaling.type");
-        let kind = self.text(TYPE)?.or("linear".into());
-        let factors = [gguf("rope.scaling.factor"), gguf("rope.scale_linear")];
-        let mut factor = None;
-        for key in factors {
-            let value = self.number(key)?.value();
-            if let Some(wrong) = value.filter(|f| !(f.is_finite() && *f >= 0.0)) {
-                return Err(Error::input(format!(
-                    "{}: expected a positive number, found {wrong}",
-                    self.place(key)
-                ))
-                .hint(
-                    "no converter writes that: convert the model again with a current llama.cpp",
-                ));
-            }
-            factor = factor.or(value);
-        }
-        let factor = factor.filter(|factor| *factor != 0.0).unwrap_or(1.0);
-        let long = self.has_tensor("rope_factors_long.weight");
-        let original = || -> Result<usize> {
-            let given = self.count(gguf("rope.scaling.original_context_length"))?;
-            Ok(given.or(max_position_embeddings).max(2))
-        };
-        // Not asked for where it would not be used: then it is refused.
-        let attention_factor =
-            || -> Result<f64> { Ok(self.number(gguf("rope.scaling.attn_factor"))?.or(1.0)) };
-        match kind.as_str() {
-            _ if long => Ok(RopeScaling::LongRope {
-                short: Vec::new(),
-                long: Vec::new(),
-                attention_factor: attention_factor()? as f32,
-                original_context: original()?,
-            }),
-            "none" => Ok(RopeScaling::None),
-            "linear" if factor == 1.0 => Ok(RopeScaling::None),
-            "linear" => Ok(RopeScaling::Linear { factor: factor as f32 }),
-            "yarn" => self.gguf_yarn(factor, original()?, attention_factor()?),
-            other => Err(Error::unsupported(format!(
-                "{}: expected none, linear or yarn, found {other}",
-                self.place(TYPE)
-            ))
-            .hint(format!(
-                "kvgauge does not compute this scaling without tensors of divisors (Llama 3's \
-                 comes as rope_freqs.weight, Phi-3's as rope_factors_long.weight); {IN_PYTHON} \
-                 measures the model's Hugging Face folder"
-            ))),
-        }
-    }
-
-    /// The converter writes transformers' `attention_factor`, β and `mscale_all_dim`. llama.cpp
-    /// looks at some of them for some architectures only; the model is what transformers computes.
-    fn gguf_yarn(
-        &self,
-        factor: f64,
-        original_context: usize,
-        more_attention: f64,
-    ) -> Result<RopeScaling> {
-        let given = |key: Key| -> Result<Option<f64>> {
-            Ok(self.number(key)?.value().filter(|value| *value != 0.0))
-        };
-        let extrapolation = gguf("rope.scaling.yarn_ext_factor");
-        if let Some(found) = given(extrapolation)?.filter(|found| *found != 1.0) {
-            return Err(Error::unsupported(format!(
-                "{}: expected 1, found {found}",
-                self.place(extrapolation)
-            ))
-            .hint(super::unknown::other_numbers()));
-        }
-        let stretch = |scale: f64| if factor > 1.0 { 0.1 * scale * factor.ln() + 1.0 } else { 1.0 };
-        let all = given(gguf("rope.scaling.yarn_log_multiplier"))?.map_or(1.0, stretch);
-        let computed = stretch(1.0) / all;
-        let is_computed = |found: f64| (found / computed - 1.0).abs() < 1e-3;
-        let named = gguf("rope.scaling.yarn_attn_factor");
-        let attention_factor = match given(named)? {
-            Some(found) if is_computed(found) => found * more_attention,
-            // The converter writes transformers' attention_factor there, which is the whole, or
-            // attn_factor, which others multiply with it and transformers leaves out.
-            Some(found) => {
-                return Err(Error::unsupported(format!(
-                    "{}: expected {computed}, which follows from the factor, found {found}",
-                    self.place(named)
-                ))
-                .hint(format!(
-                    "the file does not say whether it is the whole factor of the attention or \
-                     multiplies it: {IN_PYTHON} measures the model's Hugging Face folder"
-                )));
-            }
-            // The first converters of OLMo 3 wrote the whole there.
-            None if is_computed(more_attention) => more_attention,
-            None => computed * more_attention,
-        };
-        Ok(RopeScaling::Yarn {
-            factor: factor as f32,
-            beta_fast: given(gguf("rope.scaling.yarn_beta_fast"))?.unwrap_or(32.0) as f32,
-            beta_slow: given(gguf("rope.scaling.yarn_beta_slow"))?.unwrap_or(1.0) as f32,
-            attention_factor: attention_factor as f32,
-            original_context,
-            truncate: true,
-        })
     }
 }
