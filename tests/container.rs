@@ -62,6 +62,13 @@ impl Folder {
         path
     }
 
+    /// Of head vectors that version 5 knows.
+    fn blocks(&self) -> PathBuf {
+        let path = self.path("blocks.safetensors");
+        write_file(&path, &block_tensors(), Some(zoo::metadata())).unwrap();
+        path
+    }
+
     fn names(&self) -> Vec<String> {
         names_in(self.0.path())
     }
@@ -69,6 +76,14 @@ impl Folder {
 
 /// With even head vectors of one length: what every codec can store. Magnitudes that f16's scales
 /// do not hold are among them, and tensors that some codecs or all leave as they are.
+/// Head vectors of 3 · 4 · 5 values, which are one block.
+fn block_tensors() -> Vec<TensorData<'static>> {
+    let tensor = |name, dtype, seed| {
+        zoo::tensor(name, dtype, &[2, 21, 60], &zoo::numbers(2 * 21 * 60, seed))
+    };
+    vec![tensor("a.key", Dtype::F16, 1), tensor("a.value", Dtype::BF16, 2)]
+}
+
 fn even_tensors() -> Vec<TensorData<'static>> {
     let tensor = |name, dtype, shape: &[usize], seed, by: f32| {
         let values = zoo::numbers(shape.iter().product(), seed);
@@ -518,12 +533,12 @@ const FAMILY: [(&str, &str); 7] = [
     ("v2-vectors-floats", "k:fp8-e4m3/v:fp8-e5m2"),
     ("v2-vectors-turbo4", "k:turbo4/v:int6-g9-ext-ctr"),
     ("v2-vectors-prerope", "int7-g16-mid-prerope-mse"),
-    ("v2-vectors-kvgauge4", "kvgauge4"),
+    ("v2-shaped-kvgauge4", "kvgauge4"),
 ];
 
 /// Of writers that compressed scalars, tensors that grew by it, and single axes as if they were
-/// head vectors.
-const OF_FORMER_WRITERS: [&str; 9] = [
+/// head vectors; and of one that shaped errors of heads of 64 and 128 only.
+const OF_FORMER_WRITERS: [&str; 10] = [
     "v1-int4-g64",
     "v1-mixed",
     "v2-all-parts",
@@ -533,7 +548,11 @@ const OF_FORMER_WRITERS: [&str; 9] = [
     "v2-turbo4",
     "v2-prerope",
     "v2-kvgauge4",
+    "v2-vectors-kvgauge4",
 ];
+
+/// Of version 5: blocks of two centres of other sizes than powers of two.
+const BLOCKS: [(&str, &str); 1] = [("v5-blocks-kvgauge4", "kvgauge4")];
 
 /// Every later version must read the files of every earlier one.
 #[test]
@@ -544,7 +563,9 @@ fn golden_files() {
     let first = [("v1-scalars-int4-g64", "int4-g64"), ("v1-scalars-mixed", "k:int4-g9/v:f16")];
     let now = folder.path("now");
     let mut written = Vec::new();
+    let blocks = folder.blocks();
     let made_today = first.map(|x| (&zoo, x)).into_iter().chain(FAMILY.map(|x| (&even, x)));
+    let made_today = made_today.chain(BLOCKS.map(|x| (&blocks, x)));
     for (source, (name, codec)) in made_today {
         pack(source, &now, codec).unwrap();
         let packed = data.join(format!("{name}.kvc"));
@@ -557,7 +578,9 @@ fn golden_files() {
         assert_eq!(fs::read(&now).unwrap(), fs::read(&packed).unwrap(), "{name}");
     }
     assert!(written.is_empty(), "{written:?} were not there: look at what was written, commit it");
-    for name in first.iter().chain(&FAMILY).map(|(name, _)| *name).chain(OF_FORMER_WRITERS) {
+    for name in
+        first.iter().chain(&FAMILY).chain(&BLOCKS).map(|(name, _)| *name).chain(OF_FORMER_WRITERS)
+    {
         unpack(&data.join(format!("{name}.kvc")), &restored).unwrap();
         let expected = data.join(format!("{name}.safetensors"));
         assert_eq!(fs::read(&restored).unwrap(), fs::read(&expected).unwrap(), "{name}");
@@ -868,9 +891,9 @@ fn the_wrong_kind_of_file() {
     let mut bytes = fs::read(&packed).unwrap();
     let text = br#"\"version\":1"#;
     let at = bytes.windows(text.len()).position(|w| w == text).unwrap();
-    bytes[at + text.len() - 1] = b'4';
+    bytes[at + text.len() - 1] = b'6';
     zoo::repair(&mut bytes);
-    refused(unpack(&folder.write("later", &bytes), &output), "version 4");
+    refused(unpack(&folder.write("later", &bytes), &output), "version 6");
     assert!(!output.exists());
 }
 
@@ -948,6 +971,33 @@ fn forged_frequencies() {
     ] {
         assert_refused(&folder, &forged(&whole, from, to), true, || format!("{from} → {to}"));
     }
+}
+
+/// The page's statements on version 5.
+#[test]
+fn forged_blocks() {
+    let folder = Folder::new();
+    let (source, packed) = (folder.blocks(), folder.path("blocks.kvc"));
+    pack(&source, &packed, "kvgauge4").unwrap();
+    let whole = fs::read(packed).unwrap();
+    for (from, to) in [
+        (r#",\"block\":60"#, ""),
+        (r#"\"block\":60"#, r#"\"block\":20"#),
+        (r#"\"block\":60"#, r#"\"block\":0"#),
+        (r#"\"block\":60"#, r#"\"block\":null"#),
+        (r#"\"version\":5"#, r#"\"version\":2"#),
+        (r#"\"version\":5"#, r#"\"version\":3"#),
+        (r#"\"version\":5"#, r#"\"version\":4"#),
+    ] {
+        assert_refused(&folder, &forged(&whole, from, to), true, || format!("{from} → {to}"));
+    }
+    // Head vectors of 8 values have none.
+    let (source, packed) = (folder.even(), folder.path("even.kvc"));
+    pack(&source, &packed, "kvgauge4").unwrap();
+    let whole = fs::read(packed).unwrap();
+    let both = forged(&whole, r#"\"exponent\":0"#, r#"\"exponent\":0,\"block\":8"#);
+    let both = forged(&both, r#"\"version\":2"#, r#"\"version\":5"#);
+    assert_refused(&folder, &both, true, || "a block of its own".into());
 }
 
 /// The page's statements on version 3.

@@ -1,4 +1,4 @@
-"""A strict decoder of compressed KV files, versions 1 to 4, written from FORMAT.md alone.
+"""A strict decoder of compressed KV files, versions 1 to 5, written from FORMAT.md alone.
 
 Pure Python and numpy: it shares no code with the program that writes the files, so that the two
 agree only where the page says what it should. It is slow and holds the file in memory.
@@ -64,7 +64,17 @@ MANIFEST_FIELDS = (
     "tensors",
 )
 OPTIONAL_FIELDS = ("metadata", "rope", "rotary", "layout", "kv_axis", "head_dim")
-TENSOR_FIELDS = ("name", "dtype", "shape", "crc32", "codec", "exponent", "exponents", "rotary")
+TENSOR_FIELDS = (
+    "name",
+    "dtype",
+    "shape",
+    "crc32",
+    "codec",
+    "exponent",
+    "exponents",
+    "rotary",
+    "block",
+)
 ROTARY_FIELDS = ("frequencies", "pairs", "head_dim")
 
 F16_MAX = 65504.0
@@ -281,7 +291,6 @@ def check_manifest(manifest):
     layout = check_layout(manifest)
     first = 3 if layout else 1 if all(map(is_first, roles)) else 2
     first = 4 if "rotary" in manifest else first
-    need(version == first, "codec {!r} in version {}", codec, version)
     source_bytes = manifest["source_bytes"]
     need(is_integer(source_bytes) and 0 <= source_bytes < 2**64, "bad source_bytes")
 
@@ -300,7 +309,8 @@ def check_manifest(manifest):
     need(type(manifest["tensors"]) is list, "tensors: not an array")
     names = set()
     for tensor in manifest["tensors"]:
-        as_object(tensor, TENSOR_FIELDS, ("codec", "exponent", "exponents", "rotary"), "tensor")
+        optional = ("codec", "exponent", "exponents", "rotary", "block")
+        as_object(tensor, TENSOR_FIELDS, optional, "tensor")
         name = tensor["name"]
         need(type(name) is str and name != "__metadata__", "a tensor's name is not a name")
         need(name not in names, "{!r}: two tensors have this name", name)
@@ -311,6 +321,8 @@ def check_manifest(manifest):
         check_sides(tensor, codec, roles, layout)
     read = any(tensor["sides"] for tensor in manifest["tensors"])
     need(read or not layout, "a layout for nothing")
+    cut = any("block" in tensor for tensor in manifest["tensors"])
+    need(version == (5 if cut else first), "codec {!r} in version {}", codec, version)
     check_rope(manifest)
 
 
@@ -327,6 +339,7 @@ class Side(NamedTuple):
     codec: str
     exponent: object
     shape: tuple
+    block: object = None
 
 
 def check_layout(manifest):
@@ -357,6 +370,7 @@ def check_sides(tensor, codec, roles, layout):
     if stored == "none":
         need("exponent" not in tensor, "{!r}: an exponent without codes", name)
         need("exponents" not in tensor, "{!r}: exponents without codes", name)
+        need("block" not in tensor, "{!r}: a block without codes", name)
         return
     good = tensor["dtype"] in COMPRESSIBLE
     need(good, "{!r}: {} of {}", name, codec, tensor["dtype"])
@@ -377,9 +391,15 @@ def check_sides(tensor, codec, roles, layout):
     for exponent in exponents:
         good = is_integer(exponent) and -200 <= exponent <= 200
         need(good, "{!r}: bad exponent {!r}", name, exponent)
+    if "block" in tensor:
+        dim = heads_of(shape)[2]
+        need(any(type(scheme_of(own)) is TwoCentre for own in codecs), "{!r}: a block", name)
+        need(dim not in (8, 16, 32, 64, 128), "{!r}: a block of its own", name)
+        sizes = [size for size in range(8, 128, 4) if dim % size == 0]
+        need(sizes and tensor["block"] == max(sizes), "{!r}: bad block", name)
     prefixes = ("key.", "value.") if both else ("",)
     for side in zip(prefixes, codecs, exponents):
-        tensor["sides"].append(Side(*side, shape))
+        tensor["sides"].append(Side(*side, shape, tensor.get("block")))
 
 
 def side_shape(tensor, layout):
@@ -438,7 +458,8 @@ def check_rope(manifest):
         for side in tensor["sides"]:
             scheme, dim = scheme_of(side.codec), heads_of(side.shape)[2]
             if type(scheme) is TwoCentre:
-                need(dim % 8 == 0, "{!r}: a head vector of no multiple of 8", name)
+                good = "block" in tensor or dim % 8 == 0
+                need(good, "{!r}: a head vector of no multiple of 8", name)
             if scheme and scheme.had:
                 need(dim % 2 == 0, "{!r}: an odd head vector", name)
             needs = needs or bool(scheme and scheme.prerope)
@@ -509,7 +530,7 @@ def parts_of(tensor, dots):
 def parts_of_side(side, dtype):
     if side.codec == "f16":
         return [("values", "F16", side.shape)]
-    sizes = sizes_of(scheme_of(side.codec), side.shape, dtype)
+    sizes = sizes_of(scheme_of(side.codec), side.shape, dtype, side.block)
     return [(part, dtype, (size,)) for part, (dtype, size) in sizes.items()]
 
 
@@ -521,11 +542,11 @@ def heads_of(shape):
     return count(shape) // (tokens * dim), tokens, dim
 
 
-def sizes_of(scheme, shape, dtype):
+def sizes_of(scheme, shape, dtype, block=None):
     """dtype and number of values of each part, in order."""
     heads, tokens, dim = heads_of(shape)
     if type(scheme) is TwoCentre:
-        block, own = block_of(scheme, dim)
+        block, own = block_of(scheme, dim, block)
         blocks = heads * max(tokens - 1, 0) * (dim // block)
         return {
             "sinks": ("F16", heads * dim),
@@ -548,9 +569,28 @@ def sizes_of(scheme, shape, dtype):
     return sizes
 
 
-def block_of(scheme, dim):
+def channels_of_places(dim, block):
+    """Of blocks that the field says: block after block the channels of its places."""
+    blocks, run = dim // block, block & -block
+    parts = min(8, run)
+    apart = run // parts
+    channels = []
+    for index in range(blocks):
+        pairs = range(index, dim // 2, blocks)
+        listed = [channel for pair in pairs for channel in (pair, pair + dim // 2)]
+        own = [None] * block
+        for r in range(block // run):
+            for e in range(parts):
+                for t in range(apart):
+                    place = r * run + e * apart + t
+                    own[place] = listed[e * (block // parts) + r * apart + t]
+        channels += own
+    return np.array(channels)
+
+
+def block_of(scheme, dim, block):
     """Channels of a block, and bytes of its codes."""
-    block = min(64, dim & -dim) if dim else 64
+    block = block or (min(64, dim & -dim) if dim else 64)
     return block, block // 2 + (-(-block // 32) if scheme.levels == 19 else 0)
 
 
@@ -701,6 +741,23 @@ def hadamard(x, most=math.inf):
     return x * np.float32(1 / math.sqrt(block))
 
 
+def reflections(x, run):
+    """Of blocks in the last axis: mixes their runs, as many values each."""
+    block, distance, factor = x.shape[-1], run, 3
+    while distance < block:
+        if block // distance % factor:
+            factor += 2
+            continue
+        parts = x.reshape(*x.shape[:-1], block // (factor * distance), factor, distance)
+        total = parts[..., 0, :]
+        for index in range(1, factor):
+            total = total + parts[..., index, :]
+        taken = total * np.float32(2 / factor)
+        x = (parts - taken[..., None, :]).reshape(x.shape)
+        distance *= factor
+    return x
+
+
 def turned(x, first, embedding):
     """By the angles of positions from `first` on."""
     pairs = len(embedding.frequencies)
@@ -740,7 +797,7 @@ def decode_two_centres(stored, side, tensor):
     heads, tokens, dim = heads_of(side.shape)
     if tokens == 0 or dim == 0:
         return b""
-    block, own = block_of(scheme, dim)
+    block, own = block_of(scheme, dim, side.block)
     first = finite_f16(stored[0], tensor["name"]).astype(np.float32).reshape(heads, 1, dim)
     shape = (heads, tokens - 1, dim // block)
     byte = np.frombuffer(stored[1], np.uint8).astype(np.int64).reshape(shape)
@@ -761,9 +818,14 @@ def decode_two_centres(stored, side, tensor):
     k = (byte & 127) - 64
     scale = (2.0 ** (k % 8 / 8)).astype(np.float32) * np.exp2(k // 8).astype(np.float32)
     scale[byte & 127 == 0] = 0
-    left = hadamard((level * scale[..., None]).reshape(heads, tokens - 1, dim), block)
-
-    chosen = (byte >> 7).repeat(block, -1) == 1
+    left = level * scale[..., None]
+    run = block & -block
+    left = reflections(hadamard(left.reshape(*left.shape[:2], dim), run).reshape(left.shape), run)
+    chosen = np.broadcast_to((byte >> 7 == 1)[..., None], left.shape)
+    left, chosen = (x.reshape(heads, tokens - 1, dim) for x in (left, chosen))
+    if side.block:
+        places = np.argsort(channels_of_places(dim, block))
+        left, chosen = left[..., places], chosen[..., places]
     x = np.concatenate([first, np.zeros((heads, tokens - 1, dim), np.float32)], 1)
     starts = sorted({1, *(2**j for j in range(1, 63)), *(3 * 2 ** (j - 1) for j in range(1, 63))})
     starts = [start for start in starts if start < tokens]

@@ -99,7 +99,7 @@ fn values(count: usize, dim: usize) -> Vec<f16> {
 
 #[test]
 fn instruction_sets_agree() {
-    for dim in [64, 128, 96, 80, 72, 24, 16, 8] {
+    for dim in [64, 128, 256, 192, 100, 96, 80, 72, 24, 16, 8] {
         for tokens in [53, 2, 1] {
             let values = values(2 * tokens * dim, dim);
             agree(&NAMES, &values, tokens, dim);

@@ -40,4 +40,4 @@ pub use payload::Payload;
 pub use rotary::{RotaryEmbedding, RotaryPairs, RotaryTable};
 pub use scheme::{Levels, MIN_GROUP, Rotation, Scheme};
 pub use tensor_codec::{Codec, Side, TensorCodec};
-pub use two_centre::{FittedLevels, TwoCentre};
+pub use two_centre::{BlockRule, FittedLevels, TwoCentre};

@@ -108,6 +108,16 @@ impl RotaryTable {
         self.positions
     }
 
+    /// The channels of each pair that does turn: one of frequency 0 does not.
+    pub(super) fn turning_pairs(&self) -> impl Iterator<Item = [usize; 2]> {
+        let (count, pairs) = (self.frequencies().len(), self.pairs());
+        let turning = self.frequencies().iter().enumerate().filter(|(_, f)| **f != 0.0);
+        turning.map(move |(index, _)| match pairs {
+            RotaryPairs::Halves => [index, index + count],
+            RotaryPairs::Neighbours => [2 * index, 2 * index + 1],
+        })
+    }
+
     /// Rotates head vectors of one head, the first of which is at `position`, or rotates them back.
     #[inline(always)]
     pub(super) fn rotate_rows<S: Simd>(

@@ -10,6 +10,7 @@ use super::parts::{Part, PartElement, PartLayout, PartName};
 use super::payload::Payload;
 use super::rotary::RotaryTable;
 use super::scheme::Scheme;
+use super::two_centre::{BlockRule, TwoCentre};
 use crate::error::{Error, Result};
 use half::f16;
 use serde::{Deserialize, Serialize};
@@ -160,6 +161,16 @@ impl TensorCodec {
     pub fn check_head(&self, head_dim: usize, rope: &RotaryTable) -> Result<()> {
         let geometry = Geometry { rope: Some(rope), ..Geometry::rows(0, head_dim) };
         self.packing().map_or(Ok(()), |packing| packing.check(&geometry))
+    }
+
+    /// With blocks of two centres cut by `rule`: what a file was written with.
+    pub(crate) fn cut_by(self, rule: BlockRule) -> Self {
+        match self {
+            Self::Packed(Packing::TwoCentre(codec)) => {
+                Self::Packed(Packing::TwoCentre(TwoCentre { blocks: rule, ..codec }))
+            }
+            other => other,
+        }
     }
 
     /// See [`Packing::has_memory`].

@@ -129,7 +129,7 @@ fn needs(codec: &Codec) -> Vec<String> {
         needs.push("keys before RoPE".to_string());
     }
     if packings.iter().any(|packing| matches!(packing, Packing::TwoCentre(_))) {
-        needs.push("head vectors of a multiple of 8".into());
+        needs.push("head vectors of a multiple of 4".into());
     } else if packings.iter().any(|packing| packing.is_rotated()) {
         needs.push("even head vectors".into());
     }
@@ -186,7 +186,7 @@ mod tests {
             let listed = listing.codecs.iter().find(|listed| listed.codec == name).expect(name);
             listed.needs.join("; ")
         };
-        assert_eq!(needs("kvgauge4"), "keys before RoPE; head vectors of a multiple of 8");
+        assert_eq!(needs("kvgauge4"), "keys before RoPE; head vectors of a multiple of 4");
         assert_eq!(needs("kivi4"), "blocks of 64 tokens under decode");
         assert_eq!(needs("fp8-e5m2"), "the whole prefix: no decode");
         assert_eq!(needs("turbo4"), "even head vectors");

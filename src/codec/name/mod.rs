@@ -13,7 +13,7 @@ mod presets;
 use super::packing::Packing;
 use super::scheme::{Levels, MIN_GROUP, Rotation, Scheme};
 use super::tensor_codec::{Codec, TensorCodec};
-use super::two_centre::{FittedLevels, TwoCentre};
+use super::two_centre::{BlockRule, FittedLevels, TwoCentre};
 use crate::error::{Error, Result};
 pub(crate) use fields::{FIELDS, Field, FieldKind, FieldTexts, GROUP, compose};
 use fields::{LEVELS, SINK, TWO_CENTRE_FLAGS, is_number, place, shown};
@@ -152,7 +152,8 @@ fn parse_two_centre(name: &str) -> Option<TwoCentre> {
         after.is_some()
     });
     let [prerope, shaped] = said;
-    rest.is_empty().then_some(TwoCentre { levels, prerope, shaped })
+    let blocks = BlockRule::Largest;
+    rest.is_empty().then_some(TwoCentre { levels, prerope, shaped, blocks })
 }
 
 fn parse_scheme(name: &str, whole: &str) -> Result<Scheme> {

@@ -4,7 +4,7 @@
 use crate::codec::packing::Packing;
 use crate::codec::scheme::{Levels, Rotation, Scheme};
 use crate::codec::tensor_codec::{Codec, TensorCodec};
-use crate::codec::two_centre::{FittedLevels, TwoCentre};
+use crate::codec::two_centre::{BlockRule, FittedLevels, TwoCentre};
 
 /// A codec with a name of its own.
 pub struct Preset {
@@ -45,8 +45,18 @@ pub const PRESETS: &[Preset] = {
         Preset { name, codec, what, engine: "llama.cpp", flag: Some(flag) }
     }
     const KVGAUGE4: Codec = pair(
-        Packing::TwoCentre(TwoCentre { levels: Nineteen, prerope: true, shaped: true }),
-        Packing::TwoCentre(TwoCentre { levels: Sixteen, prerope: false, shaped: false }),
+        Packing::TwoCentre(TwoCentre {
+            levels: Nineteen,
+            prerope: true,
+            shaped: true,
+            blocks: BlockRule::Largest,
+        }),
+        Packing::TwoCentre(TwoCentre {
+            levels: Sixteen,
+            prerope: false,
+            shaped: false,
+            blocks: BlockRule::Largest,
+        }),
     );
     // KIVI (Liu et al. 2024) at four bits: keys by channel, values by token.
     const KIVI4: Codec = {

@@ -1,5 +1,6 @@
 //! The codec with two centres as a name says it, and the sizes that follow for a tensor.
 
+use super::blocks::{BlockRule, Blocks, MOST};
 use super::levels::FittedLevels;
 use crate::codec::exponent::PowerOfTwo;
 use crate::codec::geometry::Geometry;
@@ -8,11 +9,8 @@ use crate::error::{Error, Result};
 use crate::lanes::Lanes;
 use pulp::Simd;
 
-/// Most channels of a block, which share a scale and a choice of centre.
-pub(super) const BLOCK: usize = 64;
-
-/// Channels of up to 16 tokens, of blocks narrower than 64 the first ones.
-pub(super) type Block = [Lanes; BLOCK];
+/// Channels of up to 16 tokens, the first of them as many as a block has.
+pub(super) type Block = [Lanes; MOST];
 
 /// How one tensor is stored with two centres.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -23,22 +21,22 @@ pub struct TwoCentre {
     pub prerope: bool,
     /// Errors are moved to channels that queries weigh least.
     pub shaped: bool,
+    /// How head vectors are cut into blocks. No part of its name.
+    pub blocks: BlockRule,
 }
 
 impl TwoCentre {
-    /// Channels of a block: 64, or the largest power of two below it that divides the head vector.
-    pub(super) fn block(head_dim: usize) -> usize {
-        BLOCK.min(1 << head_dim.trailing_zeros())
-    }
-
     /// Whether a tensor of this geometry can be stored.
     pub fn check(&self, geometry: &Geometry) -> Result<()> {
         let dim = geometry.head_dim;
-        if dim > 0 && Self::block(dim) < 8 {
+        if dim > 0 && self.blocks.blocks(dim).is_none() {
             return Err(Error::input(format!(
-                "two centres: expected head vectors of a multiple of 8 values, found {dim}"
+                "two centres: expected head vectors of a multiple of 4 values, 8 or more, found {dim}"
             ))
-            .hint("its blocks are powers of two, 8 at least; q4_0 takes any length"));
+            .hint(
+                "its blocks are equal parts of a head vector, of 8 to 124 values and a multiple of \
+                 4; q4_0 takes any length",
+            ));
         }
         if self.prerope { geometry.check_rope() } else { Ok(()) }
     }
@@ -53,17 +51,6 @@ impl TwoCentre {
             Part::new(PartName::Codes, PartElement::U8, blocks * sizes.bytes),
         ]
     }
-
-    /// The distance, in the rotated block of a head vector of `head_dim`, of the channels that make
-    /// up the eighths of the rotary frequencies; `None` where they do not fit the block.
-    pub(super) fn eighths(&self, head_dim: usize) -> Option<usize> {
-        match head_dim {
-            // RoPE pairs channels i and i + 32: each half has all frequencies.
-            64 if self.shaped => Some(4),
-            128 if self.shaped => Some(8),
-            _ => None,
-        }
-    }
 }
 
 /// The sizes of a tensor's parts.
@@ -73,8 +60,7 @@ pub(super) struct Sizes {
     /// Tokens but the first.
     pub rows: usize,
     pub dim: usize,
-    /// Channels of a block.
-    pub block: usize,
+    pub blocks: Blocks,
     /// Bytes of the codes of a block.
     pub bytes: usize,
 }
@@ -82,24 +68,20 @@ pub(super) struct Sizes {
 impl Sizes {
     pub fn new(codec: &TwoCentre, values: usize, geometry: &Geometry) -> Self {
         let heads = geometry.heads(values);
-        let block = TwoCentre::block(geometry.head_dim.max(1));
+        // Where they cannot be cut nothing is stored: see [`TwoCentre::check`].
+        let blocks = codec.blocks.blocks(geometry.head_dim).unwrap_or(Blocks::NONE);
         Self {
             heads,
             rows: geometry.tokens.saturating_sub(1),
             dim: geometry.head_dim,
-            block,
-            bytes: codec.levels.code_bytes(block),
+            blocks,
+            bytes: codec.levels.code_bytes(blocks.size),
         }
-    }
-
-    /// Blocks of a head vector.
-    pub fn blocks(&self) -> usize {
-        self.dim / self.block
     }
 
     /// Blocks of the tensor.
     pub fn all_blocks(&self) -> usize {
-        self.heads * self.rows * self.blocks()
+        self.heads * self.rows * self.blocks.count
     }
 }
 

@@ -1,6 +1,8 @@
 //! One head: its tokens in order, which the running mean asks for.
 
+use super::blocks::Blocks;
 use super::definition::{HeadContext, Sizes};
+use super::feedback::Feedback;
 use super::tile::{Centres, TOKENS, Tile, TileBuffers};
 use crate::codec::element::Element;
 use half::f16;
@@ -83,20 +85,21 @@ impl RunningMean {
 struct RunningCentres {
     first: Vec<f32>,
     running: RunningMean,
+    blocks: Blocks,
     centres: Centres,
 }
 
 impl RunningCentres {
-    fn new(first: &[f16]) -> Self {
+    fn new(first: &[f16], blocks: Blocks) -> Self {
         let first: Vec<f32> = first.iter().map(|half| half.to_f32()).collect();
         let running = RunningMean::new(first.len());
-        let centres = Centres::new(running.mean(), &first);
-        Self { first, running, centres }
+        let centres = Centres::new(&running.mean(), &first, blocks);
+        Self { first, running, blocks, centres }
     }
 
     fn at(&mut self, step: &Step) -> (&Centres, Option<&mut RunningMean>) {
         if step.takes_mean {
-            self.centres = Centres::new(self.running.mean(), &self.first);
+            self.centres = Centres::new(&self.running.mean(), &self.first, self.blocks);
         }
         (&self.centres, step.adds_to_mean.then_some(&mut self.running))
     }
@@ -127,15 +130,20 @@ impl<T: Element> EncodeHead<'_, T> {
         }
         let in_range = first.iter().all(|half| half.is_finite());
         let mut range = StoredRange { absmax, in_range };
-        let mut known = RunningCentres::new(first);
+        let mut known = RunningCentres::new(first, context.sizes.blocks);
+        let feedback = match context.codec.shaped {
+            true => Feedback::of_blocks(context.sizes.blocks, context.geometry.rope),
+            false => Vec::new(),
+        };
         for step in steps(context.sizes) {
             let own = step.token * dim..(step.token + step.tokens) * dim;
             T::widen(&values[own.clone()], &mut rows[..own.len()]);
-            let at = (step.token - 1) * context.sizes.blocks();
+            let at = (step.token - 1) * context.sizes.blocks.count;
             let (centres, running) = known.at(&step);
             range = range.and(arch.dispatch(EncodeTile {
                 tile: Tile { context, centres, tokens: step.tokens },
                 token: step.token,
+                feedback: &feedback,
                 rows,
                 scales: &mut scales[at..],
                 codes: &mut codes[at * bytes..],
@@ -163,13 +171,13 @@ impl<T: Element> DecodeHead<'_, T> {
         let Sizes { dim, bytes, .. } = context.sizes;
         let mut buffers = Buffers::new(dim);
         let (rows, tiles) = buffers.both();
-        let mut known = RunningCentres::new(first);
+        let mut known = RunningCentres::new(first, context.sizes.blocks);
         let row = &mut rows[..dim];
         row.copy_from_slice(&known.first);
         arch.dispatch(RotateFirst { context, back: false, row });
         T::narrow_saturating(row, &mut out[..dim]);
         for step in steps(context.sizes) {
-            let at = (step.token - 1) * context.sizes.blocks();
+            let at = (step.token - 1) * context.sizes.blocks.count;
             let (centres, running) = known.at(&step);
             arch.dispatch(DecodeTile {
                 tile: Tile { context, centres, tokens: step.tokens },
@@ -211,6 +219,8 @@ struct EncodeTile<'a> {
     tile: Tile<'a>,
     /// The first of them.
     token: usize,
+    /// Of each block; none where errors are not shaped.
+    feedback: &'a [Option<Feedback>],
     rows: &'a mut [f32],
     scales: &'a mut [u8],
     codes: &'a mut [u8],
@@ -223,11 +233,11 @@ impl WithSimd for EncodeTile<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> StoredRange {
-        let Self { tile, token, rows, scales, codes, running, buffers } = self;
+        let Self { tile, token, feedback, rows, scales, codes, running, buffers } = self;
         let own = tile.tokens * tile.context.sizes.dim;
         let absmax = f32::absmax(&rows[..own]);
         tile.context.before_rope(simd, token, &mut rows[..own]);
-        let in_range = tile.encode(simd, rows, scales, codes, buffers);
+        let in_range = tile.encode(simd, feedback, rows, scales, codes, buffers);
         if let Some(running) = running {
             running.add(&rows[..own]);
         }
@@ -272,7 +282,7 @@ impl Buffers {
 
     fn new(dim: usize) -> Self {
         let rows = vec![0.0; TOKENS * dim + Self::LINE / size_of::<f32>()];
-        Self { rows, tiles: Box::new(TileBuffers::new()) }
+        Self { rows, tiles: Box::new(TileBuffers::new(dim)) }
     }
 
     fn both(&mut self) -> (&mut [f32], &mut TileBuffers) {

@@ -10,24 +10,28 @@
 //!   two, which one bit says. The first token is exact.
 //! - **The mean is that of the tokens decoded so far**, taken anew at tokens 2, 3, 4, 6, 8, 12, 16,
 //!   24 …: it takes no room, and a stream knows it.
-//! - **Hadamard** (QuaRot, Ashkboos et al. 2024) in blocks of 64 channels makes what is left
-//!   nearly Gaussian.
+//! - **Hadamard** (QuaRot, Ashkboos et al. 2024) in blocks of 64 to 124 channels, or one
+//!   for a smaller head, makes what is left nearly Gaussian. Each block has channels of all
+//!   rotary frequencies.
 //! - **Levels** that code such a block with the least squared error (Lloyd 1982), with a scale of
 //!   2^(k/8): 19 for keys, four codes in 17 bits, and 16 for values.
-//! - **Noise shaping** (`shape`), known to the encoder only: queries weigh the channels that RoPE
-//!   rotates slowly most, so the error is moved to the others, each code taking up what earlier ones
-//!   left (LDLQ, Chee et al. 2023). Data-free: the weights are constants.
+//! - **Noise shaping** (`shape`), known to the encoder only: the error is moved to channels that
+//!   queries weigh least, those of fast rotary frequencies, each code taking up what earlier ones left
+//!   (LDLQ, Chee et al. 2023).
 //!
 //! Numbers of one block, every step one rounding to f32: scale s = 2^(k/8), level
 //! l(n) = n·(a + n²·(b + n²·c)), value = rotated (l(n)·s) + centre.
 
+mod blocks;
 mod definition;
+mod feedback;
 mod head;
 mod levels;
 mod noise_shaping;
 mod payload;
 mod tile;
 
+pub use blocks::BlockRule;
 pub use definition::TwoCentre;
 pub use levels::FittedLevels;
 pub(super) use payload::TwoCentrePayload;

@@ -74,7 +74,7 @@ impl TwoCentrePayload {
             return StoredRange::NOTHING;
         }
         let (context, sizes) = (self.context(geometry), self.sizes);
-        let per_head = sizes.rows * sizes.blocks();
+        let per_head = sizes.rows * sizes.blocks.count;
         let (mut scales, mut codes) = (&mut self.scales[..], &mut self.codes[..]);
         let heads = values.chunks_exact(geometry.tokens * sizes.dim);
         let heads = heads.zip(self.first.chunks_exact_mut(sizes.dim)).map(|(values, first)| {
@@ -109,7 +109,7 @@ impl TwoCentrePayload {
             return;
         }
         let (context, sizes) = (self.context(geometry), self.sizes);
-        let per_head = sizes.rows * sizes.blocks();
+        let per_head = sizes.rows * sizes.blocks.count;
         out.par_chunks_exact_mut(geometry.tokens * sizes.dim).enumerate().for_each(
             |(index, out)| {
                 let blocks = index * per_head..(index + 1) * per_head;
@@ -151,5 +151,5 @@ impl TwoCentrePayload {
 }
 
 /// The largest magnitude of a tensor with an exponent lies from 2² up to 2³: less its centre and
-/// rotated, a block of 64 stays below the largest scale.
+/// rotated, a block stays below the largest scale.
 const TOP: i32 = 2;

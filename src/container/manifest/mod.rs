@@ -20,8 +20,9 @@ use serde::{Deserialize, Deserializer, Serialize};
 const KEY: &str = "kvgauge";
 const FORMAT: &str = "kvgauge-kv";
 /// Of files of symmetric INT4 and f16 alone, of all other codecs, of tensors that are not read as
-/// they lie, and of keys of other rotary embeddings than one over the whole head in halves.
-const VERSIONS: [u32; 4] = [1, 2, 3, 4];
+/// they lie, of keys of other rotary embeddings than one over the whole head in halves, and of two
+/// centres whose blocks are not runs of a power of two.
+const VERSIONS: [u32; 5] = [1, 2, 3, 4, 5];
 /// Every compressed file begins so, after the header's length; the checksum follows.
 const OPENING: &str = r#"{"__metadata__":{"kvgauge":"{\"header_crc32\":\""#;
 /// Stands in the checksum's place while the header's checksum is taken.
@@ -87,10 +88,11 @@ fn not_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
 }
 
 /// The version of the format that files have: the first one that knows what they hold.
-fn version_of(codec: &Codec, layout: &Layout, has_rotary: bool) -> u32 {
+fn version_of(codec: &Codec, layout: &Layout, has_rotary: bool, tensors: &[Record]) -> u32 {
     let known_first = |codec: &TensorCodec| codec.packing().is_none_or(|p| p.as_int4().is_some());
-    let [first, second, third, fourth] = VERSIONS;
+    let [first, second, third, fourth, fifth] = VERSIONS;
     match layout.is_default() {
+        _ if tensors.iter().any(|record| record.block.is_some()) => fifth,
         _ if has_rotary => fourth,
         false => third,
         true if [codec.key, codec.value].iter().all(known_first) => first,
@@ -122,8 +124,7 @@ impl Manifest {
         // Nothing is said of axes that nobody looks at.
         let layout = if coded.iter().any(Option::is_some) { layout } else { Layout::default() };
         let record = |(tensor, coded): (&Tensor, &Option<Coded>)| {
-            let coding = coded.as_ref().map(|coded| coded.coding);
-            Record::new(&tensor.name, tensor.info.dtype, &tensor.info.shape, &codec, coding)
+            Record::new(&tensor.name, tensor.info.dtype, &tensor.info.shape, &codec, coded.as_ref())
         };
         let mut manifest = Self {
             header_crc32: BLANK.into(),
@@ -141,7 +142,8 @@ impl Manifest {
             tensors: source.tensors.iter().zip(coded).map(record).collect(),
         };
         manifest.set_rotations(rotations);
-        manifest.version = version_of(&codec, &layout, manifest.rotary.is_some());
+        let has_rotary = manifest.rotary.is_some();
+        manifest.version = version_of(&codec, &layout, has_rotary, &manifest.tensors);
         manifest
     }
 
@@ -165,7 +167,7 @@ impl Manifest {
                 "layout: expected where it is not the usual one, and nowhere else",
             ));
         }
-        if self.version != version_of(&of_file, &layout, self.rotary.is_some()) {
+        if self.version != version_of(&of_file, &layout, self.rotary.is_some(), &self.tensors) {
             let version = self.version;
             let rotary = if self.rotary.is_some() { ", rotary" } else { "" };
             return Err(Error::input(format!(
@@ -250,11 +252,11 @@ impl Manifest {
         let stamp: Stamp = serde_json::from_str(json).map_err(parse)?;
         if stamp.format != FORMAT || !VERSIONS.contains(&stamp.version) {
             return Err(Error::input(format!(
-                "expected format {FORMAT} version 1, 2, 3 or 4, found {:?} version {}",
+                "expected format {FORMAT} version 1 to 5, found {:?} version {}",
                 stamp.format, stamp.version
             ))
             .hint(format!(
-                "this is kvgauge {}, which reads versions 1 to 4; a newer one made the file",
+                "this is kvgauge {}, which reads versions 1 to 5; a newer one made the file",
                 env!("CARGO_PKG_VERSION")
             )));
         }

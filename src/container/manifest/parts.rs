@@ -1,7 +1,7 @@
 //! The stored parts of tensors: their names, types and shapes.
 
 use super::super::layout::TensorView;
-use crate::codec::{Codec, Geometry, Packing, PartElement, PartName, TensorCodec};
+use crate::codec::{BlockRule, Codec, Geometry, Packing, PartElement, PartName, TensorCodec};
 use crate::error::{Error, Result};
 use safetensors::Dtype;
 use std::fmt;
@@ -127,6 +127,25 @@ impl fmt::Display for Coding {
 }
 
 impl Coded {
+    /// Channels of a block of two centres, where these are not what [`BlockRule::PowersOfTwo`] says.
+    pub fn block(&self) -> Option<usize> {
+        let is_cut = |codec: &TensorCodec| matches!(codec.packing(), Some(Packing::TwoCentre(_)));
+        let dim = Geometry::of_shape(&self.view.shape).head_dim;
+        let differs = BlockRule::differs(dim) && self.coding.codecs().iter().any(is_cut);
+        BlockRule::Largest.blocks(dim).filter(|_| differs).map(|blocks| blocks.size)
+    }
+
+    /// With blocks of two centres cut by `rule`.
+    pub fn cut_by(self, rule: BlockRule) -> Self {
+        let coding = match self.coding {
+            Coding::One(codec) => Coding::One(codec.cut_by(rule)),
+            Coding::Both(Codec { key, value }) => {
+                Coding::Both(Codec { key: key.cut_by(rule), value: value.cut_by(rule) })
+            }
+        };
+        Self { coding, ..self }
+    }
+
     /// Bytes of all parts of a tensor of this type: no more than a number can hold.
     pub fn stored_bytes(&self, dtype: Dtype) -> u128 {
         let bytes = |part: &FilePart| {

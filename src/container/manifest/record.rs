@@ -3,7 +3,7 @@
 use super::super::layout::Layout;
 use super::parts::{Coded, Coding};
 use super::{BLANK, not_null};
-use crate::codec::{Codec, TensorCodec};
+use crate::codec::{BlockRule, Codec, TensorCodec};
 use crate::error::{Error, Result};
 use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
@@ -36,6 +36,9 @@ pub struct Record {
     /// their rotary embedding in [`super::Manifest::rotary`].
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "not_null")]
     pub rotary: Option<usize>,
+    /// Channels of a block of two centres, where that is not a run of a power of two.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "not_null")]
+    pub block: Option<usize>,
 }
 
 impl Record {
@@ -45,9 +48,10 @@ impl Record {
         dtype: Dtype,
         shape: &[usize],
         of_file: &Codec,
-        coding: Option<Coding>,
+        coded: Option<&Coded>,
     ) -> Self {
-        let (codec, exponent, exponents) = match coding {
+        let block = coded.and_then(Coded::block);
+        let (codec, exponent, exponents) = match coded.map(|coded| coded.coding) {
             None => (Some(UNCHANGED.into()), None, None),
             Some(Coding::Both(_)) => (None, None, Some([0, 0])),
             Some(Coding::One(own)) => (
@@ -58,7 +62,7 @@ impl Record {
         };
         let (name, shape) = (name.to_string(), shape.to_vec());
         let (crc32, rotary) = (BLANK.into(), None);
-        Self { name, dtype, shape, crc32, codec, exponent, exponents, rotary }
+        Self { name, dtype, shape, crc32, codec, exponent, exponents, rotary, block }
     }
 
     /// With the longest numbers.
@@ -91,7 +95,7 @@ impl Record {
         let one_for_all = of_file.key == of_file.value;
         let no_exponent = self.exponent.is_none() && self.exponents.is_none();
         let coding = match self.codec.as_deref() {
-            Some(UNCHANGED) if no_exponent => return Ok(None),
+            Some(UNCHANGED) if no_exponent && self.block.is_none() => return Ok(None),
             None if layout.kv_axis.is_some() => Coding::Both(*of_file),
             None if one_for_all => Coding::One(of_file.key),
             Some(own) if layout.kv_axis.is_none() && !one_for_all => {
@@ -126,7 +130,16 @@ impl Record {
             let found = self.exponents();
             return Err(Error::input(format!("codec {coding} with exponents {found:?}")));
         }
-        Ok(Some(Coded { coding, view: layout.view(&self.shape)? }))
+        let coded = Coded { coding, view: layout.view(&self.shape)? };
+        match self.block {
+            // As versions before the fifth have them.
+            None => Ok(Some(coded.cut_by(BlockRule::PowersOfTwo))),
+            Some(_) if coded.block() == self.block => Ok(Some(coded)),
+            Some(block) => Err(Error::input(format!(
+                "codec {coding} with blocks of {block}, expected {:?}",
+                coded.block()
+            ))),
+        }
     }
 
     fn odd_codec(&self, of_file: &Codec) -> Error {
