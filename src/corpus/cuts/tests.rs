@@ -234,12 +234,13 @@ fn pieces_have_the_ids_of_the_whole() {
         ("wordpiece", &words, &json!({"type": "Lowercase"}), json!({"type": "BertPreTokenizer"})),
         ("whitespace", &words, &none, json!({"type": "Whitespace"})),
     ] {
-        for flags in 0..16 {
+        // Of added tokens: lstrip, rstrip, single_word, normalized.
+        for flags in [0, 1, 2, 4, 8, 15] {
             let flags = [1, 2, 4, 8].map(|bit| flags & bit != 0);
             let tokenizer = tokenizer(model, normalizer.clone(), pre.clone(), flags);
             tried += 1;
-            let cuts = compare(name, &tokenizer, tried, 6);
-            assert!(cuts > 300, "{name}: {cuts} cuts are too few to tell");
+            let cuts = compare(name, &tokenizer, tried, 4);
+            assert!(cuts > 100, "{name}: {cuts} cuts are too few to tell");
         }
     }
 }

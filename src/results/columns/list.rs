@@ -137,7 +137,7 @@ pub(crate) const COLUMNS: &[Column] = &[
         "Windows of this context that the whole text holds.",
         |r| r.subject.text.windows_available.map_or(Value::Missing, whole),
     )
-    .or_null("a text of more than 4 MiB that is longer than its windows: it was not counted"),
+    .or_null("a text of more than 4 MiB, not tokenised to its end"),
     subject(
         "baseline.perplexity",
         "number",
