@@ -1,12 +1,17 @@
-//! A text: its bytes as UTF-8, what is unusual about them, and its tokens.
+//! A text: found to be UTF-8, hashed, and read from its beginning as far as it is needed.
 
 use super::source;
+use super::survey::{Survey, Surveyed};
+use super::tokens::TextTokens;
 use crate::error::{Error, Result};
 use crate::hash;
 use crate::hub::{Hub, RepoId};
-use crate::sniff::{self, Kind};
-use std::io::Read;
-use std::path::Path;
+use crate::platform;
+use std::borrow::Cow;
+use std::fs::{File, Metadata};
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 use tokenizers::Tokenizer;
 
 /// The standard text of perplexity figures, as llama.cpp's scripts fetch it.
@@ -15,9 +20,8 @@ const WIKITEXT_ZIP: &str = "wikitext-2-raw-v1.zip";
 const WIKITEXT_MEMBER: &str = "wiki.test.raw";
 const WIKITEXT_SHA256: &str = "173c87a53759e0201f33e0ccf978e510c2042d7f2cb78229d9a50d79b9e7dd08";
 
-/// A text with more control characters than one in so many bytes is no text: UTF-16 of Greek or
-/// Cyrillic letters is UTF-8 too, with a control character for every second byte.
-const TEXT_BYTES_A_CONTROL: usize = 10;
+/// Files up to this size are held in memory.
+const HELD: u64 = super::COUNTED;
 
 /// A text and where it came from.
 pub struct Text {
@@ -25,17 +29,33 @@ pub struct Text {
     pub source: String,
     /// SHA-256 of its bytes, in hexadecimal digits.
     pub sha256: String,
-    /// Its characters, as they are.
-    pub content: String,
+    /// Its length.
+    pub bytes: u64,
+    note: Option<String>,
+    content: Content,
+}
+
+/// Where its characters are.
+enum Content {
+    Held(Cow<'static, str>),
+    /// A file that was UTF-8 when it was hashed.
+    File {
+        path: PathBuf,
+        file: File,
+        modified: Option<SystemTime>,
+    },
 }
 
 impl Text {
     /// The embedded novel, which the embedded model was not trained on.
     pub fn builtin() -> Self {
+        let content = crate::builtin::TEXT;
         Self {
             source: "builtin".into(),
-            sha256: hash::sha256(crate::builtin::TEXT.as_bytes()),
-            content: crate::builtin::TEXT.into(),
+            sha256: hash::sha256(content.as_bytes()),
+            bytes: content.len() as u64,
+            note: None,
+            content: Content::Held(content.into()),
         }
     }
 
@@ -69,158 +89,104 @@ impl Text {
         Self::new("wikitext-2".into(), bytes)
     }
 
-    /// A UTF-8 file.
+    /// A UTF-8 file, or what comes through a pipe, which is held in memory.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or that is no UTF-8 text from its beginning to its end.
     pub fn file(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(|e| source::absent(path, &e))?;
-        Self::new(path.display().to_string(), bytes)
+        let absent = |e: std::io::Error| source::absent(path, &e);
+        let mut file = File::open(path).map_err(absent)?;
+        let state = file.metadata().map_err(absent)?;
+        let source = path.display().to_string();
+        if !state.is_file() || state.len() <= HELD {
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes).map_err(absent)?;
+            return Self::new(source, bytes);
+        }
+        let (mut survey, mut buffer) = (Survey::default(), vec![0; 1 << 18]);
+        loop {
+            match file.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(read) => survey.take(&buffer[..read]),
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(Error::io(path, &e)),
+            }
+        }
+        let surveyed = survey.finish(&source)?;
+        let modified = state.modified().ok();
+        let content = Content::File { path: path.into(), file, modified };
+        Ok(Self::surveyed(source, surveyed, content))
     }
 
-    fn new(source: String, bytes: Vec<u8>) -> Result<Self> {
-        if let Some(error) = no_text(&source, &bytes) {
-            return Err(error);
-        }
-        let sha256 = hash::sha256(&bytes);
-        let content = String::from_utf8(bytes).map_err(|e| {
-            let cut = e.utf8_error().error_len().is_none();
-            let (at, bytes) = (e.utf8_error().valid_up_to(), e.as_bytes());
-            Error::input(format!(
-                "{source}: expected UTF-8, found the byte 0x{:02x} at offset {at}",
-                bytes[at]
-            ))
-            .hint(encoding_hint(bytes, at, cut))
-        })?;
-        Ok(Self { source, sha256, content })
+    pub(super) fn new(source: String, bytes: Vec<u8>) -> Result<Self> {
+        let mut survey = Survey::default();
+        survey.take(&bytes);
+        let surveyed = survey.finish(&source)?;
+        let content = String::from_utf8(bytes).map_err(|e| Error::system(e.to_string()))?;
+        Ok(Self::surveyed(source, surveyed, Content::Held(content.into())))
+    }
+
+    fn surveyed(source: String, surveyed: Surveyed, content: Content) -> Self {
+        let Surveyed { sha256, bytes, note } = surveyed;
+        Self { source, sha256, bytes, note, content }
     }
 
     /// A note of unusual characters, which become tokens of their own and so change the perplexity.
     /// The text is taken as it is.
     pub fn note(&self) -> Option<String> {
-        let content = &self.content;
-        let lines = content.matches("\r\n").count();
-        let alone = content.matches('\r').count() - lines;
-        let several = |count: usize, one: &str, more: &str| match count {
-            0 => None,
-            1 => Some(format!("one {one}")),
-            _ => Some(format!("{count} {more}")),
-        };
-        let nul = content.matches('\0').count();
-        let lost = content.matches('\u{fffd}').count();
-        let found: Vec<String> = [
-            several(content.starts_with('\u{feff}').into(), "byte order mark", ""),
-            several(lines, "Windows line end (CRLF)", "Windows line ends (CRLF)"),
-            several(alone, "lone carriage return", "lone carriage returns"),
-            several(nul, "NUL character", "NUL characters"),
-            several(lost, "replacement character (U+FFFD)", "replacement characters (U+FFFD)"),
-        ]
-        .into_iter()
-        .flatten()
-        .collect();
-        let kind = match sniff::sniff(content.as_bytes()) {
-            Some(Kind::Json) => {
-                Some("looks like JSON, whose braces, quotes and keys are scored too")
-            }
-            Some(Kind::Html) => Some("looks like an HTML page, whose tags are scored too"),
-            Some(Kind::Xml) => Some("looks like XML, whose tags are scored too"),
-            _ => None,
-        };
-        let one = matches!(&found[..], [one] if one.starts_with("one "));
-        let found = match &found[..] {
-            [] => None,
-            [one] => Some(one.clone()),
-            [rest @ .., last] => Some(format!("{} and {last}", rest.join(", "))),
-        };
-        let changes = if one { "it changes" } else { "they change" };
-        let found = found.map(|found| format!("has {found}: {changes} the perplexity"));
-        let both: Vec<String> = found.into_iter().chain(kind.map(str::to_string)).collect();
-        (!both.is_empty()).then(|| format!("{} {}", self.source, both.join("; it ")))
+        self.note.as_ref().map(|note| format!("{} {note}", self.source))
     }
 
     /// Token ids of the whole text, without special tokens around it. Where the text spells out a
     /// control token, as in `<|endoftext|>`, that token is what it is taken for, unless
     /// `parse_special` is off: then it is text like any other.
     pub fn tokenize(&self, tokenizer: &Tokenizer, parse_special: bool) -> Result<Vec<u32>> {
-        let plain;
-        let tokenizer = match parse_special {
-            true => tokenizer,
-            false => {
-                let mut own = tokenizer.clone();
-                own.set_encode_special_tokens(true);
-                plain = own;
-                &plain
+        let mut tokens = TextTokens::new(tokenizer, parse_special);
+        tokens.read(self, tokenizer, usize::MAX)?;
+        Ok(tokens.into_ids())
+    }
+
+    /// Appends the characters from byte `at` on, about `limit` bytes of them, at least one character
+    /// and at most what there is. Gives the number of bytes.
+    pub(super) fn read(&self, at: u64, limit: usize, into: &mut String) -> Result<u64> {
+        // The longest character.
+        let limit = limit.max(4) as u64;
+        let length = limit.min(self.bytes - at) as usize;
+        let before = into.len();
+        match &self.content {
+            Content::Held(text) => {
+                let rest = &text[at as usize..];
+                let end = (0..=length).rev().find(|end| rest.is_char_boundary(*end));
+                into.push_str(&rest[..end.unwrap_or(0)]);
             }
-        };
-        let encoding = tokenizer.encode_fast(self.content.as_str(), false).map_err(|e| {
-            Error::input(format!("{}: cannot be tokenised: {e}", self.source))
-                .hint("the model's tokenizer refuses it: do tokenizer and text belong together?")
-        })?;
-        Ok(encoding.get_ids().to_vec())
+            Content::File { path, file, modified } => {
+                let changed = || {
+                    Error::input(format!("{}: the file changed while it was read", path.display()))
+                        .hint("run again when whatever writes it is done")
+                };
+                let mut bytes = vec![0; length];
+                platform::read_exact_at(file, &mut bytes, at).map_err(|e| match e.kind() {
+                    ErrorKind::UnexpectedEof => changed(),
+                    _ => Error::io(path, &e),
+                })?;
+                let same =
+                    |now: Metadata| now.len() == self.bytes && now.modified().ok() == *modified;
+                if !same(file.metadata().map_err(|e| Error::io(path, &e))?) {
+                    return Err(changed());
+                }
+                let valid = match std::str::from_utf8(&bytes) {
+                    Ok(text) => text.len(),
+                    Err(error) => error.valid_up_to(),
+                };
+                bytes.truncate(valid);
+                into.push_str(&String::from_utf8(bytes).map_err(|_| changed())?);
+                if into.len() == before && length > 0 {
+                    return Err(changed());
+                }
+            }
+        }
+        Ok((into.len() - before) as u64)
     }
-}
-
-/// The error for bytes that are no text, whatever they decode to.
-fn no_text(source: &str, bytes: &[u8]) -> Option<Error> {
-    let error = |found: &str, hint: &str| {
-        Error::input(format!("{source}: expected UTF-8 text, found {found}")).hint(hint)
-    };
-    let nul = bytes.iter().filter(|byte| **byte == 0).count();
-    if bytes.is_empty() {
-        return Some(
-            Error::input(format!("{source}: expected text, found an empty file"))
-                .hint("a text of at least one window of tokens is needed"),
-        );
-    }
-    if nul == bytes.len() {
-        return Some(error(Kind::Zeros.name(), Kind::Zeros.hint()));
-    }
-    // A text may look like another kind by its first letters alone.
-    let readable = nul == 0 && std::str::from_utf8(bytes).is_ok();
-    const SHORT: usize = 2048;
-    let kind = sniff::sniff(&bytes[..bytes.len().min(sniff::ENOUGH)]).filter(|kind| match kind {
-        Kind::Html | Kind::Xml | Kind::Json | Kind::Zeros | Kind::Empty => false,
-        Kind::LfsPointer | Kind::Refusal => bytes.len() < SHORT,
-        Kind::Pdf | Kind::Utf16 | Kind::Utf32 | Kind::Safetensors => true,
-        _ => !readable,
-    });
-    if let Some(kind) = kind {
-        return Some(error(kind.name(), kind.hint()));
-    }
-    let controls = bytes.iter().filter(|byte| is_control(**byte)).count();
-    (controls * TEXT_BYTES_A_CONTROL > bytes.len()).then(|| {
-        error(
-            &format!("{controls} control characters in {} bytes", bytes.len()),
-            "a text in UTF-16 or a binary file looks like that: convert it to UTF-8, for example \
-             with iconv",
-        )
-    })
-}
-
-/// Of those that no text has; a terminal's log has escapes.
-fn is_control(byte: u8) -> bool {
-    byte < 32 && !b"\t\n\r\x0c\x1b".contains(&byte)
-}
-
-/// The hint for bytes that are not UTF-8 from `at` on; `cut`: for want of further bytes.
-fn encoding_hint(bytes: &[u8], at: usize, cut: bool) -> &'static str {
-    if cut {
-        return "the file ends inside a character: is it whole?";
-    }
-    // Code points for pairs of UTF-16, each written as if it were a character.
-    if let [0xed, 0xa0..=0xbf, ..] = bytes[at..] {
-        return "it holds half a UTF-16 pair (a surrogate), which is no character: write it anew \
-                from its source, with errors=\"replace\" in Python";
-    }
-    let (high, odd) = bytes.iter().fold((0, 0), |(high, odd), byte| {
-        (high + usize::from(*byte >= 0x80), odd + usize::from(is_control(*byte)))
-    });
-    if odd * 100 > bytes.len() {
-        return "a binary file looks like that: a text has no such bytes";
-    }
-    // Letters with accents among plain ones.
-    if high * 4 < bytes.len() {
-        return "convert the text to UTF-8: if it is Latin-1 or Windows-1252, with iconv -f \
-                WINDOWS-1252 -t UTF-8";
-    }
-    "convert the text to UTF-8 with iconv -f ENCODING -t UTF-8; `file` may tell its encoding"
 }
 
 #[cfg(test)]
@@ -229,6 +195,12 @@ mod tests {
 
     fn text(bytes: impl AsRef<[u8]>) -> Result<Text> {
         Text::new("x.txt".into(), bytes.as_ref().into())
+    }
+
+    fn whole(text: &Text) -> String {
+        let mut content = String::new();
+        text.read(0, usize::MAX, &mut content).unwrap();
+        content
     }
 
     fn utf16(text: &str, order: fn(u16) -> [u8; 2]) -> Vec<u8> {
@@ -299,7 +271,7 @@ mod tests {
                 "Entry not found" => content.repeat(200),
                 _ => content.to_string(),
             };
-            assert_eq!(text(&content).map_err(|e| e.to_string()).unwrap().content, content);
+            assert_eq!(whole(&text(&content).map_err(|e| e.to_string()).unwrap()), content);
         }
         refused("Entry not found", "a server's refusal", "/resolve/");
     }
@@ -308,7 +280,7 @@ mod tests {
     fn what_changes_the_perplexity_is_noted_and_left_as_it_is() {
         let note = |content: &str| {
             let text = text(content).map_err(|e| e.to_string()).unwrap();
-            assert_eq!(text.content, content);
+            assert_eq!(whole(&text), content);
             text.note()
         };
         assert_eq!(note("plain\ntext\ttabs\n"), None);

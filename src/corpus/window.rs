@@ -134,6 +134,12 @@ pub struct WindowPlan {
 }
 
 impl WindowPlan {
+    /// Tokens of a text that it needs; `None`: all.
+    pub fn tokens(&self) -> Option<usize> {
+        let windows = self.count.map(|count| self.first.saturating_add(count));
+        windows.map(|windows| windows.saturating_mul(self.context))
+    }
+
     /// Cuts windows that do not overlap; fewer than asked for where the text is shorter, never
     /// none. `source`: the text's name, for errors.
     ///

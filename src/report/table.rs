@@ -225,12 +225,17 @@ pub(super) fn subject_lines(out: &mut String, subject: &SubjectInfo) -> std::fmt
         dtype_and_device(subject),
     )?;
     let bos = bos(subject);
-    writeln!(out, "text      {} ({} tokens)", one_line(&subject.text.source), subject.text.tokens)?;
+    let text = &subject.text;
+    let size = match text.tokens {
+        Some(tokens) => format!("{tokens} tokens"),
+        None => format!("{} bytes", text.bytes),
+    };
+    writeln!(out, "text      {} ({size})", one_line(&text.source))?;
+    let of = text.windows_available.map_or(String::new(), |all| format!(" of {all}"));
     writeln!(
         out,
-        "windows   {} of {} × {} tokens, {bos}: {}, {} scored in each",
+        "windows   {}{of} × {} tokens, {bos}: {}, {} scored in each",
         subject.windows,
-        subject.text.windows_available,
         subject.context,
         compressed(subject),
         subject.scored_tokens / subject.windows.max(1),

@@ -96,10 +96,11 @@ pub struct TextInfo {
     pub sha256: String,
     /// Its length, bytes.
     pub bytes: usize,
-    /// Its length, tokens.
-    pub tokens: usize,
-    /// Windows of this context the whole text holds.
-    pub windows_available: usize,
+    /// Its length, tokens; `None` where it is longer than the windows needed, and so was not
+    /// tokenised to its end.
+    pub tokens: Option<usize>,
+    /// Windows of this context the whole text holds; `None` where its length in tokens is not known.
+    pub windows_available: Option<usize>,
     /// Whether control tokens that it spells out were the model's own.
     #[serde(default = "yes")]
     pub parse_special: bool,
@@ -117,7 +118,13 @@ impl SubjectInfo {
 
     /// Whether this is the same model, text and windows under the other protocol.
     pub fn is_beside(&self, other: &Self) -> bool {
+        // Known by its hash, whether it was tokenised to its end or not.
+        let text = TextInfo {
+            tokens: self.text.tokens,
+            windows_available: self.text.windows_available,
+            ..other.text.clone()
+        };
         self.protocol.name() != other.protocol.name()
-            && *self == Self { protocol: self.protocol, ..other.clone() }
+            && *self == Self { protocol: self.protocol, text, ..other.clone() }
     }
 }

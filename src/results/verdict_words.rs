@@ -81,7 +81,8 @@ fn reasons(result: &CodecResult, against: &Limits) -> Vec<String> {
 
 /// Advice on an open verdict: the windows that would settle it, and a limit that would pass.
 fn advice(result: &CodecResult, subject: &SubjectInfo) -> String {
-    let left = windows_left(subject);
+    // Nothing is said of a text whose end was not read.
+    let left = windows_left(subject).unwrap_or(usize::MAX);
     let judgement = &result.judgement;
     let mut advice = match (judgement.windows_needed, judgement.windows_needed_ci80) {
         (Some(needed), Some(range)) => {
@@ -124,7 +125,7 @@ pub(crate) fn undecided(result: &CodecResult, subject: &SubjectInfo) -> String {
     let judgement = &result.judgement;
     match (judgement.verdict, judgement.windows_needed_ci80) {
         (Verdict::Inconclusive, Some(range)) => {
-            let left = windows_left(subject);
+            let left = windows_left(subject).unwrap_or(usize::MAX);
             let short = if range.0 <= left { String::new() } else { format!(", text has {left}") };
             format!("needs {} windows{short}", range_words(range))
         }
@@ -155,9 +156,9 @@ pub(crate) fn brief_under_legend(result: &CodecResult, subject: &SubjectInfo) ->
     }
 }
 
-/// Windows the text has from the first one evaluated on.
-pub(crate) fn windows_left(subject: &SubjectInfo) -> usize {
-    subject.text.windows_available.saturating_sub(subject.first_window)
+/// Windows the text has from the first one evaluated on; `None` where they were not counted.
+pub(crate) fn windows_left(subject: &SubjectInfo) -> Option<usize> {
+    Some(subject.text.windows_available?.saturating_sub(subject.first_window))
 }
 
 /// Advice where the baseline itself means nothing.

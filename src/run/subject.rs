@@ -1,7 +1,7 @@
 //! The subject of a run: a model and a text, opened, tokenised and checked against each other,
 //! before a weight is fetched or read.
 
-use crate::corpus::{Text, TextSource, Window, WindowPlan, WindowShape};
+use crate::corpus::{COUNTED, Text, TextSource, TextTokens, Window, WindowPlan, WindowShape};
 use crate::error::{Error, Result};
 use crate::eval::Treatment;
 use crate::eval::protocol::{Protocol, Protocols};
@@ -32,8 +32,10 @@ pub struct SharedInputs {
     texts: HashMap<TextSource, Result<Rc<Text>>>,
     /// Texts about which all was said that there is to note.
     noted: HashSet<TextSource>,
+    /// Texts that were tokenised whole for want of places to cut.
+    noted_whole: HashSet<TextSource>,
     /// By model and text, and whether control tokens in it are the model's own.
-    tokens: HashMap<TokensOf, Result<Rc<Vec<u32>>>>,
+    tokens: HashMap<TokensOf, TextTokens>,
 }
 
 /// A model and a text, opened and cut into windows.
@@ -42,8 +44,8 @@ pub struct Subject {
     pub model: Rc<OpenModel>,
     /// The text.
     pub text: Rc<Text>,
-    /// Of the whole text.
-    pub tokens: Rc<Vec<u32>>,
+    /// Tokens of the whole text, where the windows needed it all or it is short.
+    pub text_tokens: Option<usize>,
     /// Tokens of a window.
     pub context: usize,
     /// Replaces the first token of every window.
@@ -88,8 +90,24 @@ impl Subject {
         }
         let parse_special = settings.parse_special;
         let key = (settings.model.clone(), settings.text.clone(), parse_special);
-        let tokens =
-            once(&mut shared.tokens, key, || text.tokenize(&model.tokenizer, parse_special))?;
+        let tokenizer = &model.tokenizer;
+        let make = || TextTokens::new(tokenizer, parse_special);
+        let tokens = shared.tokens.entry(key).or_insert_with(make);
+        let long = text.bytes > COUNTED;
+        if long && !tokens.has_cuts() && shared.noted_whole.insert(settings.text.clone()) {
+            stages.note(&format!(
+                "{}: tokenised to its end, in memory: this tokenizer has no places at which a text \
+                 can surely be cut",
+                text.source
+            ));
+        }
+        let (first, count) = (settings.first_window, settings.windows.limit());
+        let plan = WindowPlan { context, first, count, bos };
+        let needed = plan.tokens().filter(|_| long);
+        tokens.read(&text, tokenizer, needed.unwrap_or(usize::MAX))?;
+        // The same whatever else in this run has read the text.
+        let text_tokens = tokens.count().filter(|all| needed.is_none_or(|needed| needed > *all));
+        let tokens = tokens.ids();
         let vocab_size = model.config.vocab_size;
         if let Some(id) = tokens.iter().chain(&bos).find(|id| **id as usize >= vocab_size) {
             return Err(Error::input(format!(
@@ -97,8 +115,7 @@ impl Subject {
             ))
             .hint("tokenizer and weights do not belong together"));
         }
-        let (first, count) = (settings.first_window, settings.windows.limit());
-        let windows = WindowPlan { context, first, count, bos }.cut(&tokens, &text.source)?;
+        let windows = plan.cut(tokens, &text.source)?;
         if let Some(asked) = count.filter(|asked| *asked > windows.len()) {
             stages.note(&format!(
                 "windows: {} of {context} tokens instead of {asked}: {} ends there",
@@ -106,7 +123,7 @@ impl Subject {
                 text.source
             ));
         }
-        Ok(Self { model, text, tokens, context, bos, windows })
+        Ok(Self { model, text, text_tokens, context, bos, windows })
     }
 }
 
@@ -118,7 +135,7 @@ impl Subject {
         protocol: Protocol,
         provenance: Provenance,
     ) -> SubjectInfo {
-        let Self { model, text, tokens, context, bos, windows } = self;
+        let Self { model, text, text_tokens, context, bos, windows } = self;
         let config = &model.config;
         SubjectInfo {
             protocol,
@@ -136,9 +153,9 @@ impl Subject {
             text: TextInfo {
                 source: text.source.clone(),
                 sha256: text.sha256.clone(),
-                bytes: text.content.len(),
-                tokens: tokens.len(),
-                windows_available: tokens.len() / context,
+                bytes: text.bytes as usize,
+                tokens: *text_tokens,
+                windows_available: text_tokens.map(|tokens| tokens / context),
                 parse_special: settings.parse_special,
             },
             context: *context,

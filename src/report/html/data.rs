@@ -27,8 +27,8 @@ struct Data<'a> {
 #[derive(Serialize)]
 struct SubjectData<'a> {
     windows: usize,
-    /// That the text has, from the first one evaluated on.
-    windows_left: usize,
+    /// That the text has, from the first one evaluated on, where they were counted.
+    windows_left: Option<usize>,
     /// Whether the baseline means something, and all protocols asked for have results.
     judged: bool,
     recommends: bool,

@@ -212,12 +212,13 @@ fn setting(subject: &SubjectReport) -> String {
         Some(id) => format!("with BOS (token {id})"),
         None => bos(s).into(),
     };
+    let available = s.text.windows_available;
+    let of = available.map_or("of the text".into(), |all| format!("of the text’s {all}"));
     format!(
-        "Protocol {} · {} of the text’s {}, from number {} on, {} tokens each: {}, {} targets scored in each · {bos} · {} ({}) · baseline perplexity {:.4} · {}, {} layers, \
+        "Protocol {} · {} {of}, from number {} on, {} tokens each: {}, {} targets scored in each · {bos} · {} ({}) · baseline perplexity {:.4} · {}, {} layers, \
          {} heads on {} KV heads of {}",
         s.protocol,
         windows(s.windows),
-        s.text.windows_available,
         s.first_window,
         s.context,
         compressed(s),
@@ -283,7 +284,9 @@ fn provenance(report: &SweepReport) -> Markup {
                     @if told.insert(("text", &s.text.source)) {
                         dt { "text " bdi { (s.text.source) } }
                         dd {
-                            (s.text.bytes) " bytes, " (s.text.tokens) " tokens, SHA-256 "
+                            (s.text.bytes) " bytes, "
+                            @if let Some(tokens) = s.text.tokens { (tokens) " tokens, " }
+                            "SHA-256 "
                             code { (s.text.sha256) }
                         }
                     }

@@ -110,7 +110,7 @@
     const needed = open.map((criterion) => windowsNeeded(criterion, windows));
     if (needed.includes(null)) return [worst, "too close"];
     const [, low, high] = needed.reduce((a, b) => (b[0] >= a[0] ? b : a));
-    const short = low <= left ? "" : `, text has ${left}`;
+    const short = left === null || low <= left ? "" : `, text has ${left}`;
     return [worst, `needs ${low} ${high === null ? "or more" : `to ${high}`} windows${short}`];
   };
 

@@ -135,8 +135,9 @@ pub(crate) const COLUMNS: &[Column] = &[
         "text.windows_available",
         "integer",
         "Windows of this context that the whole text holds.",
-        |r| whole(r.subject.text.windows_available),
-    ),
+        |r| r.subject.text.windows_available.map_or(Value::Missing, whole),
+    )
+    .or_null("a text of more than 4 MiB, not tokenised to its end"),
     subject(
         "baseline.perplexity",
         "number",
