@@ -21,8 +21,12 @@ from .cache import cache_layers, dynamic_cache
 if TYPE_CHECKING:
     import torch
 
-#: Of the largest key: far above the rounding of angles, far below the mark of a wrong table.
+#: Of a pair's own size: far above the rounding of angles, far below the mark of a wrong table.
 _TOLERANCE = 2e-3
+#: Of the largest key, and the least that counts as a pair's size: where some channels are a hundred
+#: times as large as others and in slow pairs, as in Qwen 2.5, they must not hide that the others
+#: were not turned back; what is lower still may be rounding in the model.
+_LEAST_SIZE = 1e-2
 #: Tried from the first on, one by one; further ones are spread over the prefix.
 _NEAR_POSITIONS = 16
 _FAR_POSITIONS = 32
@@ -240,23 +244,29 @@ def _offset_turned_back(
     key: "torch.Tensor", positions: "torch.Tensor", table: "torch.Tensor", interleaved: bool
 ) -> float:
     """How far keys [positions, kv_heads, head_dim] of one token are from the first of them once
-    turned back, as a share of the largest: 0 where the rotation is theirs."""
+    turned back, as a share of their size, of the pair or single channel with the largest share: 0
+    where the rotation is theirs."""
     import torch
 
+    largest = float(key.abs().max())
+    if largest == 0.0:
+        return 0.0
     # The model's own angles, which are rounded to float32.
     angles = (positions.float()[:, None] * table).double()[:, None]  # [positions, 1, pairs]
-    channels = 2 * len(table)
-    rotated, rest = key[..., :channels], key[..., channels:]
+    count = len(table)
+    rotated, rest = key[..., : 2 * count], key[..., 2 * count :]
     if interleaved:
         low, high = rotated[..., 0::2], rotated[..., 1::2]
     else:
-        low, high = rotated[..., : len(table)], rotated[..., len(table) :]
-    turned = torch.cat(
-        [low * angles.cos() + high * angles.sin(), high * angles.cos() - low * angles.sin(), rest],
-        -1,
+        low, high = rotated[..., :count], rotated[..., count:]
+    turned = torch.stack(
+        [low * angles.cos() + high * angles.sin(), high * angles.cos() - low * angles.sin()], -1
     )
-    largest = float(key.abs().max())
-    offset = float((turned - turned[:1]).abs().max()) / largest if largest > 0.0 else 0.0
+    shares = []
+    for part in (turned, rest[..., None]):  # [positions, kv_heads, pairs or channels, 2 or 1]
+        size = part.abs().amax((0, 3)).clamp_min(_LEAST_SIZE * largest)
+        shares.append((part - part[:1]).abs().amax((0, 3)) / size)
+    offset = float(torch.cat(shares, -1).max())
     # Keys that are not finite are nobody's.
     return offset if math.isfinite(offset) else math.inf
 

@@ -59,8 +59,9 @@ class Architecture:
 
     kind: str
     settings: Dict[str, Any]
-    #: Of each layer: frequencies; a list for all layers alike.
+    #: Of each layer: frequencies, none without RoPE; a list for all layers alike.
     frequencies: List[List[float]]
+    #: Of the layers with RoPE.
     interleaved: bool = False
     #: Kind of an outer config, in which this one is the text's.
     within: Optional[str] = None
@@ -77,8 +78,7 @@ def _plain(theta: float = 1e4, channels: int = 16) -> List[List[float]]:
 #: Windows of the tests, tokens. Their prefix is within ``SHORT_CONTEXT``, they are not.
 CONTEXT = 80
 
-_YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
-_NO_ROPE = [0.0] * 8
+_NO_ROPE: List[float] = []
 
 ARCHITECTURES: Dict[str, Architecture] = {
     "LlamaForCausalLM": Architecture("llama", {"rope_theta": 1e4}, _plain()),
@@ -214,6 +214,29 @@ ARCHITECTURES: Dict[str, Architecture] = {
         "cohere",
         {"use_qk_norm": True, "logit_scale": 0.5, "rope_theta": 1e4},
         _plain(),
+        interleaved=True,
+    ),
+    "Cohere2ForCausalLM": Architecture(
+        "cohere2",
+        {
+            "layer_types": [*["sliding_attention"] * 3, "full_attention"],
+            "sliding_window": WINDOW,
+            "rope_theta": 1e4,
+        },
+        [*_plain() * 3, _NO_ROPE],
+        interleaved=True,
+    ),
+    "Llama4ForCausalLM": Architecture(
+        "llama4_text",
+        {
+            "head_dim": 16,
+            "no_rope_layers": [1, 1, 1, 0],
+            "num_local_experts": 2,
+            "moe_layers": [],
+            "intermediate_size_mlp": 64,
+            "rope_theta": 1e4,
+        },
+        [*_plain() * 3, _NO_ROPE],
         interleaved=True,
     ),
 }
