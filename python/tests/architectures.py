@@ -3,6 +3,7 @@ sliding windows shorter than a prefix, layer types mixed, rotary embeddings of e
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Sequence
 
@@ -51,6 +52,20 @@ def dynamic(theta: float, channels: int, factor: float, made_for: int, tokens: i
     """Dynamic NTK scaling at so many tokens, more than the model was made for."""
     stretched = factor * tokens / made_for - (factor - 1)
     return powers(theta * stretched ** (channels / (channels - 2)), channels)
+
+
+def yarn(theta: float, channels: int, factor: float, made_for: int) -> List[float]:
+    """YaRN (Peng et al. 2023): pairs that turn 32 times and more within the tokens that the model
+    was made for keep their frequency, those that turn once and less have it divided by ``factor``,
+    and those between are mixed by their index."""
+
+    def index(turns: float) -> float:
+        return channels * math.log(made_for / (2 * math.pi * turns)) / (2 * math.log(theta))
+
+    first, last = max(math.floor(index(32)), 0), min(math.ceil(index(1)), channels - 1)
+    mixed = [min(max((i - first) / (last - first), 0.0), 1.0) for i in range(channels // 2)]
+    plain = powers(theta, channels)
+    return [one * (1 - share) + one / factor * share for one, share in zip(plain, mixed)]
 
 
 @dataclass(frozen=True)
@@ -109,6 +124,20 @@ ARCHITECTURES: Dict[str, Architecture] = {
             },
         },
         [powers(1e6, 16, [2.0] * 8)],
+    ),
+    "Ministral3ForCausalLM, YaRN": Architecture(
+        "ministral3",
+        {
+            "head_dim": 16,
+            "rope_parameters": {
+                "rope_type": "yarn",
+                "factor": 8.0,
+                "rope_theta": 1e4,
+                "llama_4_scaling_beta": 0.1,
+                "original_max_position_embeddings": 64,
+            },
+        },
+        [yarn(1e4, 16, 8.0, 64)],
     ),
     "Qwen2ForCausalLM": Architecture("qwen2", {"rope_theta": 1e6}, _plain(1e6)),
     "Qwen2ForCausalLM, sliding": Architecture(
