@@ -7,11 +7,12 @@ import json
 import os
 import tempfile
 from dataclasses import dataclass
-from typing import Any, Dict, Optional, Sequence
+from typing import Any, Dict, Mapping, Optional, Sequence
 
 from .compression_bridge import CompressionError, run_kv_compress
 
-#: The metadata entry that holds a file's rotary table, as ``kvgauge extract`` writes it.
+#: The metadata entry that holds the rotary embeddings of a file's keys, as ``kvgauge extract``
+#: writes it.
 _ORIGIN = "kvgauge.extract"
 _CHANNELS = 8
 
@@ -46,9 +47,15 @@ def ask(name: str) -> Codec:
 
 
 def rotation_metadata(frequencies: Sequence[float]) -> Dict[str, str]:
-    """Metadata of a file with the rotary table of its keys: radians a position, one for channels i
-    and i + head_dim / 2. A file has one table for all its layers."""
-    return {_ORIGIN: json.dumps({"rope_frequencies": list(frequencies)})}
+    """Metadata of a file whose keys were all rotated by one table: radians a position, one for
+    channels i and i + head_dim / 2."""
+    return origin_metadata({"rope_frequencies": list(frequencies)})
+
+
+def origin_metadata(fields: Mapping[str, Any]) -> Dict[str, str]:
+    """Metadata of a file with these fields of the entry that ``kvgauge extract`` writes; see
+    docs/kv-compress.md."""
+    return {_ORIGIN: json.dumps(dict(fields))}
 
 
 def _run(arguments: Sequence[str]) -> Dict[str, Any]:

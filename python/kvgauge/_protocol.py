@@ -18,7 +18,7 @@ from ._codecs import ask
 from ._measurement import CodecMeasurement, CodecWindow, DistortionSum, TokenScore
 from ._model import attention_reach, forward, logits_of_last, text_config
 from ._problem import Problem, first_line
-from ._rotation import Rotation, file_metadata, rotations, static_frequencies
+from ._rotation import file_metadata, rotations, static_frequencies
 from .cache import CacheError, Layer, cache_layers, dynamic_cache, load_layers, save_layers
 from .compression_bridge import CompressionError, compress_kv_cache, decompress_kv_cache
 
@@ -94,11 +94,12 @@ def evaluate(
     with contextlib.ExitStack() as held:
         held.enter_context(static_frequencies(model, len(windows[0])))
         temporary = held.enter_context(tempfile.TemporaryDirectory(prefix="kvgauge-", dir=folder))
-        by_layer: Optional[List[Rotation]] = None
+        metadata: Dict[str, str] = {}
         if rotated is not None:
             first = windows[0]
             by_layer = rotations(model, first[0], prefix_length(len(first)), rotated)
-        files = _file_groups(temporary, cache_dtype, threads, by_layer, rotated or "")
+            metadata = file_metadata(by_layer)
+        files = _Files(temporary, cache_dtype, threads, metadata)
         for window in windows:
             with torch.inference_mode():
                 _add_window(result, model, window, files, advanced)
@@ -131,27 +132,21 @@ def cut_windows(
 
 
 @dataclass(frozen=True)
-class _FileGroup:
-    """The three files that some layers of a cache pass through, and how."""
+class _Files:
+    """The three files that a cache passes through, and how."""
 
     folder: str
-    #: Before the names of its files.
-    number: int
-    #: Indices of its layers; ``None``: all.
-    layers: Optional[List[int]]
     dtype: str
     threads: Optional[int]
+    #: Of the first.
     metadata: Dict[str, str]
 
-    def save(self, layers: List[Layer]) -> None:
-        """``layers``: the whole cache."""
-        indices = range(len(layers)) if self.layers is None else self.layers
-        chosen = {index: layers[index] for index in indices}
-        save_layers(chosen, self._path("original"), self.dtype, self.metadata, sync=False)
+    def save(self, layers: Sequence[Layer]) -> None:
+        save_layers(layers, self._path("original"), self.dtype, self.metadata, sync=False)
 
-    def round_trip(self, codec: str, device: Any) -> Tuple[Dict[int, Layer], int]:
-        """The layers that came back by index, in float32 on ``device``, and the bytes of the
-        payload between."""
+    def round_trip(self, codec: str, device: Any) -> Tuple[List[Layer], int]:
+        """The layers that came back, in float32 on ``device``, and the bytes of the payload
+        between."""
         original, packed, unpacked = map(self._path, ("original", "packed", "unpacked"))
         common: Dict[str, Any] = {"threads": self.threads, "force": True, "sync": False}
         try:
@@ -163,41 +158,10 @@ class _FileGroup:
             raise CompressionError(
                 f"codec {codec}: {message}", error.hint, error.exit_status
             ) from error
-        return load_layers(unpacked, device, "f32"), _payload_bytes(packed)
+        return list(load_layers(unpacked, device, "f32").values()), _payload_bytes(packed)
 
     def _path(self, name: str) -> str:
-        return os.path.join(self.folder, f"{self.number}-{name}.safetensors")
-
-
-def _file_groups(
-    folder: str,
-    dtype: str,
-    threads: Optional[int],
-    rotations: Optional[Sequence[Rotation]],
-    codec: str = "",
-) -> List[_FileGroup]:
-    """One group for all layers; where ``codec`` needs rotations, one for each, since a file has
-    one."""
-    if rotations is None:
-        return [_FileGroup(folder, 0, None, dtype, threads, {})]
-    sharing: Dict[Rotation, List[int]] = {}
-    for layer, rotation in enumerate(rotations):
-        sharing.setdefault(rotation, []).append(layer)
-    return [
-        _FileGroup(folder, number, layers, dtype, threads, file_metadata(rotation, codec))
-        for number, (rotation, layers) in enumerate(sharing.items())
-    ]
-
-
-def _round_trip(groups: Sequence[_FileGroup], codec: str, device: Any) -> Tuple[List[Layer], int]:
-    """All layers that came back, in their order, and the bytes of all payloads."""
-    layers: Dict[int, Layer] = {}
-    stored_bytes = 0
-    for group in groups:
-        returned, size = group.round_trip(codec, device)
-        layers.update(returned)
-        stored_bytes += size
-    return [layers[index] for index in sorted(layers)], stored_bytes
+        return os.path.join(self.folder, f"{name}.safetensors")
 
 
 def _payload_bytes(path: str) -> int:
@@ -215,7 +179,7 @@ def _add_window(
     result: Evaluation,
     model: Any,
     window: Sequence[int],
-    files: Sequence[_FileGroup],
+    files: _Files,
     advanced: Callable[[int], None],
 ) -> None:
     import torch
@@ -244,11 +208,10 @@ def _add_window(
 
     reach = attention_reach(text_config(getattr(model, "config", None)))
     affected = len(targets) if reach is None else min(len(targets), reach)
-    for group in files:
-        group.save(layers)
+    files.save(layers)
     result.cache_shape = (layers[0][0].shape[1], layers[0][0].shape[3])
     for measured in result.codecs:
-        returned, stored_bytes = _round_trip(files, measured.codec, model.device)
+        returned, stored_bytes = files.round_trip(measured.codec, model.device)
         distortion = _layer_distortion(layers, returned)
         clock.lap("codec")
         logits = _continue(model, continuation, returned)

@@ -2,7 +2,7 @@
 back.
 
 How a layer's keys were rotated is not read off its config: it is tried, on keys that differ by
-nothing but their position. Layers without RoPE have frequencies of zero.
+nothing but their position. Layers without RoPE have a rotation without frequencies.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import contextlib
 import inspect
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
-from ._codecs import rotation_metadata
+from ._codecs import origin_metadata, rotation_metadata
 from ._model import follows_length, forward, logits_of_last, rope_parameters, rope_type
 from ._problem import Problem
 from .cache import cache_layers, dynamic_cache
@@ -21,8 +21,12 @@ from .cache import cache_layers, dynamic_cache
 if TYPE_CHECKING:
     import torch
 
-#: Of the largest key: far above the rounding of angles, far below the mark of a wrong table.
+#: Of a pair's own size: far above the rounding of angles, far below the mark of a wrong table.
 _TOLERANCE = 2e-3
+#: Of the largest key, and the least that counts as a pair's size: where some channels are a hundred
+#: times as large as others and in slow pairs, as in Qwen 2.5, they must not hide that the others
+#: were not turned back; what is lower still may be rounding in the model.
+_LEAST_SIZE = 1e-2
 #: Tried from the first on, one by one; further ones are spread over the prefix.
 _NEAR_POSITIONS = 16
 _FAR_POSITIONS = 32
@@ -34,7 +38,7 @@ class Rotation:
     channels in pairs, each by its frequency times the position. Channels behind them are not
     rotated."""
 
-    #: Radians a position, one a pair of channels.
+    #: Radians a position, one a pair of channels; none in a layer without RoPE.
     frequencies: Tuple[float, ...]
     #: Channels of a head.
     head_dim: int
@@ -46,6 +50,10 @@ class Rotation:
     def channels(self) -> int:
         """How many channels of a head are rotated."""
         return 2 * len(self.frequencies)
+
+    def is_whole_in_halves(self) -> bool:
+        """Whether channels i and i + head_dim / 2 are pairs, and no channel is in none."""
+        return self.channels == self.head_dim and not self.interleaved
 
 
 def rotations(model: Any, token: int, tokens: int, codec: str) -> List[Rotation]:
@@ -80,26 +88,37 @@ def rotations(model: Any, token: int, tokens: int, codec: str) -> List[Rotation]
                 f"others in layer {layer} {found}",
             )
         chosen.append(rotation)
+    if not any(rotation.channels for rotation in chosen):
+        # Of a model that goes by positions of its own, whatever it is told, all keys are at one.
+        raise _refused(
+            codec,
+            "keys rotated by the position_ids that the model is given",
+            f"the same at every position, in every layer {found}",
+        )
     return chosen
 
 
-def file_metadata(rotation: Rotation, codec: str) -> Dict[str, str]:
-    """What a file says of the rotation of its keys. Raises :class:`Problem` for rotations that it
-    has no words for: the frequencies there are one for each pair of channels i and
-    i + head_dim / 2."""
-    if rotation.channels != rotation.head_dim:
-        raise _refused(
-            codec,
-            f"keys whose channels are all rotated, {rotation.head_dim} of each head",
-            f"a partial rotation, of {rotation.channels} channels",
-        )
-    if rotation.interleaved:
-        raise _refused(
-            codec,
-            "keys whose channels i and i + head_dim / 2 are rotated as a pair",
-            "interleaved pairs, of channels 2i and 2i + 1",
-        )
-    return rotation_metadata(rotation.frequencies)
+def file_metadata(rotations: Sequence[Rotation]) -> Dict[str, str]:
+    """What a file says of the rotations of its layers' keys, as ``kvgauge extract`` writes it.
+
+    One for all layers that turns the whole head in halves is its frequencies alone; others are
+    listed with the layers of each, in the order of their first.
+    """
+    sharing: Dict[Rotation, List[int]] = {}
+    for layer, rotation in enumerate(rotations):
+        sharing.setdefault(rotation, []).append(layer)
+    if len(sharing) == 1 and rotations[0].is_whole_in_halves():
+        return rotation_metadata(rotations[0].frequencies)
+    rotary = [
+        {
+            "layers": layers,
+            "frequencies": list(rotation.frequencies),
+            "pairs": "neighbours" if rotation.interleaved else "halves",
+            "head_dim": rotation.head_dim,
+        }
+        for rotation, layers in sharing.items()
+    ]
+    return origin_metadata({"rotary": rotary})
 
 
 @contextlib.contextmanager
@@ -212,7 +231,7 @@ def _closest(
         for interleaved in (False, True)
     ]
     # Behind the others: of two that fit equally well, the first is taken.
-    candidates.append((torch.zeros(head_dim // 2), False))
+    candidates.append((torch.zeros(0), False))
     offsets = [_offset_turned_back(key, positions, *candidate) for candidate in candidates]
     least = min(offsets)
     if not least <= _TOLERANCE:
@@ -225,23 +244,29 @@ def _offset_turned_back(
     key: "torch.Tensor", positions: "torch.Tensor", table: "torch.Tensor", interleaved: bool
 ) -> float:
     """How far keys [positions, kv_heads, head_dim] of one token are from the first of them once
-    turned back, as a share of the largest: 0 where the rotation is theirs."""
+    turned back, as a share of their size, of the pair or single channel with the largest share: 0
+    where the rotation is theirs."""
     import torch
 
+    largest = float(key.abs().max())
+    if largest == 0.0:
+        return 0.0
     # The model's own angles, which are rounded to float32.
     angles = (positions.float()[:, None] * table).double()[:, None]  # [positions, 1, pairs]
-    channels = 2 * len(table)
-    rotated, rest = key[..., :channels], key[..., channels:]
+    count = len(table)
+    rotated, rest = key[..., : 2 * count], key[..., 2 * count :]
     if interleaved:
         low, high = rotated[..., 0::2], rotated[..., 1::2]
     else:
-        low, high = rotated.chunk(2, dim=-1)
-    turned = torch.cat(
-        [low * angles.cos() + high * angles.sin(), high * angles.cos() - low * angles.sin(), rest],
-        -1,
+        low, high = rotated[..., :count], rotated[..., count:]
+    turned = torch.stack(
+        [low * angles.cos() + high * angles.sin(), high * angles.cos() - low * angles.sin()], -1
     )
-    largest = float(key.abs().max())
-    offset = float((turned - turned[:1]).abs().max()) / largest if largest > 0.0 else 0.0
+    shares = []
+    for part in (turned, rest[..., None]):  # [positions, kv_heads, pairs or channels, 2 or 1]
+        size = part.abs().amax((0, 3)).clamp_min(_LEAST_SIZE * largest)
+        shares.append((part - part[:1]).abs().amax((0, 3)) / size)
+    offset = float(torch.cat(shares, -1).max())
     # Keys that are not finite are nobody's.
     return offset if math.isfinite(offset) else math.inf
 

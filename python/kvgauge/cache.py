@@ -59,19 +59,19 @@ def save_kv_cache(
     An existing file is replaced. The file is there whole or not at all; the same cache gives the
     same bytes. Raises :class:`CacheError`, and ``OSError`` from writing.
     """
-    save_layers(dict(enumerate(cache_layers(cache))), path, dtype, metadata or {}, sync)
+    save_layers(cache_layers(cache), path, dtype, metadata or {}, sync)
 
 
 def save_layers(
-    layers: Mapping[int, Layer],
+    layers: Sequence[Layer],
     path: StrPath,
     dtype: Optional[FloatType],
     metadata: Mapping[str, str],
     sync: bool,
 ) -> None:
-    """:func:`save_kv_cache` of some layers of a cache, by index."""
+    """:func:`save_kv_cache` of a cache as its layers."""
     stored: List[Tuple[str, torch.Tensor]] = []
-    for index, (key, value) in layers.items():
+    for index, (key, value) in enumerate(layers):
         for part, tensor in (("key", key), ("value", value)):
             name = f"layer.{index}.{part}"
             plain = tensor[0] if tensor.shape[0] == 1 else tensor

@@ -3,6 +3,7 @@ sliding windows shorter than a prefix, layer types mixed, rotary embeddings of e
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Sequence
 
@@ -53,14 +54,29 @@ def dynamic(theta: float, channels: int, factor: float, made_for: int, tokens: i
     return powers(theta * stretched ** (channels / (channels - 2)), channels)
 
 
+def yarn(theta: float, channels: int, factor: float, made_for: int) -> List[float]:
+    """YaRN (Peng et al. 2023): pairs that turn 32 times and more within the tokens that the model
+    was made for keep their frequency, those that turn once and less have it divided by ``factor``,
+    and those between are mixed by their index."""
+
+    def index(turns: float) -> float:
+        return channels * math.log(made_for / (2 * math.pi * turns)) / (2 * math.log(theta))
+
+    first, last = max(math.floor(index(32)), 0), min(math.ceil(index(1)), channels - 1)
+    mixed = [min(max((i - first) / (last - first), 0.0), 1.0) for i in range(channels // 2)]
+    plain = powers(theta, channels)
+    return [one * (1 - share) + one / factor * share for one, share in zip(plain, mixed)]
+
+
 @dataclass(frozen=True)
 class Architecture:
     """One model. ``kind``: its ``model_type``."""
 
     kind: str
     settings: Dict[str, Any]
-    #: Of each layer: frequencies; a list for all layers alike.
+    #: Of each layer: frequencies, none without RoPE; a list for all layers alike.
     frequencies: List[List[float]]
+    #: Of the layers with RoPE.
     interleaved: bool = False
     #: Kind of an outer config, in which this one is the text's.
     within: Optional[str] = None
@@ -77,8 +93,7 @@ def _plain(theta: float = 1e4, channels: int = 16) -> List[List[float]]:
 #: Windows of the tests, tokens. Their prefix is within ``SHORT_CONTEXT``, they are not.
 CONTEXT = 80
 
-_YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
-_NO_ROPE = [0.0] * 8
+_NO_ROPE: List[float] = []
 
 ARCHITECTURES: Dict[str, Architecture] = {
     "LlamaForCausalLM": Architecture("llama", {"rope_theta": 1e4}, _plain()),
@@ -109,6 +124,20 @@ ARCHITECTURES: Dict[str, Architecture] = {
             },
         },
         [powers(1e6, 16, [2.0] * 8)],
+    ),
+    "Ministral3ForCausalLM, YaRN": Architecture(
+        "ministral3",
+        {
+            "head_dim": 16,
+            "rope_parameters": {
+                "rope_type": "yarn",
+                "factor": 8.0,
+                "rope_theta": 1e4,
+                "llama_4_scaling_beta": 0.1,
+                "original_max_position_embeddings": 64,
+            },
+        },
+        [yarn(1e4, 16, 8.0, 64)],
     ),
     "Qwen2ForCausalLM": Architecture("qwen2", {"rope_theta": 1e6}, _plain(1e6)),
     "Qwen2ForCausalLM, sliding": Architecture(
@@ -214,6 +243,29 @@ ARCHITECTURES: Dict[str, Architecture] = {
         "cohere",
         {"use_qk_norm": True, "logit_scale": 0.5, "rope_theta": 1e4},
         _plain(),
+        interleaved=True,
+    ),
+    "Cohere2ForCausalLM": Architecture(
+        "cohere2",
+        {
+            "layer_types": [*["sliding_attention"] * 3, "full_attention"],
+            "sliding_window": WINDOW,
+            "rope_theta": 1e4,
+        },
+        [*_plain() * 3, _NO_ROPE],
+        interleaved=True,
+    ),
+    "Llama4ForCausalLM": Architecture(
+        "llama4_text",
+        {
+            "head_dim": 16,
+            "no_rope_layers": [1, 1, 1, 0],
+            "num_local_experts": 2,
+            "moe_layers": [],
+            "intermediate_size_mlp": 64,
+            "rope_theta": 1e4,
+        },
+        [*_plain() * 3, _NO_ROPE],
         interleaved=True,
     ),
 }
