@@ -40,9 +40,8 @@ if TYPE_CHECKING:
 
 PREFIX = CONTEXT // 2
 
-#: Those that ``kvgauge validate`` does not load; and one whose queries it scales otherwise, by
-#: ``max_position_embeddings`` where RoPE is not of type yarn.
-NOT_OF_VALIDATE = ("Cohere2ForCausalLM", "Llama4ForCausalLM", "Ministral3ForCausalLM")
+#: Those that ``kvgauge validate`` does not load.
+NOT_OF_VALIDATE = ("Cohere2ForCausalLM", "Llama4ForCausalLM")
 
 
 def made(name: str) -> Any:

@@ -47,7 +47,7 @@ impl BlockRule {
             true => Some(runs),
             false => (LEAST..MOST).rev().find(|n| n % 4 == 0 && head_dim.is_multiple_of(*n)),
         };
-        let size = size.filter(|size| *size >= LEAST)?;
+        let size = size.filter(|size| *size >= LEAST && head_dim > 0)?;
         Some(Blocks { size, count: head_dim / size, consecutive })
     }
 

@@ -6,9 +6,7 @@ use crate::error::{Error, Result};
 use crate::model::config::keys::{Keys, gguf, hf};
 use crate::model::config::rotary::RotaryRules;
 use crate::model::config::sizes::{Defaults, Sizes};
-use crate::model::config::{
-    AttentionConfig, LayerConfig, MlpConfig, ModelConfig, RopeScaling, Temperature,
-};
+use crate::model::config::{AttentionConfig, LayerConfig, MlpConfig, ModelConfig, Temperature};
 
 pub(super) const MINISTRAL: Architecture =
     Architecture::new("MinistralForCausalLM", "ministral", read_ministral);
@@ -57,7 +55,7 @@ fn read_ministral3(keys: &Keys) -> Result<ModelConfig> {
         ..RotaryRules::PLAIN
     };
     let rotary = keys.rotary(sizes.head_dim, sizes.max_position_embeddings, rules)?;
-    let temperature = temperature(keys, &sizes, &rotary.scaling)?;
+    let temperature = temperature(keys, &sizes)?;
     let window = keys.count(hf("sliding_window"))?.value();
     keys.texts_by_layer(hf("layer_types"), sizes.layers)?;
     let attention = AttentionConfig { window, temperature, ..sizes.attention() };
@@ -66,21 +64,23 @@ fn read_ministral3(keys: &Keys) -> Result<ModelConfig> {
     Ok(sizes.model(MINISTRAL3.class, layers, vec![rotary]))
 }
 
-/// β stands among RoPE's parameters, and the period is the context before YaRN.
-fn temperature(keys: &Keys, sizes: &Sizes, scaling: &RopeScaling) -> Result<Option<Temperature>> {
+/// β stands among RoPE's parameters, and so does the period, the context before any scaling.
+fn temperature(keys: &Keys, sizes: &Sizes) -> Result<Option<Temperature>> {
     const BETA: &str = "llama_4_scaling_beta";
+    const PERIOD: &str = "original_max_position_embeddings";
     let parameters = hf("rope_parameters");
-    let beta = match keys.is_gguf() {
-        true => keys.number(gguf("attention.temperature_scale"))?.value(),
+    let (beta, period) = match keys.is_gguf() {
+        true => (
+            keys.number(gguf("attention.temperature_scale"))?.value(),
+            keys.count(gguf("rope.scaling.original_context_length"))?.value(),
+        ),
         false => {
-            let parameters = keys.object(parameters)?.value();
-            parameters.and_then(|parameters| parameters.get(BETA)?.as_f64())
+            let object = keys.object(parameters)?.value();
+            let number = |name: &str| object.as_ref().and_then(|object| object.get(name)?.as_f64());
+            (number(BETA), number(PERIOD).map(|period| period as usize).filter(|n| *n > 0))
         }
     };
-    let period = match scaling {
-        RopeScaling::Yarn { original_context, .. } => *original_context,
-        _ => sizes.max_position_embeddings,
-    };
+    let period = period.unwrap_or(sizes.max_position_embeddings);
     match beta {
         // Mistral Small 3.1 in GGUF.
         None if keys.is_gguf() => Ok(None),
