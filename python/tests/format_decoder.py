@@ -284,7 +284,7 @@ def check_manifest(manifest):
     as_object(manifest, MANIFEST_FIELDS, OPTIONAL_FIELDS, "manifest")
     need(manifest["format"] == "kvgauge-kv", "unknown format {!r}", manifest["format"])
     version = manifest["version"]
-    need(is_integer(version) and version in (1, 2, 3, 4), "unknown version {!r}", version)
+    need(is_integer(version) and version in (1, 2, 3, 4, 5), "unknown version {!r}", version)
     codec = manifest["codec"]
     roles = by_role(codec)
     need(roles is not None, "unknown codec {!r}", codec)
