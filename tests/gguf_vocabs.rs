@@ -10,6 +10,8 @@
 
 #[path = "common/skip.rs"]
 mod skip;
+#[path = "common/vocabularies.rs"]
+mod vocabularies;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -22,23 +24,6 @@ use kvgauge::error::Kind;
 use skip::skip;
 use tokenizers::normalizers::NFC;
 
-/// The files that come with texts and ids.
-const BUILT: [&str; 14] = [
-    "command-r",
-    "deepseek-coder",
-    "deepseek-llm",
-    "falcon",
-    "gemma-4",
-    "gpt-2",
-    "llama-bpe",
-    "llama-spm",
-    "mpt",
-    "phi-3",
-    "qwen2",
-    "qwen35",
-    "refact",
-    "starcoder",
-];
 const REFUSED: [(&str, &str); 4] = [
     ("bert-bge", "found \"bert\", WordPiece"),
     ("nomic-bert-moe", "found \"t5\", Unigram"),
@@ -71,7 +56,7 @@ fn ids_are_those_of_llama_cpp_s_vectors() {
     let Some(folder) = named("llama.cpp's vectors", "KVGAUGE_GGUF_VOCABS", Path::is_dir) else {
         return;
     };
-    for name in BUILT {
+    for name in vocabularies::COMPARABLE {
         let path = folder.join(format!("ggml-vocab-{name}.gguf"));
         let mut model =
             from_gguf(&metadata(&path)).unwrap_or_else(|error| panic!("{name}: {error}"));

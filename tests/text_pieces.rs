@@ -12,6 +12,8 @@
 
 #[path = "common/skip.rs"]
 mod skip;
+#[path = "common/vocabularies.rs"]
+mod vocabularies;
 
 use candle_core::quantized::gguf_file::{Content, Value};
 use kvgauge::corpus::gguf_tokenizer::from_gguf;
@@ -43,22 +45,6 @@ const PRE_TOKENISERS: [&str; 19] = [
     "falcon",
     "bloom",
     "superbpe",
-];
-const REAL: [&str; 14] = [
-    "command-r",
-    "deepseek-coder",
-    "deepseek-llm",
-    "falcon",
-    "gemma-4",
-    "gpt-2",
-    "llama-bpe",
-    "llama-spm",
-    "mpt",
-    "phi-3",
-    "qwen2",
-    "qwen35",
-    "refact",
-    "starcoder",
 ];
 
 fn built(metadata: &HashMap<String, Value>) -> Tokenizer {
@@ -111,7 +97,8 @@ fn real() -> Vec<(String, PathBuf)> {
     match std::env::var_os("KVGAUGE_GGUF_VOCABS").map(PathBuf::from).filter(|path| path.is_dir()) {
         None => skip("pieces of real vocabularies", "KVGAUGE_GGUF_VOCABS names no folder"),
         Some(folder) => all.extend(
-            REAL.map(|name| (name.to_string(), folder.join(format!("ggml-vocab-{name}.gguf")))),
+            vocabularies::COMPARABLE
+                .map(|name| (name.to_string(), folder.join(format!("ggml-vocab-{name}.gguf")))),
         ),
     }
     for (name, variable) in [("gemma-3", "KVGAUGE_GEMMA3"), ("qwen2.5", "KVGAUGE_QWEN2")] {
