@@ -15,13 +15,6 @@ pub fn sha256(bytes: &[u8]) -> String {
 /// Of a file that is open, and stays so to be read.
 pub fn source_sha256(source: &Source) -> Result<String> {
     let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    let mut at = 0;
-    while at < source.len() {
-        let length = (source.len() - at).min(buffer.len() as u64) as usize;
-        source.read_at(&mut buffer[..length], at)?;
-        hasher.update(&buffer[..length]);
-        at += length as u64;
-    }
+    source.read_through(|bytes| hasher.update(bytes))?;
     Ok(hex(&hasher.finalize()))
 }

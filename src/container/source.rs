@@ -25,8 +25,12 @@ impl Source {
             return Err(Error::input(format!("{}: expected a file, found {kind}", path.display()))
                 .hint("tensors are read at random places: write them to a file first"));
         }
-        let file = File::open(path).map_err(failed)?;
-        let state = file.metadata().map_err(failed)?;
+        Self::of(path, File::open(path).map_err(failed)?).map_err(failed)
+    }
+
+    /// Of a file that is open already, at `path`.
+    pub fn of(path: &Path, file: File) -> std::io::Result<Self> {
+        let state = file.metadata()?;
         let (len, modified) = (state.len(), state.modified().ok());
         Ok(Self { path: path.to_path_buf(), file, len, modified })
     }
@@ -47,6 +51,19 @@ impl Source {
         })
     }
 
+    /// Reads it from its first byte to its last, piece by piece.
+    pub fn read_through(&self, mut take: impl FnMut(&[u8])) -> Result<()> {
+        let mut buffer = vec![0; 1 << 20];
+        let mut at = 0;
+        while at < self.len {
+            let length = (self.len - at).min(buffer.len() as u64) as usize;
+            self.read_at(&mut buffer[..length], at)?;
+            take(&buffer[..length]);
+            at += length as u64;
+        }
+        Ok(())
+    }
+
     /// An error if the file was written to since it was opened, as far as the system tells.
     pub fn check_unchanged(&self) -> Result<()> {
         let now = self.file.metadata().map_err(|e| Error::io(&self.path, &e))?;
@@ -56,7 +73,8 @@ impl Source {
         Ok(())
     }
 
-    fn changed(&self) -> Error {
+    /// The error for a file that is not what it was.
+    pub fn changed(&self) -> Error {
         Error::input(format!("{}: the file changed while it was read", self.path.display()))
             .hint("run again when whatever writes it is done")
     }

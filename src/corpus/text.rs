@@ -3,15 +3,14 @@
 use super::source;
 use super::survey::{Survey, Surveyed};
 use super::tokens::TextTokens;
+use crate::container::source::Source;
 use crate::error::{Error, Result};
 use crate::hash;
 use crate::hub::{Hub, RepoId};
-use crate::platform;
 use std::borrow::Cow;
-use std::fs::{File, Metadata};
-use std::io::{ErrorKind, Read};
-use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
 use tokenizers::Tokenizer;
 
 /// The standard text of perplexity figures, as llama.cpp's scripts fetch it.
@@ -39,11 +38,7 @@ pub struct Text {
 enum Content {
     Held(Cow<'static, str>),
     /// A file that was UTF-8 when it was hashed.
-    File {
-        path: PathBuf,
-        file: File,
-        modified: Option<SystemTime>,
-    },
+    File(Source),
 }
 
 impl Text {
@@ -103,19 +98,11 @@ impl Text {
             file.read_to_end(&mut bytes).map_err(absent)?;
             return Self::new(source, bytes);
         }
-        let (mut survey, mut buffer) = (Survey::default(), vec![0; 1 << 18]);
-        loop {
-            match file.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(read) => survey.take(&buffer[..read]),
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) => return Err(Error::io(path, &e)),
-            }
-        }
+        let file = Source::of(path, file).map_err(absent)?;
+        let mut survey = Survey::default();
+        file.read_through(|bytes| survey.take(bytes))?;
         let surveyed = survey.finish(&source)?;
-        let modified = state.modified().ok();
-        let content = Content::File { path: path.into(), file, modified };
-        Ok(Self::surveyed(source, surveyed, content))
+        Ok(Self::surveyed(source, surveyed, Content::File(file)))
     }
 
     pub(super) fn new(source: String, bytes: Vec<u8>) -> Result<Self> {
@@ -159,29 +146,18 @@ impl Text {
                 let end = (0..=length).rev().find(|end| rest.is_char_boundary(*end));
                 into.push_str(&rest[..end.unwrap_or(0)]);
             }
-            Content::File { path, file, modified } => {
-                let changed = || {
-                    Error::input(format!("{}: the file changed while it was read", path.display()))
-                        .hint("run again when whatever writes it is done")
-                };
+            Content::File(file) => {
                 let mut bytes = vec![0; length];
-                platform::read_exact_at(file, &mut bytes, at).map_err(|e| match e.kind() {
-                    ErrorKind::UnexpectedEof => changed(),
-                    _ => Error::io(path, &e),
-                })?;
-                let same =
-                    |now: Metadata| now.len() == self.bytes && now.modified().ok() == *modified;
-                if !same(file.metadata().map_err(|e| Error::io(path, &e))?) {
-                    return Err(changed());
-                }
+                file.read_at(&mut bytes, at)?;
+                file.check_unchanged()?;
                 let valid = match std::str::from_utf8(&bytes) {
                     Ok(text) => text.len(),
                     Err(error) => error.valid_up_to(),
                 };
                 bytes.truncate(valid);
-                into.push_str(&String::from_utf8(bytes).map_err(|_| changed())?);
+                into.push_str(&String::from_utf8(bytes).map_err(|_| file.changed())?);
                 if into.len() == before && length > 0 {
-                    return Err(changed());
+                    return Err(file.changed());
                 }
             }
         }
