@@ -18,6 +18,53 @@ pub fn peak_rss_bytes() -> Option<u64> {
     None
 }
 
+/// Memory that can be had without pushing others out, bytes; `None` where the system does not say. In a
+/// container, no more than is left of its limit.
+pub fn free_memory() -> Option<u64> {
+    #[cfg(target_os = "linux")]
+    {
+        let free = meminfo("MemAvailable:")?;
+        Some(free.min(left_in_container().unwrap_or(u64::MAX)))
+    }
+    #[cfg(not(target_os = "linux"))]
+    None
+}
+
+/// [`free_memory`], and what can be swapped out.
+pub fn free_memory_and_swap() -> Option<u64> {
+    #[cfg(target_os = "linux")]
+    let swap = meminfo("SwapFree:").unwrap_or(0);
+    #[cfg(not(target_os = "linux"))]
+    let swap = 0;
+    Some(free_memory()?.saturating_add(swap))
+}
+
+/// Of /proc/meminfo, bytes.
+#[cfg(target_os = "linux")]
+fn meminfo(key: &str) -> Option<u64> {
+    let table = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = table.lines().find_map(|line| line.strip_prefix(key))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.saturating_mul(1024))
+}
+
+/// Of the limit of a control group (version 2), bytes. Pages of files count as free: the kernel
+/// drops them when it needs the memory.
+#[cfg(target_os = "linux")]
+fn left_in_container() -> Option<u64> {
+    let read = |name: &str| std::fs::read_to_string(format!("/sys/fs/cgroup/{name}")).ok();
+    let number = |text: &str| text.trim().parse::<u64>().ok();
+    let limit = number(&read("memory.max")?)?;
+    let used = number(&read("memory.current")?)?;
+    let of_files: u64 = read("memory.stat")?
+        .lines()
+        .filter_map(|line| {
+            let (key, value) = line.split_once(' ')?;
+            ["active_file", "inactive_file"].contains(&key).then(|| number(value))?
+        })
+        .sum();
+    Some(limit.saturating_sub(used.saturating_sub(of_files)))
+}
+
 /// Fills `bytes` from `offset` on; several threads may read one file. A file that ends before
 /// that is [`ErrorKind::UnexpectedEof`].
 pub fn read_exact_at(file: &File, bytes: &mut [u8], offset: u64) -> Result<()> {

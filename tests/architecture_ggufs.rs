@@ -205,6 +205,31 @@ fn distance(found: &[Vec<f32>], expected: &[Vec<f32>]) -> f32 {
     pairs.fold(0f32, |m, x| if m.is_nan() || x <= m { m } else { x })
 }
 
+/// Weights that stay packed are the same weights: the same bits, in one pass and token by token.
+#[test]
+fn packed_weights_give_the_same_bits() {
+    for (name, plan) in plans() {
+        for kind in ["F32", "Q8_0"] {
+            let (file, _) = assemble(&name, &plan, kind);
+            let place = tempfile::tempdir().unwrap();
+            let path = place.path().join("model.gguf");
+            std::fs::write(&path, file).unwrap();
+            let open = random_model::open(&path).unwrap();
+            let full = open.load(DType::F32, &Device::Cpu).unwrap();
+            let weights = open.weights().unwrap().weights;
+            let packed = Model::load_packed(&open.config, weights.as_ref()).unwrap();
+            let tokens = Golden::read(&name).tokens;
+            assert!(numbers(&packed, &tokens) == numbers(&full, &tokens), "{name}.{kind}");
+            let (mut a, mut b) = (full.empty_cache(), packed.empty_cache());
+            for token in &tokens[..3] {
+                let full = full.forward(&[*token], &mut a).unwrap().to_vec2::<f32>().unwrap();
+                let packed = packed.forward(&[*token], &mut b).unwrap().to_vec2::<f32>().unwrap();
+                assert!(full == packed, "{name}.{kind}: one token");
+            }
+        }
+    }
+}
+
 #[test]
 fn files_give_what_their_folders_give() {
     let mut failures = Vec::new();

@@ -107,7 +107,7 @@ impl SweepArguments {
             let estimate = estimate?;
             output::print(&match self.json {
                 true => report::json(&estimate)?,
-                false => dry_run_table::render(&estimate),
+                false => dry_run_table::render(&estimate, "cell"),
             })?;
             return Ok(Outcome::Done);
         }

@@ -5,7 +5,7 @@ use super::progress::{DownloadBars, TerminalProgress};
 use super::{Outcome, output};
 use crate::error::{Error, Result};
 use crate::hub::{Hub, HubOptions};
-use crate::report::{self, charts, table};
+use crate::report::{self, charts, dry_run_table, table};
 use crate::run::validate;
 use crate::settings::{ConfigFile, RawSettings, Settings};
 use crate::whole_file::{self, Existing, Kind, NewFile};
@@ -20,6 +20,9 @@ pub struct Arguments {
     subject: SubjectFlags,
     #[command(flatten)]
     evaluation: EvaluationFlags,
+    /// Only estimate time and memory; refuse what does not fit into memory
+    #[arg(long)]
+    dry_run: bool,
     /// Print one JSON object instead of the table
     #[arg(long)]
     json: bool,
@@ -42,6 +45,7 @@ pub struct Arguments {
 impl Arguments {
     /// Evaluates, writes and prints.
     pub fn run(self) -> Result<Outcome> {
+        let dry_run = self.dry_run;
         let (json, path, picture) = (self.json, self.output.clone(), self.picture.clone());
         let (force, config) = (self.force, self.config.clone());
         let settings = Settings::resolve(self.into_raw()?)?;
@@ -61,6 +65,16 @@ impl Arguments {
         super::use_threads(settings.threads)?;
         let hub = Hub::new(HubOptions::from_env(settings.offline), Arc::new(DownloadBars::new()))?;
         let mut progress = TerminalProgress::new();
+        if dry_run {
+            let estimate = validate::dry_run(&settings, &hub, &mut progress);
+            progress.clear();
+            let estimate = estimate?;
+            output::print(&match json {
+                true => report::json(&estimate)?,
+                false => dry_run_table::render(&estimate, "measurement"),
+            })?;
+            return Ok(Outcome::Done);
+        }
         let result = validate::run(&settings, &hub, &mut progress);
         progress.clear();
         let result = result?;

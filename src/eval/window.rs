@@ -11,8 +11,13 @@ use crate::model::Model;
 use candle_core::Tensor;
 use std::time::{Duration, Instant};
 
-/// Targets whose logits are in memory at once: 128 × 32000 f32 are 16 MB an arm.
-pub const SCORED_AT_ONCE: usize = 128;
+/// Targets whose logits are in memory at once, twice: the baseline's and an arm's. 128 of a vocabulary
+/// of 32,000 take 16 MB each; of one beyond 65,536 they are fewer, but enough to fill the product
+/// with the head.
+pub fn scored_at_once(vocab_size: usize) -> usize {
+    const VALUES: usize = 1 << 23;
+    (VALUES / vocab_size.max(1)).clamp(64, 128)
+}
 
 /// Codecs whose hidden states are in memory at once; each batch computes the baseline's logits
 /// again.
@@ -47,6 +52,7 @@ pub fn evaluate(
     timings: &mut StageTimings,
 ) -> Result<WindowOutcome> {
     let targets = window.targets();
+    let at_once = scored_at_once(model.config().vocab_size);
     let mut clock = Clock::start();
     // The untouched cache goes through the model like the others, and first.
     let all: Vec<Option<&Arm>> = [None].into_iter().chain(arms.iter().map(Some)).collect();
@@ -59,9 +65,9 @@ pub fn evaluate(
             Some(hidden) => hidden,
             none => none.insert(running.remove(0)?.hidden),
         };
-        for (index, targets) in targets.chunks(SCORED_AT_ONCE).enumerate() {
+        for (index, targets) in targets.chunks(at_once).enumerate() {
             let logits = |hidden: &Tensor| -> Result<Logits> {
-                let rows = hidden.narrow(0, index * SCORED_AT_ONCE, targets.len())?;
+                let rows = hidden.narrow(0, index * at_once, targets.len())?;
                 Logits::new(&model.logits(&rows)?)
             };
             let base = logits(base_hidden)?;

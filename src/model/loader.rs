@@ -1,6 +1,7 @@
 //! How a model gets its tensors, and how it is known which it got.
 
 use super::config::ModelConfig;
+use super::matrix::{Matrix, PackedRows};
 use super::parts::Linear;
 use super::weights::{Weights, refuse_unread};
 use crate::error::{Error, Result};
@@ -16,17 +17,24 @@ pub(super) struct Loader<'a> {
     weights: &'a dyn Weights,
     /// `None`: tensors are checked and stay empty.
     target: Option<(DType, &'a Device)>,
+    /// Whether matrices stay as the source has them.
+    packed: bool,
     asked: RefCell<BTreeSet<String>>,
 }
 
 impl<'a> Loader<'a> {
     /// Goes by the headers: no value is read, and what is built holds none.
     pub fn headers(weights: &'a dyn Weights) -> Self {
-        Self { weights, target: None, asked: RefCell::default() }
+        Self { weights, target: None, packed: false, asked: RefCell::default() }
     }
 
     pub fn values(weights: &'a dyn Weights, dtype: DType, device: &'a Device) -> Self {
-        Self { weights, target: Some((dtype, device)), asked: RefCell::default() }
+        Self { weights, target: Some((dtype, device)), packed: false, asked: RefCell::default() }
+    }
+
+    /// In f32 on the CPU, matrices as the source has them.
+    pub fn packed(weights: &'a dyn Weights) -> Self {
+        Self { packed: true, ..Self::values(weights, DType::F32, &Device::Cpu) }
     }
 
     pub fn dtype(&self) -> DType {
@@ -109,25 +117,47 @@ impl<'a> Loader<'a> {
         Ok(tensor.to_dtype(dtype)?.to_device(device)?)
     }
 
+    pub fn matrix(&self, name: &str, shape: [usize; 2]) -> Result<Matrix> {
+        self.matrices(&[(name.to_string(), shape[0])], shape[1])
+    }
+
+    /// Matrices of one width below each other. `parts`: names and rows.
+    fn matrices(&self, parts: &[(String, usize)], width: usize) -> Result<Matrix> {
+        if self.packed {
+            let packed = parts.iter().map(|(name, rows)| self.weights.packed(name, [*rows, width]));
+            let packed: Option<Vec<PackedRows>> = packed.collect::<Result<_>>()?;
+            if let Some(packed) = packed {
+                return Ok(Matrix::Packed(packed.into()));
+            }
+        }
+        let read = |(name, rows): &(String, usize)| self.tensor(name, &[*rows, width]);
+        let tensors = parts.iter().map(read).collect::<Result<Vec<_>>>()?;
+        self.below(&tensors).map(Matrix::Dense)
+    }
+
+    /// Tensors below each other.
+    fn below(&self, tensors: &[Tensor]) -> Result<Tensor> {
+        match tensors {
+            [one, ..] if self.target.is_none() => Ok(one.clone()),
+            [one] => Ok(one.clone()),
+            several => Ok(Tensor::cat(several, 0)?),
+        }
+    }
+
     /// Stacks projections that read the same input into one.
     pub fn linear(&self, parts: &[(String, usize)], input: usize, bias: bool) -> Result<Linear> {
-        let stack = |suffix: &str, width: Option<usize>| -> Result<Tensor> {
-            let tensors = parts
-                .iter()
-                .map(|(name, out)| {
-                    let shape: Vec<usize> = std::iter::once(*out).chain(width).collect();
-                    self.tensor(&format!("{name}.{suffix}"), &shape)
-                })
-                .collect::<Result<Vec<_>>>()?;
-            match tensors.as_slice() {
-                [one, ..] if self.target.is_none() => Ok(one.clone()),
-                [one] => Ok(one.clone()),
-                several => Ok(Tensor::cat(several, 0)?),
+        let named = |suffix: &str| {
+            let part = |(name, out): &(String, usize)| (format!("{name}.{suffix}"), *out);
+            parts.iter().map(part).collect::<Vec<_>>()
+        };
+        let bias = match bias {
+            false => None,
+            true => {
+                let read = |(name, out): &(String, usize)| self.tensor(name, &[*out]);
+                let biases = named("bias").iter().map(read).collect::<Result<Vec<_>>>()?;
+                Some(self.below(&biases)?)
             }
         };
-        Ok(Linear {
-            weight: stack("weight", Some(input))?,
-            bias: if bias { Some(stack("bias", None)?) } else { None },
-        })
+        Ok(Linear { weight: self.matrices(&named("weight"), input)?, bias })
     }
 }

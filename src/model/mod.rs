@@ -13,6 +13,7 @@ mod gguf;
 mod json;
 mod kernels;
 mod loader;
+mod matrix;
 pub mod oracle;
 mod parts;
 mod random;
@@ -27,6 +28,8 @@ pub use config::{
     Temperature,
 };
 pub use gguf::{Gguf, WeightType};
+pub use matrix::PackedRows;
+pub(crate) use parts::MLP_ROWS;
 pub use random::RandomWeights;
 pub use weights::{Safetensors, Unread, Weights};
 
@@ -35,8 +38,25 @@ use crate::error::{Error, Result};
 use attention::Attention;
 use candle_core::{DType, Device, Tensor};
 use loader::Loader;
-use parts::{Linear, Mlp, Norm, product, scaled, softcapped};
+use matrix::Matrix;
+use parts::{Mlp, Norm, scaled, softcapped};
 use rope::{Angles, Rope};
+
+/// [`Model::caches_at_once`] of a model that is not loaded.
+pub(crate) fn caches_at_once(
+    config: &ModelConfig,
+    dtype: DType,
+    is_cpu: bool,
+    tokens: usize,
+) -> usize {
+    /// Above it gemm splits the inner dimension by that alone.
+    const FEW_ROWS: usize = 64;
+    /// More rows are no faster, and take memory.
+    const ENOUGH_ROWS: usize = 1024;
+    let experts = |layer: &LayerConfig| matches!(layer.mlp, MlpConfig::Experts(_));
+    let in_gemm = dtype == DType::F32 && is_cpu && !config.layers.iter().any(experts);
+    if in_gemm && tokens > FEW_ROWS { (ENOUGH_ROWS / tokens).max(1) } else { 1 }
+}
 
 /// See [`Model::forward_written`].
 pub type Write<'a> = &'a mut dyn FnMut(usize, usize, LayerKv) -> Result<LayerKv>;
@@ -45,11 +65,11 @@ pub type Write<'a> = &'a mut dyn FnMut(usize, usize, LayerKv) -> Result<LayerKv>
 #[derive(Clone)]
 pub struct Model {
     config: ModelConfig,
-    embeddings: Tensor, // [vocab, hidden]
+    embeddings: Matrix, // [vocab, hidden]
     layers: Vec<Layer>,
     norm: Norm,
     /// `None`: tied to the embeddings.
-    head: Option<Linear>,
+    head: Option<Matrix>,
     /// As the config lists them.
     ropes: Vec<Rope>,
     dtype: DType,
@@ -81,6 +101,16 @@ impl Model {
         Self::build(config, &Loader::values(weights, dtype, device))
     }
 
+    /// [`Model::load`] in f32 on the CPU with matrices as the file has them, dequantised a tile at a
+    /// time whenever they are multiplied: the file's size of memory in place of 4 bytes a weight, and
+    /// the same results to the last bit.
+    pub fn load_packed(config: &ModelConfig, weights: &dyn Weights) -> Result<Self> {
+        let headers = Loader::headers(weights);
+        Self::build(config, &headers)?;
+        headers.finish(config)?;
+        Self::build(config, &Loader::packed(weights))
+    }
+
     fn build(config: &ModelConfig, loader: &Loader) -> Result<Self> {
         let hidden = config.hidden_size;
         let norm = |name: &str| Norm::load(loader, name, &[hidden], config.norm);
@@ -103,10 +133,10 @@ impl Model {
         let head = if config.tie_word_embeddings {
             None
         } else {
-            Some(Linear { weight: loader.tensor("lm_head.weight", &vocabulary)?, bias: None })
+            Some(loader.matrix("lm_head.weight", vocabulary)?)
         };
         Ok(Self {
-            embeddings: loader.tensor("model.embed_tokens.weight", &vocabulary)?,
+            embeddings: loader.matrix("model.embed_tokens.weight", vocabulary)?,
             layers,
             norm: norm("model.norm.weight")?,
             head,
@@ -188,15 +218,7 @@ impl Model {
     /// same bits whatever the others are, so products that may add up in another order with more
     /// rows get them one by one: those of few rows, as experts have them, and all but gemm's f32.
     pub fn caches_at_once(&self, tokens: usize) -> usize {
-        /// Above it gemm splits the inner dimension by that alone.
-        const FEW_ROWS: usize = 64;
-        /// More rows are no faster, and take memory.
-        const ENOUGH_ROWS: usize = 1024;
-        let experts = |layer: &LayerConfig| matches!(layer.mlp, MlpConfig::Experts(_));
-        let in_gemm = self.dtype == DType::F32
-            && self.device.is_cpu()
-            && !self.config.layers.iter().any(experts);
-        if in_gemm && tokens > FEW_ROWS { (ENOUGH_ROWS / tokens).max(1) } else { 1 }
+        caches_at_once(&self.config, self.dtype, self.device.is_cpu(), tokens)
     }
 
     /// Hidden states of all caches below each other, [caches·tokens, hidden].
@@ -227,8 +249,8 @@ impl Model {
         let angles =
             self.ropes.iter().map(|rope| rope.at(start, tokens.len(), self.dtype, &self.device));
         let angles = angles.collect::<Result<Vec<Angles>>>()?;
-        let ids = Tensor::new(tokens.repeat(caches.len()), &self.device)?;
-        let x = self.embeddings.index_select(&ids, 0)?; // [rows = caches·tokens, hidden]
+        let ids = tokens.repeat(caches.len());
+        let x = self.embeddings.select(&ids, &self.device)?; // [rows = caches·tokens, hidden]
         let mut x = scaled(x, self.config.embedding_scale)?;
         for (index, layer) in self.layers.iter().enumerate() {
             let normed = normed(&layer.before_attention, &x)?;
@@ -272,8 +294,8 @@ impl Model {
 
     /// Logits of hidden states, [rows, hidden] → [rows, vocab], f32 on the CPU.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        let weight = self.head.as_ref().map_or(&self.embeddings, |head| &head.weight);
-        let logits = product(&hidden.contiguous()?, weight)?;
+        let weight = self.head.as_ref().unwrap_or(&self.embeddings);
+        let logits = weight.product(&hidden.contiguous()?)?;
         let logits = scaled(logits.to_dtype(DType::F32)?, self.config.logit_scale)?;
         Ok(softcapped(logits, self.config.logit_softcap)?.to_device(&Device::Cpu)?)
     }

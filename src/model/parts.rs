@@ -3,13 +3,14 @@
 use super::config::{Activation, Experts, GatedMlp, MlpConfig, NormConfig, NormKind};
 use super::kernels;
 use super::loader::Loader;
+use super::matrix::Matrix;
 use crate::error::Result;
 use candle_core::{D, DType, Device, Tensor};
 
 /// x · weightᵀ + bias
 #[derive(Clone)]
 pub(super) struct Linear {
-    pub weight: Tensor, // [out, in]
+    pub weight: Matrix, // [out, in]
     pub bias: Option<Tensor>,
 }
 
@@ -47,14 +48,6 @@ pub(super) struct Mixture {
     shared: Option<(Gated, Linear)>,
 }
 
-/// x [rows, in] · weightᵀ, weight [out, in] → [rows, out]
-pub(super) fn product(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    match kernels::product(x, weight)? {
-        Some(product) => Ok(product),
-        None => Ok(x.matmul(&weight.t()?)?),
-    }
-}
-
 /// `x` times a factor, which mostly is 1.
 pub(super) fn scaled(x: Tensor, factor: f32) -> Result<Tensor> {
     if factor == 1.0 { Ok(x) } else { Ok((x * f64::from(factor))?) }
@@ -71,7 +64,7 @@ pub(super) fn softcapped(x: Tensor, cap: Option<f32>) -> Result<Tensor> {
 impl Linear {
     /// [rows, in] → [rows, out]
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let product = product(x, &self.weight)?;
+        let product = self.weight.product(x)?;
         match &self.bias {
             None => Ok(product),
             Some(bias) => Ok(product.broadcast_add(bias)?),
@@ -124,6 +117,10 @@ impl Norm {
     }
 }
 
+/// Rows that an MLP widens at once: of a long context, whose MLPs would otherwise take several times
+/// the memory of everything else.
+pub const MLP_ROWS: usize = 4096;
+
 impl Mlp {
     /// `name`: of a part of its layer.
     pub fn load(
@@ -145,10 +142,21 @@ impl Mlp {
     }
 
     /// [rows, hidden] → [rows, hidden]
+    /// [rows, hidden] → [rows, hidden]; at most [`MLP_ROWS`] rows are widened at once.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        match self {
-            Self::Gated(mlp) => mlp.forward(x),
-            Self::Mixture(mixture) => mixture.forward(x),
+        let rows = x.dim(0)?;
+        let pieces = rows.div_ceil(MLP_ROWS).max(1);
+        let start = |piece: usize| piece * rows / pieces;
+        let piece = |piece: usize| -> Result<Tensor> {
+            let x = x.narrow(0, start(piece), start(piece + 1) - start(piece))?;
+            match self {
+                Self::Gated(mlp) => mlp.forward(&x),
+                Self::Mixture(mixture) => mixture.forward(&x),
+            }
+        };
+        match pieces {
+            1 => piece(0),
+            _ => Ok(Tensor::cat(&(0..pieces).map(piece).collect::<Result<Vec<_>>>()?, 0)?),
         }
     }
 }

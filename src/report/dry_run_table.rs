@@ -1,24 +1,26 @@
-//! The time and memory that a sweep would take, as text.
+//! The time and memory that a run would take, as text.
 
 use super::align::align;
 use crate::results::timings::{DryRun, SubjectEstimate};
 
-/// Ends with a newline.
-pub fn render(run: &DryRun) -> String {
+/// `unit`: what a codec on a subject is called. Ends with a newline.
+pub fn render(run: &DryRun, unit: &str) -> String {
     let cells: usize = run.subjects.iter().map(|subject| subject.cells.len()).sum();
     let mut out: String = run.subjects.iter().map(render_subject).collect();
+    let free = run.free_memory_bytes.map(|free| format!(" ({} free)", bytes(free)));
     out.push_str(&format!(
-        "{cells} {}: about {} on this machine as busy as it is now, {} of memory; loading and \
+        "{cells} {unit}{}: about {} on this machine as busy as it is now, {} of memory{}; loading and \
          downloads come on top\n",
-        if cells == 1 { "cell" } else { "cells" },
+        if cells == 1 { "" } else { "s" },
         duration(run.seconds),
-        bytes(run.memory_bytes)
+        bytes(run.memory_bytes),
+        free.unwrap_or_default()
     ));
     out
 }
 
 fn render_subject(subject: &SubjectEstimate) -> String {
-    let SubjectEstimate { model, text, context, protocol, windows, .. } = subject;
+    let SubjectEstimate { model, text, context, protocol, windows, weights, .. } = subject;
     let title = ["codec", "bits", "time"].map(String::from).to_vec();
     let shared = ["prefill and baseline", "", &duration(subject.shared_seconds)];
     let cells = subject.cells.iter().map(|cell| {
@@ -27,7 +29,9 @@ fn render_subject(subject: &SubjectEstimate) -> String {
     let rows: Vec<Vec<String>> =
         std::iter::once(title).chain([shared.map(String::from).to_vec()]).chain(cells).collect();
     format!(
-        "{model} on {text}, {windows} windows of {context} tokens, protocol {protocol}\n{}\n",
+        "{model} (weights {weights}) on {text}, {windows} {} of {context} tokens, protocol {protocol}\n\
+         {}\n",
+        if *windows == 1 { "window" } else { "windows" },
         align(&rows)
     )
 }

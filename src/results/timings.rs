@@ -1,4 +1,4 @@
-//! Seconds and bytes: what runs took, and what a sweep would take.
+//! Seconds and bytes: what runs took, and what they would take.
 
 use super::subject::SubjectInfo;
 use crate::eval::StageTimings;
@@ -62,7 +62,7 @@ impl SubjectTimings {
     }
 }
 
-/// Estimates of a sweep.
+/// Estimates of a run.
 #[derive(Debug, Clone, Serialize)]
 pub struct DryRun {
     /// One a model, text, context and protocol.
@@ -71,9 +71,11 @@ pub struct DryRun {
     pub seconds: f64,
     /// The most at any time.
     pub memory_bytes: u64,
+    /// That can be had now, where the system tells.
+    pub free_memory_bytes: Option<u64>,
 }
 
-/// Cells of this shard that share a model, text, context and protocol.
+/// Codecs that share a model, text, context and protocol.
 #[derive(Debug, Clone, Serialize)]
 pub struct SubjectEstimate {
     /// The model as asked for.
@@ -88,6 +90,8 @@ pub struct SubjectEstimate {
     pub windows: usize,
     /// Prefill and baseline, which all cells share.
     pub shared_seconds: f64,
+    /// How they are kept: as numbers of a type (`f32`, `bf16`, `f16`) or `packed` as in the file.
+    pub weights: String,
     /// Of the model and its work, beside the program, texts and tokenizers.
     pub memory_bytes: u64,
     /// One a codec.

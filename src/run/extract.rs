@@ -4,8 +4,8 @@ use crate::codec::{Element, RotaryEmbedding};
 use crate::container::{self, TensorData, TextMap};
 use crate::error::{Error, Result};
 use crate::hub::Hub;
-use crate::model::Model;
 use crate::model::source::{ModelWeights, Provenance};
+use crate::run::load::choose;
 use crate::run::subject::{SharedInputs, Stages, Subject};
 use crate::settings::{FloatType, Settings};
 use candle_core::DType;
@@ -92,7 +92,8 @@ pub fn run(
     hub: &Hub,
     stages: &mut dyn Stages,
 ) -> Result<Extraction> {
-    let device = settings.device.open()?;
+    // A device that is not there is an error before anything is read.
+    settings.device.open()?;
     let subject = Subject::open(
         settings,
         hub,
@@ -108,10 +109,11 @@ pub fn run(
     )?;
     let tokens = tokens.unwrap_or(subject.context);
     stages.stage("opening the weights");
+    let choice = choose(settings, &subject.model)?;
     let ModelWeights { weights, provenance } = subject.model.weights()?;
     stages.stage("loading the weights");
     let config = &subject.model.config;
-    let model = Model::load(config, weights.as_ref(), settings.dtype.dtype(), &device)?;
+    let model = choice.load(settings, &subject.model, weights.as_ref(), stages)?;
     let model = model.for_context(subject.context);
     stages.stage("computing the cache");
     let mut cache = model.empty_cache();

@@ -9,8 +9,11 @@ use crate::model::Model;
 use crate::model::oracle::{self, Oracle, WeightsRef};
 use crate::model::source::ModelWeights;
 use crate::platform;
+use crate::results::timings::DryRun;
 use crate::results::validation::{CrossCheck, ProtocolRun, RefusedCodec, Run, Validation};
-use crate::run::subject::{SharedInputs, Stages, Subject, check_codecs};
+use crate::run::estimate::{estimate, together};
+use crate::run::load::choose;
+use crate::run::subject::{Refusal, SharedInputs, Stages, Subject, check_codecs};
 use crate::settings::Settings;
 use candle_core::DType;
 use std::time::Instant;
@@ -31,26 +34,19 @@ pub fn run(
     progress: &mut dyn ValidationObserver,
 ) -> Result<Validation> {
     let start = Instant::now();
-    let device = settings.device.open()?;
+    // A device that is not there is an error before anything is read.
+    settings.device.open()?;
     let dtype = settings.dtype.dtype();
 
-    let mut refused = Vec::new();
-    let subject =
-        Subject::open(settings, hub, &mut SharedInputs::default(), progress, |config, context| {
-            if settings.cross_check {
-                oracle::supported(config, context)?;
-            }
-            let protocols = settings.protocols();
-            refused = check_codecs(config, protocols, &protocols.each(), context, &settings.codec)?;
-            Ok(())
-        })?;
+    let (subject, refused) = open(settings, hub, progress)?;
+    let choice = choose(settings, &subject.model)?;
     progress.stage("opening the weights");
     let ModelWeights { weights, provenance } = subject.model.weights()?;
     let prepare = start.elapsed();
 
     progress.stage("loading the weights");
     let clock = Instant::now();
-    let model = Model::load(&subject.model.config, weights.as_ref(), dtype, &device)?;
+    let model = choice.load(settings, &subject.model, weights.as_ref(), progress)?;
     let load = clock.elapsed();
 
     let clock = Instant::now();
@@ -63,13 +59,11 @@ pub fn run(
     };
     let cross_checking = clock.elapsed();
 
-    let (codecs, context) = (settings.codecs(), subject.context);
+    let context = subject.context;
     let mut runs = Vec::new();
     for protocol in settings.protocols().each() {
         let beside = !runs.is_empty();
-        let takes =
-            |codec: &Treatment| !beside || refused.iter().all(|refused| refused.codec != *codec);
-        let codecs: Vec<Treatment> = codecs.iter().copied().filter(takes).collect();
+        let codecs = taken(settings, &refused, beside);
         // As many passes again for each part: once is enough to tell which carry the damage.
         let parts = match settings.attribute && !beside {
             true => Some(CacheParts::of(model.config().layers.len(), model.config().kv_heads())),
@@ -110,6 +104,57 @@ pub fn run(
         total: start.elapsed(),
         peak_rss_bytes: platform::peak_rss_bytes(),
     }))
+}
+
+/// Estimates what [`run`] would take; opens what it would open, but no weights.
+///
+/// # Errors
+/// Those of opening; a run that does not fit into memory.
+pub fn dry_run(settings: &Settings, hub: &Hub, stages: &mut dyn Stages) -> Result<DryRun> {
+    settings.device.open()?;
+    let (subject, refused) = open(settings, hub, stages)?;
+    // Program, text, tokenizer.
+    let base = platform::peak_rss_bytes().unwrap_or(0);
+    let config = &subject.model.config;
+    let mut estimates = Vec::new();
+    for protocol in settings.protocols().each() {
+        stages.stage("measuring one layer");
+        let beside = !estimates.is_empty();
+        let codecs = taken(settings, &refused, beside);
+        let parts = CacheParts::of(config.layers.len(), config.kv_heads());
+        let passes = |codec| match settings.attribute && !beside {
+            true => 1 + parts.arms(codec).len(),
+            false => 1,
+        };
+        estimates.push(estimate(settings, protocol, &subject, &codecs, passes)?);
+    }
+    Ok(together(estimates, base))
+}
+
+/// The subject, and the codecs that the second protocol does not take.
+fn open(
+    settings: &Settings,
+    hub: &Hub,
+    stages: &mut dyn Stages,
+) -> Result<(Subject, Vec<Refusal>)> {
+    let mut refused = Vec::new();
+    let subject =
+        Subject::open(settings, hub, &mut SharedInputs::default(), stages, |config, context| {
+            if settings.cross_check {
+                oracle::supported(config, context)?;
+            }
+            let protocols = settings.protocols();
+            refused = check_codecs(config, protocols, &protocols.each(), context, &settings.codec)?;
+            Ok(())
+        })?;
+    Ok((subject, refused))
+}
+
+/// The codecs of a protocol, which is the first or `beside` it.
+fn taken(settings: &Settings, refused: &[Refusal], beside: bool) -> Vec<Treatment> {
+    let takes =
+        |codec: &Treatment| !beside || refused.iter().all(|refused| refused.codec != *codec);
+    settings.codecs().iter().copied().filter(takes).collect()
 }
 
 /// Adds the hint for an error of a model that runs: NaN or infinities in the cache or the logits.

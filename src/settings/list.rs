@@ -12,7 +12,7 @@ use super::location::{Given, Location};
 use super::setting::Group::{Evaluation, Limit, Subject, Validate};
 use super::setting::{Setting, Takes};
 use super::table::settings;
-use super::types::{Bos, DeviceKind, FloatType, Percent, ProtocolName, WindowCount};
+use super::types::{Bos, DeviceKind, FloatType, Percent, ProtocolName, WeightForm, WindowCount};
 use super::value::{Resolved, Value};
 use crate::corpus::TextSource;
 use crate::error::Result;
@@ -88,6 +88,11 @@ settings! {
     /// Arithmetic and cache type
     dtype: FloatType = FloatType::F32,
         Setting::new(Evaluation, "--dtype", "DTYPE");
+
+    /// How a GGUF file's weights are kept: `f32`, `packed` (as in the file, dequantised whenever they
+    /// are multiplied; the same figures) or `auto`, packed where f32 would not fit into memory
+    weights: WeightForm = WeightForm::Auto,
+        Setting::new(Subject, "--weights", "FORM").rare().changes_no_figure();
 
     /// Where the model runs
     device: DeviceKind = DeviceKind::Cpu,

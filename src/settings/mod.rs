@@ -24,5 +24,5 @@ pub(crate) use list::Visitor;
 pub use list::{DEFAULT_MODEL, RawSettings, SETTINGS, Settings};
 pub use location::{Given, Location};
 pub use setting::{Group, Setting, Takes};
-pub use types::{Bos, DeviceKind, FloatType, Percent, ProtocolName, WindowCount};
+pub use types::{Bos, DeviceKind, FloatType, Percent, ProtocolName, WeightForm, WindowCount};
 pub use value::Value;

@@ -34,6 +34,17 @@ pub enum FloatType {
     F16,
 }
 
+/// How weights are kept in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WeightForm {
+    /// Packed where f32 would not fit into the free memory, else in f32.
+    Auto,
+    /// As numbers that are multiplied at once.
+    F32,
+    /// As a GGUF file has them, dequantised whenever they are multiplied.
+    Packed,
+}
+
 /// Where a model runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -82,6 +93,12 @@ impl fmt::Display for Bos {
 }
 
 impl fmt::Display for FloatType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_word(self, f)
+    }
+}
+
+impl fmt::Display for WeightForm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_word(self, f)
     }
@@ -269,6 +286,11 @@ impl Words for Bos {
 impl Words for FloatType {
     const WORDS: &'static [(&'static str, Self)] =
         &[("f32", FloatType::F32), ("bf16", FloatType::Bf16), ("f16", FloatType::F16)];
+}
+
+impl Words for WeightForm {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("auto", WeightForm::Auto), ("f32", WeightForm::F32), ("packed", WeightForm::Packed)];
 }
 
 impl Words for DeviceKind {

@@ -191,29 +191,6 @@ impl RandomModel {
     /// The model as llama.cpp's converter would lay it out: matrices as `dtype`, vectors as F32.
     pub fn gguf(&self, dtype: GgmlDType) -> GgufFile {
         let spec = &self.spec;
-        let integer = |n: usize| Value::U32(n as u32);
-        let text = |s: &str| Value::String(s.into());
-        let tokens = tokens(spec.vocab, &byte_level);
-        let metadata = [
-            ("general.architecture", text("llama")),
-            ("llama.vocab_size", integer(spec.vocab)),
-            ("llama.context_length", integer(spec.context)),
-            ("llama.embedding_length", integer(spec.hidden)),
-            ("llama.block_count", integer(spec.layers)),
-            ("llama.feed_forward_length", integer(spec.intermediate)),
-            ("llama.attention.head_count", integer(spec.heads)),
-            ("llama.attention.head_count_kv", integer(spec.kv_heads)),
-            ("llama.attention.key_length", integer(spec.head_dim)),
-            ("llama.attention.value_length", integer(spec.head_dim)),
-            ("llama.rope.dimension_count", integer(spec.head_dim)),
-            ("llama.rope.freq_base", Value::F32(ROPE_THETA)),
-            ("llama.attention.layer_norm_rms_epsilon", Value::F32(RMS_NORM_EPS)),
-            ("tokenizer.ggml.model", text("gpt2")),
-            ("tokenizer.ggml.pre", text("gpt-2")),
-            ("tokenizer.ggml.tokens", Value::Array(tokens.iter().map(|t| text(t)).collect())),
-            ("tokenizer.ggml.token_type", Value::Array(vec![Value::I32(1); spec.vocab])),
-            ("tokenizer.ggml.merges", Value::Array(Vec::new())),
-        ];
         let tensors = self
             .tensors
             .iter()
@@ -228,8 +205,7 @@ impl RandomModel {
                 (name, quantised(&values, shape, dtype))
             })
             .collect();
-        let metadata = metadata.map(|(key, value)| (key.to_string(), value)).into();
-        GgufFile { metadata, tensors }
+        GgufFile { metadata: spec.gguf_metadata(), tensors }
     }
 
     pub fn write_gguf(&self, path: &Path, dtype: GgmlDType) {
@@ -245,6 +221,36 @@ impl RandomModel {
             *values = tensor.flatten_all().unwrap().to_vec1().unwrap();
         }
         rounded
+    }
+}
+
+impl Spec {
+    /// A GGUF file's metadata, tokenizer included.
+    pub fn gguf_metadata(&self) -> Vec<(String, Value)> {
+        let integer = |n: usize| Value::U32(n as u32);
+        let text = |s: &str| Value::String(s.into());
+        let tokens = tokens(self.vocab, &byte_level);
+        let metadata = [
+            ("general.architecture", text("llama")),
+            ("llama.vocab_size", integer(self.vocab)),
+            ("llama.context_length", integer(self.context)),
+            ("llama.embedding_length", integer(self.hidden)),
+            ("llama.block_count", integer(self.layers)),
+            ("llama.feed_forward_length", integer(self.intermediate)),
+            ("llama.attention.head_count", integer(self.heads)),
+            ("llama.attention.head_count_kv", integer(self.kv_heads)),
+            ("llama.attention.key_length", integer(self.head_dim)),
+            ("llama.attention.value_length", integer(self.head_dim)),
+            ("llama.rope.dimension_count", integer(self.head_dim)),
+            ("llama.rope.freq_base", Value::F32(ROPE_THETA)),
+            ("llama.attention.layer_norm_rms_epsilon", Value::F32(RMS_NORM_EPS)),
+            ("tokenizer.ggml.model", text("gpt2")),
+            ("tokenizer.ggml.pre", text("gpt-2")),
+            ("tokenizer.ggml.tokens", Value::Array(tokens.iter().map(|t| text(t)).collect())),
+            ("tokenizer.ggml.token_type", Value::Array(vec![Value::I32(1); self.vocab])),
+            ("tokenizer.ggml.merges", Value::Array(Vec::new())),
+        ];
+        metadata.map(|(key, value)| (key.to_string(), value)).into()
     }
 }
 

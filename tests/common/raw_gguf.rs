@@ -4,6 +4,8 @@
 #![allow(dead_code)]
 
 use candle_core::quantized::gguf_file::Value;
+use std::fs::File;
+use std::io::{BufWriter, Write};
 use std::path::Path;
 
 pub struct RawTensor {
@@ -19,6 +21,35 @@ const ALIGNMENT: usize = 32;
 
 /// Version 3, aligned to 32 bytes.
 pub fn write(path: &Path, metadata: &[(String, Value)], tensors: &[RawTensor]) {
+    let heads: Vec<Head> = tensors
+        .iter()
+        .map(|RawTensor { name, shape, kind, bytes }| Head {
+            name,
+            shape,
+            kind: *kind,
+            len: bytes.len(),
+        })
+        .collect();
+    write_made(path, metadata, &heads, |index, out| out.write_all(&tensors[index].bytes));
+}
+
+/// A tensor whose bytes are made when they are written.
+pub struct Head<'a> {
+    pub name: &'a str,
+    /// Outermost dimension first.
+    pub shape: &'a [usize],
+    /// ggml's number.
+    pub kind: u32,
+    pub len: usize,
+}
+
+/// [`write`] without all bytes in memory: `make` writes a tensor's by its index.
+pub fn write_made(
+    path: &Path,
+    metadata: &[(String, Value)],
+    tensors: &[Head],
+    mut make: impl FnMut(usize, &mut dyn Write) -> std::io::Result<()>,
+) {
     let mut out = b"GGUF\x03\0\0\0".to_vec();
     out.extend((tensors.len() as u64).to_le_bytes());
     out.extend((metadata.len() as u64).to_le_bytes());
@@ -29,20 +60,25 @@ pub fn write(path: &Path, metadata: &[(String, Value)], tensors: &[RawTensor]) {
     }
     let mut offset = 0usize;
     for tensor in tensors {
-        text(&tensor.name, &mut out);
+        text(tensor.name, &mut out);
         out.extend((tensor.shape.len() as u32).to_le_bytes());
         for length in tensor.shape.iter().rev() {
             out.extend((*length as u64).to_le_bytes());
         }
         out.extend(tensor.kind.to_le_bytes());
         out.extend((offset as u64).to_le_bytes());
-        offset += tensor.bytes.len().next_multiple_of(ALIGNMENT);
+        offset += tensor.len.next_multiple_of(ALIGNMENT);
     }
-    for tensor in tensors {
-        out.resize(out.len().next_multiple_of(ALIGNMENT), 0);
-        out.extend(&tensor.bytes);
+    let mut file = BufWriter::new(File::create(path).unwrap());
+    let mut written = out.len();
+    file.write_all(&out).unwrap();
+    for (index, tensor) in tensors.iter().enumerate() {
+        let padding = written.next_multiple_of(ALIGNMENT) - written;
+        file.write_all(&[0; ALIGNMENT][..padding]).unwrap();
+        make(index, &mut file).unwrap();
+        written += padding + tensor.len;
     }
-    std::fs::write(path, out).unwrap();
+    file.flush().unwrap();
 }
 
 fn text(text: &str, out: &mut Vec<u8>) {

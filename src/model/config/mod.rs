@@ -130,6 +130,30 @@ pub enum MlpConfig {
     Experts(Experts),
 }
 
+/// Widths between the two halves of an MLP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MlpWidths {
+    /// Of all experts together.
+    pub all: usize,
+    /// Of those that a token goes through.
+    pub used: usize,
+}
+
+impl MlpConfig {
+    /// Of the gate, which are those of up and down.
+    pub fn widths(&self) -> MlpWidths {
+        match self {
+            Self::Gated(mlp) => {
+                MlpWidths { all: mlp.intermediate_size, used: mlp.intermediate_size }
+            }
+            Self::Experts(mlp) => {
+                let (width, shared) = (mlp.intermediate_size, mlp.shared.unwrap_or(0));
+                MlpWidths { all: mlp.count * width + shared, used: mlp.used * width + shared }
+            }
+        }
+    }
+}
+
 /// A gated MLP.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GatedMlp {
@@ -339,6 +363,18 @@ impl ModelConfig {
     /// Channels of a head.
     pub fn head_dim(&self) -> usize {
         self.layers[0].attention.head_dim
+    }
+
+    /// Numbers in all matrices, about: norms and biases are left out.
+    pub fn weights(&self) -> u64 {
+        let hidden = self.hidden_size;
+        let of_layer = |layer: &LayerConfig| {
+            let AttentionConfig { heads, kv_heads, head_dim, .. } = layer.attention;
+            hidden * (2 * (heads + kv_heads) * head_dim + 3 * layer.mlp.widths().all)
+        };
+        let tables = if self.tie_word_embeddings { 1 } else { 2 };
+        let layers: usize = self.layers.iter().map(of_layer).sum();
+        (layers + tables * hidden * self.vocab_size) as u64
     }
 
     /// Sliding window of each layer; empty where none has one.

@@ -68,6 +68,17 @@ impl Part {
         self.source.path().display().to_string()
     }
 
+    /// The blocks of `count` values of a tensor of this part, from `first` on, which begins a block.
+    pub fn read_blocks(&self, info: &TensorInfo, first: usize, count: usize) -> Result<Vec<u8>> {
+        let unknown = || Error::input(format!("type {} is unknown", info.type_number));
+        let kind = info.stored.ok_or_else(unknown)?.kind;
+        let bytes = |values: usize| values as u64 / kind.block * kind.bytes;
+        let mut blocks = vec![0; bytes(count) as usize];
+        self.source.read_at(&mut blocks, self.header.data + info.offset + bytes(first))?;
+        self.source.check_unchanged()?;
+        Ok(blocks)
+    }
+
     /// `count` values of a tensor of this part, from `first` on, which begins a block, in f32. Pieces are read and dequantised side by side, and no more
     /// of its bytes than these are in memory.
     pub fn read(&self, info: &TensorInfo, first: usize, count: usize) -> Result<Vec<f32>> {

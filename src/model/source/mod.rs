@@ -152,6 +152,14 @@ impl OpenModel {
         Ok(ModelWeights { weights, provenance })
     }
 
+    /// Bytes of the weights as they are stored, where they can stay so ([`Model::load_packed`]).
+    pub fn packed_bytes(&self) -> Option<u64> {
+        match &self.place {
+            Place::Gguf(gguf) => Some(gguf.tensor_bytes()),
+            Place::Builtin | Place::Files(_) => None,
+        }
+    }
+
     /// The model, its weights read and checked.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ pub use safetensors::Safetensors;
 pub use unread::Unread;
 pub(super) use unread::refuse_unread;
 
+use super::matrix::PackedRows;
 use crate::error::{Error, Result};
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
@@ -23,6 +24,12 @@ pub trait Weights {
     /// is.
     fn tensor_plus_one(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
         Ok((self.tensor(name, shape)? + 1.0)?)
+    }
+
+    /// A matrix [rows, width] as it is stored, to be dequantised when it is used; `None` where the
+    /// source has it in no such form. Errors are those of [`Weights::tensor`].
+    fn packed(&self, _name: &str, _shape: [usize; 2]) -> Result<Option<PackedRows>> {
+        Ok(None)
     }
 
     /// The error that [`Weights::tensor`] gives before it reads a value, if it does.
@@ -44,13 +51,24 @@ pub(super) fn check_shape(place: &str, expected: &[usize], found: &[usize]) -> R
         .hint("the config asks for the expected shape: do weights and config belong together?"))
 }
 
+/// Values that are looked at by one thread at a time.
+const PIECE: usize = 1 << 16;
+
 pub(super) fn finite_tensor(values: Vec<f32>, shape: &[usize], place: &str) -> Result<Tensor> {
-    if let Some(index) = values.par_iter().position_first(|v| !v.is_finite()) {
-        return Err(Error::not_finite(format!(
-            "{place}: index {index}: expected a finite number, found {}",
-            values[index]
-        ))
-        .hint("no result from such weights would mean anything: does the model run elsewhere?"));
-    }
+    let pieces = values.par_chunks(PIECE).enumerate();
+    // The first of them, whichever is found first.
+    let errors = pieces.map(|(index, piece)| check_finite(piece, index * PIECE, place));
+    errors.find_first(Result::is_err).transpose()?;
     Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
+}
+
+/// `first`: the index of the first value in its tensor.
+pub(super) fn check_finite(values: &[f32], first: usize, place: &str) -> Result<()> {
+    let Some(index) = values.iter().position(|v| !v.is_finite()) else { return Ok(()) };
+    Err(Error::not_finite(format!(
+        "{place}: index {}: expected a finite number, found {}",
+        first + index,
+        values[index]
+    ))
+    .hint("no result from such weights would mean anything: does the model run elsewhere?"))
 }

@@ -8,7 +8,7 @@
 
 mod assemble;
 mod cells;
-mod estimate;
+mod dry_run;
 mod folder;
 mod plans;
 mod report_files;
@@ -16,7 +16,7 @@ mod shard;
 mod subject_run;
 
 pub use cells::Cells;
-pub use estimate::dry_run;
+pub use dry_run::dry_run;
 pub use plans::read_plans;
 pub use report_files::{FILES, check_folder, check_report, write_report};
 pub use shard::Shard;
@@ -357,7 +357,7 @@ impl Sweep<'_> {
             // The one before goes first: two models need not fit.
             *loaded = None;
             self.progress.stage("loading the weights");
-            match run.load() {
+            match run.load(self.progress) {
                 Ok(model) => *loaded = Some((run.settings.model.clone(), model)),
                 Err(error) => return self.fail(run.cells(), error),
             }

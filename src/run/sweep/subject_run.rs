@@ -10,7 +10,8 @@ use crate::results::record::{
     ArmRecord, CellLine, CellMeasurement, CellName, PlannedCell, WindowRecord,
 };
 use crate::results::subject::SubjectInfo;
-use crate::run::subject::Subject;
+use crate::run::load::choose;
+use crate::run::subject::{Stages, Subject};
 use crate::settings::Settings;
 
 /// A subject with cells to do.
@@ -35,9 +36,9 @@ pub struct PendingCell {
 }
 
 impl SubjectRun<'_> {
-    pub fn load(&self) -> Result<Model> {
-        let (dtype, device) = (self.settings.dtype.dtype(), self.settings.device.open()?);
-        Model::load(&self.subject.model.config, self.weights.as_ref(), dtype, &device)
+    pub fn load(&self, stages: &mut dyn Stages) -> Result<Model> {
+        let model = &self.subject.model;
+        choose(self.settings, model)?.load(self.settings, model, self.weights.as_ref(), stages)
     }
 
     pub fn cells(&self) -> Vec<PlannedCell> {

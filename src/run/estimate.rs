@@ -1,0 +1,150 @@
+//! Estimates of a run before it is run: bits a value, time and memory.
+//!
+//! Bits are counted on real payloads and seconds measured, both on one window of a model with one
+//! layer of the same shape and random weights in f32; seconds of layers are then multiplied by their
+//! number. On an idle machine that comes within about a fifth of the truth. Loading and
+//! downloading are not in it, nor that packed weights take longer.
+
+use crate::corpus::WindowShape;
+use crate::error::{Error, Result};
+use crate::eval::{
+    ARMS_AT_ONCE, Arm, Evaluator, Protocol, StageTimings, Treatment, scored_at_once,
+};
+use crate::model::{MLP_ROWS, Model, ModelConfig, RandomWeights, caches_at_once};
+use crate::platform;
+use crate::results::timings::{CellEstimate, DryRun, SubjectEstimate};
+use crate::run::load::{Choice, choose, gigabytes, hint};
+use crate::run::subject::Subject;
+use crate::settings::{DeviceKind, Settings};
+
+/// Of codecs under one protocol on a subject. `passes`: of a codec, more than one where parts of the
+/// cache are measured alone.
+///
+/// # Errors
+/// More memory than there is, before anything long is done; codecs that cannot be measured.
+pub fn estimate(
+    settings: &Settings,
+    protocol: Protocol,
+    subject: &Subject,
+    codecs: &[Treatment],
+    passes: impl Fn(Treatment) -> usize,
+) -> Result<SubjectEstimate> {
+    let config = &subject.model.config;
+    let weights = choose(settings, &subject.model)?;
+    let memory_bytes = weights.bytes + beside_weights(settings, subject, protocol, codecs.len());
+    if settings.device == DeviceKind::Cpu {
+        refuse_beyond(memory_bytes, &weights)?;
+    }
+    let one_layer = ModelConfig { layers: config.layers[..1].to_vec(), ..config.clone() };
+    let device = settings.device.open()?;
+    let model = Model::load(&one_layer, &RandomWeights, settings.dtype.dtype(), &device)?;
+    let window = &subject.windows[0];
+    // Once to warm up: the first pass pays for memory the later ones have.
+    let evaluator = Evaluator::new(&model, protocol, subject.context, settings.seed);
+    let arms: Vec<Arm> = codecs.iter().copied().map(Arm::of).collect();
+    evaluator.evaluate_window(window, &arms[..1], &mut (), &mut StageTimings::default())?;
+    let mut stages = StageTimings::default();
+    let outcome = evaluator.evaluate_window(window, &arms, &mut (), &mut stages)?;
+
+    let (windows, layers) = (subject.windows.len() as f64, config.layers.len() as f64);
+    let arms = codecs.len() as f64;
+    let pass = layers * stages.continuation.as_secs_f64() / (arms + 1.0);
+    let scoring = stages.scoring.as_secs_f64() / (arms + 1.0);
+    let codec = layers * stages.codec.as_secs_f64() / arms;
+    let cells = codecs
+        .iter()
+        .zip(outcome.arms)
+        .map(|(name, arm)| {
+            let arm = arm?;
+            Ok(CellEstimate {
+                codec: name.to_string(),
+                bits_per_value: 8.0 * arm.stored_bytes as f64 / arm.values as f64,
+                seconds: windows * (pass + scoring + codec) * passes(*name) as f64,
+            })
+        })
+        .collect::<Result<_>>()?;
+    Ok(SubjectEstimate {
+        model: settings.model.clone(),
+        text: settings.text.to_string(),
+        context: subject.context,
+        protocol: protocol.name(),
+        windows: subject.windows.len(),
+        shared_seconds: windows * (layers * stages.prefill.as_secs_f64() + pass + scoring),
+        weights: weights.words,
+        memory_bytes,
+        cells,
+    })
+}
+
+/// All subjects of a run, one after the other.
+pub fn together(subjects: Vec<SubjectEstimate>, base: u64) -> DryRun {
+    let seconds = |subject: &SubjectEstimate| -> f64 {
+        subject.cells.iter().map(|cell| cell.seconds).sum::<f64>() + subject.shared_seconds
+    };
+    DryRun {
+        seconds: subjects.iter().map(seconds).fold(0.0, |sum, seconds| sum + seconds),
+        memory_bytes: base + subjects.iter().map(|subject| subject.memory_bytes).max().unwrap_or(0),
+        free_memory_bytes: platform::free_memory(),
+        subjects,
+    }
+}
+
+/// An error for more memory than there is, with what would take less.
+fn refuse_beyond(needed: u64, weights: &Choice) -> Result<()> {
+    let Some(free) = platform::free_memory().filter(|free| needed > *free) else { return Ok(()) };
+    let (weights_bytes, rest) = (weights.bytes, needed - weights.bytes);
+    let shorter = (weights_bytes < free).then(|| "a shorter --context".to_string());
+    let less = weights.smaller(|bytes| bytes + rest <= free).into_iter().chain(shorter);
+    Err(Error::input(format!(
+        "memory: expected at most the {} that are free, found a run of about {}, {} of them weights \
+         ({})",
+        gigabytes(free),
+        gigabytes(needed),
+        gigabytes(weights_bytes),
+        weights.words
+    ))
+    .hint(hint(less.collect())))
+}
+
+/// Caches, and the largest activations and logits that are there at one time, bytes. Pages of
+/// mapped files come on top, which the system takes back when it needs them.
+fn beside_weights(
+    settings: &Settings,
+    subject: &Subject,
+    protocol: Protocol,
+    codecs: usize,
+) -> u64 {
+    let config = &subject.model.config;
+    let dtype = settings.dtype.dtype();
+    let ModelConfig { hidden_size, vocab_size, .. } = *config;
+    let queries = config.heads() * config.head_dim();
+    let keys = config.kv_heads() * config.head_dim();
+    let layers = config.layers.len();
+    let widest = config.layers.iter().map(|layer| layer.mlp.widths().used).max().unwrap_or(0);
+
+    let (shape, context) = (WindowShape::halves(subject.context), subject.context);
+    let prefix = shape.prefix();
+    let arms = (1 + codecs).min(ARMS_AT_ONCE);
+    let computed = match protocol {
+        Protocol::Prefix => context - prefix,
+        Protocol::Decode { .. } => context,
+    };
+    let pass = (1 + codecs).min(caches_at_once(
+        config,
+        dtype,
+        settings.device == DeviceKind::Cpu,
+        computed,
+    ));
+    // The prefix's own; each arm's as it was restored, and as the continuation extends it.
+    let caches = 2 * layers * keys * (prefix + pass * (prefix + context));
+    let rows = pass * computed;
+    let activations =
+        rows * (4 * hidden_size + 2 * queries + 2 * keys) + rows.min(MLP_ROWS) * 3 * widest;
+    let hidden = (1 + arms) * computed * hidden_size;
+    let logits = 2 * scored_at_once(vocab_size) * vocab_size;
+    let scores = codecs * subject.windows.len() * shape.scored_len();
+
+    // Logits and scores are f32 and four f64 whatever the model's type.
+    let values = dtype.size_in_bytes() * (caches + hidden + activations);
+    (values + 4 * logits + 32 * scores) as u64
+}

@@ -1,0 +1,145 @@
+//! A model's weights into memory, in the form that was asked for or that fits.
+
+use super::subject::Stages;
+use crate::error::{Error, Result};
+use crate::model::source::OpenModel;
+use crate::model::{Model, Weights};
+use crate::platform;
+use crate::settings::{DeviceKind, FloatType, Settings, WeightForm};
+use candle_core::DType;
+
+/// Of the free memory, what f32 weights may take before a file's own are kept: the rest is for the
+/// windows.
+const SHARE: f64 = 0.8;
+
+/// How a model's weights will be kept.
+pub struct Choice {
+    /// Not [`WeightForm::Auto`].
+    pub form: WeightForm,
+    /// `packed`, or the numbers that they are.
+    pub words: String,
+    /// Of memory, about.
+    pub bytes: u64,
+    /// Of the forms that were not taken, what asks for each.
+    others: Vec<(&'static str, u64)>,
+    /// What there is to say about a choice that was not asked for.
+    note: Option<String>,
+}
+
+impl Choice {
+    /// Loads the weights of `model`; a choice that was not asked for is noted.
+    ///
+    /// # Errors
+    /// Those of [`Model::load`].
+    pub fn load(
+        &self,
+        settings: &Settings,
+        model: &OpenModel,
+        weights: &dyn Weights,
+        stages: &mut dyn Stages,
+    ) -> Result<Model> {
+        if let Some(note) = &self.note {
+            stages.note(note);
+        }
+        match self.form {
+            WeightForm::Packed => Model::load_packed(&model.config, weights),
+            WeightForm::Auto | WeightForm::F32 => {
+                let device = settings.device.open()?;
+                Model::load(&model.config, weights, settings.dtype.dtype(), &device)
+            }
+        }
+    }
+
+    /// Flags of the forms that take no more than `fits` allows.
+    pub fn smaller(&self, fits: impl Fn(u64) -> bool) -> Vec<String> {
+        let fitting = self.others.iter().filter(|(_, bytes)| *bytes < self.bytes && fits(*bytes));
+        fitting.map(|(flag, _)| flag.to_string()).collect()
+    }
+}
+
+/// Chooses by the settings, the model's headers and the memory that is free now.
+///
+/// # Errors
+/// Packed weights that the model or the arithmetic has not; weights that cannot fit into memory.
+pub fn choose(settings: &Settings, model: &OpenModel) -> Result<Choice> {
+    let choice = preferred(settings, model)?;
+    let Some(free) = platform::free_memory_and_swap().filter(|free| choice.bytes > *free) else {
+        return Ok(choice);
+    };
+    if settings.device != DeviceKind::Cpu {
+        return Ok(choice);
+    }
+    Err(Error::input(format!(
+        "memory: expected at most the {} that are free, found weights of {} ({})",
+        gigabytes(free),
+        gigabytes(choice.bytes),
+        choice.words
+    ))
+    .hint(hint(choice.smaller(|bytes| bytes <= free))))
+}
+
+/// What would take less memory.
+pub fn hint(less: Vec<String>) -> String {
+    match less.is_empty() {
+        true => "take a smaller model, a larger machine, or a GGUF file of fewer bits".into(),
+        false => format!("what would fit: {}", less.join(", or ")),
+    }
+}
+
+/// The choice as if everything fitted.
+fn preferred(settings: &Settings, model: &OpenModel) -> Result<Choice> {
+    let (dtype, device) = (settings.dtype, settings.device);
+    let is_plain = dtype == FloatType::F32 && device == DeviceKind::Cpu;
+    let values = model.config.weights();
+    let of = |dtype: DType| values * dtype.size_in_bytes() as u64;
+    let packed = model.packed_bytes();
+    let (full, halved) = (of(dtype.dtype()), of(DType::BF16));
+    let kept_full = |note| Choice {
+        form: WeightForm::F32,
+        words: dtype.to_string(),
+        bytes: full,
+        others: packed
+            .filter(|_| is_plain)
+            .map(|bytes| ("--weights packed", bytes))
+            .into_iter()
+            .chain([("--dtype bf16", halved)])
+            .collect(),
+        note,
+    };
+    let kept_packed = |bytes, note| Choice {
+        form: WeightForm::Packed,
+        words: WeightForm::Packed.to_string(),
+        bytes,
+        others: vec![("--dtype bf16", halved)],
+        note,
+    };
+    match (settings.weights, packed) {
+        (WeightForm::F32, _) | (WeightForm::Auto, None) => Ok(kept_full(None)),
+        (WeightForm::Packed, None) => Err(Error::input(
+            "--weights packed: expected a model in a GGUF file, found one in safetensors",
+        )
+        .hint("only GGUF files have weights that are dequantised; leave --weights out")),
+        (WeightForm::Packed, Some(_)) if !is_plain => Err(Error::input(format!(
+            "--weights packed: expected --dtype f32 and --device cpu, found {dtype} and {device}"
+        ))
+        .hint("packed weights are multiplied in f32 on the CPU; leave --dtype and --device out")),
+        (WeightForm::Packed, Some(bytes)) => Ok(kept_packed(bytes, None)),
+        (WeightForm::Auto, Some(bytes)) => match platform::free_memory() {
+            Some(free) if is_plain && full as f64 > SHARE * free as f64 => {
+                let note = format!(
+                    "weights: kept packed, as in the file; in f32 they take {}, and {} of memory \
+                     are free (--weights f32 insists)",
+                    gigabytes(full),
+                    gigabytes(free)
+                );
+                Ok(kept_packed(bytes, Some(note)))
+            }
+            _ => Ok(kept_full(None)),
+        },
+    }
+}
+
+/// Bytes in GB of 1e9, in words.
+pub fn gigabytes(bytes: u64) -> String {
+    format!("{:.1} GB", bytes as f64 / 1e9)
+}
