@@ -59,28 +59,29 @@ fn through(tensor: &Tensor, side: kvgauge::codec::TensorCodec, rope: &RotaryTabl
 /// Everything written is kept, and gone through the codec from the first token on at every step.
 fn token_by_token(model: &Model, tokens: &[u32], codec: Codec) -> Tensor {
     let rope = RotaryTable::of(model.rotary_embeddings().remove(0), tokens.len());
-    let mut written: Vec<Option<LayerKv>> = vec![None; model.config().layers.len()];
-    let mut cache = model.empty_cache();
+    let none: Vec<Option<LayerKv>> = vec![None; model.config().layers.len()];
+    let (mut written, mut stored) = (none.clone(), none);
     let mut hidden = Vec::new();
-    for token in tokens {
-        let mut write = |_: usize, layer: usize, new: LayerKv| {
-            let all = match &written[layer] {
-                None => new,
-                Some(past) => LayerKv {
-                    key: Tensor::cat(&[&past.key, &new.key], 1)?,
-                    value: Tensor::cat(&[&past.value, &new.value], 1)?,
-                },
-            };
+    let behind = |past: &Option<LayerKv>, new: LayerKv| -> kvgauge::Result<LayerKv> {
+        let Some(past) = past else { return Ok(new) };
+        let key = Tensor::cat(&[&past.key, &new.key], 1)?;
+        Ok(LayerKv { key, value: Tensor::cat(&[&past.value, &new.value], 1)? })
+    };
+    for (position, token) in tokens.iter().enumerate() {
+        let mut attended = |_: usize, layer: usize, new: LayerKv| {
+            let all = behind(&written[layer], new)?;
             let last = all.key.dim(1)? - 1;
-            let stored = LayerKv {
+            let new = LayerKv {
                 key: through(&all.key, codec.key, &rope).narrow(1, last, 1)?,
                 value: through(&all.value, codec.value, &rope).narrow(1, last, 1)?,
             };
             written[layer] = Some(all);
-            Ok(stored)
+            let attended = behind(&stored[layer], new)?;
+            stored[layer] = Some(attended.clone());
+            Ok(attended)
         };
-        let caches = std::slice::from_mut(&mut cache);
-        hidden.extend(model.forward_written(&[*token], caches, &mut write).unwrap());
+        let of_token = model.forward_attending(&[*token], position, 1, &mut attended);
+        hidden.extend(of_token.unwrap());
     }
     Tensor::cat(&hidden, 0).unwrap()
 }

@@ -110,10 +110,10 @@ fn what_does_not_fit_is_refused_before_a_weight_is_read() {
     folder.edit_config(|config| config["intermediate_size"] = (1 << 28).into());
     let words = ["memory", "GB", "expected at most", "f32"];
     let dry = folder.validate(&["--dry-run"]);
-    dry.is_refused(&words);
+    dry.fails(3, &words);
     dry.hints("smaller model");
     // The tensors have other shapes, which is not what is told.
-    folder.validate(&[]).is_refused(&words);
+    folder.validate(&[]).fails(3, &words);
 }
 
 /// An MLP widens some thousand tokens at a time, which changes no bit.

@@ -106,13 +106,22 @@ fn company_changes_no_bit() {
 }
 
 /// Several caches in one pass give what each gives alone, to the bit, where the inner dimension
-/// of the products is long enough to be split.
+/// of the products is long enough to be split, and in chunks of few tokens.
 #[test]
 fn a_shared_pass_gives_the_bits_of_single_ones() {
-    let model = Model::load(&llama(1024, 5632, 2, 16, 4), &RandomWeights, DType::F32, &Device::Cpu)
-        .unwrap();
+    let load = |config| Model::load(&config, &RandomWeights, DType::F32, &Device::Cpu).unwrap();
+    // One that is wide, and one whose matrices have hardly more rows than it takes.
+    for config in [llama(1024, 5632, 2, 16, 4), llama(288, 2048, 1, 9, 1)] {
+        check_shared_passes(&load(config));
+    }
+    // Single tokens, and matrices of few rows, are multiplied in another way.
+    assert_eq!(load(llama(288, 2048, 1, 9, 1)).caches_at_once(1), 1);
+    assert_eq!(load(llama(128, 2048, 1, 4, 1)).caches_at_once(32), 1);
+}
+
+fn check_shared_passes(model: &Model) {
     let tokens: Vec<u32> = (0..200).map(|i| i * 7919 % 32_000).collect();
-    for continuation in [65, 66, 100] {
+    for continuation in [2, 3, 31, 32, 64, 65, 66, 100] {
         assert!(model.caches_at_once(continuation) > 4);
         let mut caches: Vec<_> = (0..5)
             .map(|first| {

@@ -47,11 +47,13 @@ impl RunArms for DecodePasses<'_> {
             }
             observer.advanced(some.len() * tokens);
         }
-        for index in chunked {
-            let stream = Stream::new(self.model, self.context, arms[index]);
-            done[index] = Some(self.in_chunks(stream));
-            clock.lap(&mut timings.continuation);
-            observer.advanced(tokens);
+        for some in chunked.chunks(self.streams_at_once()) {
+            let streams =
+                some.iter().map(|index| Stream::new(self.model, self.context, arms[*index]));
+            let passes = self.in_chunks(streams.collect(), clock, observer, timings)?;
+            for (index, pass) in some.iter().zip(passes) {
+                done[*index] = Some(pass);
+            }
         }
         done.into_iter().map(|pass| pass.ok_or_else(without_hidden)).collect()
     }
@@ -71,15 +73,15 @@ impl DecodePasses<'_> {
         timings: &mut StageTimings,
     ) -> Result<Vec<Result<ArmPass>>> {
         let model = self.model;
-        let mut caches: Vec<KvCache> = streams.iter().map(|_| model.empty_cache()).collect();
         let mut in_codecs = std::time::Duration::ZERO;
-        let mut write = |cache: usize, layer: usize, kv: LayerKv| {
+        let count = streams.len();
+        let mut stored = |stream: usize, layer: usize, kv: LayerKv| {
             let clock = std::time::Instant::now();
-            let stored = streams[cache].store_all(layer, kv);
+            let stored = streams[stream].store_all(layer, kv);
             in_codecs += clock.elapsed();
             stored
         };
-        let hidden = model.forward_written(self.window.inputs(), &mut caches, &mut write)?;
+        let hidden = model.forward_attending(self.window.inputs(), 0, count, &mut stored)?;
         timings.codec += in_codecs;
         clock.lap(&mut timings.continuation);
         timings.continuation = timings.continuation.saturating_sub(in_codecs);
@@ -90,19 +92,48 @@ impl DecodePasses<'_> {
         Ok(streams.into_iter().zip(hidden).map(pass).collect())
     }
 
-    fn in_chunks(&self, mut stream: Stream) -> Result<ArmPass> {
-        let model = self.model;
-        let mut cache = model.empty_cache();
-        let mut hidden = Vec::new();
-        for chunk in self.window.inputs().chunks(self.chunk) {
-            hidden.push(model.forward(chunk, &mut cache)?);
-            cache = stream.store_what_left(cache, self.residual)?;
-        }
-        Ok(ArmPass {
-            hidden: predicting(&Tensor::cat(&hidden, 0)?, self.window.shape(), 0)?,
-            outcome: stream.finish(self.window.inputs().len())?,
-        })
+    /// Streams whose chunks go through the model together: their caches are all in memory.
+    fn streams_at_once(&self) -> usize {
+        self.model.caches_at_once(self.chunk).min(streams_in_memory(self.window.inputs().len()))
     }
+
+    /// Chunk by chunk. A stream that failed goes on with its cache as it is, and ends in its error.
+    fn in_chunks(
+        &self,
+        mut streams: Vec<Stream>,
+        clock: &mut Clock,
+        observer: &mut dyn Observer,
+        timings: &mut StageTimings,
+    ) -> Result<Vec<Result<ArmPass>>> {
+        let mut caches: Vec<KvCache> = streams.iter().map(|_| self.model.empty_cache()).collect();
+        let mut hidden: Vec<Vec<Tensor>> = streams.iter().map(|_| Vec::new()).collect();
+        for chunk in self.window.inputs().chunks(self.chunk) {
+            // The last may be one token, whose product with a matrix is another.
+            let at_once = self.model.caches_at_once(chunk.len());
+            for (caches, hidden) in caches.chunks_mut(at_once).zip(hidden.chunks_mut(at_once)) {
+                let of_chunk = self.model.forward_each(chunk, caches)?;
+                hidden.iter_mut().zip(of_chunk).for_each(|(all, new)| all.push(new));
+            }
+            clock.lap(&mut timings.continuation);
+            for (stream, cache) in streams.iter_mut().zip(&mut caches) {
+                stream.store_what_left(cache, self.residual);
+            }
+            clock.lap(&mut timings.codec);
+            observer.advanced(streams.len() * chunk.len());
+        }
+        let pass = |(stream, hidden): (Stream, Vec<Tensor>)| {
+            let outcome = stream.finish(self.window.inputs().len())?;
+            let hidden = predicting(&Tensor::cat(&hidden, 0)?, self.window.shape(), 0)?;
+            Ok(ArmPass { hidden, outcome })
+        };
+        Ok(streams.into_iter().zip(hidden).map(pass).collect())
+    }
+}
+
+/// Streams of so many tokens whose caches are in memory at once, at most.
+pub fn streams_in_memory(tokens: usize) -> usize {
+    const CACHED_TOKENS: usize = 8192;
+    (CACHED_TOKENS / tokens.max(1)).max(1)
 }
 
 /// Sums over one layer's keys or values.
@@ -155,8 +186,19 @@ impl<'a> Stream<'a> {
         }
     }
 
-    /// Stores what has left the residual, in whole blocks.
-    fn store_what_left(&mut self, cache: KvCache, residual: usize) -> Result<KvCache> {
+    /// Stores what has left the residual, in whole blocks. A codec that fails ends this stream: its
+    /// cache stays as it is.
+    fn store_what_left(&mut self, cache: &mut KvCache, residual: usize) {
+        if self.failed.is_some() {
+            return;
+        }
+        match self.with_what_left(cache, residual) {
+            Ok(stored) => *cache = stored,
+            Err(error) => self.failed = Some(error),
+        }
+    }
+
+    fn with_what_left(&mut self, cache: &KvCache, residual: usize) -> Result<KvCache> {
         let left = cache.tokens().saturating_sub(residual);
         let mut layers: Vec<LayerKv> = cache.layers().cloned().collect();
         self.remember(&layers)?;

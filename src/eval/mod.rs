@@ -3,6 +3,7 @@
 mod arm;
 pub mod attribution;
 mod decode;
+mod device_scores;
 mod evaluator;
 mod noise;
 mod outcome;
@@ -17,6 +18,7 @@ mod window;
 
 pub use crate::codec::Side;
 pub use arm::{Arm, HeadScope, Scope};
+pub use decode::streams_in_memory;
 pub use evaluator::Evaluator;
 pub use outcome::{
     CodecOutcome, CodecWindow, Evaluation, LayerDistortion, StageTimings, WindowOutcome, layer_sums,

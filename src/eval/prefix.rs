@@ -4,12 +4,14 @@
 //! The continuation's own keys and values stay exact. The first continuation token is predicted
 //! by the prefix pass, which no codec touches, so it is not scored.
 
-use super::round_trip::{CacheRoundTrip, CodecContext, round_trip};
-use super::window::{ArmPass, Clock, RunArms, predicting, without_hidden};
+use super::round_trip::{CodecContext, round_trip};
+use super::window::{ArmPass, Clock, RunArms, predicting};
 use super::{Arm, CodecWindow, Observer, StageTimings};
 use crate::corpus::Window;
 use crate::error::Result;
-use crate::model::{KvCache, Model};
+use crate::model::{KvCache, LayerKv, Model};
+use candle_core::Tensor;
+use std::time::{Duration, Instant};
 
 /// The cache of one window's first half, and the tokens that run over it.
 pub struct PrefixPasses<'a> {
@@ -41,28 +43,62 @@ impl<'a> PrefixPasses<'a> {
         &self.window.inputs()[self.window.shape().prefix()..]
     }
 
-    /// The cache as the arm gives it back; as it is without one.
-    fn restored(&self, arm: Option<&Arm>) -> Result<CacheRoundTrip> {
-        match arm {
-            Some(arm) => round_trip(&self.cache, arm, self.context),
-            None => {
-                Ok(CacheRoundTrip { cache: self.cache.clone(), outcome: CodecWindow::default() })
-            }
-        }
-    }
-
-    /// Runs the continuation over several caches, but those whose codec failed.
-    fn continued(&self, restored: Vec<Result<CacheRoundTrip>>) -> Result<Vec<Result<ArmPass>>> {
-        let mut caches: Vec<KvCache> =
-            restored.iter().flatten().map(|arm| arm.cache.clone()).collect();
+    /// Runs the continuation over the cache as each arm gives it back, layer by layer: no arm's is in
+    /// memory whole.
+    fn continued(
+        &self,
+        arms: &[Option<&Arm>],
+        clock: &mut Clock,
+        timings: &mut StageTimings,
+    ) -> Result<Vec<Result<ArmPass>>> {
         let (model, shape) = (self.model, self.window.shape());
-        let mut hidden = model.forward_each(self.continuation(), &mut caches)?.into_iter();
-        let pass = |restored: Result<CacheRoundTrip>| {
-            let outcome = restored?.outcome;
-            let hidden = hidden.next().ok_or_else(without_hidden)?;
+        let tokens = self.cache.tokens();
+        let mut arms: Vec<RestoredCache> = arms.iter().map(|arm| self.restored(*arm)).collect();
+        let count = arms.len();
+        let mut in_codecs = Duration::ZERO;
+        let mut attended = |arm: usize, layer: usize, new: LayerKv| -> Result<LayerKv> {
+            let Some(exact) = self.cache.layer(layer) else { return Ok(new) };
+            let clock = Instant::now();
+            let restored = arms[arm].layer(exact, self.context);
+            in_codecs += clock.elapsed();
+            restored.followed_by(&new)
+        };
+        let hidden = model.forward_attending(self.continuation(), tokens, count, &mut attended)?;
+        timings.codec += in_codecs;
+        clock.lap(&mut timings.continuation);
+        timings.continuation = timings.continuation.saturating_sub(in_codecs);
+        let pass = |(arm, hidden): (RestoredCache, Tensor)| {
+            let outcome = arm.outcome?;
             Ok(ArmPass { hidden: predicting(&hidden, shape, shape.prefix())?, outcome })
         };
-        Ok(restored.into_iter().map(pass).collect())
+        Ok(arms.into_iter().zip(hidden).map(pass).collect())
+    }
+
+    fn restored<'b>(&self, arm: Option<&'b Arm>) -> RestoredCache<'b> {
+        let cached_tokens = arm.map_or(0, |_| self.cache.tokens() as u64);
+        RestoredCache { arm, outcome: Ok(CodecWindow { cached_tokens, ..Default::default() }) }
+    }
+}
+
+/// The cache as an arm gives it back, a layer at a time.
+struct RestoredCache<'a> {
+    /// `None`: as it is.
+    arm: Option<&'a Arm>,
+    /// Of the layers so far, or the first error: one arm's failure is not the others'.
+    outcome: Result<CodecWindow>,
+}
+
+impl RestoredCache<'_> {
+    /// The next layer; as it is, once the codec has failed.
+    fn layer(&mut self, exact: &LayerKv, context: &CodecContext) -> LayerKv {
+        let (Some(arm), Ok(outcome)) = (self.arm, &mut self.outcome) else { return exact.clone() };
+        match round_trip(exact, arm, context, outcome) {
+            Ok(restored) => restored,
+            Err(error) => {
+                self.outcome = Err(error);
+                exact.clone()
+            }
+        }
     }
 }
 
@@ -77,10 +113,7 @@ impl RunArms for PrefixPasses<'_> {
         let mut done = Vec::with_capacity(arms.len());
         let tokens = self.continuation().len();
         for some in arms.chunks(self.model.caches_at_once(tokens)) {
-            let restored = some.iter().map(|arm| self.restored(*arm)).collect();
-            clock.lap(&mut timings.codec);
-            done.extend(self.continued(restored)?);
-            clock.lap(&mut timings.continuation);
+            done.extend(self.continued(some, clock, timings)?);
             observer.advanced(some.len() * tokens);
         }
         Ok(done)

@@ -1,19 +1,13 @@
-//! A cache through a codec and back, with what that costs in bytes and in distortion.
+//! A layer of a cache through a codec and back, with what that costs in bytes and in distortion.
 
 use super::noise::{Noisy, add_noise};
 use super::{Arm, CodecWindow, HeadScope, LayerDistortion, Side, SideTreatment};
 use crate::codec::{DistortionSum, Element, Geometry, RotaryEmbedding, RotaryTable, TensorCodec};
 use crate::error::{Error, Result};
-use crate::model::{KvCache, LayerKv};
+use crate::model::LayerKv;
 use candle_core::{DType, Tensor, WithDType};
 use half::{bf16, f16};
 use std::ops::Range;
-
-/// A cache as a codec gives it back, and what that cost; no target is scored yet.
-pub(super) struct CacheRoundTrip {
-    pub cache: KvCache,
-    pub outcome: CodecWindow,
-}
 
 /// The context of every cache of a run, as codecs are told.
 #[derive(Debug, Clone)]
@@ -56,31 +50,30 @@ impl CodecContext {
     }
 }
 
-/// Compresses and decompresses every layer; counts real payload bytes and distortion.
+/// A layer of a cache as a codec gives it back. Real payload bytes and distortion are added to
+/// `outcome`, whose layers came before.
 pub(super) fn round_trip(
-    cache: &KvCache,
+    layer: &LayerKv,
     arm: &Arm,
     context: &CodecContext,
-) -> Result<CacheRoundTrip> {
-    let mut outcome = CodecWindow { cached_tokens: cache.tokens() as u64, ..Default::default() };
-    let mut tensors = Vec::new();
-    for (index, layer) in cache.layers().enumerate() {
-        let mut distortion = LayerDistortion::default();
-        let mut through = |side: Side, tensor: &Tensor| -> Result<Tensor> {
-            let treatment = arm.treatment.side(side);
-            let heads = arm.scope.heads(index, side);
-            let done = round_trip_tensor(tensor, treatment, heads, 0, &context.of_layer(index))
-                .map_err(|e| e.within(format!("layer {index} {side}")))?;
-            outcome.stored_bytes += done.stored_bytes as u64;
-            outcome.values += tensor.elem_count() as u64;
-            distortion.add(side, done.distortion);
-            Ok(done.tensor)
-        };
-        let key = through(Side::Key, &layer.key)?;
-        tensors.push(LayerKv { key, value: through(Side::Value, &layer.value)? });
-        outcome.layers.push(distortion);
-    }
-    Ok(CacheRoundTrip { cache: KvCache::from_layers(tensors)?, outcome })
+    outcome: &mut CodecWindow,
+) -> Result<LayerKv> {
+    let index = outcome.layers.len();
+    let mut distortion = LayerDistortion::default();
+    let mut through = |side: Side, tensor: &Tensor| -> Result<Tensor> {
+        let treatment = arm.treatment.side(side);
+        let heads = arm.scope.heads(index, side);
+        let done = round_trip_tensor(tensor, treatment, heads, 0, &context.of_layer(index))
+            .map_err(|e| e.within(format!("layer {index} {side}")))?;
+        outcome.stored_bytes += done.stored_bytes as u64;
+        outcome.values += tensor.elem_count() as u64;
+        distortion.add(side, done.distortion);
+        Ok(done.tensor)
+    };
+    let key = through(Side::Key, &layer.key)?;
+    let value = through(Side::Value, &layer.value)?;
+    outcome.layers.push(distortion);
+    Ok(LayerKv { key, value })
 }
 
 pub(super) struct RoundTrip {
@@ -279,7 +272,6 @@ mod tests {
             let json = serde_json::to_string(embedding).unwrap();
             entries.push(format!(r#"{{"layers":[{layer}],{}"#, &json[1..]));
         }
-        let cache = KvCache::from_layers(layers).unwrap();
         let context = CodecContext::new(embeddings(), 64, 0);
         let metadata: TextMap =
             [(container::origin::KEY.into(), format!(r#"{{"rotary":[{}]}}"#, entries.join(",")))]
@@ -289,12 +281,15 @@ mod tests {
         container::write_file(&source, &tensors, Some(metadata)).unwrap();
         for name in ["kvgauge4", "int4-g64-prerope", "k:int3-g8-ch-prerope-ctr-sink2/v:q8_0"] {
             let treatment: Treatment = name.parse().unwrap();
-            let evaluated = round_trip(&cache, &Arm::of(treatment), &context).unwrap();
+            let mut outcome = CodecWindow::default();
+            let through =
+                |layer| round_trip(layer, &Arm::of(treatment), &context, &mut outcome).unwrap();
+            let evaluated: Vec<LayerKv> = layers.iter().map(through).collect();
             let target = Target { path: &packed, existing: Existing::Replace, sync: false };
             let plan = Plan::all(treatment.as_codec().unwrap());
             let made = container::compress(&source, Some(target), &plan, &()).unwrap();
             let file = container::read_file(&packed).unwrap();
-            for (index, layer) in evaluated.cache.layers().enumerate() {
+            for (index, layer) in evaluated.iter().enumerate() {
                 for (part, tensor) in [("key", &layer.key), ("value", &layer.value)] {
                     let expected = tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
                     let found = file.get_tensor_f32(&format!("layer.{index}.{part}")).unwrap();
@@ -302,7 +297,7 @@ mod tests {
                 }
             }
             let stored: u64 = made.tensors.iter().map(|tensor| tensor.stored_bytes).sum();
-            assert_eq!(stored, evaluated.outcome.stored_bytes, "{name}");
+            assert_eq!(stored, outcome.stored_bytes, "{name}");
         }
     }
 }

@@ -3,6 +3,7 @@
 //! A KL divergence of 1e-8 between near-equal rows must come out as such, so everything after
 //! the logits is f64: f32 exponentials alone would leave 1e-7.
 
+use super::device_scores;
 use crate::error::{Error, Result};
 use crate::lanes::{LANES, reduce};
 use crate::tensor::with_f32;
@@ -32,11 +33,12 @@ pub struct TokenScore {
     pub same_top: bool,
 }
 
-/// Logits of one chunk of targets, [rows, vocab], f32 on the CPU.
+/// Logits of one chunk of targets, [rows, vocab].
 pub struct Logits(Tensor);
 
 impl Logits {
-    /// Logits `[rows, vocab]`, f32 on the CPU.
+    /// Logits `[rows, vocab]`. f32 on the CPU is read where it is; of others the scores are worked
+    /// out where they are.
     ///
     /// # Errors
     /// A tensor of another rank.
@@ -47,19 +49,23 @@ impl Logits {
 
     /// One baseline row a target. NaN logits are an error: nothing after them means anything.
     pub fn base_rows(&self, targets: &[u32]) -> Result<Vec<BaseRow>> {
-        read([self], |[logits]| {
-            rows(logits, targets.len())
-                .zip(targets)
-                .map(|(row, target)| {
-                    let (top, max, log_sum) = log_sum_exp(row)?;
-                    Ok(BaseRow {
-                        max,
-                        log_sum,
-                        top,
-                        nll: log_sum - f64::from(row[*target as usize]),
-                    })
-                })
-                .collect()
+        let read = with_f32([&self.0], |[logits]| {
+            let base_row = |(row, target): (&[f32], &u32)| {
+                let (top, max, log_sum) = log_sum_exp(row)?;
+                let nll = log_sum - f64::from(row[*target as usize]);
+                Ok(BaseRow { max, log_sum, top, nll })
+            };
+            rows(logits, targets.len()).zip(targets).map(base_row).collect()
+        })?;
+        read.unwrap_or_else(|| {
+            let device_scores::Rows { max, log_sum, top, nll } =
+                device_scores::rows(&self.0, targets)?;
+            let rows = max.iter().zip(log_sum).zip(top).zip(nll);
+            let base_row = |(((max, log_sum), top), nll): (((&f64, f64), u32), f64)| {
+                let row = BaseRow { max: *max, log_sum, top: top as usize, nll };
+                if log_sum.is_finite() { Ok(row) } else { Err(not_finite()) }
+            };
+            rows.map(base_row).collect()
         })
     }
 
@@ -70,7 +76,7 @@ impl Logits {
         base_rows: &[BaseRow],
         targets: &[u32],
     ) -> Result<Vec<TokenScore>> {
-        read([self, base], |[logits, base]| {
+        let read = with_f32([&self.0, &base.0], |[logits, base]| {
             rows(logits, targets.len())
                 .zip(rows(base, targets.len()))
                 .zip(base_rows.par_iter().zip(targets))
@@ -78,16 +84,24 @@ impl Logits {
                     score_row(row, base_row, base, *target as usize)
                 })
                 .collect()
-        })
+        })?;
+        read.unwrap_or_else(|| self.score_on_device(base, base_rows, targets))
     }
-}
 
-fn read<const N: usize, R>(
-    logits: [&Logits; N],
-    f: impl FnOnce([&[f32]; N]) -> Result<R>,
-) -> Result<R> {
-    with_f32(logits.map(|logits| &logits.0), f)?
-        .unwrap_or_else(|| Err(Error::system("logits: expected f32 on the CPU")))
+    fn score_on_device(
+        &self,
+        base: &Logits,
+        base_rows: &[BaseRow],
+        targets: &[u32],
+    ) -> Result<Vec<TokenScore>> {
+        let own = device_scores::rows(&self.0, targets)?;
+        let of_base = |value: fn(&BaseRow) -> f64| base_rows.iter().map(value).collect::<Vec<_>>();
+        let [max, log_sum] = [of_base(|row| row.max), of_base(|row| row.log_sum)];
+        let klds = device_scores::divergences(&self.0, &base.0, [max, log_sum, own.log_sum])?;
+        let rows = own.nll.iter().zip(klds).zip(own.top.iter().zip(base_rows));
+        rows.map(|((nll, kld), (top, base))| token_score(*nll, kld, *top as usize == base.top))
+            .collect()
+    }
 }
 
 fn rows(logits: &[f32], count: usize) -> impl IndexedParallelIterator<Item = &[f32]> {
@@ -100,16 +114,15 @@ fn score_row(row: &[f32], base_row: &[f32], base: &BaseRow, target: usize) -> Re
     let weighted = sum(base_row, row, |l0, l1| exp(l0 - base.max) * (l0 - l1));
     let total = (base.log_sum - base.max).exp();
     let kld = weighted / total - (base.log_sum - log_sum);
-    let nll = log_sum - f64::from(row[target]);
+    token_score(log_sum - f64::from(row[target]), kld, top == base.top)
+}
+
+fn token_score(nll: f64, kld: f64, same_top: bool) -> Result<TokenScore> {
     if !(kld.is_finite() && nll.is_finite()) {
         return Err(not_finite());
     }
-    Ok(TokenScore {
-        nll,
-        // Rounding alone can make a divergence of equal rows −1e-16.
-        kld: kld.max(0.0),
-        same_top: top == base.top,
-    })
+    // Rounding alone can make a divergence of equal rows −1e-16.
+    Ok(TokenScore { nll, kld: kld.max(0.0), same_top })
 }
 
 /// (index of the largest logit, its value, ln Σ exp). The first of equal logits wins.
@@ -236,6 +249,44 @@ mod tests {
         let expected = (p * delta.exp_m1()).ln_1p() - p * delta;
         assert!((found - expected).abs() < 1e-14, "{found} {expected}");
         assert_eq!(base.score(&base, &rows, &[0]).unwrap()[0].kld, 0.0);
+    }
+
+    /// In f64 a tensor is not read in place, wherever it is.
+    #[test]
+    fn scores_are_the_same_on_a_device() {
+        let (rows, vocab) = (3usize, 5_000usize);
+        let base: Vec<f32> =
+            (0..rows * vocab).map(|i| ((i * 7919) % 1013) as f32 * 0.013).collect();
+        let near: Vec<f32> =
+            base.iter().enumerate().map(|(i, l)| l + ((i * 104_729) % 97) as f32 * 1e-4).collect();
+        // The largest logits of a row of `base` are equal: the first is the top.
+        let targets = [0, 77, 4_999];
+        let of = |values: &[f32], dtype: candle_core::DType| {
+            let logits = Tensor::from_slice(values, (rows, vocab), &Device::Cpu).unwrap();
+            Logits::new(&logits.to_dtype(dtype).unwrap()).unwrap()
+        };
+        let scored = |dtype| {
+            let (base, near) = (of(&base, dtype), of(&near, dtype));
+            let rows = base.base_rows(&targets).unwrap();
+            let scores = near.score(&base, &rows, &targets).unwrap();
+            let own = base.score(&base, &rows, &targets).unwrap();
+            (rows, scores, own)
+        };
+        let (here, there) = (scored(candle_core::DType::F32), scored(candle_core::DType::F64));
+        let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-12, "{a} {b}");
+        for (here, there) in here.0.iter().zip(&there.0) {
+            close(here.nll, there.nll);
+            close(here.log_sum, there.log_sum);
+            assert_eq!((here.max, here.top), (there.max, there.top));
+        }
+        for (here, there) in here.1.iter().chain(&here.2).zip(there.1.iter().chain(&there.2)) {
+            close(here.nll, there.nll);
+            close(here.kld, there.kld);
+            assert_eq!(here.same_top, there.same_top);
+        }
+        assert!(here.1.iter().any(|score| !score.same_top) && here.1[0].kld > 1e-8);
+        let nan = Tensor::from_vec(vec![0.0, f64::NAN], (1, 2), &Device::Cpu).unwrap();
+        assert!(Logits::new(&nan).unwrap().base_rows(&[0]).is_err());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::parts::{Linear, Norm, softcapped};
 use super::rope::Angles;
 use crate::codec::RotaryPairs;
 use crate::error::Result;
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 /// Queries whose scores against all keys are in memory at once.
 const QUERY_BLOCK: usize = 256;
@@ -165,6 +165,32 @@ fn split_and_rotate(
     Ok((rotate(take(0, queries)?)?, rotate(take(queries, keys)?)?, take(queries + keys, keys)?))
 }
 
+/// 0 where a query attends to a key and −∞ elsewhere, [1, 1, rows, seen], made on the device:
+/// queries stand at `position` and after it, keys at `first` and after it.
+fn mask(
+    position: usize,
+    rows: usize,
+    first: usize,
+    seen: usize,
+    window: Option<usize>,
+    device: &Device,
+) -> Result<Tensor> {
+    let from = |start: usize, count: usize| {
+        Tensor::arange(start as f32, (start + count) as f32, device) // exact below 2^24
+    };
+    // How many tokens a key is behind its query.
+    let behind = from(position, rows)?
+        .reshape((rows, 1))?
+        .broadcast_sub(&from(first, seen)?.unsqueeze(0)?)?;
+    let hidden = match window {
+        None => behind.lt(0f64)?,
+        Some(window) => (behind.lt(0f64)? + behind.ge(window as f64)?)?,
+    };
+    let zero = Tensor::zeros((rows, seen), DType::F32, device)?;
+    let least = Tensor::full(f32::NEG_INFINITY, (rows, seen), device)?;
+    Ok(hidden.where_cond(&least, &zero)?.reshape((1, 1, rows, seen))?)
+}
+
 /// Queries [heads, tokens, head_dim] are the last `tokens` positions of keys and values
 /// [kv_heads, past + tokens, head_dim]. Returns [tokens, heads·head_dim].
 fn causal(query: &Tensor, key: &Tensor, value: &Tensor, scores: Scores) -> Result<Tensor> {
@@ -191,16 +217,7 @@ fn causal(query: &Tensor, key: &Tensor, value: &Tensor, scores: Scores) -> Resul
         ))?;
         let scores = (block.matmul(&keys)?.to_dtype(DType::F32)? * f64::from(scale))?;
         let scores = softcapped(scores, softcap)?; // [kv_heads, group·rows, seen]
-        let mask: Vec<f32> = (0..rows)
-            .flat_map(|row| {
-                let last = past + start + row;
-                (first..first + seen).map(move |at| {
-                    let too_old = window.is_some_and(|window| at + window <= last);
-                    if at > last || too_old { f32::NEG_INFINITY } else { 0.0 }
-                })
-            })
-            .collect();
-        let mask = Tensor::from_vec(mask, (1, 1, rows, seen), query.device())?;
+        let mask = mask(past + start, rows, first, seen, window, query.device())?;
         let scores = scores
             .reshape((kv_heads, group, rows, seen))?
             .broadcast_add(&mask)?

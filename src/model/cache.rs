@@ -13,6 +13,16 @@ pub struct LayerKv {
     pub value: Tensor,
 }
 
+impl LayerKv {
+    /// These tokens, and `new` ones behind them.
+    pub(crate) fn followed_by(&self, new: &LayerKv) -> Result<LayerKv> {
+        Ok(LayerKv {
+            key: Tensor::cat(&[&self.key, &new.key], 1)?,
+            value: Tensor::cat(&[&self.value, &new.value], 1)?,
+        })
+    }
+}
+
 /// The cache of all layers. Cloning shares the tensors, which are never changed in place.
 #[derive(Debug, Clone)]
 pub struct KvCache {
@@ -52,6 +62,11 @@ impl KvCache {
         self.layers.iter().flatten()
     }
 
+    /// One of them; `None`: there is no such layer, or no token.
+    pub(crate) fn layer(&self, index: usize) -> Option<&LayerKv> {
+        self.layers.get(index)?.as_ref()
+    }
+
     /// The cache of the first `tokens` tokens only.
     pub fn truncated(&self, tokens: usize) -> Result<Self> {
         let layers = self
@@ -75,10 +90,7 @@ impl KvCache {
     pub(super) fn extend(&mut self, layer: usize, new: LayerKv) -> Result<LayerKv> {
         let all = match &self.layers[layer] {
             None => new,
-            Some(past) => LayerKv {
-                key: Tensor::cat(&[&past.key, &new.key], 1)?,
-                value: Tensor::cat(&[&past.value, &new.value], 1)?,
-            },
+            Some(past) => past.followed_by(&new)?,
         };
         self.layers[layer] = Some(all.clone());
         Ok(all)

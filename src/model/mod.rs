@@ -47,19 +47,37 @@ pub(crate) fn caches_at_once(
     config: &ModelConfig,
     dtype: DType,
     is_cpu: bool,
+    is_packed: bool,
     tokens: usize,
 ) -> usize {
-    /// Above it gemm splits the inner dimension by that alone.
-    const FEW_ROWS: usize = 64;
-    /// More rows are no faster, and take memory.
-    const ENOUGH_ROWS: usize = 1024;
+    // More rows are hardly faster, and take memory: of which who packs weights has little, and a GPU
+    // much, whose products are not the same to the last bit anyway.
+    let enough_rows = match (is_cpu, is_packed) {
+        (true, false) => 1024,
+        (true, true) => 512,
+        (false, _) => 8192,
+    };
     let experts = |layer: &LayerConfig| matches!(layer.mlp, MlpConfig::Experts(_));
-    let in_gemm = dtype == DType::F32 && is_cpu && !config.layers.iter().any(experts);
-    if in_gemm && tokens > FEW_ROWS { (ENOUGH_ROWS / tokens).max(1) } else { 1 }
+    let same_bits = dtype == DType::F32
+        && sums_are_the_same(config, tokens)
+        && !config.layers.iter().any(experts);
+    if same_bits || !is_cpu { (enough_rows / tokens.max(1)).max(1) } else { 1 }
 }
 
-/// See [`Model::forward_written`].
-pub type Write<'a> = &'a mut dyn FnMut(usize, usize, LayerKv) -> Result<LayerKv>;
+/// Whether gemm takes sums over `rows` rows as it does over more. It does where they are more than
+/// 64; with fewer, where every matrix gives more than 64 columns, and a product is more than 256
+/// elements.
+fn sums_are_the_same(config: &ModelConfig, rows: usize) -> bool {
+    let narrowest = config.layers.iter().map(|layer| {
+        let AttentionConfig { heads, kv_heads, head_dim, .. } = layer.attention;
+        ((heads + 2 * kv_heads) * head_dim).min(2 * layer.mlp.widths().used)
+    });
+    let narrowest = narrowest.min().unwrap_or(0).min(config.hidden_size);
+    rows > 64 || rows > 1 && narrowest > 256
+}
+
+/// See [`Model::forward_attending`].
+pub type Attended<'a> = &'a mut dyn FnMut(usize, usize, LayerKv) -> Result<LayerKv>;
 
 /// A decoder-only model, its weights in memory. Clones share them.
 #[derive(Clone)]
@@ -147,11 +165,13 @@ impl Model {
         })
     }
 
-    /// The same model for windows of so many tokens. Some rotary embeddings depend on that length
-    /// (LongRoPE, dynamic NTK), and have one set of frequencies for all of a window; as loaded, a
-    /// model has those of short windows.
+    /// The same model for windows of so many tokens, whose rotary angles it works out once. Some
+    /// rotary embeddings depend on that length (LongRoPE, dynamic NTK), and have one set of frequencies
+    /// for all of a window; as loaded, a model has those of short windows.
     pub fn for_context(&self, tokens: usize) -> Self {
-        Self { ropes: ropes(&self.config, tokens), ..self.clone() }
+        let ropes = ropes(&self.config, tokens).into_iter();
+        let ropes = ropes.map(|rope| rope.with_table(tokens, self.dtype, &self.device)).collect();
+        Self { ropes, ..self.clone() }
     }
 
     /// The configuration it was loaded with.
@@ -189,55 +209,45 @@ impl Model {
     /// Runs `tokens` at the positions after those in `cache`, appends their keys and values to
     /// it, and returns the hidden states after the last norm, [tokens, hidden].
     pub fn forward(&self, tokens: &[u32], cache: &mut KvCache) -> Result<Tensor> {
-        self.forward_stacked(tokens, std::slice::from_mut(cache), &mut |_, _, kv| Ok(kv))
+        let start = self.start_after(std::slice::from_ref(cache))?;
+        let hidden =
+            self.forward_stacked(tokens, start, 1, &mut |_, layer, kv| cache.extend(layer, kv))?;
+        cache.advance(tokens.len());
+        Ok(hidden)
     }
 
     /// [`Model::forward`] over each of several caches of one length, which is faster than one
     /// after the other: each weight is read once.
     pub fn forward_each(&self, tokens: &[u32], caches: &mut [KvCache]) -> Result<Vec<Tensor>> {
-        self.forward_written(tokens, caches, &mut |_, _, kv| Ok(kv))
+        let (start, count) = (self.start_after(caches)?, caches.len());
+        let mut extend = |cache: usize, layer, kv| caches[cache].extend(layer, kv);
+        let hidden = self.forward_attending(tokens, start, count, &mut extend)?;
+        caches.iter_mut().for_each(|cache| cache.advance(tokens.len()));
+        Ok(hidden)
     }
 
-    /// [`Model::forward_each`] with keys and values of the new tokens as `write` gives them back:
-    /// it gets the index of the cache, that of the layer, and both.
-    pub fn forward_written(
+    /// Runs `tokens` at the positions from `start` on in each of several sequences, and keeps no cache.
+    /// `attended` has it: it gets the index of the sequence, that of the layer and the keys and values of
+    /// the new tokens, and gives those that they attend to, [kv_heads, start + tokens, head_dim].
+    pub fn forward_attending(
         &self,
         tokens: &[u32],
-        caches: &mut [KvCache],
-        write: Write,
+        start: usize,
+        sequences: usize,
+        attended: Attended,
     ) -> Result<Vec<Tensor>> {
-        if caches.is_empty() {
+        if sequences == 0 {
             return Ok(Vec::new());
         }
-        let stacked = self.forward_stacked(tokens, caches, write)?;
-        let rows = |cache| stacked.narrow(0, cache * tokens.len(), tokens.len());
-        (0..caches.len()).map(|cache| Ok(rows(cache)?)).collect()
+        let stacked = self.forward_stacked(tokens, start, sequences, attended)?;
+        let rows = |sequence| stacked.narrow(0, sequence * tokens.len(), tokens.len());
+        (0..sequences).map(|sequence| Ok(rows(sequence)?)).collect()
     }
 
-    /// How many caches [`Model::forward_each`] should get at once. What it gives for one is the
-    /// same bits whatever the others are, so products that may add up in another order with more
-    /// rows get them one by one: those of few rows, as experts have them, and all but gemm's f32.
-    pub fn caches_at_once(&self, tokens: usize) -> usize {
-        caches_at_once(&self.config, self.dtype, self.device.is_cpu(), tokens)
-    }
-
-    /// Hidden states of all caches below each other, [caches·tokens, hidden].
-    fn forward_stacked(
-        &self,
-        tokens: &[u32],
-        caches: &mut [KvCache],
-        write: Write,
-    ) -> Result<Tensor> {
+    /// The position after caches of one length.
+    fn start_after(&self, caches: &[KvCache]) -> Result<usize> {
         let start = caches.first().map_or(0, KvCache::tokens);
-        let longest = self.config.max_context();
-        if start + tokens.len() > longest {
-            return Err(Error::input(format!(
-                "position {}: expected at most {longest}, the model's longest context",
-                start + tokens.len(),
-            ))
-            .hint("use a smaller --context"));
-        }
-        for cache in caches.iter() {
+        for cache in caches {
             let (found, expected) =
                 ((cache.layer_count(), cache.tokens()), (self.layers.len(), start));
             if found != expected {
@@ -246,25 +256,50 @@ impl Model {
                 )));
             }
         }
+        Ok(start)
+    }
+
+    /// How many caches [`Model::forward_each`] should get at once. What it gives for one is the
+    /// same bits whatever the others are, so products that may add up in another order with more
+    /// rows get them one by one: those of single rows and of small models' few, of experts, and all
+    /// but gemm's f32.
+    pub fn caches_at_once(&self, tokens: usize) -> usize {
+        let is_packed = matches!(self.embeddings, Matrix::Packed(_));
+        caches_at_once(&self.config, self.dtype, self.device.is_cpu(), is_packed, tokens)
+    }
+
+    /// Hidden states of all sequences below each other, [sequences·tokens, hidden].
+    fn forward_stacked(
+        &self,
+        tokens: &[u32],
+        start: usize,
+        sequences: usize,
+        attended: Attended,
+    ) -> Result<Tensor> {
+        let longest = self.config.max_context();
+        if start + tokens.len() > longest {
+            return Err(Error::input(format!(
+                "position {}: expected at most {longest}, the model's longest context",
+                start + tokens.len(),
+            ))
+            .hint("use a smaller --context"));
+        }
         let angles =
             self.ropes.iter().map(|rope| rope.at(start, tokens.len(), self.dtype, &self.device));
         let angles = angles.collect::<Result<Vec<Angles>>>()?;
-        let ids = tokens.repeat(caches.len());
-        let x = self.embeddings.select(&ids, &self.device)?; // [rows = caches·tokens, hidden]
+        let ids = tokens.repeat(sequences);
+        let x = self.embeddings.select(&ids, &self.device)?; // [rows = sequences·tokens, hidden]
         let mut x = scaled(x, self.config.embedding_scale)?;
         for (index, layer) in self.layers.iter().enumerate() {
             let normed = normed(&layer.before_attention, &x)?;
             let attention = &layer.attention;
             let angles = self.config.layers[index].attention.rotary.map(|index| &angles[index]);
             let qkv = attention.qkv.forward(&normed)?; // [rows, (heads + 2·kv_heads)·head_dim]
-            let mixed = caches
-                .iter_mut()
-                .enumerate()
-                .map(|(cache, kv)| {
-                    let qkv = qkv.narrow(0, cache * tokens.len(), tokens.len())?;
+            let mixed = (0..sequences)
+                .map(|sequence| {
+                    let qkv = qkv.narrow(0, sequence * tokens.len(), tokens.len())?;
                     let (query, key, value) = attention.split(&qkv, angles, start)?;
-                    let new = write(cache, index, LayerKv { key, value })?;
-                    let kv = kv.extend(index, new)?;
+                    let kv = attended(sequence, index, LayerKv { key, value })?;
                     attention.attend(&query, &kv.key, &kv.value) // [tokens, heads·head_dim]
                 })
                 .collect::<Result<Vec<_>>>()?;
@@ -283,7 +318,6 @@ impl Model {
             let computed = layer.mlp.forward(&self::normed(&layer.before_mlp, &x)?)?;
             x = (self.addend(&layer.after_mlp, computed)? + x)?;
         }
-        caches.iter_mut().for_each(|cache| cache.advance(tokens.len()));
         self.norm.forward(&x)
     }
 
@@ -292,12 +326,12 @@ impl Model {
         scaled(normed(norm, &x)?, self.config.residual_scale)
     }
 
-    /// Logits of hidden states, [rows, hidden] → [rows, vocab], f32 on the CPU.
+    /// Logits of hidden states, [rows, hidden] → [rows, vocab], f32 on the model's device.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
         let weight = self.head.as_ref().unwrap_or(&self.embeddings);
         let logits = weight.product(&hidden.contiguous()?)?;
         let logits = scaled(logits.to_dtype(DType::F32)?, self.config.logit_scale)?;
-        Ok(softcapped(logits, self.config.logit_softcap)?.to_device(&Device::Cpu)?)
+        softcapped(logits, self.config.logit_softcap)
     }
 }
 

@@ -17,9 +17,12 @@ pub struct Rope {
     /// Factor of cosines and sines.
     factor: f32,
     pairs: RotaryPairs,
+    /// Of the first positions, where they are used.
+    table: Option<Angles>,
 }
 
 /// Cosines and sines of some positions, each [tokens, pairs].
+#[derive(Clone)]
 pub struct Angles {
     pub cos: Tensor,
     pub sin: Tensor,
@@ -30,7 +33,14 @@ impl Rope {
     /// `context`: the window's length, on which some kinds of scaling depend.
     pub fn new(config: &RotaryConfig, context: usize) -> Self {
         let (frequencies, factor) = frequencies(config, context);
-        Self { frequencies, factor, pairs: config.pairs }
+        Self { frequencies, factor, pairs: config.pairs, table: None }
+    }
+
+    /// With the angles of the first `tokens` positions, so that [`Rope::at`] takes them from there; as
+    /// it was where the device has no room for them.
+    pub fn with_table(self, tokens: usize, dtype: DType, device: &Device) -> Self {
+        let table = self.angles(0, tokens, dtype, device).ok();
+        Self { table, ..self }
     }
 
     /// As codecs are told it. Its factor is none of theirs: they see keys that have it.
@@ -40,6 +50,17 @@ impl Rope {
 
     /// The angles of `tokens` positions from `start` on.
     pub fn at(&self, start: usize, tokens: usize, dtype: DType, device: &Device) -> Result<Angles> {
+        match &self.table {
+            Some(Angles { cos, sin, pairs }) if start + tokens <= cos.dim(0)? => Ok(Angles {
+                cos: cos.narrow(0, start, tokens)?,
+                sin: sin.narrow(0, start, tokens)?,
+                pairs: *pairs,
+            }),
+            _ => self.angles(start, tokens, dtype, device),
+        }
+    }
+
+    fn angles(&self, start: usize, tokens: usize, dtype: DType, device: &Device) -> Result<Angles> {
         let angles: Vec<f32> = (start..start + tokens)
             .flat_map(|position| self.frequencies.iter().map(move |f| position as f32 * f))
             .collect();

@@ -9,13 +9,14 @@ use crate::corpus::WindowShape;
 use crate::error::{Error, Result};
 use crate::eval::{
     ARMS_AT_ONCE, Arm, Evaluator, Protocol, StageTimings, Treatment, scored_at_once,
+    streams_in_memory,
 };
 use crate::model::{MLP_ROWS, Model, ModelConfig, RandomWeights, caches_at_once};
 use crate::platform;
 use crate::results::timings::{CellEstimate, DryRun, SubjectEstimate};
 use crate::run::load::{Choice, choose, gigabytes, hint};
 use crate::run::subject::Subject;
-use crate::settings::{DeviceKind, Settings};
+use crate::settings::{DeviceKind, Settings, WeightForm};
 
 /// Of codecs under one protocol on a subject. `passes`: of a codec, more than one where parts of the
 /// cache are measured alone.
@@ -31,7 +32,8 @@ pub fn estimate(
 ) -> Result<SubjectEstimate> {
     let config = &subject.model.config;
     let weights = choose(settings, &subject.model)?;
-    let memory_bytes = weights.bytes + beside_weights(settings, subject, protocol, codecs.len());
+    let memory_bytes =
+        weights.bytes + beside_weights(settings, subject, &weights, protocol, codecs);
     if settings.device == DeviceKind::Cpu {
         refuse_beyond(memory_bytes, &weights)?;
     }
@@ -95,7 +97,7 @@ fn refuse_beyond(needed: u64, weights: &Choice) -> Result<()> {
     let (weights_bytes, rest) = (weights.bytes, needed - weights.bytes);
     let shorter = (weights_bytes < free).then(|| "a shorter --context".to_string());
     let less = weights.smaller(|bytes| bytes + rest <= free).into_iter().chain(shorter);
-    Err(Error::input(format!(
+    Err(Error::system(format!(
         "memory: expected at most the {} that are free, found a run of about {}, {} of them weights \
          ({})",
         gigabytes(free),
@@ -111,8 +113,9 @@ fn refuse_beyond(needed: u64, weights: &Choice) -> Result<()> {
 fn beside_weights(
     settings: &Settings,
     subject: &Subject,
+    weights: &Choice,
     protocol: Protocol,
-    codecs: usize,
+    codecs: &[Treatment],
 ) -> u64 {
     let config = &subject.model.config;
     let dtype = settings.dtype.dtype();
@@ -124,25 +127,30 @@ fn beside_weights(
 
     let (shape, context) = (WindowShape::halves(subject.context), subject.context);
     let prefix = shape.prefix();
-    let arms = (1 + codecs).min(ARMS_AT_ONCE);
+    let arms = (1 + codecs.len()).min(ARMS_AT_ONCE);
     let computed = match protocol {
         Protocol::Prefix => context - prefix,
         Protocol::Decode { .. } => context,
     };
-    let pass = (1 + codecs).min(caches_at_once(
-        config,
-        dtype,
-        settings.device == DeviceKind::Cpu,
-        computed,
-    ));
-    // The prefix's own; each arm's as it was restored, and as the continuation extends it.
-    let caches = 2 * layers * keys * (prefix + pass * (prefix + context));
+    let is_cpu = settings.device == DeviceKind::Cpu;
+    let is_packed = weights.form == WeightForm::Packed;
+    let pass = (1 + codecs.len()).min(caches_at_once(config, dtype, is_cpu, is_packed, computed));
+    // Of whole caches the prefix's, and those of arms that run in chunks; of others one layer, as it
+    // was restored and with the new tokens behind it.
+    let head_dim = config.head_dim();
+    let in_chunks = |codec: &&Treatment| protocol.runs_in_chunks(&codec.codec, head_dim);
+    let streams = codecs.iter().filter(in_chunks).count().min(streams_in_memory(context));
+    let whole = match protocol {
+        Protocol::Prefix => prefix,
+        Protocol::Decode { .. } => streams * context,
+    };
+    let caches = 2 * keys * (layers * whole + pass * (prefix + context));
     let rows = pass * computed;
     let activations =
         rows * (4 * hidden_size + 2 * queries + 2 * keys) + rows.min(MLP_ROWS) * 3 * widest;
     let hidden = (1 + arms) * computed * hidden_size;
     let logits = 2 * scored_at_once(vocab_size) * vocab_size;
-    let scores = codecs * subject.windows.len() * shape.scored_len();
+    let scores = codecs.len() * subject.windows.len() * shape.scored_len();
 
     // Logits and scores are f32 and four f64 whatever the model's type.
     let values = dtype.size_in_bytes() * (caches + hidden + activations);

@@ -63,19 +63,27 @@ impl Choice {
 /// Packed weights that the model or the arithmetic has not; weights that cannot fit into memory.
 pub fn choose(settings: &Settings, model: &OpenModel) -> Result<Choice> {
     let choice = preferred(settings, model)?;
-    let Some(free) = platform::free_memory_and_swap().filter(|free| choice.bytes > *free) else {
+    // On a GPU the model's own are not in this memory; candle-transformers' are.
+    let own = if settings.device == DeviceKind::Cpu { choice.bytes } else { 0 };
+    let other = match settings.cross_check {
+        true => model.config.weights() * DType::F32.size_in_bytes() as u64,
+        false => 0,
+    };
+    let Some(free) = platform::free_memory_and_swap().filter(|free| own + other > *free) else {
         return Ok(choice);
     };
-    if settings.device != DeviceKind::Cpu {
-        return Ok(choice);
+    let told = |what: String| {
+        Error::system(format!(
+            "memory: expected at most the {} that are free, found {what}",
+            gigabytes(free)
+        ))
+    };
+    if own <= free {
+        let what = format!("{} for --cross-check beside the weights", gigabytes(other));
+        return Err(told(what).hint("it loads the weights a second time, in f32: leave it out"));
     }
-    Err(Error::input(format!(
-        "memory: expected at most the {} that are free, found weights of {} ({})",
-        gigabytes(free),
-        gigabytes(choice.bytes),
-        choice.words
-    ))
-    .hint(hint(choice.smaller(|bytes| bytes <= free))))
+    Err(told(format!("weights of {} ({})", gigabytes(own), choice.words))
+        .hint(hint(choice.smaller(|bytes| bytes <= free))))
 }
 
 /// What would take less memory.
@@ -94,7 +102,7 @@ fn preferred(settings: &Settings, model: &OpenModel) -> Result<Choice> {
     let of = |dtype: DType| values * dtype.size_in_bytes() as u64;
     let packed = model.packed_bytes();
     let (full, halved) = (of(dtype.dtype()), of(DType::BF16));
-    let kept_full = |note| Choice {
+    let kept_full = || Choice {
         form: WeightForm::F32,
         words: dtype.to_string(),
         bytes: full,
@@ -104,7 +112,7 @@ fn preferred(settings: &Settings, model: &OpenModel) -> Result<Choice> {
             .into_iter()
             .chain([("--dtype bf16", halved)])
             .collect(),
-        note,
+        note: None,
     };
     let kept_packed = |bytes, note| Choice {
         form: WeightForm::Packed,
@@ -114,7 +122,7 @@ fn preferred(settings: &Settings, model: &OpenModel) -> Result<Choice> {
         note,
     };
     match (settings.weights, packed) {
-        (WeightForm::F32, _) | (WeightForm::Auto, None) => Ok(kept_full(None)),
+        (WeightForm::F32, _) | (WeightForm::Auto, None) => Ok(kept_full()),
         (WeightForm::Packed, None) => Err(Error::input(
             "--weights packed: expected a model in a GGUF file, found one in safetensors",
         )
@@ -134,7 +142,7 @@ fn preferred(settings: &Settings, model: &OpenModel) -> Result<Choice> {
                 );
                 Ok(kept_packed(bytes, Some(note)))
             }
-            _ => Ok(kept_full(None)),
+            _ => Ok(kept_full()),
         },
     }
 }

@@ -9,6 +9,14 @@ use crate::eval::Treatment;
 use crate::model::ModelConfig;
 
 impl Protocol {
+    /// Whether windows go through the model in chunks, with a cache that is kept from one to the next.
+    pub(crate) fn runs_in_chunks(self, codec: &Codec, head_dim: usize) -> bool {
+        match self {
+            Self::Prefix => false,
+            Self::Decode { residual, .. } => !is_one_pass(codec, head_dim, residual),
+        }
+    }
+
     /// Scored targets of a window whose prediction can feel a codec: those predicted from a token
     /// that attends to a stored one.
     pub fn targets_affected(
