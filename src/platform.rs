@@ -30,10 +30,13 @@ pub fn free_memory() -> Option<u64> {
     None
 }
 
-/// [`free_memory`], and what can be swapped out.
+/// [`free_memory`], and what can be swapped out, of which a container's share is not known.
 pub fn free_memory_and_swap() -> Option<u64> {
     #[cfg(target_os = "linux")]
-    let swap = meminfo("SwapFree:").unwrap_or(0);
+    let swap = match left_in_container() {
+        None => meminfo("SwapFree:").unwrap_or(0),
+        Some(_) => 0,
+    };
     #[cfg(not(target_os = "linux"))]
     let swap = 0;
     Some(free_memory()?.saturating_add(swap))

@@ -92,6 +92,15 @@ fn a_dry_run_of_validate_tells_time_and_memory_and_runs_nothing() {
     assert!(text.contains("4 measurements: about") && text.contains("weights f32"), "{text}");
 }
 
+/// Centring needs whole tensors, which `decode` has not: nothing is left to estimate there.
+#[test]
+fn a_dry_run_leaves_out_a_protocol_that_takes_no_codec() {
+    let told = good_with(&["--dry-run", "--json", "--codec", "int4-g64-ctr"]).succeeds().json();
+    let subjects = told["subjects"].as_array().unwrap();
+    assert_eq!(subjects.len(), 1);
+    assert_eq!(subjects[0]["protocol"], "prefix");
+}
+
 /// Each part of the cache alone is a pass of its own.
 #[test]
 fn a_dry_run_counts_the_passes_of_attribution() {

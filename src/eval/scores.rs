@@ -7,7 +7,7 @@ use super::device_scores;
 use crate::error::{Error, Result};
 use crate::lanes::{LANES, reduce};
 use crate::tensor::with_f32;
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
@@ -37,14 +37,18 @@ pub struct TokenScore {
 pub struct Logits(Tensor);
 
 impl Logits {
-    /// Logits `[rows, vocab]`. f32 on the CPU is read where it is; of others the scores are worked
-    /// out where they are.
+    /// Logits `[rows, vocab]`. f32 on the CPU is read where it is; on CUDA the scores are worked out
+    /// there; Metal has no f64, and its logits come to the CPU.
     ///
     /// # Errors
     /// A tensor of another rank.
     pub fn new(logits: &Tensor) -> Result<Self> {
         logits.dims2()?;
-        Ok(Self(logits.contiguous()?))
+        let here = match logits.device().is_metal() {
+            true => logits.to_device(&Device::Cpu)?,
+            false => logits.contiguous()?,
+        };
+        Ok(Self(here))
     }
 
     /// One baseline row a target. NaN logits are an error: nothing after them means anything.
@@ -211,7 +215,6 @@ fn exp(x: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::Device;
 
     fn logits(values: &[f32]) -> Logits {
         Logits::new(&Tensor::new(values, &Device::Cpu).unwrap().unsqueeze(0).unwrap()).unwrap()

@@ -50,18 +50,14 @@ pub(crate) fn caches_at_once(
     is_packed: bool,
     tokens: usize,
 ) -> usize {
-    // More rows are hardly faster, and take memory: of which who packs weights has little, and a GPU
-    // much, whose products are not the same to the last bit anyway.
-    let enough_rows = match (is_cpu, is_packed) {
-        (true, false) => 1024,
-        (true, true) => 512,
-        (false, _) => 8192,
-    };
+    // More rows are hardly faster, and take memory, of which who packs weights has little.
+    let enough_rows = if is_packed { 512 } else { 1024 };
     let experts = |layer: &LayerConfig| matches!(layer.mlp, MlpConfig::Experts(_));
-    let same_bits = dtype == DType::F32
+    let same_bits = is_cpu
+        && dtype == DType::F32
         && sums_are_the_same(config, tokens)
         && !config.layers.iter().any(experts);
-    if same_bits || !is_cpu { (enough_rows / tokens.max(1)).max(1) } else { 1 }
+    if same_bits { (enough_rows / tokens.max(1)).max(1) } else { 1 }
 }
 
 /// Whether gemm takes sums over `rows` rows as it does over more. It does where they are more than

@@ -141,21 +141,21 @@ impl Mlp {
         }
     }
 
-    /// [rows, hidden] → [rows, hidden]
-    /// [rows, hidden] → [rows, hidden]; at most [`MLP_ROWS`] rows are widened at once.
+    /// [rows, hidden] → [rows, hidden]; at most [`MLP_ROWS`] rows are widened at once, but by experts.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let mlp = match self {
+            Self::Gated(mlp) => mlp,
+            // Of an expert's few rows the pieces might be single ones, whose sums are others.
+            Self::Mixture(mixture) => return mixture.forward(x),
+        };
         let rows = x.dim(0)?;
         let pieces = rows.div_ceil(MLP_ROWS).max(1);
         let start = |piece: usize| piece * rows / pieces;
         let piece = |piece: usize| -> Result<Tensor> {
-            let x = x.narrow(0, start(piece), start(piece + 1) - start(piece))?;
-            match self {
-                Self::Gated(mlp) => mlp.forward(&x),
-                Self::Mixture(mixture) => mixture.forward(&x),
-            }
+            mlp.forward(&x.narrow(0, start(piece), start(piece + 1) - start(piece))?)
         };
         match pieces {
-            1 => piece(0),
+            1 => mlp.forward(x),
             _ => Ok(Tensor::cat(&(0..pieces).map(piece).collect::<Result<Vec<_>>>()?, 0)?),
         }
     }

@@ -32,8 +32,10 @@ pub fn estimate(
 ) -> Result<SubjectEstimate> {
     let config = &subject.model.config;
     let weights = choose(settings, &subject.model)?;
-    let memory_bytes =
-        weights.bytes + beside_weights(settings, subject, &weights, protocol, codecs);
+    let count = codecs.iter().map(|codec| passes(*codec)).sum();
+    let memory_bytes = weights.bytes
+        + weights.cross_check
+        + beside_weights(settings, subject, &weights, protocol, codecs, count);
     if settings.device == DeviceKind::Cpu {
         refuse_beyond(memory_bytes, &weights)?;
     }
@@ -94,7 +96,7 @@ pub fn together(subjects: Vec<SubjectEstimate>, base: u64) -> DryRun {
 /// An error for more memory than there is, with what would take less.
 fn refuse_beyond(needed: u64, weights: &Choice) -> Result<()> {
     let Some(free) = platform::free_memory().filter(|free| needed > *free) else { return Ok(()) };
-    let (weights_bytes, rest) = (weights.bytes, needed - weights.bytes);
+    let (weights_bytes, rest) = (weights.bytes, needed - weights.bytes); // rest: windows, cross-check
     let shorter = (weights_bytes < free).then(|| "a shorter --context".to_string());
     let less = weights.smaller(|bytes| bytes + rest <= free).into_iter().chain(shorter);
     Err(Error::system(format!(
@@ -116,6 +118,7 @@ fn beside_weights(
     weights: &Choice,
     protocol: Protocol,
     codecs: &[Treatment],
+    passes: usize,
 ) -> u64 {
     let config = &subject.model.config;
     let dtype = settings.dtype.dtype();
@@ -127,19 +130,30 @@ fn beside_weights(
 
     let (shape, context) = (WindowShape::halves(subject.context), subject.context);
     let prefix = shape.prefix();
-    let arms = (1 + codecs.len()).min(ARMS_AT_ONCE);
+    let arms = (1 + passes).min(ARMS_AT_ONCE);
     let computed = match protocol {
         Protocol::Prefix => context - prefix,
         Protocol::Decode { .. } => context,
     };
     let is_cpu = settings.device == DeviceKind::Cpu;
     let is_packed = weights.form == WeightForm::Packed;
-    let pass = (1 + codecs.len()).min(caches_at_once(config, dtype, is_cpu, is_packed, computed));
+    let pass = arms.min(caches_at_once(config, dtype, is_cpu, is_packed, computed));
     // Of whole caches the prefix's, and those of arms that run in chunks; of others one layer, as it
     // was restored and with the new tokens behind it.
     let head_dim = config.head_dim();
     let in_chunks = |codec: &&Treatment| protocol.runs_in_chunks(&codec.codec, head_dim);
-    let streams = codecs.iter().filter(in_chunks).count().min(streams_in_memory(context));
+    let chunked = codecs.iter().filter(in_chunks).count() * passes.div_ceil(codecs.len().max(1));
+    let at_once = match protocol {
+        Protocol::Prefix => 0,
+        Protocol::Decode { chunk, .. } => {
+            caches_at_once(config, dtype, is_cpu, is_packed, chunk).min(streams_in_memory(context))
+        }
+    };
+    let streams = chunked.min(ARMS_AT_ONCE).min(at_once);
+    // Codecs with a memory keep what was written beside what is stored.
+    let remembers =
+        |codec: &Treatment| codec.codec.key.has_memory() || codec.codec.value.has_memory();
+    let streams = if codecs.iter().any(remembers) { 2 * streams } else { streams };
     let whole = match protocol {
         Protocol::Prefix => prefix,
         Protocol::Decode { .. } => streams * context,
@@ -150,7 +164,7 @@ fn beside_weights(
         rows * (4 * hidden_size + 2 * queries + 2 * keys) + rows.min(MLP_ROWS) * 3 * widest;
     let hidden = (1 + arms) * computed * hidden_size;
     let logits = 2 * scored_at_once(vocab_size) * vocab_size;
-    let scores = codecs.len() * subject.windows.len() * shape.scored_len();
+    let scores = passes * subject.windows.len() * shape.scored_len();
 
     // Logits and scores are f32 and four f64 whatever the model's type.
     let values = dtype.size_in_bytes() * (caches + hidden + activations);

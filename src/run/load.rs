@@ -20,6 +20,8 @@ pub struct Choice {
     pub words: String,
     /// Of memory, about.
     pub bytes: u64,
+    /// Of memory, of candle-transformers' model for --cross-check.
+    pub cross_check: u64,
     /// Of the forms that were not taken, what asks for each.
     others: Vec<(&'static str, u64)>,
     /// What there is to say about a choice that was not asked for.
@@ -65,10 +67,7 @@ pub fn choose(settings: &Settings, model: &OpenModel) -> Result<Choice> {
     let choice = preferred(settings, model)?;
     // On a GPU the model's own are not in this memory; candle-transformers' are.
     let own = if settings.device == DeviceKind::Cpu { choice.bytes } else { 0 };
-    let other = match settings.cross_check {
-        true => model.config.weights() * DType::F32.size_in_bytes() as u64,
-        false => 0,
-    };
+    let other = choice.cross_check;
     let Some(free) = platform::free_memory_and_swap().filter(|free| own + other > *free) else {
         return Ok(choice);
     };
@@ -102,10 +101,12 @@ fn preferred(settings: &Settings, model: &OpenModel) -> Result<Choice> {
     let of = |dtype: DType| values * dtype.size_in_bytes() as u64;
     let packed = model.packed_bytes();
     let (full, halved) = (of(dtype.dtype()), of(DType::BF16));
+    let cross_check = if settings.cross_check { of(DType::F32) } else { 0 };
     let kept_full = || Choice {
         form: WeightForm::F32,
         words: dtype.to_string(),
         bytes: full,
+        cross_check,
         others: packed
             .filter(|_| is_plain)
             .map(|bytes| ("--weights packed", bytes))
@@ -118,22 +119,23 @@ fn preferred(settings: &Settings, model: &OpenModel) -> Result<Choice> {
         form: WeightForm::Packed,
         words: WeightForm::Packed.to_string(),
         bytes,
+        cross_check,
         others: vec![("--dtype bf16", halved)],
         note,
     };
     match (settings.weights, packed) {
         (WeightForm::F32, _) | (WeightForm::Auto, None) => Ok(kept_full()),
-        (WeightForm::Packed, None) => Err(Error::input(
-            "--weights packed: expected a model in a GGUF file, found one in safetensors",
-        )
-        .hint("only GGUF files have weights that are dequantised; leave --weights out")),
+        (WeightForm::Packed, None) => {
+            Err(Error::input("--weights packed: expected a model in a GGUF file, found another")
+                .hint("only GGUF files have weights that are dequantised; leave --weights out"))
+        }
         (WeightForm::Packed, Some(_)) if !is_plain => Err(Error::input(format!(
             "--weights packed: expected --dtype f32 and --device cpu, found {dtype} and {device}"
         ))
         .hint("packed weights are multiplied in f32 on the CPU; leave --dtype and --device out")),
         (WeightForm::Packed, Some(bytes)) => Ok(kept_packed(bytes, None)),
         (WeightForm::Auto, Some(bytes)) => match platform::free_memory() {
-            Some(free) if is_plain && full as f64 > SHARE * free as f64 => {
+            Some(free) if is_plain && bytes < full && full as f64 > SHARE * free as f64 => {
                 let note = format!(
                     "weights: kept packed, as in the file; in f32 they take {}, and {} of memory \
                      are free (--weights f32 insists)",

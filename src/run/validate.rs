@@ -121,6 +121,9 @@ pub fn dry_run(settings: &Settings, hub: &Hub, stages: &mut dyn Stages) -> Resul
         stages.stage("measuring one layer");
         let beside = !estimates.is_empty();
         let codecs = taken(settings, &refused, beside);
+        if codecs.is_empty() {
+            continue;
+        }
         let parts = CacheParts::of(config.layers.len(), config.kv_heads());
         let passes = |codec| match settings.attribute && !beside {
             true => 1 + parts.arms(codec).len(),
