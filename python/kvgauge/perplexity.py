@@ -265,6 +265,7 @@ def _config(
         "min_top1": options.min_top1,
         "strict": options.strict,
         "offline": _offline(),
+        "weights": "f32",
         "cross_check": False,
         "attribute": False,
     }
