@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::eval::verdict::Limits;
 use crate::hub::{Hub, HubOptions};
 use crate::report::{self, dry_run_table, sweep_table};
-use crate::results::record::Plan;
+use crate::results::plan::Plan;
 use crate::results::sweep::{SweepReport, SweepSource};
 use crate::run::subject::Stages;
 use crate::run::sweep::{self, Cells, Request, Shard};

@@ -12,6 +12,7 @@ pub mod figures;
 pub(crate) mod fixture;
 pub mod log;
 pub mod measurement;
+pub mod plan;
 pub(crate) mod print;
 pub mod record;
 pub mod subject;

@@ -4,7 +4,8 @@ use super::cells::Cells;
 use super::plans::merged;
 use crate::eval::protocol::{Protocol, Protocols};
 use crate::eval::verdict::Limits;
-use crate::results::record::{CellFailure, CellName, CellResult, Plan, PlannedCell};
+use crate::results::plan::{CellName, Plan, PlannedCell};
+use crate::results::record::{CellFailure, CellResult};
 use crate::results::sweep::{
     Asked, ProtocolCells, SubjectReport, SweepReport, SweepSource, UnfinishedCell,
 };

@@ -3,9 +3,8 @@
 use super::shard::files;
 use crate::error::Result;
 use crate::results::log::{self, Rejected};
-use crate::results::record::{
-    CellFailure, CellName, CellOutcome, CellRecord, CellResult, PlannedCell,
-};
+use crate::results::plan::{CellName, PlannedCell};
+use crate::results::record::{CellFailure, CellOutcome, CellRecord, CellResult};
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 

@@ -29,9 +29,8 @@ use crate::model::source::ModelWeights;
 use crate::model::{Model, oracle};
 use crate::platform;
 use crate::results::figures::CodecResult;
-use crate::results::record::{
-    CellLine, CellName, CellRecord, Plan, PlannedCell, cell_id, subject_id,
-};
+use crate::results::plan::{CellName, Plan, PlannedCell};
+use crate::results::record::{CellLine, CellRecord, cell_id, subject_id};
 use crate::results::subject::SubjectInfo;
 use crate::results::sweep::SweepSource;
 use crate::results::timings::{SubjectTimings, SweepTimings};

@@ -7,7 +7,7 @@ use super::cells::Cells;
 use super::shard::{Shard, files};
 use crate::error::{Error, Result};
 use crate::report;
-use crate::results::record::{CellName, Plan, PlannedCell};
+use crate::results::plan::{CellName, Plan, PlannedCell};
 use crate::whole_file::{self, Existing, Kind};
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::report::{self, charts};
-use crate::results::record::{CellName, Plan};
+use crate::results::plan::{CellName, Plan};
 use crate::results::sweep::SweepReport;
 use crate::whole_file::{self, Existing, Kind, NewFile};
 use serde::Deserialize;

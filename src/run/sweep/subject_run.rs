@@ -6,9 +6,8 @@ use crate::model::Model;
 use crate::model::oracle::WeightsRef;
 use crate::results::figures::{Baseline, CodecFigures, CodecResult};
 use crate::results::measurement::{CodecMeasurement, PerTarget};
-use crate::results::record::{
-    ArmRecord, CellLine, CellMeasurement, CellName, PlannedCell, WindowRecord,
-};
+use crate::results::plan::{CellName, PlannedCell};
+use crate::results::record::{ArmRecord, CellLine, CellMeasurement, WindowRecord};
 use crate::results::subject::SubjectInfo;
 use crate::run::load::choose;
 use crate::run::subject::{Stages, Subject};
