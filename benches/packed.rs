@@ -6,6 +6,8 @@
 //! packed/f32. `-- NAME --write FOLDER` leaves a file in that folder for `kvgauge validate` and
 //! measures nothing; names: tinyllama, llama7b (4 GB).
 
+#[path = "common/paired.rs"]
+mod paired;
 #[path = "../tests/common/random.rs"]
 mod random;
 #[path = "../tests/common/random_model.rs"]
@@ -15,6 +17,7 @@ mod raw_gguf;
 
 use candle_core::{DType, Device};
 use kvgauge::model::{Model, WeightType};
+use paired::paired;
 use random_model::Spec;
 use raw_gguf::Head;
 use std::path::Path;
@@ -65,27 +68,10 @@ fn measure(name: &str, path: &Path) -> kvgauge::Result<()> {
     let full = Model::load(&open.config, weights.as_ref(), DType::F32, &Device::Cpu)?;
     println!("model      tokens  f32 tok/s  packed tok/s  ratio (median of pairs; least, most)");
     for tokens in TOKENS {
-        let (mut of_full, mut of_packed, mut ratio) = (Vec::new(), Vec::new(), Vec::new());
-        for round in 0..=ROUNDS {
-            let (a, b) = (pass(&full, tokens)?, pass(&packed, tokens)?);
-            // The first round warms caches and the allocator.
-            if round > 0 {
-                of_full.push(a);
-                of_packed.push(b);
-                ratio.push(b / a);
-            }
-        }
-        for values in [&mut of_full, &mut of_packed, &mut ratio] {
-            values.sort_by(f64::total_cmp);
-        }
-        println!(
-            "{name:<10} {tokens:>6} {:>10.0} {:>13.0}  {:.2} ({:.2}, {:.2})",
-            of_full[ROUNDS / 2],
-            of_packed[ROUNDS / 2],
-            ratio[ROUNDS / 2],
-            ratio[0],
-            ratio[ROUNDS - 1]
-        );
+        let paired = paired(ROUNDS, || pass(&packed, tokens), || pass(&full, tokens))?;
+        let (of_packed, of_full) = paired.medians();
+        let ratio = paired.ratio();
+        println!("{name:<10} {tokens:>6} {of_full:>10.0} {of_packed:>13.0}  {ratio}");
     }
     Ok(())
 }
@@ -109,8 +95,7 @@ fn write([hidden, intermediate, layers, kv_heads]: [usize; 4], path: &Path) {
         .iter()
         .map(|(name, shape)| {
             let (kind, of) = if shape.len() == 2 { q4_k } else { f32 };
-            let values = shape.iter().product::<usize>() as u64;
-            let len = (values / of.block * of.bytes) as usize;
+            let len = of.bytes_of(shape.iter().product()) as usize;
             Head { name, shape, kind, len }
         })
         .collect();

@@ -5,12 +5,15 @@
 //! `cargo bench --bench prefill [-- NAME…]`, names: smollm2, tinyllama, gemma3, qwen3, window. One
 //! line a case: medians of tokens/s and of the paired ratio ours/theirs.
 
+#[path = "common/paired.rs"]
+mod paired;
 #[path = "../tests/common/shapes.rs"]
 mod shapes;
 
 use candle_core::{DType, Device, Tensor};
 use kvgauge::model::oracle::{Oracle, WeightsRef};
 use kvgauge::model::{Model, ModelConfig, RandomWeights, Unread, Weights};
+use paired::paired;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -90,11 +93,6 @@ fn ids(config: &ModelConfig, tokens: usize) -> Vec<u32> {
     (0..tokens).map(|i| (i * 7919 % config.vocab_size) as u32).collect()
 }
 
-fn sorted(mut values: Vec<f64>) -> Vec<f64> {
-    values.sort_by(f64::total_cmp);
-    values
-}
-
 fn compare(
     name: &str,
     ours: &Model,
@@ -114,25 +112,9 @@ fn compare(
         std::hint::black_box(theirs.last_logits(&ids)?);
         Ok(tokens as f64 / clock.elapsed().as_secs_f64())
     };
-    let (mut our_speed, mut their_speed, mut ratio) = (Vec::new(), Vec::new(), Vec::new());
-    for round in 0..=rounds {
-        let (a, b) = (our_pass()?, their_pass()?);
-        // The first round warms caches and the allocator.
-        if round > 0 {
-            our_speed.push(a);
-            their_speed.push(b);
-            ratio.push(a / b);
-        }
-    }
-    let (ours, theirs, ratio) = (sorted(our_speed), sorted(their_speed), sorted(ratio));
-    println!(
-        "{name:<10} {tokens:>6} {:>11.0} {:>13.0}  {:.2} ({:.2}, {:.2})",
-        ours[rounds / 2],
-        theirs[rounds / 2],
-        ratio[rounds / 2],
-        ratio[0],
-        ratio[rounds - 1]
-    );
+    let paired = paired(rounds, our_pass, their_pass)?;
+    let (ours, theirs) = paired.medians();
+    println!("{name:<10} {tokens:>6} {ours:>11.0} {theirs:>13.0}  {}", paired.ratio());
     Ok(())
 }
 
@@ -151,23 +133,11 @@ fn window(tokens: usize, rounds: usize) -> kvgauge::Result<()> {
             std::hint::black_box(model.forward(&ids, &mut model.empty_cache())?);
             Ok(clock.elapsed().as_secs_f64() * 1e3)
         };
-        let (mut of_sliding, mut of_full, mut ratio) = (Vec::new(), Vec::new(), Vec::new());
-        for round in 0..=rounds {
-            let (a, b) = (pass(&sliding)?, pass(&full)?);
-            if round > 0 {
-                of_sliding.push(a);
-                of_full.push(b);
-                ratio.push(a / b);
-            }
-        }
-        let (of_sliding, of_full, ratio) = (sorted(of_sliding), sorted(of_full), sorted(ratio));
+        let paired = paired(rounds, || pass(&sliding), || pass(&full))?;
+        let (of_sliding, of_full) = paired.medians();
         println!(
-            "{what} at {tokens} tokens: window of 512 {:.0} ms, none {:.0} ms, ratio {:.2} ({:.2}, {:.2})",
-            of_sliding[rounds / 2],
-            of_full[rounds / 2],
-            ratio[rounds / 2],
-            ratio[0],
-            ratio[rounds - 1]
+            "{what} at {tokens} tokens: window of 512 {of_sliding:.0} ms, none {of_full:.0} ms, ratio {}",
+            paired.ratio()
         );
     }
     Ok(())

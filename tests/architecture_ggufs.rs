@@ -20,6 +20,7 @@ use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use tempfile::NamedTempFile;
 
 /// Where a file stores factors that a folder's numbers are computed into: of the largest value.
 const TOLERANCE: f32 = 1e-5;
@@ -124,8 +125,8 @@ fn permutation(rows: usize, heads: usize) -> Vec<usize> {
     (0..rows).map(row).collect()
 }
 
-/// The whole file, and the folder's tensors as the file has them, by their names in the folder.
-fn assemble(name: &str, plan: &Plan, kind: &str) -> (Vec<u8>, HashMap<String, Vec<f32>>) {
+/// The whole file, written, and the folder's tensors as the file has them, by their names in the folder.
+fn write(name: &str, plan: &Plan, kind: &str) -> (NamedTempFile, HashMap<String, Vec<f32>>) {
     let golden = Golden::read(name);
     let weight = |name: &String| {
         golden.tensors.iter().find(|weight| &weight.0 == name).unwrap_or_else(|| panic!("{name}"))
@@ -175,7 +176,9 @@ fn assemble(name: &str, plan: &Plan, kind: &str) -> (Vec<u8>, HashMap<String, Ve
     }
     let hash = format!("{:x}", Sha256::digest(&file));
     assert_eq!(hash, plan.files[kind], "{name}.{kind}: not the file that the gguf package wrote");
-    (file, folder)
+    let written = tempfile::Builder::new().suffix(".gguf").tempfile().unwrap();
+    std::fs::write(written.path(), file).unwrap();
+    (written, folder)
 }
 
 fn load(path: &Path) -> Result<Model> {
@@ -210,11 +213,8 @@ fn distance(found: &[Vec<f32>], expected: &[Vec<f32>]) -> f32 {
 fn packed_weights_give_the_same_bits() {
     for (name, plan) in plans() {
         for kind in ["F32", "Q8_0"] {
-            let (file, _) = assemble(&name, &plan, kind);
-            let place = tempfile::tempdir().unwrap();
-            let path = place.path().join("model.gguf");
-            std::fs::write(&path, file).unwrap();
-            let open = random_model::open(&path).unwrap();
+            let (file, _) = write(&name, &plan, kind);
+            let open = random_model::open(file.path()).unwrap();
             let full = open.load(DType::F32, &Device::Cpu).unwrap();
             let weights = open.weights().unwrap().weights;
             let packed = Model::load_packed(&open.config, weights.as_ref()).unwrap();
@@ -235,11 +235,8 @@ fn files_give_what_their_folders_give() {
     let mut failures = Vec::new();
     for (name, plan) in plans() {
         for kind in ["F32", "Q8_0"] {
-            let (file, values) = assemble(&name, &plan, kind);
-            let place = tempfile::tempdir().unwrap();
-            let path = place.path().join("model.gguf");
-            std::fs::write(&path, file).unwrap();
-            let from_file = load(&path);
+            let (file, values) = write(&name, &plan, kind);
+            let from_file = load(file.path());
             let golden = Golden::read(&name);
             let folder = tempfile::tempdir().unwrap();
             golden.write_with(

@@ -5,18 +5,11 @@
 //! bit (`tests/architecture_ggufs.rs`, and of several tiles below).
 
 use super::gguf::WeightType;
-use super::kernels;
+use super::product;
 use crate::error::{Error, Result};
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 use std::sync::Arc;
-
-/// Values of a tile, about: 4 MiB of f32, which the last level of most caches holds.
-const TILE: usize = 1 << 20;
-/// Rows of a tile, at least, and elements of a tile's product, more than: below these, gemm takes
-/// sums in another order.
-const LEAST_ROWS: usize = 128;
-const LEAST_PRODUCT: usize = 256;
 
 /// A matrix [rows, width] that vectors are multiplied with.
 #[derive(Clone)]
@@ -43,7 +36,7 @@ pub struct PackedRows {
 impl PackedRows {
     /// Rows from `first` on in f32. `out`: [any, width]
     pub(super) fn decode(&self, first: usize, out: &mut [f32]) -> Result<()> {
-        let row_bytes = self.width / self.kind.block as usize * self.kind.bytes as usize;
+        let row_bytes = self.kind.bytes_of(self.width) as usize;
         match self.heads {
             None => {
                 let count = out.len() / self.width;
@@ -71,7 +64,7 @@ impl Matrix {
     /// x [any, width] · selfᵀ → [any, rows]
     pub fn product(&self, x: &Tensor) -> Result<Tensor> {
         match self {
-            Self::Dense(weight) => match kernels::product(x, weight)? {
+            Self::Dense(weight) => match product::product(x, weight)? {
                 Some(product) => Ok(product),
                 None => Ok(x.matmul(&weight.t()?)?),
             },
@@ -98,13 +91,8 @@ impl Matrix {
 /// x [any, width] · the transposed of matrices below each other → [any, rows of all]
 fn packed_product(x: &Tensor, parts: &[PackedRows]) -> Result<Tensor> {
     let (rows, width) = (parts.iter().map(|part| part.rows).sum::<usize>(), x.dim(1)?);
-    // As many for each thread, and none too small.
-    let tiles = (rows * width).div_ceil(TILE).next_multiple_of(rayon::current_num_threads());
-    let least = LEAST_ROWS.max(LEAST_PRODUCT / x.dim(0)?.max(1) + 1);
-    let tiles = tiles.clamp(1, (rows / least).max(1));
-    let start = |tile: usize| tile * rows / tiles;
-    let tiles: Vec<_> = (0..tiles).map(|tile| start(tile)..start(tile + 1)).collect();
-    kernels::tiled_product(x, &tiles, |first, tile| rows_below(parts, first, tile))
+    let tiles = product::tiles(x.dim(0)?, rows, width);
+    product::tiled_product(x, &tiles, |first, tile| rows_below(parts, first, tile))
 }
 
 /// Rows from `first` on of matrices below each other. `out`: [any, width]

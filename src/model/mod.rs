@@ -16,6 +16,7 @@ mod loader;
 mod matrix;
 pub mod oracle;
 mod parts;
+mod product;
 mod random;
 mod rope;
 pub mod source;
@@ -60,16 +61,14 @@ pub(crate) fn caches_at_once(
     if same_bits { (enough_rows / tokens.max(1)).max(1) } else { 1 }
 }
 
-/// Whether gemm takes sums over `rows` rows as it does over more. It does where they are more than
-/// 64; with fewer, where every matrix gives more than 64 columns, and a product is more than 256
-/// elements.
+/// See [`product::sums_are_the_same`].
 fn sums_are_the_same(config: &ModelConfig, rows: usize) -> bool {
     let narrowest = config.layers.iter().map(|layer| {
         let AttentionConfig { heads, kv_heads, head_dim, .. } = layer.attention;
         ((heads + 2 * kv_heads) * head_dim).min(2 * layer.mlp.widths().used)
     });
     let narrowest = narrowest.min().unwrap_or(0).min(config.hidden_size);
-    rows > 64 || rows > 1 && narrowest > 256
+    product::sums_are_the_same(rows, narrowest)
 }
 
 /// See [`Model::forward_attending`].

@@ -12,7 +12,7 @@ pub use types::WeightType;
 
 use super::config::{ModelConfig, RopeScaling, RotaryConfig, of_gguf};
 use super::matrix::PackedRows;
-use super::weights::{Unread, Weights, check_finite, check_shape, finite_tensor};
+use super::weights::{CHECKED_AT_ONCE, Unread, Weights, check_finite, check_shape, finite_tensor};
 use crate::container::source::Source;
 use crate::error::{Error, Result};
 use crate::hash;
@@ -186,30 +186,6 @@ impl Gguf {
         finite_tensor(values, shape, &place)
     }
 
-    /// Blocks of a matrix, checked to hold finite numbers.
-    fn read_packed(&self, name: &str, [rows, width]: [usize; 2]) -> Result<Option<PackedRows>> {
-        let Stored { name, expert, heads } = self.known(name)?;
-        let (part, info) = self.find(&name, &[rows, width], expert.map(|(_, count)| count))?;
-        let place = self.place(&name);
-        let Some(kind) = info.stored.map(|stored| stored.kind) else { return Ok(None) };
-        if !(width as u64).is_multiple_of(kind.block) {
-            return Ok(None);
-        }
-        let first = expert.map_or(0, |(index, _)| index * rows * width);
-        let bytes = part.read_blocks(info, first, rows * width).map_err(|e| e.within(&place))?;
-        let mut factor = [1.0];
-        self.apply_scale(&name, expert, &mut factor)?;
-        let factor = Some(factor[0]).filter(|factor| *factor != 1.0);
-        let packed = PackedRows { kind, bytes, rows, width, heads, factor };
-        let some = (1usize << 16).div_ceil(width.max(1));
-        (0..rows.div_ceil(some)).into_par_iter().try_for_each_init(Vec::new, |values, index| {
-            values.resize(some.min(rows - index * some) * width, 0f32);
-            packed.decode(index * some, values)?;
-            check_finite(values, index * some * width, &place)
-        })?;
-        Ok(Some(packed))
-    }
-
     /// The tensor that holds one of Hugging Face's.
     fn stored(&self, name: &str) -> Option<Stored> {
         let stored = names::stored(&self.config, self.permuted, name)?;
@@ -239,8 +215,27 @@ impl Weights for Gguf {
         }
     }
 
-    fn packed(&self, name: &str, shape: [usize; 2]) -> Result<Option<PackedRows>> {
-        self.read_packed(name, shape)
+    fn packed(&self, name: &str, [rows, width]: [usize; 2]) -> Result<Option<PackedRows>> {
+        let Stored { name, expert, heads } = self.known(name)?;
+        let (part, info) = self.find(&name, &[rows, width], expert.map(|(_, count)| count))?;
+        let place = self.place(&name);
+        let Some(kind) = info.stored.map(|stored| stored.kind) else { return Ok(None) };
+        if !(width as u64).is_multiple_of(kind.block) {
+            return Ok(None);
+        }
+        let first = expert.map_or(0, |(index, _)| index * rows * width);
+        let bytes = part.read_blocks(info, first, rows * width).map_err(|e| e.within(&place))?;
+        let mut factor = [1.0];
+        self.apply_scale(&name, expert, &mut factor)?;
+        let factor = Some(factor[0]).filter(|factor| *factor != 1.0);
+        let packed = PackedRows { kind, bytes, rows, width, heads, factor };
+        let some = CHECKED_AT_ONCE.div_ceil(width.max(1));
+        (0..rows.div_ceil(some)).into_par_iter().try_for_each_init(Vec::new, |values, index| {
+            values.resize(some.min(rows - index * some) * width, 0f32);
+            packed.decode(index * some, values)?;
+            check_finite(values, index * some * width, &place)
+        })?;
+        Ok(Some(packed))
     }
 
     /// The converter adds the 1.

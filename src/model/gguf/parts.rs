@@ -4,6 +4,7 @@
 //! are named `NAME-00001-of-00003.gguf`, the first one holds the metadata and perhaps no tensors, and
 //! `split.tensors.count` is the number of tensors in all of them.
 
+use super::WeightType;
 use super::header::{Header, TensorInfo, quoted};
 use super::{At, BUFFER, whole};
 use crate::container::source::Source;
@@ -68,31 +69,33 @@ impl Part {
         self.source.path().display().to_string()
     }
 
-    /// The blocks of `count` values of a tensor of this part, from `first` on, which begins a block.
-    pub fn read_blocks(&self, info: &TensorInfo, first: usize, count: usize) -> Result<Vec<u8>> {
+    /// The type of a tensor of this part, and where its block with the value `first` begins in the file.
+    fn locate(&self, info: &TensorInfo, first: usize) -> Result<(WeightType, u64)> {
         let unknown = || Error::input(format!("type {} is unknown", info.type_number));
         let kind = info.stored.ok_or_else(unknown)?.kind;
-        let bytes = |values: usize| values as u64 / kind.block * kind.bytes;
-        let mut blocks = vec![0; bytes(count) as usize];
-        self.source.read_at(&mut blocks, self.header.data + info.offset + bytes(first))?;
+        // Fits: the header was checked against the file.
+        Ok((kind, self.header.data + info.offset + kind.bytes_of(first)))
+    }
+
+    /// The blocks of `count` values of a tensor of this part, from `first` on, which begins a block.
+    pub fn read_blocks(&self, info: &TensorInfo, first: usize, count: usize) -> Result<Vec<u8>> {
+        let (kind, start) = self.locate(info, first)?;
+        let mut blocks = vec![0; kind.bytes_of(count) as usize];
+        self.source.read_at(&mut blocks, start)?;
         self.source.check_unchanged()?;
         Ok(blocks)
     }
 
-    /// `count` values of a tensor of this part, from `first` on, which begins a block, in f32. Pieces are read and dequantised side by side, and no more
-    /// of its bytes than these are in memory.
+    /// Those values in f32. Pieces are read and dequantised side by side, and no more bytes of the
+    /// tensor than these are in memory.
     pub fn read(&self, info: &TensorInfo, first: usize, count: usize) -> Result<Vec<f32>> {
-        let unknown = || Error::input(format!("type {} is unknown", info.type_number));
-        let kind = info.stored.ok_or_else(unknown)?.kind;
-        // Fits: the header was checked against the file.
+        let (kind, start) = self.locate(info, first)?;
         let mut values = vec![0.0; count];
-        let bytes = |values: usize| values as u64 / kind.block * kind.bytes;
-        let start = self.header.data + info.offset + bytes(first);
         values.par_chunks_mut(PIECE).enumerate().try_for_each_init(
             Vec::new,
             |raw, (at, out)| {
-                raw.resize(bytes(out.len()) as usize, 0);
-                self.source.read_at(raw, start + bytes(at * PIECE))?;
+                raw.resize(kind.bytes_of(out.len()) as usize, 0);
+                self.source.read_at(raw, start + kind.bytes_of(at * PIECE))?;
                 kind.dequantise(raw, out)
             },
         )?;

@@ -78,6 +78,11 @@ impl WeightType {
         })
     }
 
+    /// Bytes of as many values, which are whole blocks.
+    pub fn bytes_of(&self, values: usize) -> u64 {
+        values as u64 / self.block * self.bytes
+    }
+
     /// Whether [`Self::dequantise`] can.
     pub fn is_read(&self) -> bool {
         self.decode.is_some()

@@ -51,13 +51,13 @@ pub(super) fn check_shape(place: &str, expected: &[usize], found: &[usize]) -> R
         .hint("the config asks for the expected shape: do weights and config belong together?"))
 }
 
-/// Values that are looked at by one thread at a time.
-const PIECE: usize = 1 << 16;
+/// Values that a thread looks at before it takes others.
+pub(super) const CHECKED_AT_ONCE: usize = 1 << 16;
 
 pub(super) fn finite_tensor(values: Vec<f32>, shape: &[usize], place: &str) -> Result<Tensor> {
-    let pieces = values.par_chunks(PIECE).enumerate();
+    let pieces = values.par_chunks(CHECKED_AT_ONCE).enumerate();
     // The first of them, whichever is found first.
-    let errors = pieces.map(|(index, piece)| check_finite(piece, index * PIECE, place));
+    let errors = pieces.map(|(index, piece)| check_finite(piece, index * CHECKED_AT_ONCE, place));
     errors.find_first(Result::is_err).transpose()?;
     Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
 }
