@@ -82,9 +82,7 @@ impl DecodePasses<'_> {
             stored
         };
         let hidden = model.forward_attending(self.window.inputs(), 0, count, &mut stored)?;
-        timings.codec += in_codecs;
-        clock.lap(&mut timings.continuation);
-        timings.continuation = timings.continuation.saturating_sub(in_codecs);
+        clock.lap_apart(&mut timings.continuation, (in_codecs, &mut timings.codec));
         let pass = |(stream, hidden): (Stream, Tensor)| {
             let outcome = stream.finish(self.window.inputs().len())?;
             Ok(ArmPass { hidden: predicting(&hidden, self.window.shape(), 0)?, outcome })
@@ -235,8 +233,8 @@ impl<'a> Stream<'a> {
         for (written, layer) in self.written.iter_mut().zip(layers) {
             let known = written.key.dim(1)?;
             let new = |tensor: &Tensor| tensor.narrow(1, known, tensor.dim(1)? - known);
-            written.key = Tensor::cat(&[&written.key, &new(&layer.key)?], 1)?;
-            written.value = Tensor::cat(&[&written.value, &new(&layer.value)?], 1)?;
+            let new = LayerKv { key: new(&layer.key)?, value: new(&layer.value)? };
+            *written = written.followed_by(&new)?;
         }
         Ok(())
     }

@@ -64,9 +64,7 @@ impl<'a> PrefixPasses<'a> {
             restored.followed_by(&new)
         };
         let hidden = model.forward_attending(self.continuation(), tokens, count, &mut attended)?;
-        timings.codec += in_codecs;
-        clock.lap(&mut timings.continuation);
-        timings.continuation = timings.continuation.saturating_sub(in_codecs);
+        clock.lap_apart(&mut timings.continuation, (in_codecs, &mut timings.codec));
         let pass = |(arm, hidden): (RestoredCache, Tensor)| {
             let outcome = arm.outcome?;
             Ok(ArmPass { hidden: predicting(&hidden, shape, shape.prefix())?, outcome })

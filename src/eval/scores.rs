@@ -14,10 +14,10 @@ use rayon::prelude::*;
 /// The baseline's view of one scored target.
 #[derive(Debug, Clone, Copy)]
 pub struct BaseRow {
-    max: f64,
+    pub(super) max: f64,
     /// ln Σ exp(logit)
-    log_sum: f64,
-    top: usize,
+    pub(super) log_sum: f64,
+    pub(super) top: usize,
     /// −ln p(target), nats.
     pub nll: f64,
 }
@@ -62,14 +62,9 @@ impl Logits {
             rows(logits, targets.len()).zip(targets).map(base_row).collect()
         })?;
         read.unwrap_or_else(|| {
-            let device_scores::Rows { max, log_sum, top, nll } =
-                device_scores::rows(&self.0, targets)?;
-            let rows = max.iter().zip(log_sum).zip(top).zip(nll);
-            let base_row = |(((max, log_sum), top), nll): (((&f64, f64), u32), f64)| {
-                let row = BaseRow { max: *max, log_sum, top: top as usize, nll };
-                if log_sum.is_finite() { Ok(row) } else { Err(not_finite()) }
-            };
-            rows.map(base_row).collect()
+            let rows = device_scores::rows(&self.0, targets)?;
+            let finite = rows.iter().all(|row| row.log_sum.is_finite());
+            if finite { Ok(rows) } else { Err(not_finite()) }
         })
     }
 
@@ -99,12 +94,9 @@ impl Logits {
         targets: &[u32],
     ) -> Result<Vec<TokenScore>> {
         let own = device_scores::rows(&self.0, targets)?;
-        let of_base = |value: fn(&BaseRow) -> f64| base_rows.iter().map(value).collect::<Vec<_>>();
-        let [max, log_sum] = [of_base(|row| row.max), of_base(|row| row.log_sum)];
-        let klds = device_scores::divergences(&self.0, &base.0, [max, log_sum, own.log_sum])?;
-        let rows = own.nll.iter().zip(klds).zip(own.top.iter().zip(base_rows));
-        rows.map(|((nll, kld), (top, base))| token_score(*nll, kld, *top as usize == base.top))
-            .collect()
+        let klds = device_scores::divergences(&self.0, &base.0, &own, base_rows)?;
+        let rows = own.iter().zip(klds).zip(base_rows);
+        rows.map(|((own, kld), base)| token_score(own.nll, kld, own.top == base.top)).collect()
     }
 }
 

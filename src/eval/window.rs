@@ -116,6 +116,14 @@ impl Clock {
         Self(Instant::now())
     }
 
+    /// [`Clock::lap`] of which `inner` was another stage's.
+    pub fn lap_apart(&mut self, stage: &mut Duration, (inner, of): (Duration, &mut Duration)) {
+        let mut all = Duration::ZERO;
+        self.lap(&mut all);
+        *of += inner;
+        *stage += all.saturating_sub(inner);
+    }
+
     /// Adds the time since the last lap to `stage`.
     pub fn lap(&mut self, stage: &mut Duration) {
         let now = Instant::now();
