@@ -1,6 +1,8 @@
 //! Output: to stdout, and to files that are neither each other's nor the request's own.
 
 use crate::error::{Error, Result};
+use crate::report::{self, dry_run_table};
+use crate::results::timings::DryRun;
 use crate::settings::Settings;
 use crate::whole_file;
 use std::io::{ErrorKind, Write};
@@ -15,6 +17,14 @@ pub fn print(text: &str) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Prints what a run would take. `unit`: what a codec on a subject is called.
+pub fn print_estimate(estimate: &DryRun, json: bool, unit: &str) -> Result<()> {
+    print(&match json {
+        true => report::json(estimate)?,
+        false => dry_run_table::render(estimate, unit),
+    })
 }
 
 /// Refuses files to write, each with its flag, of which two are one file or one is read as well.

@@ -7,7 +7,7 @@ use super::{Outcome, output};
 use crate::error::{Error, Result};
 use crate::eval::verdict::Limits;
 use crate::hub::{Hub, HubOptions};
-use crate::report::{self, dry_run_table, sweep_table};
+use crate::report::{self, sweep_table};
 use crate::results::plan::Plan;
 use crate::results::sweep::{SweepReport, SweepSource};
 use crate::run::subject::Stages;
@@ -104,11 +104,7 @@ impl SweepArguments {
             let mut progress = TerminalProgress::new();
             let estimate = sweep::dry_run(&request, &hub, &mut progress);
             progress.clear();
-            let estimate = estimate?;
-            output::print(&match self.json {
-                true => report::json(&estimate)?,
-                false => dry_run_table::render(&estimate, "cell"),
-            })?;
+            output::print_estimate(&estimate?, self.json, "cell")?;
             return Ok(Outcome::Done);
         }
         let mut progress = SweepProgress::new();

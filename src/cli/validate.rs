@@ -5,7 +5,7 @@ use super::progress::{DownloadBars, TerminalProgress};
 use super::{Outcome, output};
 use crate::error::{Error, Result};
 use crate::hub::{Hub, HubOptions};
-use crate::report::{self, charts, dry_run_table, table};
+use crate::report::{self, charts, table};
 use crate::run::validate;
 use crate::settings::{ConfigFile, RawSettings, Settings};
 use crate::whole_file::{self, Existing, Kind, NewFile};
@@ -68,11 +68,7 @@ impl Arguments {
         if dry_run {
             let estimate = validate::dry_run(&settings, &hub, &mut progress);
             progress.clear();
-            let estimate = estimate?;
-            output::print(&match json {
-                true => report::json(&estimate)?,
-                false => dry_run_table::render(&estimate, "measurement"),
-            })?;
+            output::print_estimate(&estimate?, json, "measurement")?;
             return Ok(Outcome::Done);
         }
         let result = validate::run(&settings, &hub, &mut progress);

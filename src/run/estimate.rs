@@ -6,7 +6,7 @@
 //! downloading are not in it, nor that packed weights take longer.
 
 use crate::corpus::WindowShape;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::eval::{
     ARMS_AT_ONCE, Arm, Evaluator, Protocol, StageTimings, Treatment, scored_at_once,
     streams_in_memory,
@@ -14,9 +14,9 @@ use crate::eval::{
 use crate::model::{MLP_ROWS, Model, ModelConfig, RandomWeights, caches_at_once};
 use crate::platform;
 use crate::results::timings::{CellEstimate, DryRun, SubjectEstimate};
-use crate::run::load::{Choice, choose, gigabytes, hint};
+use crate::run::load::{Choice, beyond, choose, gigabytes, hint};
 use crate::run::subject::Subject;
-use crate::settings::{DeviceKind, Settings, WeightForm};
+use crate::settings::{DeviceKind, Settings};
 
 /// Of codecs under one protocol on a subject. `passes`: of a codec, more than one where parts of the
 /// cache are measured alone.
@@ -96,18 +96,17 @@ pub fn together(subjects: Vec<SubjectEstimate>, base: u64) -> DryRun {
 /// An error for more memory than there is, with what would take less.
 fn refuse_beyond(needed: u64, weights: &Choice) -> Result<()> {
     let Some(free) = platform::free_memory().filter(|free| needed > *free) else { return Ok(()) };
-    let (weights_bytes, rest) = (weights.bytes, needed - weights.bytes); // rest: windows, cross-check
-    let shorter = (weights_bytes < free).then(|| "a shorter --context".to_string());
+    // Of the windows, and of --cross-check.
+    let rest = needed - weights.bytes;
+    let shorter = (weights.bytes < free).then(|| "a shorter --context".to_string());
     let less = weights.smaller(|bytes| bytes + rest <= free).into_iter().chain(shorter);
-    Err(Error::system(format!(
-        "memory: expected at most the {} that are free, found a run of about {}, {} of them weights \
-         ({})",
-        gigabytes(free),
+    let what = format!(
+        "a run of about {}, {} of them weights ({})",
         gigabytes(needed),
-        gigabytes(weights_bytes),
+        gigabytes(weights.bytes),
         weights.words
-    ))
-    .hint(hint(less.collect())))
+    );
+    Err(beyond(free, &what).hint(hint(less.collect())))
 }
 
 /// Caches, and the largest activations and logits that are there at one time, bytes. Pages of
@@ -136,8 +135,7 @@ fn beside_weights(
         Protocol::Decode { .. } => context,
     };
     let is_cpu = settings.device == DeviceKind::Cpu;
-    let is_packed = weights.form == WeightForm::Packed;
-    let pass = arms.min(caches_at_once(config, dtype, is_cpu, is_packed, computed));
+    let pass = arms.min(caches_at_once(config, dtype, is_cpu, weights.is_packed, computed));
     // Of whole caches the prefix's, and those of arms that run in chunks; of others one layer, as it
     // was restored and with the new tokens behind it.
     let head_dim = config.head_dim();
@@ -146,7 +144,8 @@ fn beside_weights(
     let at_once = match protocol {
         Protocol::Prefix => 0,
         Protocol::Decode { chunk, .. } => {
-            caches_at_once(config, dtype, is_cpu, is_packed, chunk).min(streams_in_memory(context))
+            caches_at_once(config, dtype, is_cpu, weights.is_packed, chunk)
+                .min(streams_in_memory(context))
         }
     };
     let streams = chunked.min(ARMS_AT_ONCE).min(at_once);

@@ -92,8 +92,7 @@ pub fn run(
     hub: &Hub,
     stages: &mut dyn Stages,
 ) -> Result<Extraction> {
-    // A device that is not there is an error before anything is read.
-    settings.device.open()?;
+    let device = settings.device.open()?;
     let subject = Subject::open(
         settings,
         hub,
@@ -113,7 +112,7 @@ pub fn run(
     let ModelWeights { weights, provenance } = subject.model.weights()?;
     stages.stage("loading the weights");
     let config = &subject.model.config;
-    let model = choice.load(settings, &subject.model, weights.as_ref(), stages)?;
+    let model = choice.load(settings, &subject.model, weights.as_ref(), &device, stages)?;
     let model = model.for_context(subject.context);
     stages.stage("computing the cache");
     let mut cache = model.empty_cache();

@@ -6,7 +6,7 @@ use crate::model::source::OpenModel;
 use crate::model::{Model, Weights};
 use crate::platform;
 use crate::settings::{DeviceKind, FloatType, Settings, WeightForm};
-use candle_core::DType;
+use candle_core::{DType, Device};
 
 /// Of the free memory, what f32 weights may take before a file's own are kept: the rest is for the
 /// windows.
@@ -14,8 +14,8 @@ const SHARE: f64 = 0.8;
 
 /// How a model's weights will be kept.
 pub struct Choice {
-    /// Not [`WeightForm::Auto`].
-    pub form: WeightForm,
+    /// Whether they stay as a GGUF file has them.
+    pub is_packed: bool,
     /// `packed`, or the numbers that they are.
     pub words: String,
     /// Of memory, about.
@@ -29,7 +29,8 @@ pub struct Choice {
 }
 
 impl Choice {
-    /// Loads the weights of `model`; a choice that was not asked for is noted.
+    /// Loads the weights of `model` onto `device`, which is the settings'; a choice that was not asked
+    /// for is noted.
     ///
     /// # Errors
     /// Those of [`Model::load`].
@@ -38,17 +39,15 @@ impl Choice {
         settings: &Settings,
         model: &OpenModel,
         weights: &dyn Weights,
+        device: &Device,
         stages: &mut dyn Stages,
     ) -> Result<Model> {
         if let Some(note) = &self.note {
             stages.note(note);
         }
-        match self.form {
-            WeightForm::Packed => Model::load_packed(&model.config, weights),
-            WeightForm::Auto | WeightForm::F32 => {
-                let device = settings.device.open()?;
-                Model::load(&model.config, weights, settings.dtype.dtype(), &device)
-            }
+        match self.is_packed {
+            true => Model::load_packed(&model.config, weights),
+            false => Model::load(&model.config, weights, settings.dtype.dtype(), device),
         }
     }
 
@@ -71,18 +70,20 @@ pub fn choose(settings: &Settings, model: &OpenModel) -> Result<Choice> {
     let Some(free) = platform::free_memory_and_swap().filter(|free| own + other > *free) else {
         return Ok(choice);
     };
-    let told = |what: String| {
-        Error::system(format!(
-            "memory: expected at most the {} that are free, found {what}",
-            gigabytes(free)
-        ))
-    };
     if own <= free {
         let what = format!("{} for --cross-check beside the weights", gigabytes(other));
-        return Err(told(what).hint("it loads the weights a second time, in f32: leave it out"));
+        return Err(
+            beyond(free, &what).hint("it loads the weights a second time, in f32: leave it out")
+        );
     }
-    Err(told(format!("weights of {} ({})", gigabytes(own), choice.words))
-        .hint(hint(choice.smaller(|bytes| bytes <= free))))
+    let what = format!("weights of {} ({})", gigabytes(own), choice.words);
+    Err(beyond(free, &what).hint(hint(choice.smaller(|bytes| bytes <= free))))
+}
+
+/// The error for something that takes more memory than there is.
+pub fn beyond(free: u64, found: &str) -> Error {
+    let free = gigabytes(free);
+    Error::system(format!("memory: expected at most the {free} that are free, found {found}"))
 }
 
 /// What would take less memory.
@@ -103,7 +104,7 @@ fn preferred(settings: &Settings, model: &OpenModel) -> Result<Choice> {
     let (full, halved) = (of(dtype.dtype()), of(DType::BF16));
     let cross_check = if settings.cross_check { of(DType::F32) } else { 0 };
     let kept_full = || Choice {
-        form: WeightForm::F32,
+        is_packed: false,
         words: dtype.to_string(),
         bytes: full,
         cross_check,
@@ -116,7 +117,7 @@ fn preferred(settings: &Settings, model: &OpenModel) -> Result<Choice> {
         note: None,
     };
     let kept_packed = |bytes, note| Choice {
-        form: WeightForm::Packed,
+        is_packed: true,
         words: WeightForm::Packed.to_string(),
         bytes,
         cross_check,

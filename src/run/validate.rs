@@ -3,11 +3,11 @@
 use crate::corpus::Window;
 use crate::error::{Error, Kind, Result};
 use crate::eval::attribution::CacheParts;
-use crate::eval::{Arm, Evaluator, Observer, Protocol, Treatment};
+use crate::eval::{Arm, Evaluator, Observer, Protocol, Scope, Treatment};
 use crate::hub::Hub;
-use crate::model::Model;
 use crate::model::oracle::{self, Oracle, WeightsRef};
 use crate::model::source::ModelWeights;
+use crate::model::{Model, ModelConfig};
 use crate::platform;
 use crate::results::timings::DryRun;
 use crate::results::validation::{CrossCheck, ProtocolRun, RefusedCodec, Run, Validation};
@@ -34,8 +34,7 @@ pub fn run(
     progress: &mut dyn ValidationObserver,
 ) -> Result<Validation> {
     let start = Instant::now();
-    // A device that is not there is an error before anything is read.
-    settings.device.open()?;
+    let device = settings.device.open()?;
     let dtype = settings.dtype.dtype();
 
     let (subject, refused) = open(settings, hub, progress)?;
@@ -46,7 +45,7 @@ pub fn run(
 
     progress.stage("loading the weights");
     let clock = Instant::now();
-    let model = choice.load(settings, &subject.model, weights.as_ref(), progress)?;
+    let model = choice.load(settings, &subject.model, weights.as_ref(), &device, progress)?;
     let load = clock.elapsed();
 
     let clock = Instant::now();
@@ -64,11 +63,7 @@ pub fn run(
     for protocol in settings.protocols().each() {
         let beside = !runs.is_empty();
         let codecs = taken(settings, &refused, beside);
-        // As many passes again for each part: once is enough to tell which carry the damage.
-        let parts = match settings.attribute && !beside {
-            true => Some(CacheParts::of(model.config().layers.len(), model.config().kv_heads())),
-            false => None,
-        };
+        let parts = parts(settings, model.config(), beside);
         // Behind the codecs' own arms, with which they share the baseline.
         let alone = codecs.iter().flat_map(|c| parts.iter().flat_map(|parts| parts.arms(*c)));
         let arms: Vec<Arm> = codecs.iter().copied().map(Arm::of).chain(alone).collect();
@@ -115,7 +110,6 @@ pub fn dry_run(settings: &Settings, hub: &Hub, stages: &mut dyn Stages) -> Resul
     let (subject, refused) = open(settings, hub, stages)?;
     // Program, text, tokenizer.
     let base = platform::peak_rss_bytes().unwrap_or(0);
-    let config = &subject.model.config;
     let mut estimates = Vec::new();
     for protocol in settings.protocols().each() {
         stages.stage("measuring one layer");
@@ -124,11 +118,8 @@ pub fn dry_run(settings: &Settings, hub: &Hub, stages: &mut dyn Stages) -> Resul
         if codecs.is_empty() {
             continue;
         }
-        let parts = CacheParts::of(config.layers.len(), config.kv_heads());
-        let passes = |codec| match settings.attribute && !beside {
-            true => 1 + parts.arms(codec).len(),
-            false => 1,
-        };
+        let parts = parts(settings, &subject.model.config, beside);
+        let passes = |codec| 1 + parts.iter().map(|parts| parts.arms(codec).len()).sum::<usize>();
         estimates.push(estimate(settings, protocol, &subject, &codecs, passes)?);
     }
     Ok(together(estimates, base))
@@ -158,6 +149,13 @@ fn taken(settings: &Settings, refused: &[Refusal], beside: bool) -> Vec<Treatmen
     let takes =
         |codec: &Treatment| !beside || refused.iter().all(|refused| refused.codec != *codec);
     settings.codecs().iter().copied().filter(takes).collect()
+}
+
+/// The parts of the cache that are measured alone under a protocol, which is the first or `beside` it:
+/// as many passes again for each, and once is enough to tell which carry the damage.
+fn parts(settings: &Settings, config: &ModelConfig, beside: bool) -> Option<CacheParts<Scope>> {
+    let asked = settings.attribute && !beside;
+    asked.then(|| CacheParts::of(config.layers.len(), config.kv_heads()))
 }
 
 /// Adds the hint for an error of a model that runs: NaN or infinities in the cache or the logits.

@@ -36,8 +36,9 @@ pub struct PendingCell {
 
 impl SubjectRun<'_> {
     pub fn load(&self, stages: &mut dyn Stages) -> Result<Model> {
-        let model = &self.subject.model;
-        choose(self.settings, model)?.load(self.settings, model, self.weights.as_ref(), stages)
+        let (settings, model) = (self.settings, &self.subject.model);
+        let device = settings.device.open()?;
+        choose(settings, model)?.load(settings, model, self.weights.as_ref(), &device, stages)
     }
 
     pub fn cells(&self) -> Vec<PlannedCell> {
