@@ -165,7 +165,13 @@ fn beside_weights(
     let logits = 2 * scored_at_once(vocab_size) * vocab_size;
     let scores = passes * subject.windows.len() * shape.scored_len();
 
-    // Logits and scores are f32 and four f64 whatever the model's type.
-    let values = dtype.size_in_bytes() * (caches + hidden + activations);
+    // Logits and scores are f32 and four f64 whatever the model's type; so are activations on the CPU,
+    // where a layer's keys and values are widened once more.
+    let kept = dtype.size_in_bytes();
+    let (computed, widened) = match is_cpu && kept < 4 {
+        true => (4, 4 * pass * 2 * keys * context),
+        false => (kept, 0),
+    };
+    let values = kept * caches + computed * (hidden + activations) + widened;
     (values + 4 * logits + 32 * scores) as u64
 }

@@ -46,7 +46,7 @@ impl Choice {
             stages.note(note);
         }
         match self.is_packed {
-            true => Model::load_packed(&model.config, weights),
+            true => Model::load_packed(&model.config, weights, settings.dtype.dtype()),
             false => Model::load(&model.config, weights, settings.dtype.dtype(), device),
         }
     }
@@ -97,7 +97,8 @@ pub fn hint(less: Vec<String>) -> String {
 /// The choice as if everything fitted.
 fn preferred(settings: &Settings, model: &OpenModel) -> Result<Choice> {
     let (dtype, device) = (settings.dtype, settings.device);
-    let is_plain = dtype == FloatType::F32 && device == DeviceKind::Cpu;
+    // A value of a packed matrix may be beyond f16.
+    let can_pack = dtype != FloatType::F16 && device == DeviceKind::Cpu;
     let values = model.config.weights();
     let of = |dtype: DType| values * dtype.size_in_bytes() as u64;
     let packed = model.packed_bytes();
@@ -109,7 +110,7 @@ fn preferred(settings: &Settings, model: &OpenModel) -> Result<Choice> {
         bytes: full,
         cross_check,
         others: packed
-            .filter(|_| is_plain)
+            .filter(|bytes| can_pack && *bytes < full)
             .map(|bytes| ("--weights packed", bytes))
             .into_iter()
             .chain([("--dtype bf16", halved)])
@@ -130,16 +131,17 @@ fn preferred(settings: &Settings, model: &OpenModel) -> Result<Choice> {
             Err(Error::input("--weights packed: expected a model in a GGUF file, found another")
                 .hint("only GGUF files have weights that are dequantised; leave --weights out"))
         }
-        (WeightForm::Packed, Some(_)) if !is_plain => Err(Error::input(format!(
-            "--weights packed: expected --dtype f32 and --device cpu, found {dtype} and {device}"
+        (WeightForm::Packed, Some(_)) if !can_pack => Err(Error::input(format!(
+            "--weights packed: expected --dtype f32 or bf16 and --device cpu, found {dtype} and \
+             {device}"
         ))
-        .hint("packed weights are multiplied in f32 on the CPU; leave --dtype and --device out")),
+        .hint("packed weights are multiplied on the CPU, in f32 or bf16; leave --device out")),
         (WeightForm::Packed, Some(bytes)) => Ok(kept_packed(bytes, None)),
         (WeightForm::Auto, Some(bytes)) => match platform::free_memory() {
-            Some(free) if is_plain && bytes < full && full as f64 > SHARE * free as f64 => {
+            Some(free) if can_pack && bytes < full && full as f64 > SHARE * free as f64 => {
                 let note = format!(
-                    "weights: kept packed, as in the file; in f32 they take {}, and {} of memory \
-                     are free (--weights f32 insists)",
+                    "weights: kept packed, as in the file; in {dtype} they take {}, and {} of \
+                     memory are free (--weights f32 insists)",
                     gigabytes(full),
                     gigabytes(free)
                 );

@@ -38,6 +38,7 @@ use crate::results::validation::RefusedCodec;
 use crate::run::subject::{Refusal, SharedInputs, Stages, Subject, check_codecs};
 use crate::run::validate;
 use crate::settings::{Given, Settings};
+use candle_core::DType;
 use folder::Folder;
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -155,7 +156,9 @@ pub fn run(request: &Request, hub: &Hub, progress: &mut dyn SweepObserver) -> Re
         sweep.progress.note(&format!("no cell under decode: {}", refusal.error));
     }
     let mut runs = sweep.open_weights(opened)?;
-    if let Some(note) = plans::others_note(&request.output, &sweep.plan, &sweep.cells)? {
+    let dtype = request.settings.first().map_or(DType::F32, |settings| settings.dtype.dtype());
+    let here = crate::instruction_set(dtype);
+    if let Some(note) = plans::others_note(&request.output, &sweep.plan, &sweep.cells, here)? {
         sweep.progress.note(&note);
     }
     sweep.folder.write_plan(&sweep.plan, &sweep.cells)?;
