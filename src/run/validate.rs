@@ -137,8 +137,7 @@ fn open(
             if settings.cross_check {
                 oracle::supported(config, context)?;
             }
-            let protocols = settings.protocols();
-            refused = check_codecs(config, protocols, &protocols.each(), context, &settings.codec)?;
+            refused = check_codecs(config, settings.protocols(), context, &settings.codec)?;
             Ok(())
         })?;
     Ok((subject, refused))
