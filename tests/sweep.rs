@@ -693,6 +693,67 @@ fn a_dry_run_tells_bits_as_they_turn_out_and_writes_nothing() {
     assert!(text.contains("10 cells") && text.contains("int4-g256"), "{text}");
 }
 
+/// A dry run goes on past what does not fit into memory, and tells of each cell what a sweep does.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_dry_run_tells_which_cells_would_fail() {
+    let large = ModelFolder::new();
+    large.edit_config(|config| config["intermediate_size"] = (1 << 28).into());
+    let model = large.folder.path().to_str().unwrap();
+    let sweep = Sweep::new(&format!(
+        "model = ['{model}', 'builtin']\ntext = 'builtin'\ncontext = 8\nwindows = 2\n\
+         protocol = 'prefix'\ncodec = ['f16', 'int4-g64', 'int4-g4096']"
+    ));
+    let [json, text] = [&["--dry-run", "--json"][..], &["--dry-run"]].map(|flags| {
+        let answer = sweep.run("out", flags);
+        assert_eq!(answer.status, Some(2), "{}", answer.stderr);
+        // A sweep finds out about codecs before it loads a model.
+        let error = answer.stderr.lines().next().unwrap();
+        assert!(error.starts_with("error: 4 of 6 cells would fail, the first: "), "{error}");
+        assert!(error.contains("codec int4-g4096"), "{error}");
+        answer
+    });
+    assert!(!sweep.path("out").exists());
+    let told = json.json();
+    assert_eq!(told["subjects"].as_array().unwrap().len(), 1);
+    assert_eq!(told["subjects"][0]["model"], "builtin");
+
+    let two = sweep.run("out", &["--codec", "f16,int4-g64"]);
+    let dry = sweep.run("out", &["--codec", "f16,int4-g64", "--dry-run"]);
+    for (answer, verb) in [(&two, "failed"), (&dry, "would fail")] {
+        assert_eq!(answer.status, Some(3), "{}", answer.stderr);
+        let error = answer.stderr.lines().find(|line| line.starts_with("error: ")).unwrap();
+        assert!(error.contains(&format!("2 of 4 cells {verb}, the first: memory: ")), "{error}");
+        answer.hints("smaller model");
+    }
+    sweep.run("out", &[]);
+    let results = sweep.json("out");
+    assert_eq!(cells(&results).len(), 2);
+    // A dry run has them in the order in which they fail, a report in that of the plan.
+    let of = |list: &Value| -> Vec<Vec<Value>> {
+        let fields = ["model", "text", "context", "protocol", "codec", "hint"];
+        let list = list.as_array().unwrap().iter();
+        let mut cells: Vec<Vec<Value>> =
+            list.map(|cell| fields.map(|field| cell[field].clone()).to_vec()).collect();
+        cells.sort_by_key(|cell| format!("{cell:?}"));
+        cells
+    };
+    assert_eq!(of(&told["failed"]), of(&results["failed"]));
+
+    let told = &text.stdout;
+    let title = format!("{model} on builtin, context 8, protocol prefix fails: f16, int4-g64\n");
+    assert!(told.contains(&title), "{told}");
+    let (_, why) = told.split_once(&title).unwrap();
+    let mut lines = why.lines();
+    assert!(lines.next().unwrap().starts_with("  error: memory: expected at most "), "{told}");
+    assert!(lines.next().unwrap().starts_with("  hint: take a smaller model"), "{told}");
+    assert!(told.contains("\n2 cells: about "), "{told}");
+    // Where nothing is left there is nothing to estimate.
+    let nothing = sweep.run("out", &["--model", model, "--codec", "f16", "--dry-run"]);
+    assert_eq!(nothing.status, Some(3), "{}", nothing.stderr);
+    assert!(nothing.stdout.contains("fails: f16") && !nothing.stdout.contains("about"));
+}
+
 #[test]
 fn a_report_can_be_made_again_for_another_limit() {
     let sweep = Sweep::new(CONFIG);

@@ -1,12 +1,22 @@
 //! The time and memory that a run would take, as text.
 
 use super::align::align;
+use super::text::one_line;
+use crate::results::sweep::UnfinishedCell;
 use crate::results::timings::{DryRun, SubjectEstimate};
 
 /// `unit`: what a codec on a subject is called. Ends with a newline.
 pub fn render(run: &DryRun, unit: &str) -> String {
-    let cells: usize = run.subjects.iter().map(|subject| subject.cells.len()).sum();
+    let cells = run.cells();
     let mut out: String = run.subjects.iter().map(render_subject).collect();
+    let one_failure = |a: &UnfinishedCell, b: &UnfinishedCell| {
+        let of = |cell: &UnfinishedCell| UnfinishedCell { codec: String::new(), ..cell.clone() };
+        of(a) == of(b)
+    };
+    out.extend(run.failed.chunk_by(one_failure).map(render_failed));
+    if cells == 0 && !run.failed.is_empty() {
+        return out;
+    }
     let free = run.free_memory_bytes.map(|free| format!(" ({} free)", bytes(free)));
     out.push_str(&format!(
         "{cells} {unit}{}: about {} on this machine as busy as it is now, {} of memory{}; loading and \
@@ -34,6 +44,19 @@ fn render_subject(subject: &SubjectEstimate) -> String {
         if *windows == 1 { "window" } else { "windows" },
         align(&rows)
     )
+}
+
+/// Cells that differ in their codec alone.
+fn render_failed(cells: &[UnfinishedCell]) -> String {
+    let UnfinishedCell { model, text, context, protocol, error, hint, .. } = &cells[0];
+    let context = context.map_or(String::new(), |context| format!(", context {context}"));
+    let protocol = protocol.as_ref().map_or(String::new(), |name| format!(", protocol {name}"));
+    let codecs: Vec<&str> = cells.iter().map(|cell| cell.codec.as_str()).collect();
+    let title = format!("{model} on {text}{context}{protocol} fails: {}", codecs.join(", "));
+    let said = [("error", error), ("hint", hint)];
+    let said = said.into_iter().filter_map(|(what, said)| Some((what, said.as_ref()?)));
+    let said = said.map(|(what, said)| format!("  {what}: {}\n", one_line(said)));
+    format!("{}\n{}\n", one_line(&title), said.collect::<String>())
 }
 
 /// In the largest unit that keeps two digits.

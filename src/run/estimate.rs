@@ -13,6 +13,7 @@ use crate::eval::{
 };
 use crate::model::{MLP_ROWS, Model, ModelConfig, RandomWeights, caches_at_once};
 use crate::platform;
+use crate::results::sweep::UnfinishedCell;
 use crate::results::timings::{CellEstimate, DryRun, SubjectEstimate};
 use crate::run::load::{Choice, beyond, choose, gigabytes, hint};
 use crate::run::subject::Subject;
@@ -80,8 +81,8 @@ pub fn estimate(
     })
 }
 
-/// All subjects of a run, one after the other.
-pub fn together(subjects: Vec<SubjectEstimate>, base: u64) -> DryRun {
+/// All subjects of a run, one after the other, and the cells that would fail.
+pub fn together(subjects: Vec<SubjectEstimate>, failed: Vec<UnfinishedCell>, base: u64) -> DryRun {
     let seconds = |subject: &SubjectEstimate| -> f64 {
         subject.cells.iter().map(|cell| cell.seconds).sum::<f64>() + subject.shared_seconds
     };
@@ -90,6 +91,7 @@ pub fn together(subjects: Vec<SubjectEstimate>, base: u64) -> DryRun {
         memory_bytes: base + subjects.iter().map(|subject| subject.memory_bytes).max().unwrap_or(0),
         free_memory_bytes: platform::free_memory(),
         subjects,
+        failed,
     }
 }
 

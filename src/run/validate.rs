@@ -122,7 +122,7 @@ pub fn dry_run(settings: &Settings, hub: &Hub, stages: &mut dyn Stages) -> Resul
         let passes = |codec| 1 + parts.iter().map(|parts| parts.arms(codec).len()).sum::<usize>();
         estimates.push(estimate(settings, protocol, &subject, &codecs, passes)?);
     }
-    Ok(together(estimates, base))
+    Ok(together(estimates, Vec::new(), base))
 }
 
 /// The subject, and the codecs that the second protocol does not take.
