@@ -2,6 +2,7 @@
 
 use super::align::align;
 use super::text::one_line;
+use crate::results::print::bytes;
 use crate::results::sweep::UnfinishedCell;
 use crate::results::timings::{DryRun, SubjectEstimate};
 
@@ -69,13 +70,6 @@ fn duration(seconds: f64) -> String {
     }
 }
 
-fn bytes(bytes: u64) -> String {
-    match bytes as f64 * 1e-6 {
-        mb if mb < 999.5 => format!("{mb:.0} MB"),
-        mb => format!("{:.1} GB", mb * 1e-3),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,6 +78,5 @@ mod tests {
     fn units_fit_the_figure() {
         let told: Vec<String> = [0.2, 1.2, 75.0, 119.0, 5400.0, 90000.0].map(duration).to_vec();
         assert_eq!(told, ["< 1 s", "1 s", "75 s", "2 min", "90 min", "25.0 h"]);
-        assert_eq!([bytes(48_000_000), bytes(4_751_000_000)], ["48 MB", "4.8 GB"]);
     }
 }

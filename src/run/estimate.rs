@@ -13,9 +13,10 @@ use crate::eval::{
 };
 use crate::model::{MLP_ROWS, Model, ModelConfig, RandomWeights, caches_at_once};
 use crate::platform;
+use crate::results::print;
 use crate::results::sweep::UnfinishedCell;
 use crate::results::timings::{CellEstimate, DryRun, SubjectEstimate};
-use crate::run::load::{Choice, beyond, choose, gigabytes, hint};
+use crate::run::load::{Choice, beyond, choose, hint};
 use crate::run::subject::Subject;
 use crate::settings::{DeviceKind, Settings};
 
@@ -104,8 +105,8 @@ fn refuse_beyond(needed: u64, weights: &Choice) -> Result<()> {
     let less = weights.smaller(|bytes| bytes + rest <= free).into_iter().chain(shorter);
     let what = format!(
         "a run of about {}, {} of them weights ({})",
-        gigabytes(needed),
-        gigabytes(weights.bytes),
+        print::bytes(needed),
+        print::bytes(weights.bytes),
         weights.words
     );
     Err(beyond(free, &what).hint(hint(less.collect())))
