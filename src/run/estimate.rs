@@ -13,8 +13,10 @@ use crate::eval::{
 };
 use crate::model::{MLP_ROWS, Model, ModelConfig, RandomWeights, caches_at_once};
 use crate::platform;
+use crate::results::print;
+use crate::results::sweep::UnfinishedCell;
 use crate::results::timings::{CellEstimate, DryRun, SubjectEstimate};
-use crate::run::load::{Choice, beyond, choose, gigabytes, hint};
+use crate::run::load::{Choice, beyond, choose, hint};
 use crate::run::subject::Subject;
 use crate::settings::{DeviceKind, Settings};
 
@@ -80,8 +82,8 @@ pub fn estimate(
     })
 }
 
-/// All subjects of a run, one after the other.
-pub fn together(subjects: Vec<SubjectEstimate>, base: u64) -> DryRun {
+/// All subjects of a run, one after the other, and the cells that would fail.
+pub fn together(subjects: Vec<SubjectEstimate>, failed: Vec<UnfinishedCell>, base: u64) -> DryRun {
     let seconds = |subject: &SubjectEstimate| -> f64 {
         subject.cells.iter().map(|cell| cell.seconds).sum::<f64>() + subject.shared_seconds
     };
@@ -90,6 +92,7 @@ pub fn together(subjects: Vec<SubjectEstimate>, base: u64) -> DryRun {
         memory_bytes: base + subjects.iter().map(|subject| subject.memory_bytes).max().unwrap_or(0),
         free_memory_bytes: platform::free_memory(),
         subjects,
+        failed,
     }
 }
 
@@ -102,8 +105,8 @@ fn refuse_beyond(needed: u64, weights: &Choice) -> Result<()> {
     let less = weights.smaller(|bytes| bytes + rest <= free).into_iter().chain(shorter);
     let what = format!(
         "a run of about {}, {} of them weights ({})",
-        gigabytes(needed),
-        gigabytes(weights.bytes),
+        print::bytes(needed),
+        print::bytes(weights.bytes),
         weights.words
     );
     Err(beyond(free, &what).hint(hint(less.collect())))

@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::model::source::OpenModel;
 use crate::model::{Model, Weights};
 use crate::platform;
+use crate::results::print;
 use crate::settings::{DeviceKind, FloatType, Settings, WeightForm};
 use candle_core::{DType, Device};
 
@@ -71,18 +72,18 @@ pub fn choose(settings: &Settings, model: &OpenModel) -> Result<Choice> {
         return Ok(choice);
     };
     if own <= free {
-        let what = format!("{} for --cross-check beside the weights", gigabytes(other));
+        let what = format!("{} for --cross-check beside the weights", print::bytes(other));
         return Err(
             beyond(free, &what).hint("it loads the weights a second time, in f32: leave it out")
         );
     }
-    let what = format!("weights of {} ({})", gigabytes(own), choice.words);
+    let what = format!("weights of {} ({})", print::bytes(own), choice.words);
     Err(beyond(free, &what).hint(hint(choice.smaller(|bytes| bytes <= free))))
 }
 
 /// The error for something that takes more memory than there is.
 pub fn beyond(free: u64, found: &str) -> Error {
-    let free = gigabytes(free);
+    let free = print::bytes(free);
     Error::system(format!("memory: expected at most the {free} that are free, found {found}"))
 }
 
@@ -142,17 +143,12 @@ fn preferred(settings: &Settings, model: &OpenModel) -> Result<Choice> {
                 let note = format!(
                     "weights: kept packed, as in the file; in {dtype} they take {}, and {} of \
                      memory are free (--weights f32 insists)",
-                    gigabytes(full),
-                    gigabytes(free)
+                    print::bytes(full),
+                    print::bytes(free)
                 );
                 Ok(kept_packed(bytes, Some(note)))
             }
             _ => Ok(kept_full()),
         },
     }
-}
-
-/// Bytes in GB of 1e9, in words.
-pub fn gigabytes(bytes: u64) -> String {
-    format!("{:.1} GB", bytes as f64 / 1e9)
 }
