@@ -482,6 +482,28 @@ fn what_does_not_suit_fails_its_cells_and_the_rest_go_on() {
     }
 }
 
+/// Else its figures would stand in the report, with other settings, as if nothing had failed.
+#[test]
+fn a_cell_that_an_earlier_run_finished_may_not_fail_for_good() {
+    let sweep = Sweep::new(
+        "windows = 2\nmodel = 'builtin'\ntext = 'builtin'\ncontext = [8, 128]\n\
+         protocol = 'decode'\ncodec = 'int4-g64'\n",
+    );
+    let done = sweep.run("out", &[]);
+    assert_eq!(done.status, Some(0), "{}", done.stderr);
+    let before = sweep.json("out");
+    let again = sweep.run("out", &["--residual", "8"]);
+    assert_eq!(again.status, Some(2), "{}", again.stderr);
+    let error = again.stderr.lines().find(|line| line.starts_with("error: ")).unwrap();
+    for words in ["builtin, int4-g64", "an earlier run", "another --output", "residual"] {
+        assert!(error.contains(words), "{error}");
+    }
+    assert_eq!(sweep.json("out"), before);
+    let kept = sweep.run("out", &[]);
+    assert_eq!(kept.status, Some(0), "{}", kept.stderr);
+    assert_eq!(cells(&sweep.json("out")).len(), 2);
+}
+
 #[test]
 fn an_output_that_cannot_be_written_is_found_at_once() {
     let sweep = Sweep::new(CONFIG);

@@ -87,8 +87,7 @@ trait Products: Sync {
 
 impl Shape {
     /// Scores against all keys that a block may see, softmax by row, product with the values. Keys after
-    /// the block, and those that have left the window of its first query, are never touched: they cost
-    /// nothing. Returns [tokens, heads·head_dim].
+    /// the block, and those that have left the window of its first query, are in no product. Returns [tokens, heads·head_dim].
     fn attend<P: Products>(&self, products: &P) -> Vec<f32> {
         let Self { heads, tokens, all, head_dim, scores: Scores { softcap, window, .. }, .. } =
             *self;

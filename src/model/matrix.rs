@@ -58,11 +58,13 @@ impl PackedRows {
         let width = self.width;
         let some = CHECKED_AT_ONCE.div_ceil(width.max(1));
         let pieces = (0..self.rows.div_ceil(some)).into_par_iter();
-        pieces.try_for_each_init(Vec::new, |values, index| {
+        let checked = pieces.map_init(Vec::new, |values, index| {
             values.resize(some.min(self.rows - index * some) * width, 0f32);
             self.decode(index * some, values)?;
             check_finite(values, index * some * width, place)
-        })
+        });
+        // The first of them, whichever is found first.
+        checked.find_first(Result::is_err).unwrap_or(Ok(()))
     }
 
     /// Whether its values are what `rounding` makes of them.
@@ -183,6 +185,7 @@ impl Matrix {
 
 /// x [any, width] · rightᵀ, both in bf16.
 fn bf16_product(x: &[f32], right: &Panels, width: usize) -> Result<Tensor> {
+    assert_eq!(width, right.width());
     let x = Rows::rounded_on_all(x, width);
     product::by_tiles(x.count(), &bf16::tiles(right.rows()), |tile, pieces, (): &mut ()| {
         let right = (right, tile.clone(), 0..right.depth());

@@ -267,8 +267,8 @@ impl Model {
 
     /// How many caches [`Model::forward_each`] should get at once. What it gives for one is the
     /// same bits whatever the others are, so products that may add up in another order with more
-    /// rows get them one by one: those of single rows and of small models' few, of experts, and all
-    /// but gemm's f32.
+    /// rows get them one by one: those of single rows and of small models' few, of experts, and of
+    /// other devices.
     pub fn caches_at_once(&self, tokens: usize) -> usize {
         let (dtype, is_packed) = (self.dtype(), self.embeddings.is_packed());
         caches_at_once(&self.config, dtype, self.device.is_cpu(), is_packed, tokens)

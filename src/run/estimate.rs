@@ -1,7 +1,7 @@
 //! Estimates of a run before it is run: bits a value, time and memory.
 //!
 //! Bits are counted on real payloads and seconds measured, both on one window of a model with one
-//! layer of the same shape and random weights in f32; seconds of layers are then multiplied by their
+//! layer of the same shape and random weights, not packed; seconds of layers are then multiplied by their
 //! number. On an idle machine that comes within about a fifth of the truth. Loading and
 //! downloading are not in it, nor that packed weights take longer.
 

@@ -9,7 +9,7 @@ use crate::results::print;
 use crate::settings::{DeviceKind, FloatType, Settings, WeightForm};
 use candle_core::{DType, Device};
 
-/// Of the free memory, what f32 weights may take before a file's own are kept: the rest is for the
+/// Of the free memory, what weights of the arithmetic's type may take before a file's own are kept: the rest is for the
 /// windows.
 const SHARE: f64 = 0.8;
 
@@ -123,7 +123,11 @@ fn preferred(settings: &Settings, model: &OpenModel) -> Result<Choice> {
         words: WeightForm::Packed.to_string(),
         bytes,
         cross_check,
-        others: vec![("--dtype bf16", halved)],
+        // Of a form that was asked for, another is asked for.
+        others: match settings.weights {
+            WeightForm::Auto => vec![("--dtype bf16", halved)],
+            _ => vec![("--weights f32 --dtype bf16", halved)],
+        },
         note,
     };
     match (settings.weights, packed) {

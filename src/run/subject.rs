@@ -166,7 +166,7 @@ impl Subject {
             bos_id: *bos,
             dtype: settings.dtype,
             device: settings.device,
-            instruction_set: crate::instruction_set(settings.dtype.dtype()).into(),
+            instruction_set: settings.instruction_set().into(),
             seed: settings.seed,
         }
     }

@@ -27,10 +27,15 @@ mod tiles {
     pub fn is_there() -> bool {
         const BF16_AND_TILES: u32 = 1 << 22 | 1 << 24;
         const SYSTEM_SAVES_REGISTERS: u32 = 1 << 27;
-        if __cpuid(0).eax < 7 || __cpuid(1).ecx & SYSTEM_SAVES_REGISTERS == 0 {
+        // SAFETY: every x86-64 has the instruction (and newer compilers know).
+        #[allow(unused_unsafe)]
+        let (leaves, first) = unsafe { (__cpuid(0).eax, __cpuid(1).ecx) };
+        if leaves < 7 || first & SYSTEM_SAVES_REGISTERS == 0 {
             return false;
         }
-        let features = __cpuid_count(7, 0).edx;
+        // SAFETY: as above.
+        #[allow(unused_unsafe)]
+        let features = unsafe { __cpuid_count(7, 0).edx };
         features & BF16_AND_TILES == BF16_AND_TILES && is_permitted()
     }
 
@@ -115,6 +120,8 @@ mod tiles {
         let stride = piece.stride;
         assert!(depth > 0 && depth <= piece.panel.len());
         assert!((ROWS - 1) * stride + depth <= left.len());
+        let (upper_left, lower_left) = (left.as_ptr(), left[PADDING * stride..].as_ptr());
+        let upper = sums.as_mut_ptr();
         // SAFETY: the asserts bound what is read: 32 rows of `depth` pairs, a stride apart, of the
         // left operand, and as many pairs of 32 of the right one; `sums` has 32 rows of 32. Within
         // `with_tiles`, tiles are 16 rows of 64 bytes.
@@ -142,14 +149,16 @@ mod tiles {
                 "tilestored [{sums} + {row} + 64], tmm1",
                 "tilestored [{lower_sums} + {row}], tmm2",
                 "tilestored [{lower_sums} + {row} + 64], tmm3",
-                sums = in(reg) sums.as_mut_ptr(),
-                lower_sums = in(reg) sums[PADDING..].as_mut_ptr(),
+                sums = in(reg) upper,
+                lower_sums = in(reg) upper.add(PADDING),
                 row = in(reg) 4 * PANEL,
-                left = inout(reg) left.as_ptr() => _,
-                lower = inout(reg) left[PADDING * stride..].as_ptr() => _,
+                left = inout(reg) upper_left => _,
+                lower = inout(reg) lower_left => _,
                 stride = in(reg) 4 * stride,
                 right = inout(reg) piece.panel.as_ptr() => _,
                 steps = inout(reg) depth / PADDING => _,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
                 options(nostack)
             );
         }

@@ -2,8 +2,9 @@
 //! (`tdpbf16ps`, Intel since Sapphire Rapids, 16 times f32's rate) or AVX-512's `vdpbf16ps` (AMD since
 //! Zen 4, twice f32's rate; Intel's is slower than f32, and not taken).
 //!
-//! Every element of a product is one sum over the pairs of the inner dimension, in order. So its bits
-//! depend on nothing that is computed beside it: not on the number of rows, tiles or threads.
+//! Every element of a product is one sum over the pairs of the inner dimension, in an order of its own
+//! unit's: by pairs, or by 16 of them. So its bits depend on nothing that is computed beside it: not on
+//! the number of rows, tiles or threads.
 //!
 //! A left operand is read row by row ([`Rows`]); 32 rows of the right one lie beside each other, pair by
 //! pair ([`Panels`]).
@@ -12,7 +13,6 @@ mod amx;
 mod operands;
 mod registers;
 
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 use operands::PADDING;
 pub use operands::{PANEL, Panels, Rows, pairs_of_bytes, pairs_of_values};
 
@@ -25,6 +25,8 @@ const DEPTH: usize = 192;
 /// Rows of the left operand that are read for all panels before the next: their pairs stay in the second
 /// level.
 const ROWS: usize = 224;
+
+const _: () = assert!(DEPTH.is_multiple_of(PADDING) && PANEL == 2 * PADDING);
 
 /// What multiplies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,8 +78,8 @@ pub fn tiles(rows: usize) -> Vec<Range<usize>> {
 }
 
 /// out = factor · left · rightᵀ. `left`: a matrix and its rows to take; `right`: a matrix, its rows to
-/// take, the first at the start of a panel, and their pairs, which meet the left one's first. `out`: a
-/// row of the product each.
+/// take, the first at the start of a panel, and their pairs, as many as the left one's, the first a
+/// multiple of 16. `out`: a row of the product each.
 pub fn multiply(
     (left, rows): (&Rows, Range<usize>),
     (right, columns, pairs): (&Panels, Range<usize>, Range<usize>),
@@ -85,7 +87,8 @@ pub fn multiply(
     out: &mut [&mut [f32]],
 ) {
     assert!(rows.len() == out.len() && rows.end <= left.count());
-    assert!(pairs.len() <= left.depth() && pairs.end <= right.depth());
+    assert!(pairs.len() == left.depth() && pairs.end <= right.depth());
+    assert!(pairs.start.is_multiple_of(PADDING));
     assert!(columns.start.is_multiple_of(PANEL) && columns.end <= right.rows());
     assert!(out.iter().all(|row| row.len() == columns.len()));
     Product { left, first: rows.start, right, columns, pairs, factor }.on(*UNIT, out);

@@ -121,7 +121,9 @@ impl Sums for Emulated {
 /// Whether Intel made this processor.
 #[cfg(target_arch = "x86_64")]
 pub fn is_of_intel() -> bool {
-    let name = core::arch::x86_64::__cpuid(0);
+    // SAFETY: every x86-64 has the instruction (and newer compilers know).
+    #[allow(unsafe_code, unused_unsafe)]
+    let name = unsafe { core::arch::x86_64::__cpuid(0) };
     [name.ebx, name.edx, name.ecx].map(u32::to_le_bytes).as_flattened() == b"GenuineIntel"
 }
 

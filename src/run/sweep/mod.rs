@@ -38,7 +38,6 @@ use crate::results::validation::RefusedCodec;
 use crate::run::subject::{Refusal, SharedInputs, Stages, Subject, check_codec};
 use crate::run::validate;
 use crate::settings::{Given, Settings};
-use candle_core::DType;
 use folder::Folder;
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -157,8 +156,7 @@ pub fn run(request: &Request, hub: &Hub, progress: &mut dyn SweepObserver) -> Re
         sweep.progress.note(&format!("no cell under decode: {}", refusal.error));
     }
     let mut runs = sweep.open_weights(opened)?;
-    let dtype = request.settings.first().map_or(DType::F32, |settings| settings.dtype.dtype());
-    let here = crate::instruction_set(dtype);
+    let here = request.settings.first().map_or("", Settings::instruction_set);
     if let Some(note) = plans::others_note(&request.output, &sweep.plan, &sweep.cells, here)? {
         sweep.progress.note(&note);
     }
@@ -296,13 +294,41 @@ impl Sweep<'_> {
         Ok(())
     }
 
+    /// Ids of cells that earlier runs in this folder have finished, by name.
+    fn finished(&self) -> Result<HashMap<CellName, String>> {
+        let earlier = self.folder.plans()?.into_iter().flat_map(|plan| plan.cells);
+        let done = earlier.filter_map(|cell| Some((cell.name.key(), cell.id?)));
+        Ok(done.filter(|(_, id)| self.cells.is_done(id)).collect())
+    }
+
+    /// Cells that cannot be run as they were asked for.
+    ///
+    /// # Errors
+    /// One that an earlier run has finished, with other settings: its figures would stand in the report
+    /// in the place of the failure.
+    fn fail_for_good(
+        &mut self,
+        cells: impl IntoIterator<Item = usize>,
+        error: Error,
+    ) -> Result<()> {
+        let cells: Vec<PlannedCell> =
+            cells.into_iter().map(|cell| self.plan.cells[cell].clone()).collect();
+        let finished = self.finished()?;
+        match cells.iter().find(|cell| finished.contains_key(&cell.name.key())) {
+            None => self.fail(cells, error),
+            Some(PlannedCell { name: CellName { model, codec, .. }, .. }) => {
+                Err(error.within(format!(
+                    "{model}, {codec}: an earlier run in this folder finished it with other settings, \
+                     which another --output keeps apart, and now"
+                )))
+            }
+        }
+    }
+
     /// A model or text that cannot be had, for the moment: its cells fail, but those an earlier run of
     /// this sweep has finished.
     fn fail_unopened(&mut self, cells: &[(usize, Treatment)], error: Error) -> Result<()> {
-        let earlier = self.folder.plans()?.into_iter().flat_map(|plan| plan.cells);
-        let done = earlier.filter_map(|cell| Some((cell.name.key(), cell.id?)));
-        let ids: HashMap<CellName, String> =
-            done.filter(|(_, id)| self.cells.is_done(id)).collect();
+        let ids = self.finished()?;
         let mut lost = Vec::new();
         for (cell, _) in cells {
             let planned = &mut self.plan.cells[*cell];
@@ -324,16 +350,14 @@ impl Sweep<'_> {
         let (mut runs, mut planned_ids) = (Vec::new(), HashSet::new());
         for Opened { settings, protocol, cells, failed, subject, .. } in opened {
             for (cell, error) in failed {
-                self.fail(vec![self.plan.cells[cell].clone()], error)?;
+                self.fail_for_good([cell], error)?;
             }
             if cells.is_empty() {
                 continue;
             }
             let subject = match subject {
-                // Of the same names an earlier run may have finished others, with other settings.
                 Err(error) if error.kind() == Kind::Input => {
-                    let cells = cells.iter().map(|(cell, _)| self.plan.cells[*cell].clone());
-                    self.fail(cells.collect(), error)?;
+                    self.fail_for_good(cells.iter().map(|(cell, _)| *cell), error)?;
                     continue;
                 }
                 subject => subject,
