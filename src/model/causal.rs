@@ -5,7 +5,7 @@ use super::attention::Scores;
 use super::bf16::{self, Panels, Rows};
 use super::kernels::{exp, tanh};
 use super::product::multiply;
-use super::rounding::{Rounding, to_bf16};
+use super::rounding::Rounding;
 use crate::error::Result;
 use crate::lanes::reduce;
 use crate::tensor::with_f32;
@@ -71,8 +71,8 @@ trait Products: Sync {
     /// scale · queries · keysᵀ, [queries, keys].
     fn scores(&self, head: usize, queries: Range<usize>, keys: Range<usize>, out: &mut [f32]);
 
-    /// Replaces scores by their exponentials, as they are multiplied; returns their sum.
-    fn weights(&self, scores: &mut [f32]) -> f32;
+    /// What weights are rounded to before they are multiplied.
+    fn rounding(&self) -> Option<Rounding>;
 
     /// weights · values, [queries, head_dim].
     fn mixed(
@@ -117,7 +117,7 @@ impl Shape {
                 if let Some(cap) = softcap {
                     Arch::new().dispatch(Softcap { scores: own, cap });
                 }
-                products.weights(own)
+                weights(own, products.rounding())
             };
             let sums: Vec<f32> =
                 scores.chunks_exact_mut(keys.len()).enumerate().map(weigh).collect();
@@ -172,11 +172,8 @@ impl Products for ByGemm<'_> {
         );
     }
 
-    fn weights(&self, scores: &mut [f32]) -> f32 {
-        let sum = Arch::new().dispatch(Exponentials(scores));
-        let Some(rounding) = self.rounding else { return sum };
-        rounding.round(scores);
-        Arch::new().dispatch(Sum(scores))
+    fn rounding(&self) -> Option<Rounding> {
+        self.rounding
     }
 
     fn mixed(&self, head: usize, weights: &[f32], keys: Range<usize>, out: &mut [f32], _: &mut ()) {
@@ -240,10 +237,8 @@ impl Products for InBf16 {
         bf16::multiply((&self.query, rows), right, scores.scale, &mut out);
     }
 
-    fn weights(&self, scores: &mut [f32]) -> f32 {
-        Arch::new().dispatch(Exponentials(scores));
-        to_bf16(scores);
-        Arch::new().dispatch(Sum(scores))
+    fn rounding(&self) -> Option<Rounding> {
+        Some(Rounding::Bf16)
     }
 
     fn mixed(
@@ -274,19 +269,27 @@ fn token_major(x: &[f32], heads: usize, tokens: usize, head_dim: usize) -> Vec<f
     out
 }
 
-/// Replaces scores by exp(score − max); returns their sum. Not a closure: see [`crate::lanes`].
+/// Replaces scores by their exponentials, as they are multiplied; returns their sum.
+fn weights(scores: &mut [f32], rounding: Option<Rounding>) -> f32 {
+    Arch::new().dispatch(Exponentials(scores));
+    if let Some(rounding) = rounding {
+        rounding.round(scores);
+    }
+    Arch::new().dispatch(Sum(scores))
+}
+
+/// Replaces scores by exp(score − max). Not a closure: see [`crate::lanes`].
 struct Exponentials<'a>(&'a mut [f32]);
 
 impl WithSimd for Exponentials<'_> {
-    type Output = f32;
+    type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> f32 {
+    fn with_simd<S: Simd>(self, _: S) {
         let max = reduce(self.0, f32::NEG_INFINITY, f32::max);
         for x in self.0.iter_mut() {
             *x = exp(*x - max);
         }
-        reduce(self.0, 0.0, |a, b| a + b)
     }
 }
 
@@ -321,6 +324,7 @@ impl WithSimd for Softcap<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::rounding::to_bf16;
     use crate::random::roughly_normal;
 
     /// Rounded operands in f32 are the witness: windows, odd numbers of keys, heads in groups, and a
