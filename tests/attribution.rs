@@ -93,7 +93,7 @@ fn by_hand(
             Protocol::Decode { .. } => {
                 let tokens = &window[..window.len() - 1];
                 let mut write = |_: usize, layer: usize, kv: LayerKv| Ok(kept(layer, &kv));
-                let all = model.forward_attending(tokens, 0, 1, &mut write).unwrap();
+                let all = model.forward_attending(&[tokens], 0, &mut write).unwrap();
                 all[0].narrow(0, prefix, targets.len()).unwrap()
             }
         };

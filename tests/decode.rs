@@ -80,7 +80,7 @@ fn token_by_token(model: &Model, tokens: &[u32], codec: Codec) -> Tensor {
             stored[layer] = Some(attended.clone());
             Ok(attended)
         };
-        let of_token = model.forward_attending(&[*token], position, 1, &mut attended);
+        let of_token = model.forward_attending(&[&[*token]], position, &mut attended);
         hidden.extend(of_token.unwrap());
     }
     Tensor::cat(&hidden, 0).unwrap()

@@ -141,9 +141,42 @@ fn check_shared_passes(model: &Model) {
             .iter()
             .map(|cache| bits(&model.forward(continuation, &mut cache.clone()).unwrap()))
             .collect();
-        let shared = model.forward_each(continuation, &mut caches).unwrap();
+        let shared = model.forward_each(&[continuation; 5], &mut caches).unwrap();
         for (single, shared) in singles.iter().zip(&shared) {
             assert!(*single == bits(shared), "{} tokens", continuation.len());
+        }
+    }
+}
+
+/// Windows go through the model together, and score what each does alone.
+#[test]
+fn windows_that_go_together_score_as_they_do_alone() {
+    let model = |dtype| {
+        Model::load(&llama(288, 2048, 1, 9, 1), &RandomWeights, dtype, &Device::Cpu).unwrap()
+    };
+    let window = |first: u32| (0..40u32).map(|i| (first + i * i) * 7919 % 32_000).collect();
+    let mut windows: Vec<Window> = (0..7).map(|first| Window::halves(window(first))).collect();
+    // Of another shape: not together with the others.
+    windows.insert(4, Window::halves(window(90)[..31].to_vec()));
+    let arms = ["int4-g64", "int4-g8-asym-ch"].map(|name| Arm::of(name.parse().unwrap()));
+    for dtype in [DType::F32, DType::BF16] {
+        let model = model(dtype);
+        for protocol in [
+            Protocol::Prefix,
+            Protocol::Decode { residual: 0, chunk: 8 },
+            Protocol::Decode { residual: 3, chunk: 7 },
+        ] {
+            let evaluator = Evaluator::new(&model, protocol, 40, 0);
+            assert_eq!(evaluator.windows_at_once(&windows, &arms), 4);
+            let together = evaluator.evaluate(&windows, &arms, &mut ()).unwrap();
+            for (index, window) in windows.iter().enumerate() {
+                let one = std::slice::from_ref(window);
+                let alone = evaluator.evaluate(one, &arms, &mut ()).unwrap();
+                assert!(alone.baseline[0] == together.baseline[index], "{protocol}");
+                for (alone, together) in alone.codecs.iter().zip(&together.codecs) {
+                    assert!(alone.windows[0] == together.windows[index], "{protocol} {index}");
+                }
+            }
         }
     }
 }

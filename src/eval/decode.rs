@@ -10,7 +10,7 @@
 
 use super::protocol::{is_one_pass, stored_of};
 use super::round_trip::{CodecContext, noise_of, round_trip_tensor, with_range};
-use super::window::{ArmPass, Clock, RunArms, predicting, without_hidden};
+use super::window::{ArmPass, Clock, Pass, RunPasses, predicting, without_hidden};
 use super::{Arm, CodecWindow, LayerDistortion, Observer, Side, StageTimings};
 use crate::codec::DistortionSum;
 use crate::corpus::Window;
@@ -21,36 +21,35 @@ use candle_core::Tensor;
 pub struct DecodePasses<'a> {
     pub model: &'a Model,
     pub context: &'a CodecContext,
-    pub window: &'a Window,
     pub residual: usize,
     pub chunk: usize,
 }
 
-impl RunArms for DecodePasses<'_> {
+impl RunPasses for DecodePasses<'_> {
     fn run(
         &mut self,
-        arms: &[Option<&Arm>],
+        passes: &[Pass],
         clock: &mut Clock,
         observer: &mut dyn Observer,
         timings: &mut StageTimings,
     ) -> Result<Vec<Result<ArmPass>>> {
-        let tokens = self.window.inputs().len();
-        let mut done: Vec<Option<Result<ArmPass>>> = arms.iter().map(|_| None).collect();
+        let tokens = passes.first().map_or(0, |pass| pass.window.inputs().len());
+        let mut done: Vec<Option<Result<ArmPass>>> = passes.iter().map(|_| None).collect();
         let (whole, chunked): (Vec<usize>, Vec<usize>) =
-            (0..arms.len()).partition(|index| self.is_one_pass(arms[*index]));
+            (0..passes.len()).partition(|index| self.is_one_pass(passes[*index].arm));
+        let streams = |some: &[usize]| -> Vec<Stream> {
+            some.iter().map(|index| Stream::new(self.model, self.context, passes[*index])).collect()
+        };
         for some in whole.chunks(self.model.caches_at_once(tokens)) {
-            let streams =
-                some.iter().map(|index| Stream::new(self.model, self.context, arms[*index]));
-            let passes = self.one_pass(streams.collect(), clock, timings)?;
+            let passes = self.one_pass(streams(some), clock, timings)?;
             for (index, pass) in some.iter().zip(passes) {
                 done[*index] = Some(pass);
             }
             observer.advanced(some.len() * tokens);
         }
-        for some in chunked.chunks(self.streams_at_once()) {
-            let streams =
-                some.iter().map(|index| Stream::new(self.model, self.context, arms[*index]));
-            let passes = self.in_chunks(streams.collect(), clock, observer, timings)?;
+        let at_once = self.model.caches_at_once(self.chunk).min(streams_in_memory(tokens));
+        for some in chunked.chunks(at_once) {
+            let passes = self.in_chunks(streams(some), clock, observer, timings)?;
             for (index, pass) in some.iter().zip(passes) {
                 done[*index] = Some(pass);
             }
@@ -72,27 +71,17 @@ impl DecodePasses<'_> {
         clock: &mut Clock,
         timings: &mut StageTimings,
     ) -> Result<Vec<Result<ArmPass>>> {
-        let model = self.model;
         let mut in_codecs = std::time::Duration::ZERO;
-        let count = streams.len();
+        let inputs: Vec<&[u32]> = streams.iter().map(|stream| stream.window.inputs()).collect();
         let mut stored = |stream: usize, layer: usize, kv: LayerKv| {
             let clock = std::time::Instant::now();
             let stored = streams[stream].store_all(layer, kv);
             in_codecs += clock.elapsed();
             stored
         };
-        let hidden = model.forward_attending(self.window.inputs(), 0, count, &mut stored)?;
+        let hidden = self.model.forward_attending(&inputs, 0, &mut stored)?;
         clock.lap_apart(&mut timings.continuation, (in_codecs, &mut timings.codec));
-        let pass = |(stream, hidden): (Stream, Tensor)| {
-            let outcome = stream.finish(self.window.inputs().len())?;
-            Ok(ArmPass { hidden: predicting(&hidden, self.window.shape(), 0)?, outcome })
-        };
-        Ok(streams.into_iter().zip(hidden).map(pass).collect())
-    }
-
-    /// Streams whose chunks go through the model together: their caches are all in memory.
-    fn streams_at_once(&self) -> usize {
-        self.model.caches_at_once(self.chunk).min(streams_in_memory(self.window.inputs().len()))
+        Ok(streams.into_iter().zip(hidden).map(|(stream, hidden)| stream.done(&hidden)).collect())
     }
 
     /// Chunk by chunk. A stream that failed goes on with its cache as it is, and ends in its error.
@@ -105,11 +94,16 @@ impl DecodePasses<'_> {
     ) -> Result<Vec<Result<ArmPass>>> {
         let mut caches: Vec<KvCache> = streams.iter().map(|_| self.model.empty_cache()).collect();
         let mut hidden: Vec<Vec<Tensor>> = streams.iter().map(|_| Vec::new()).collect();
-        for chunk in self.window.inputs().chunks(self.chunk) {
+        let tokens = streams.first().map_or(0, |stream| stream.window.inputs().len());
+        for first in (0..tokens).step_by(self.chunk) {
+            let chunk = first..tokens.min(first + self.chunk);
+            let inputs: Vec<&[u32]> =
+                streams.iter().map(|stream| &stream.window.inputs()[chunk.clone()]).collect();
             // The last may be one token, whose product with a matrix is another.
             let at_once = self.model.caches_at_once(chunk.len());
-            for (caches, hidden) in caches.chunks_mut(at_once).zip(hidden.chunks_mut(at_once)) {
-                let of_chunk = self.model.forward_each(chunk, caches)?;
+            let together = caches.chunks_mut(at_once).zip(hidden.chunks_mut(at_once));
+            for ((caches, hidden), inputs) in together.zip(inputs.chunks(at_once)) {
+                let of_chunk = self.model.forward_each(inputs, caches)?;
                 hidden.iter_mut().zip(of_chunk).for_each(|(all, new)| all.push(new));
             }
             clock.lap(&mut timings.continuation);
@@ -119,12 +113,8 @@ impl DecodePasses<'_> {
             clock.lap(&mut timings.codec);
             observer.advanced(streams.len() * chunk.len());
         }
-        let pass = |(stream, hidden): (Stream, Vec<Tensor>)| {
-            let outcome = stream.finish(self.window.inputs().len())?;
-            let hidden = predicting(&Tensor::cat(&hidden, 0)?, self.window.shape(), 0)?;
-            Ok(ArmPass { hidden, outcome })
-        };
-        Ok(streams.into_iter().zip(hidden).map(pass).collect())
+        let done = streams.into_iter().zip(hidden);
+        Ok(done.map(|(stream, hidden)| stream.done(&Tensor::cat(&hidden, 0)?)).collect())
     }
 }
 
@@ -146,6 +136,7 @@ struct StoredSide {
 struct Stream<'a> {
     model: &'a Model,
     context: &'a CodecContext,
+    window: &'a Window,
     /// `None`: nothing is compressed.
     arm: Option<&'a Arm>,
     /// Of keys and of values, by layer.
@@ -160,10 +151,12 @@ struct Stream<'a> {
 }
 
 impl<'a> Stream<'a> {
-    fn new(model: &'a Model, context: &'a CodecContext, arm: Option<&'a Arm>) -> Self {
+    fn new(model: &'a Model, context: &'a CodecContext, pass: Pass<'a>) -> Self {
+        let Pass { window, arm, .. } = pass;
         let layers = if arm.is_some() { model.config().layers.len() } else { 0 };
         let outcome_of = vec![Default::default(); layers];
-        Self { model, context, arm, outcome_of, stored: [0; 2], written: Vec::new(), failed: None }
+        let (written, failed) = (Vec::new(), None);
+        Self { model, context, window, arm, outcome_of, stored: [0; 2], written, failed }
     }
 
     /// All tokens of one layer, as they are written.
@@ -282,12 +275,12 @@ impl<'a> Stream<'a> {
         with_range(tensor, 1, tokens, &new)
     }
 
-    /// `tokens`: that are in the cache at the end. What is not stored yet counts as a server keeps
-    /// it, in 16 bits.
-    fn finish(self, tokens: usize) -> Result<CodecWindow> {
+    /// `hidden`: of all positions. What is not stored yet counts as a server keeps it, in 16 bits.
+    fn done(self, hidden: &Tensor) -> Result<ArmPass> {
         if let Some(error) = self.failed {
             return Err(error);
         }
+        let tokens = self.window.inputs().len();
         let mut outcome = CodecWindow::default();
         for [key, value] in &self.outcome_of {
             outcome.stored_bytes += key.bytes + value.bytes;
@@ -303,6 +296,6 @@ impl<'a> Stream<'a> {
             outcome.values += exact;
             outcome.cached_tokens = tokens as u64;
         }
-        Ok(outcome)
+        Ok(ArmPass { hidden: predicting(hidden, self.window.shape(), 0)?, outcome })
     }
 }

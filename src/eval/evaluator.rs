@@ -1,10 +1,11 @@
-//! The evaluator: a protocol on a model, window by window.
+//! The evaluator: a protocol on a model, a few windows at a time.
 
 use super::decode::DecodePasses;
 use super::prefix::PrefixPasses;
 use super::protocol::Protocol;
 use super::round_trip::CodecContext;
-use super::{Arm, CodecOutcome, Evaluation, Observer, StageTimings, WindowOutcome, window};
+use super::{Arm, CodecOutcome, Evaluation, Observer, StageTimings, WindowOutcome};
+use super::{passes_at_once, window};
 use crate::corpus::{Window, WindowShape};
 use crate::error::Result;
 use crate::model::Model;
@@ -45,47 +46,64 @@ impl Evaluator {
             codecs: arms.iter().map(outcome).collect(),
             timings: StageTimings::default(),
         };
-        for window in windows {
-            let outcome = self.evaluate_window(window, arms, observer, &mut evaluation.timings)?;
-            evaluation.baseline.push(outcome.baseline);
-            for (codec, arm) in evaluation.codecs.iter_mut().zip(outcome.arms) {
-                codec.windows.push(arm?);
+        let mut rest = windows;
+        while !rest.is_empty() {
+            let (together, others) = rest.split_at(self.windows_at_once(rest, arms));
+            rest = others;
+            for outcome in
+                self.evaluate_windows(together, arms, observer, &mut evaluation.timings)?
+            {
+                evaluation.baseline.push(outcome.baseline);
+                for (codec, arm) in evaluation.codecs.iter_mut().zip(outcome.arms) {
+                    codec.windows.push(arm?);
+                }
             }
         }
         Ok(evaluation)
     }
 
-    /// One window under the untouched cache and under every arm.
-    pub fn evaluate_window(
+    /// How many of the first of these windows [`Evaluator::evaluate_windows`] should get at once, at
+    /// least one: such as are of one shape, and with few arms and tokens more of them.
+    pub fn windows_at_once(&self, windows: &[Window], arms: &[Arm]) -> usize {
+        let Some(first) = windows.first() else { return 0 };
+        let tokens = first.tokens().len();
+        let caches = match self.protocol {
+            Protocol::Prefix => self.model.caches_at_once(first.shape().prefix()),
+            Protocol::Decode { chunk, .. } => self.model.caches_at_once(chunk.min(tokens)),
+        };
+        let most = (passes_at_once(tokens) / (1 + arms.len())).clamp(1, caches);
+        windows.iter().take(most).take_while(|window| window.shape() == first.shape()).count()
+    }
+
+    /// Windows of one shape under the untouched cache and under every arm, in their order. What comes
+    /// out is the same bits whichever windows go together.
+    pub fn evaluate_windows(
         &self,
-        window: &Window,
+        windows: &[Window],
         arms: &[Arm],
         observer: &mut dyn Observer,
         timings: &mut StageTimings,
-    ) -> Result<WindowOutcome> {
-        let mut outcome = match self.protocol {
+    ) -> Result<Vec<WindowOutcome>> {
+        let (model, context) = (&self.model, &self.context);
+        let mut outcomes = match self.protocol {
             Protocol::Prefix => {
-                let (model, context) = (&self.model, &self.context);
-                let mut passes = PrefixPasses::prefill(model, context, window, observer, timings)?;
-                window::evaluate(model, window, arms, &mut passes, observer, timings)
+                let mut passes = PrefixPasses::prefill(model, context, windows, observer, timings)?;
+                window::evaluate(model, windows, arms, &mut passes, observer, timings)
             }
             Protocol::Decode { residual, chunk } => {
-                let (model, context) = (&self.model, &self.context);
-                let mut passes = DecodePasses { model, context, window, residual, chunk };
-                window::evaluate(model, window, arms, &mut passes, observer, timings)
+                let mut passes = DecodePasses { model, context, residual, chunk };
+                window::evaluate(model, windows, arms, &mut passes, observer, timings)
             }
         }?;
-        for (arm, done) in arms.iter().zip(&mut outcome.arms) {
-            if let Ok(done) = done {
+        for (outcome, window) in outcomes.iter_mut().zip(windows) {
+            for (arm, done) in arms.iter().zip(&mut outcome.arms) {
+                let Ok(done) = done else { continue };
                 let head_dim = self.model.config().head_dim();
-                let affected = self.protocol.targets_affected(
-                    head_dim,
-                    window.shape(),
-                    &arm.treatment.codec,
-                )?;
+                let codec = &arm.treatment.codec;
+                let affected = self.protocol.targets_affected(head_dim, window.shape(), codec)?;
                 done.targets_affected = affected as u64;
             }
         }
-        Ok(outcome)
+        Ok(outcomes)
     }
 }

@@ -25,7 +25,7 @@ pub use outcome::{
 };
 pub use protocol::Protocol;
 pub use treatment::{SideTreatment, Treatment};
-pub use window::{ARMS_AT_ONCE, scored_at_once};
+pub use window::{passes_at_once, scored_at_once};
 
 /// Hears how far the evaluation is. Called from the evaluating thread only.
 pub trait Observer {

@@ -5,7 +5,7 @@
 //! by the prefix pass, which no codec touches, so it is not scored.
 
 use super::round_trip::{CodecContext, round_trip};
-use super::window::{ArmPass, Clock, RunArms, predicting};
+use super::window::{ArmPass, Clock, Pass, RunPasses, predicting};
 use super::{Arm, CodecWindow, Observer, StageTimings};
 use crate::corpus::Window;
 use crate::error::Result;
@@ -13,69 +13,77 @@ use crate::model::{KvCache, LayerKv, Model};
 use candle_core::Tensor;
 use std::time::{Duration, Instant};
 
-/// The cache of one window's first half, and the tokens that run over it.
+/// The caches of some windows' first halves, and the tokens that run over them.
 pub struct PrefixPasses<'a> {
     model: &'a Model,
     context: &'a CodecContext,
-    cache: KvCache,
-    window: &'a Window,
+    /// One a window.
+    caches: Vec<KvCache>,
 }
 
 impl<'a> PrefixPasses<'a> {
+    /// `windows`: of one shape.
     pub fn prefill(
         model: &'a Model,
         context: &'a CodecContext,
-        window: &'a Window,
+        windows: &[Window],
         observer: &mut dyn Observer,
         timings: &mut StageTimings,
     ) -> Result<Self> {
         let mut clock = Clock::start();
-        let prefix = window.shape().prefix();
-        let mut cache = model.empty_cache();
-        model.forward(&window.tokens()[..prefix], &mut cache)?;
+        let mut caches: Vec<KvCache> = windows.iter().map(|_| model.empty_cache()).collect();
+        let prefix = windows.first().map_or(0, |window| window.shape().prefix());
+        let prefixes: Vec<&[u32]> =
+            windows.iter().map(|window| &window.tokens()[..prefix]).collect();
+        let at_once = model.caches_at_once(prefix);
+        for (prefixes, caches) in prefixes.chunks(at_once).zip(caches.chunks_mut(at_once)) {
+            model.forward_each(prefixes, caches)?;
+            observer.advanced(prefixes.len() * prefix);
+        }
         clock.lap(&mut timings.prefill);
-        observer.advanced(prefix);
-        Ok(Self { model, context, cache, window })
+        Ok(Self { model, context, caches })
     }
 
-    /// The tokens that run over the cache.
-    fn continuation(&self) -> &[u32] {
-        &self.window.inputs()[self.window.shape().prefix()..]
-    }
-
-    /// Runs the continuation over the cache as each arm gives it back, layer by layer: no arm's is in
+    /// Runs continuations over the caches as each arm gives them back, layer by layer: no arm's is in
     /// memory whole.
     fn continued(
         &self,
-        arms: &[Option<&Arm>],
+        passes: &[Pass],
         clock: &mut Clock,
         timings: &mut StageTimings,
     ) -> Result<Vec<Result<ArmPass>>> {
-        let (model, shape) = (self.model, self.window.shape());
-        let tokens = self.cache.tokens();
-        let mut arms: Vec<RestoredCache> = arms.iter().map(|arm| self.restored(*arm)).collect();
-        let count = arms.len();
+        let prefix = self.caches.first().map_or(0, KvCache::tokens);
+        let mut restored: Vec<RestoredCache> =
+            passes.iter().map(|pass| self.restored(pass)).collect();
         let mut in_codecs = Duration::ZERO;
-        let mut attended = |arm: usize, layer: usize, new: LayerKv| -> Result<LayerKv> {
-            let Some(exact) = self.cache.layer(layer) else { return Ok(new) };
+        let mut attended = |pass: usize, layer: usize, new: LayerKv| -> Result<LayerKv> {
+            let Some(exact) = self.caches[passes[pass].index].layer(layer) else { return Ok(new) };
             let clock = Instant::now();
-            let restored = arms[arm].layer(exact, self.context);
+            let restored = restored[pass].layer(exact, self.context);
             in_codecs += clock.elapsed();
             restored.followed_by(&new)
         };
-        let hidden = model.forward_attending(self.continuation(), tokens, count, &mut attended)?;
+        let continuations: Vec<&[u32]> = passes.iter().map(continuation).collect();
+        let hidden = self.model.forward_attending(&continuations, prefix, &mut attended)?;
         clock.lap_apart(&mut timings.continuation, (in_codecs, &mut timings.codec));
-        let pass = |(arm, hidden): (RestoredCache, Tensor)| {
-            let outcome = arm.outcome?;
+        let done = restored.into_iter().zip(passes).zip(hidden);
+        let pass = |((restored, pass), hidden): ((RestoredCache, &Pass), Tensor)| {
+            let (outcome, shape) = (restored.outcome?, pass.window.shape());
             Ok(ArmPass { hidden: predicting(&hidden, shape, shape.prefix())?, outcome })
         };
-        Ok(arms.into_iter().zip(hidden).map(pass).collect())
+        Ok(done.map(pass).collect())
     }
 
-    fn restored<'b>(&self, arm: Option<&'b Arm>) -> RestoredCache<'b> {
-        let cached_tokens = arm.map_or(0, |_| self.cache.tokens() as u64);
+    fn restored<'b>(&self, pass: &Pass<'b>) -> RestoredCache<'b> {
+        let arm = pass.arm;
+        let cached_tokens = arm.map_or(0, |_| self.caches[pass.index].tokens() as u64);
         RestoredCache { arm, outcome: Ok(CodecWindow { cached_tokens, ..Default::default() }) }
     }
+}
+
+/// The tokens that run over the cache.
+fn continuation<'a>(pass: &Pass<'a>) -> &'a [u32] {
+    &pass.window.inputs()[pass.window.shape().prefix()..]
 }
 
 /// The cache as an arm gives it back, a layer at a time.
@@ -100,17 +108,17 @@ impl RestoredCache<'_> {
     }
 }
 
-impl RunArms for PrefixPasses<'_> {
+impl RunPasses for PrefixPasses<'_> {
     fn run(
         &mut self,
-        arms: &[Option<&Arm>],
+        passes: &[Pass],
         clock: &mut Clock,
         observer: &mut dyn Observer,
         timings: &mut StageTimings,
     ) -> Result<Vec<Result<ArmPass>>> {
-        let mut done = Vec::with_capacity(arms.len());
-        let tokens = self.continuation().len();
-        for some in arms.chunks(self.model.caches_at_once(tokens)) {
+        let mut done = Vec::with_capacity(passes.len());
+        let tokens = passes.first().map_or(0, |pass| continuation(pass).len());
+        for some in passes.chunks(self.model.caches_at_once(tokens)) {
             done.extend(self.continued(some, clock, timings)?);
             observer.advanced(some.len() * tokens);
         }

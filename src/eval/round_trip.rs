@@ -1,6 +1,6 @@
 //! A layer of a cache through a codec and back, with what that costs in bytes and in distortion.
 
-use super::noise::{Noisy, add_noise};
+use super::noise::{Noisy, add_noise, rounded_otherwise};
 use super::{Arm, CodecWindow, HeadScope, LayerDistortion, Side, SideTreatment};
 use crate::codec::{DistortionSum, Element, Geometry, RotaryEmbedding, RotaryTable, TensorCodec};
 use crate::error::{Error, Result};
@@ -124,7 +124,7 @@ pub(super) fn noise_of(
     new: Range<usize>,
     context: &LayerContext,
 ) -> Result<RoundTrip> {
-    let treatment = SideTreatment { codec: *codec, noise: false };
+    let treatment = SideTreatment { codec: *codec, noise: false, floor: false };
     let decoded = round_trip_tensor(tensor, treatment, HeadScope::All, 0, context)?.tensor;
     let own = |tensor: &Tensor| -> Result<Tensor> {
         Ok(tensor.narrow(1, new.start, new.len())?.contiguous()?)
@@ -193,6 +193,9 @@ fn round_trip_as<T: Element + WithDType>(
     seed: u64,
 ) -> Result<RoundTrip> {
     let original = tensor.flatten_all()?.to_vec1::<T>()?;
+    if treatment.floor && tensor.dtype() != DType::F32 {
+        return RoundTrip::of_noise(rounded_otherwise(&original, geometry.head_dim, seed)?, tensor);
+    }
     let (payload, distortion) = treatment.codec.compress_measured(&original, geometry)?;
     if treatment.noise {
         let noisy = add_noise(&original, distortion, geometry.head_dim, seed);

@@ -28,12 +28,22 @@ pub struct SideTreatment {
     pub codec: TensorCodec,
     /// Whether there is noise in its place.
     pub noise: bool,
+    /// Whether it is [`Treatment::FLOOR`]'s.
+    pub floor: bool,
 }
 
 impl Treatment {
+    /// The control `f16`. In 16 bits, which a round trip through f16 leaves as they are, it rounds
+    /// otherwise: see [`super::noise::rounded_otherwise`].
+    pub const FLOOR: Self = {
+        let codec = Codec { key: TensorCodec::F16, value: TensorCodec::F16 };
+        Self { codec, noise: [false; 2] }
+    };
+
     /// That of the keys or that of the values.
     pub fn side(&self, side: Side) -> SideTreatment {
-        SideTreatment { codec: self.codec.side(side), noise: self.noise[side as usize] }
+        let (codec, noise) = (self.codec.side(side), self.noise[side as usize]);
+        SideTreatment { codec, noise, floor: *self == Self::FLOOR }
     }
 
     /// The codec, where there is no noise.

@@ -1,8 +1,10 @@
-//! One window: every arm through the model, and its logits held against the baseline's.
+//! Windows: every arm through the model, and its logits held against the baseline's.
 //!
 //! All arms run in lock-step on a window: they share the baseline, and KL divergence needs no
-//! stored logits. Only hidden states are kept; logits exist for a few targets at a time.
+//! stored logits. Only hidden states are kept; logits exist for a few targets at a time. Where arms are
+//! few, several windows go through the model together.
 
+use super::decode::streams_in_memory;
 use super::scores::Logits;
 use super::{Arm, CodecWindow, Observer, StageTimings, WindowOutcome};
 use crate::corpus::{Window, WindowShape};
@@ -19,11 +21,27 @@ pub fn scored_at_once(vocab_size: usize) -> usize {
     (VALUES / vocab_size.max(1)).clamp(64, 128)
 }
 
-/// Codecs whose hidden states are in memory at once; each batch computes the baseline's logits
-/// again.
-pub const ARMS_AT_ONCE: usize = 8;
+/// Passes of one window whose hidden states are in memory at once; each batch of them computes the
+/// baseline's logits again.
+const PASSES_AT_ONCE: usize = 8;
 
-/// An arm that has been through the model.
+/// Passes of several windows whose hidden states are in memory at once: of short windows, more.
+pub fn passes_at_once(tokens: usize) -> usize {
+    streams_in_memory(tokens).max(PASSES_AT_ONCE)
+}
+
+/// A way of one window through the model.
+#[derive(Clone, Copy)]
+pub struct Pass<'a> {
+    /// Index of the window among those that go together.
+    pub index: usize,
+    /// Of one shape with the others.
+    pub window: &'a Window,
+    /// What its cache goes through; `None`: nothing.
+    pub arm: Option<&'a Arm>,
+}
+
+/// A pass that has been through the model.
 pub struct ArmPass {
     /// Of the positions that predict the scored targets. [targets, hidden]
     pub hidden: Tensor,
@@ -31,66 +49,87 @@ pub struct ArmPass {
     pub outcome: CodecWindow,
 }
 
-/// How a protocol takes arms through the model.
-pub trait RunArms {
-    /// Runs some arms; `None` is the untouched cache. One arm's failure is not the others'.
+/// How a protocol takes passes through the model.
+pub trait RunPasses {
+    /// Runs some of them. One arm's failure is not the others'.
     fn run(
         &mut self,
-        arms: &[Option<&Arm>],
+        passes: &[Pass],
         clock: &mut Clock,
         observer: &mut dyn Observer,
         timings: &mut StageTimings,
     ) -> Result<Vec<Result<ArmPass>>>;
 }
 
+/// Every window under the untouched cache and under every arm.
 pub fn evaluate(
     model: &Model,
-    window: &Window,
+    windows: &[Window],
     arms: &[Arm],
-    passes: &mut dyn RunArms,
+    protocol: &mut dyn RunPasses,
     observer: &mut dyn Observer,
     timings: &mut StageTimings,
-) -> Result<WindowOutcome> {
-    let targets = window.targets();
-    let at_once = scored_at_once(model.config().vocab_size);
+) -> Result<Vec<WindowOutcome>> {
     let mut clock = Clock::start();
     // The untouched cache goes through the model like the others, and first.
-    let all: Vec<Option<&Arm>> = [None].into_iter().chain(arms.iter().map(Some)).collect();
-    let mut base_hidden = None;
-    let (mut baseline, mut done) = (Vec::new(), Vec::with_capacity(arms.len()));
-    for batch in all.chunks(ARMS_AT_ONCE) {
-        let mut running = passes.run(batch, &mut clock, observer, timings)?;
-        let first = base_hidden.is_none();
-        let base_hidden = match &mut base_hidden {
-            Some(hidden) => hidden,
-            none => none.insert(running.remove(0)?.hidden),
-        };
-        for (index, targets) in targets.chunks(at_once).enumerate() {
-            let logits = |hidden: &Tensor| -> Result<Logits> {
-                let rows = hidden.narrow(0, index * at_once, targets.len())?;
-                Logits::new(&model.logits(&rows)?)
+    let of_window = |(index, window)| {
+        let each = [None].into_iter().chain(arms.iter().map(Some));
+        each.map(move |arm| Pass { index, window, arm })
+    };
+    let all: Vec<Pass> = windows.iter().enumerate().flat_map(of_window).collect();
+    let at_once = passes_at_once(windows.first().map_or(0, |window| window.tokens().len()));
+    let mut done: Vec<WindowOutcome> = Vec::with_capacity(windows.len());
+    let mut baseline = None;
+    for batch in all.chunks(at_once) {
+        let mut running = protocol.run(batch, &mut clock, observer, timings)?.into_iter();
+        for of_window in batch.chunk_by(|a, b| a.index == b.index) {
+            let mut running: Vec<_> = running.by_ref().take(of_window.len()).collect();
+            if of_window[0].arm.is_none() {
+                baseline = Some(running.remove(0)?.hidden);
+                done.push(WindowOutcome { baseline: Vec::new(), arms: Vec::new() });
+            }
+            let (Some(done), Some(baseline)) = (done.last_mut(), &baseline) else {
+                return Err(Error::system("an arm before its baseline"));
             };
-            let base = logits(base_hidden)?;
-            let base_rows = base.base_rows(targets)?;
-            if first {
-                baseline.extend(base_rows.iter().map(|row| row.nll));
-            }
-            for arm in &mut running {
-                let scored = match arm {
-                    Ok(arm) => logits(&arm.hidden)
-                        .and_then(|logits| logits.score(&base, &base_rows, targets))
-                        .map(|scores| arm.outcome.scores.extend(scores)),
-                    Err(_) => continue,
-                };
-                if let Err(error) = scored {
-                    *arm = Err(error);
-                }
-            }
+            done.baseline = score(model, baseline, &of_window[0].window.targets(), &mut running)?;
+            done.arms.extend(running.into_iter().map(|arm| arm.map(|arm| arm.outcome)));
         }
-        done.extend(running.into_iter().map(|arm| arm.map(|arm| arm.outcome)));
         clock.lap(&mut timings.scoring);
     }
-    Ok(WindowOutcome { baseline, arms: done })
+    Ok(done)
+}
+
+/// Scores arms on one window, each of which fails alone. Returns −ln p of every scored target under the
+/// untouched cache, nats.
+fn score(
+    model: &Model,
+    baseline: &Tensor,
+    targets: &[u32],
+    arms: &mut [Result<ArmPass>],
+) -> Result<Vec<f64>> {
+    let at_once = scored_at_once(model.config().vocab_size);
+    let mut nll = Vec::with_capacity(targets.len());
+    for (index, targets) in targets.chunks(at_once).enumerate() {
+        let logits = |hidden: &Tensor| -> Result<Logits> {
+            let rows = hidden.narrow(0, index * at_once, targets.len())?;
+            Logits::new(&model.logits(&rows)?)
+        };
+        let base = logits(baseline)?;
+        let base_rows = base.base_rows(targets)?;
+        nll.extend(base_rows.iter().map(|row| row.nll));
+        for arm in &mut *arms {
+            let scored = match arm {
+                Ok(arm) => logits(&arm.hidden)
+                    .and_then(|logits| logits.score(&base, &base_rows, targets))
+                    .map(|scores| arm.outcome.scores.extend(scores)),
+                Err(_) => continue,
+            };
+            if let Err(error) = scored {
+                *arm = Err(error);
+            }
+        }
+    }
+    Ok(nll)
 }
 
 /// Rows of `hidden` that predict the scored targets: [positions, hidden] → [targets, hidden].

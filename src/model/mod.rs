@@ -216,38 +216,45 @@ impl Model {
     /// it, and returns the hidden states after the last norm, [tokens, hidden].
     pub fn forward(&self, tokens: &[u32], cache: &mut KvCache) -> Result<Tensor> {
         let start = self.start_after(std::slice::from_ref(cache))?;
-        let hidden =
-            self.forward_stacked(tokens, start, 1, &mut |_, layer, kv| cache.extend(layer, kv))?;
+        let mut extend = |_, layer, kv| cache.extend(layer, kv);
+        let hidden = self.forward_stacked(&[tokens], start, &mut extend)?;
         cache.advance(tokens.len());
         Ok(hidden)
     }
 
-    /// [`Model::forward`] over each of several caches of one length, which is faster than one
-    /// after the other: each weight is read once.
-    pub fn forward_each(&self, tokens: &[u32], caches: &mut [KvCache]) -> Result<Vec<Tensor>> {
-        let (start, count) = (self.start_after(caches)?, caches.len());
+    /// [`Model::forward`] of as many tokens of each of several sequences over its own cache, all of one
+    /// length, which is faster than one after the other: each weight is read once.
+    pub fn forward_each(
+        &self,
+        sequences: &[&[u32]],
+        caches: &mut [KvCache],
+    ) -> Result<Vec<Tensor>> {
+        let start = self.start_after(caches)?;
+        if sequences.len() != caches.len() {
+            let (expected, found) = (sequences.len(), caches.len());
+            return Err(Error::input(format!("caches: expected {expected}, found {found}")));
+        }
         let mut extend = |cache: usize, layer, kv| caches[cache].extend(layer, kv);
-        let hidden = self.forward_attending(tokens, start, count, &mut extend)?;
-        caches.iter_mut().for_each(|cache| cache.advance(tokens.len()));
+        let hidden = self.forward_attending(sequences, start, &mut extend)?;
+        for (cache, tokens) in caches.iter_mut().zip(sequences) {
+            cache.advance(tokens.len());
+        }
         Ok(hidden)
     }
 
-    /// Runs `tokens` at the positions from `start` on in each of several sequences, and keeps no cache.
-    /// `attended` has it: it gets the index of the sequence, that of the layer and the keys and values of
-    /// the new tokens, and gives those that they attend to, [kv_heads, start + tokens, head_dim].
+    /// Runs as many tokens of each of several sequences at the positions from `start` on, and keeps no
+    /// cache. `attended` has it: it gets the index of the sequence, that of the layer and the keys and
+    /// values of the new tokens, and gives those that they attend to, [kv_heads, start + tokens, head_dim].
     pub fn forward_attending(
         &self,
-        tokens: &[u32],
+        sequences: &[&[u32]],
         start: usize,
-        sequences: usize,
         attended: Attended,
     ) -> Result<Vec<Tensor>> {
-        if sequences == 0 {
-            return Ok(Vec::new());
-        }
-        let stacked = self.forward_stacked(tokens, start, sequences, attended)?;
-        let rows = |sequence| stacked.narrow(0, sequence * tokens.len(), tokens.len());
-        (0..sequences).map(|sequence| Ok(rows(sequence)?)).collect()
+        let Some(first) = sequences.first() else { return Ok(Vec::new()) };
+        let stacked = self.forward_stacked(sequences, start, attended)?;
+        let rows = |sequence| stacked.narrow(0, sequence * first.len(), first.len());
+        (0..sequences.len()).map(|sequence| Ok(rows(sequence)?)).collect()
     }
 
     /// The position after caches of one length.
@@ -277,23 +284,28 @@ impl Model {
     /// Hidden states of all sequences below each other, [sequences·tokens, hidden].
     fn forward_stacked(
         &self,
-        tokens: &[u32],
+        sequences: &[&[u32]],
         start: usize,
-        sequences: usize,
         attended: Attended,
     ) -> Result<Tensor> {
+        let tokens = sequences.first().map_or(0, |first| first.len());
+        if let Some(other) = sequences.iter().find(|other| other.len() != tokens) {
+            return Err(Error::input(format!(
+                "sequences: expected {tokens} tokens of each, as of the first, found {}",
+                other.len()
+            )));
+        }
         let longest = self.config.max_context();
-        if start + tokens.len() > longest {
+        if start + tokens > longest {
             return Err(Error::input(format!(
                 "position {}: expected at most {longest}, the model's longest context",
-                start + tokens.len(),
+                start + tokens,
             ))
             .hint("use a smaller --context"));
         }
-        let angles =
-            self.ropes.iter().map(|rope| rope.at(start, tokens.len(), self.dtype, &self.device));
+        let angles = self.ropes.iter().map(|rope| rope.at(start, tokens, self.dtype, &self.device));
         let angles = angles.collect::<Result<Vec<Angles>>>()?;
-        let ids = tokens.repeat(sequences);
+        let ids = sequences.concat();
         let x = self.embeddings.select(&ids, &self.device)?; // [rows = sequences·tokens, hidden]
         let mut x = scaled(x, self.config.embedding_scale)?;
         for (index, layer) in self.layers.iter().enumerate() {
@@ -301,9 +313,9 @@ impl Model {
             let attention = &layer.attention;
             let angles = self.config.layers[index].attention.rotary.map(|index| &angles[index]);
             let qkv = attention.qkv.forward(&normed)?; // [rows, (heads + 2·kv_heads)·head_dim]
-            let mixed = (0..sequences)
+            let mixed = (0..sequences.len())
                 .map(|sequence| {
-                    let qkv = qkv.narrow(0, sequence * tokens.len(), tokens.len())?;
+                    let qkv = qkv.narrow(0, sequence * tokens, tokens)?;
                     let (query, key, value) = attention.split(&qkv, angles, start)?;
                     let new = LayerKv { key: self.kept(key)?, value: self.kept(value)? };
                     let kv = attended(sequence, index, new)?;

@@ -6,8 +6,8 @@ use super::text::one_line;
 use crate::eval::Protocol;
 use crate::eval::verdict::{Limits, Verdict};
 use crate::results::columns::{DAMAGE, FELT, Row, SIZE, Table, VALIDATE, headings, texts};
-use crate::results::figures::{Baseline, CodecResult};
-use crate::results::print::{bos, compressed, dtype_and_device, short};
+use crate::results::figures::{Baseline, CodecResult, Floor};
+use crate::results::print::{self, bos, compressed, dtype_and_device, short};
 use crate::results::subject::SubjectInfo;
 use crate::results::validation::{FiguresReport, ProtocolResult, Validation};
 use crate::results::verdict_words;
@@ -200,7 +200,25 @@ fn head(out: &mut String, r: &Validation) -> std::fmt::Result {
         "time      {:.1} s, of which {:.1} s loading, {:.2} s codecs",
         t.total, t.load, t.codec
     )?;
-    baseline_line(out, &r.baseline)
+    baseline_line(out, &r.baseline)?;
+    floor_line(out, r)
+}
+
+/// Of a run in 16 bits: what no codec's KL divergence says anything below.
+fn floor_line(out: &mut String, r: &Validation) -> std::fmt::Result {
+    let decode = r.decode.iter().map(|decode| (decode.protocol, &decode.baseline));
+    let each = [(r.subject.protocol, &r.baseline)].into_iter().chain(decode);
+    let said = each.filter_map(|(protocol, baseline)| {
+        let Floor { kld_mean, kld_mean_ci95 } = baseline.floor.as_ref()?;
+        let interval = print::interval(*kld_mean_ci95, print::small);
+        Some(format!("{} {} ({interval})", protocol.name(), print::small(*kld_mean)))
+    });
+    let said: Vec<String> = said.collect();
+    if said.is_empty() {
+        return Ok(());
+    }
+    let dtype = &r.subject.dtype;
+    writeln!(out, "floor     KLD of another rounding to {dtype}: {}", said.join(", "))
 }
 
 pub(super) fn baseline_line(out: &mut String, baseline: &Baseline) -> std::fmt::Result {

@@ -29,6 +29,19 @@ pub struct Baseline {
     pub perplexity: f64,
     /// Summed over a window's targets, nats.
     pub nll_per_window: Vec<f64>,
+    /// Of a run in 16 bits, where it was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub floor: Option<Floor>,
+}
+
+/// What another rounding of the cache to the run's 16 bits does (control `f16`): no difference below
+/// it is a codec's.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Floor {
+    /// Mean KL divergence, nats.
+    pub kld_mean: f64,
+    /// Its 95 % interval.
+    pub kld_mean_ci95: Option<[f64; 2]>,
 }
 
 /// One codec against the untouched cache.
@@ -156,7 +169,8 @@ pub struct CodecResult {
 impl Baseline {
     /// `nll`: −ln p of every scored target, `[windows][targets]`.
     pub fn of(nll: &[Vec<f64>]) -> Self {
-        Self { perplexity: mean_nll(nll).exp(), nll_per_window: window_sums(nll) }
+        let (perplexity, nll_per_window) = (mean_nll(nll).exp(), window_sums(nll));
+        Self { perplexity, nll_per_window, floor: None }
     }
 
     /// Why nothing can be said of a codec beside this baseline; `None` where something can.

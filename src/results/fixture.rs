@@ -97,7 +97,7 @@ fn part(info: SubjectInfo, codecs: &[MadeUpCodec], limits: &Limits) -> ProtocolC
     let windows = info.windows;
     let nll: Vec<f64> = (0..windows).map(|_| TARGETS as f64 * (3.35 + 0.2 * random())).collect();
     let mean = nll.iter().sum::<f64>() / info.scored_tokens as f64;
-    let baseline = Baseline { perplexity: mean.exp(), nll_per_window: nll };
+    let baseline = Baseline { perplexity: mean.exp(), nll_per_window: nll, floor: None };
     let cells = codecs
         .iter()
         .zip(1..)
@@ -154,7 +154,7 @@ fn meaningless() -> SweepReport {
 /// Of a codec on windows of a model with 4 layers.
 pub fn codec_figures(codec: &str, kld: f64, windows: usize) -> CodecFigures {
     let info = subject_info("a/b", windows, 4);
-    let baseline = Baseline { perplexity: 20.0, nll_per_window: vec![3.0; windows] };
+    let baseline = Baseline { perplexity: 20.0, nll_per_window: vec![3.0; windows], floor: None };
     let seed = 1 + (kld * 1e9) as u64;
     figures(&made_up(codec, 4.25, [kld, 0.3 * kld], kld, [15.0, 18.0]), seed, &info, &baseline)
 }

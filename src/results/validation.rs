@@ -4,7 +4,7 @@
 //! NaN and infinities cannot occur in the JSON: serde_json writes them as `null`.
 
 use super::attribution::Attribution;
-use super::figures::{Baseline, CodecFigures, CodecResult};
+use super::figures::{Baseline, CodecFigures, CodecResult, Floor};
 use super::measurement::{CodecMeasurement, Measurement};
 use super::subject::SubjectInfo;
 use crate::eval::attribution::CacheParts;
@@ -165,6 +165,8 @@ pub struct ProtocolRun {
     pub subject: SubjectInfo,
     /// One outcome a codec; with `parts`, behind them for each codec one a part.
     pub evaluation: Evaluation,
+    /// Of a run in 16 bits, the control beside it.
+    pub floor: Option<CodecOutcome>,
     /// The parts, where damage is attributed to them.
     pub parts: Option<CacheParts<Scope>>,
 }
@@ -195,12 +197,16 @@ pub struct Run<'a> {
 
 impl ProtocolRun {
     fn results(&self, settings: &Settings) -> (Baseline, Vec<ValidatedCodec>) {
-        let Self { subject, evaluation, parts } = self;
-        let baseline = Baseline::of(&evaluation.baseline);
+        let Self { subject, evaluation, floor, parts } = self;
         let figures = |outcome: &CodecOutcome| {
             let name = outcome.codec.to_string();
             CodecFigures::new(&name, &outcome.windows, &evaluation.baseline, subject)
         };
+        let floor = floor.as_ref().map(|outcome| {
+            let CodecFigures { kld_mean, kld_mean_ci95, .. } = figures(outcome);
+            Floor { kld_mean, kld_mean_ci95 }
+        });
+        let baseline = Baseline { floor, ..Baseline::of(&evaluation.baseline) };
         let each = 1 + parts.as_ref().map_or(0, CacheParts::count);
         let (whole, alone) = evaluation.codecs.split_at(evaluation.codecs.len() / each);
         let validated = |(index, outcome)| {

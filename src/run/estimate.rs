@@ -8,7 +8,7 @@
 use crate::corpus::WindowShape;
 use crate::error::Result;
 use crate::eval::{
-    ARMS_AT_ONCE, Arm, Evaluator, Protocol, StageTimings, Treatment, scored_at_once,
+    Arm, Evaluator, Protocol, StageTimings, Treatment, passes_at_once, scored_at_once,
     streams_in_memory,
 };
 use crate::model::{MLP_ROWS, Model, ModelConfig, RandomWeights, caches_at_once};
@@ -44,13 +44,13 @@ pub fn estimate(
     let one_layer = ModelConfig { layers: config.layers[..1].to_vec(), ..config.clone() };
     let device = settings.device.open()?;
     let model = Model::load(&one_layer, &RandomWeights, settings.dtype.dtype(), &device)?;
-    let window = &subject.windows[0];
+    let one = &subject.windows[..1];
     // Once to warm up: the first pass pays for memory the later ones have.
     let evaluator = Evaluator::new(&model, protocol, subject.context, settings.seed);
     let arms: Vec<Arm> = codecs.iter().copied().map(Arm::of).collect();
-    evaluator.evaluate_window(window, &arms[..1], &mut (), &mut StageTimings::default())?;
+    evaluator.evaluate_windows(one, &arms[..1], &mut (), &mut StageTimings::default())?;
     let mut stages = StageTimings::default();
-    let outcome = evaluator.evaluate_window(window, &arms, &mut (), &mut stages)?;
+    let outcome = evaluator.evaluate_windows(one, &arms, &mut (), &mut stages)?;
 
     let (windows, layers) = (subject.windows.len() as f64, config.layers.len() as f64);
     let arms = codecs.len() as f64;
@@ -59,7 +59,7 @@ pub fn estimate(
     let codec = layers * stages.codec.as_secs_f64() / arms;
     let cells = codecs
         .iter()
-        .zip(outcome.arms)
+        .zip(outcome.into_iter().flat_map(|window| window.arms))
         .map(|(name, arm)| {
             let arm = arm?;
             Ok(CellEstimate {
@@ -132,32 +132,34 @@ fn beside_weights(
 
     let (shape, context) = (WindowShape::halves(subject.context), subject.context);
     let prefix = shape.prefix();
-    let arms = (1 + passes).min(ARMS_AT_ONCE);
+    let at_once = passes_at_once(context);
+    let arms = ((1 + passes) * subject.windows.len()).min(at_once);
     let computed = match protocol {
         Protocol::Prefix => context - prefix,
         Protocol::Decode { .. } => context,
     };
     let is_cpu = settings.device == DeviceKind::Cpu;
-    let pass = arms.min(caches_at_once(config, dtype, is_cpu, weights.is_packed, computed));
+    let caches = |tokens| caches_at_once(config, dtype, is_cpu, weights.is_packed, tokens);
+    let pass = arms.min(caches(computed));
     // Of whole caches the prefix's, and those of arms that run in chunks; of others one layer, as it
     // was restored and with the new tokens behind it.
     let head_dim = config.head_dim();
     let in_chunks = |codec: &&Treatment| protocol.runs_in_chunks(&codec.codec, head_dim);
     let chunked = codecs.iter().filter(in_chunks).count() * passes.div_ceil(codecs.len().max(1));
-    let at_once = match protocol {
-        Protocol::Prefix => 0,
+    let (windows, streams) = match protocol {
+        Protocol::Prefix => (caches(prefix), 0),
         Protocol::Decode { chunk, .. } => {
-            caches_at_once(config, dtype, is_cpu, weights.is_packed, chunk)
-                .min(streams_in_memory(context))
+            (caches(chunk), caches(chunk).min(streams_in_memory(context)))
         }
     };
-    let streams = chunked.min(ARMS_AT_ONCE).min(at_once);
+    let windows = (at_once / (1 + passes)).clamp(1, windows).min(subject.windows.len());
+    let streams = (windows * chunked).min(at_once).min(streams);
     // Codecs with a memory keep what was written beside what is stored.
     let remembers =
         |codec: &Treatment| codec.codec.key.has_memory() || codec.codec.value.has_memory();
     let streams = if codecs.iter().any(remembers) { 2 * streams } else { streams };
     let whole = match protocol {
-        Protocol::Prefix => prefix,
+        Protocol::Prefix => windows * prefix,
         Protocol::Decode { .. } => streams * context,
     };
     let caches = 2 * keys * (layers * whole + pass * (prefix + context));

@@ -66,7 +66,8 @@ pub fn run(
         let parts = parts(settings, model.config(), beside);
         // Behind the codecs' own arms, with which they share the baseline.
         let alone = codecs.iter().flat_map(|c| parts.iter().flat_map(|parts| parts.arms(*c)));
-        let arms: Vec<Arm> = codecs.iter().copied().map(Arm::of).chain(alone).collect();
+        let own = codecs.iter().copied().map(Arm::of);
+        let arms: Vec<Arm> = own.chain(alone).chain(floor(dtype).map(Arm::of)).collect();
         runs.push((protocol, arms, parts));
     }
     let tokens = |(protocol, arms, _): &(Protocol, Vec<Arm>, _)| -> usize {
@@ -77,10 +78,11 @@ pub fn run(
     let mut done = Vec::new();
     for (protocol, arms, parts) in runs {
         let evaluator = Evaluator::new(&model, protocol, context, settings.seed);
-        let evaluation =
+        let mut evaluation =
             evaluator.evaluate(&subject.windows, &arms, progress).map_err(|e| explain(e, dtype))?;
+        let floor = floor(dtype).and_then(|_| evaluation.codecs.pop());
         let subject = subject.info(settings, protocol, provenance.clone());
-        done.push(ProtocolRun { subject, evaluation, parts });
+        done.push(ProtocolRun { subject, evaluation, floor, parts });
     }
     let mut done = done.into_iter();
     let first = done.next().ok_or_else(|| Error::system("a run without a protocol"))?;
@@ -119,8 +121,11 @@ pub fn dry_run(settings: &Settings, hub: &Hub, stages: &mut dyn Stages) -> Resul
             continue;
         }
         let parts = parts(settings, &subject.model.config, beside);
-        let passes = |codec| 1 + parts.iter().map(|parts| parts.arms(codec).len()).sum::<usize>();
-        estimates.push(estimate(settings, protocol, &subject, &codecs, passes)?);
+        let control = floor(settings.dtype.dtype()).filter(|control| !codecs.contains(control));
+        let alone = |codec| parts.iter().map(|parts| parts.arms(codec).len()).sum::<usize>();
+        let passes = |codec| 1 + if Some(codec) == control { 0 } else { alone(codec) };
+        let arms: Vec<Treatment> = codecs.iter().copied().chain(control).collect();
+        estimates.push(estimate(settings, protocol, &subject, &arms, passes)?);
     }
     Ok(together(estimates, Vec::new(), base))
 }
@@ -148,6 +153,11 @@ fn taken(settings: &Settings, refused: &[Refusal], beside: bool) -> Vec<Treatmen
     let takes =
         |codec: &Treatment| !beside || refused.iter().all(|refused| refused.codec != *codec);
     settings.codecs().iter().copied().filter(takes).collect()
+}
+
+/// What the rounding of a run in 16 bits is measured with, whichever codecs were asked for.
+fn floor(dtype: DType) -> Option<Treatment> {
+    (dtype != DType::F32).then_some(Treatment::FLOOR)
 }
 
 /// The parts of the cache that are measured alone under a protocol, which is the first or `beside` it:

@@ -25,12 +25,23 @@ impl Settings {
     /// For a command that takes one model, one text and one context.
     pub fn resolve(mut raw: RawSettings) -> Result<Self> {
         raw.visit(&mut OneRun)?;
-        let first = Self::resolve_all(raw)?.into_iter().next();
+        let first = Self::each(raw)?.into_iter().next();
         first.ok_or_else(|| Error::system("settings: nothing to run"))
     }
 
-    /// For each model each text, and for each of these each context; all with all codecs.
-    pub fn resolve_all(mut raw: RawSettings) -> Result<Vec<Self>> {
+    /// For each model each text, and for each of these each context; all with all codecs, and in 16 bits
+    /// with the control that says what rounding makes.
+    pub fn resolve_all(raw: RawSettings) -> Result<Vec<Self>> {
+        let mut all = Self::each(raw)?;
+        for run in all.iter_mut().filter(|run| run.dtype.dtype() != DType::F32) {
+            if !run.codecs().contains(&Treatment::FLOOR) {
+                run.codec.push(Given::flag("--codec", Treatment::FLOOR));
+            }
+        }
+        Ok(all)
+    }
+
+    fn each(mut raw: RawSettings) -> Result<Vec<Self>> {
         raw.check()?;
         let models = match raw.model.is_empty() {
             true => vec![Given::flag("--model", DEFAULT_MODEL.to_string())],

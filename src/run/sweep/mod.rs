@@ -443,23 +443,27 @@ impl Sweep<'_> {
         let mut stages = StageTimings::default();
         let (protocol, seed) = (run.info.protocol, run.settings.seed);
         let evaluator = Evaluator::new(model, protocol, run.info.context, seed);
-        for window in 0..run.info.windows {
-            let waiting: Vec<Arm> = run.waiting(window).map(|arm| Arm::of(arm.codec)).collect();
-            if waiting.is_empty() {
+        let mut first = 0;
+        while first < run.info.windows {
+            let ids = run.waiting(first);
+            let arms: Vec<Arm> = ids.iter().filter_map(|id| run.arm(id)).collect();
+            if arms.is_empty() {
+                first += 1;
                 continue;
             }
-            let outcome = evaluator.evaluate_window(
-                &run.subject.windows[window],
-                &waiting,
-                self.progress,
-                &mut stages,
-            );
-            match outcome {
-                Ok(outcome) => {
-                    let (record, failed) = run.add(window, outcome);
-                    self.folder.windows.append(&record, false)?;
-                    for (cell, error) in failed {
-                        self.fail(vec![cell], validate::explain(error, model.dtype()))?;
+            // Those that the same cells wait for.
+            let same = (first..run.info.windows).take_while(|window| run.waiting(*window) == ids);
+            let windows = &run.subject.windows[first..first + same.count()];
+            let windows = &windows[..evaluator.windows_at_once(windows, &arms)];
+            match evaluator.evaluate_windows(windows, &arms, self.progress, &mut stages) {
+                Ok(outcomes) => {
+                    for outcome in outcomes {
+                        let (record, failed) = run.add(first, &ids, outcome);
+                        self.folder.windows.append(&record, false)?;
+                        for (cell, error) in failed {
+                            self.fail(vec![cell], validate::explain(error, model.dtype()))?;
+                        }
+                        first += 1;
                     }
                 }
                 // Without a baseline there is nothing to compare with.
@@ -467,10 +471,9 @@ impl Sweep<'_> {
                     return self.fail(run.cells(), validate::explain(error, model.dtype()));
                 }
             }
-            if !self.progress.is_watched() {
-                continue;
+            if self.progress.is_watched() {
+                self.progress.window(&run.info, first, &run.so_far(first));
             }
-            self.progress.window(&run.info, window + 1, &run.so_far(window + 1));
         }
         self.timings.subjects.push(SubjectTimings::new(&run.info, codecs, stages));
         for line in run.lines() {

@@ -203,7 +203,7 @@ mod tests {
             id: cell_id(&subject_id, codec),
             subject_id,
             subject,
-            baseline: Baseline { perplexity: 20.0, nll_per_window: vec![3.0; 3] },
+            baseline: Baseline { perplexity: 20.0, nll_per_window: vec![3.0; 3], floor: None },
             figures: fixture::codec_figures(codec, 0.01, 3),
         };
         let outcome = CellOutcome::Done(Box::new(result));

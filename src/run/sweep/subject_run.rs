@@ -1,7 +1,7 @@
 //! One subject on its way through its windows, with the codecs that are not done.
 
 use crate::error::{Error, Result};
-use crate::eval::{CodecWindow, Treatment, WindowOutcome};
+use crate::eval::{Arm, CodecWindow, Treatment, WindowOutcome};
 use crate::model::Model;
 use crate::model::oracle::WeightsRef;
 use crate::results::figures::{Baseline, CodecFigures, CodecResult};
@@ -46,7 +46,7 @@ impl SubjectRun<'_> {
     }
 
     pub fn tokens_left(&self) -> usize {
-        let tokens = |window| match self.waiting(window).count() {
+        let tokens = |window| match self.waiting(window).len() {
             0 => 0,
             pending => {
                 self.info.protocol.model_tokens(self.subject.windows[window].shape(), pending)
@@ -55,9 +55,15 @@ impl SubjectRun<'_> {
         (0..self.info.windows).map(tokens).sum()
     }
 
-    /// Arms that this window is still to come for.
-    pub fn waiting(&self, window: usize) -> impl Iterator<Item = &PendingCell> {
-        self.pending.iter().filter(move |arm| arm.windows[window].is_none())
+    /// Ids of the pending that this window is still to come for.
+    pub fn waiting(&self, window: usize) -> Vec<String> {
+        let waiting = self.pending.iter().filter(|arm| arm.windows[window].is_none());
+        waiting.map(|arm| arm.id.clone()).collect()
+    }
+
+    /// The arm of a pending cell.
+    pub fn arm(&self, id: &str) -> Option<Arm> {
+        self.pending.iter().find(|arm| arm.id == id).map(|arm| Arm::of(arm.codec))
     }
 
     pub fn take_over(&mut self, record: &WindowRecord) {
@@ -79,32 +85,25 @@ impl SubjectRun<'_> {
         }
     }
 
-    /// Adds the outcome of the pending that were waiting for this window, in their order. Those that
-    /// failed leave.
+    /// Adds the outcome of the pending with these ids, in their order, for one window. Those that failed
+    /// leave, as those have left that failed before.
     pub fn add(
         &mut self,
         window: usize,
+        ids: &[String],
         outcome: WindowOutcome,
     ) -> (WindowRecord, Vec<(PlannedCell, Error)>) {
         let (mut done, mut failed) = (Vec::new(), Vec::new());
-        let mut outcomes = outcome.arms.into_iter();
-        self.pending.retain_mut(|arm| {
-            if arm.windows[window].is_some() {
-                return true;
-            }
-            match outcomes.next() {
-                Some(Ok(outcome)) => {
-                    arm.windows[window] = Some(outcome.clone());
-                    done.push(ArmRecord { cell_id: arm.id.clone(), outcome });
-                    true
+        for (id, outcome) in ids.iter().zip(outcome.arms) {
+            let Some(place) = self.pending.iter().position(|arm| arm.id == *id) else { continue };
+            match outcome {
+                Ok(outcome) => {
+                    self.pending[place].windows[window] = Some(outcome.clone());
+                    done.push(ArmRecord { cell_id: id.clone(), outcome });
                 }
-                Some(Err(error)) => {
-                    failed.push((arm.cell(), error));
-                    false
-                }
-                None => true,
+                Err(error) => failed.push((self.pending.remove(place).cell(), error)),
             }
-        });
+        }
         self.baseline[window] = Some(outcome.baseline.clone());
         (WindowRecord::new(self.id.clone(), window, outcome.baseline, done), failed)
     }
