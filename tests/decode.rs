@@ -294,7 +294,8 @@ fn what_needs_the_whole_prefix_is_refused() {
     let protocol = Protocol::Decode { residual: 0, chunk: 32 };
     for (name, why) in [
         ("int4-g64-ctr", "the mean over all tokens"),
-        ("fp8-e4m3", "one scale a tensor"),
+        ("fp8-e4m3-per-tensor", "one scale a tensor"),
+        ("nvfp4-per-tensor", "one scale a tensor"),
         ("int4-g48", "a divisor or multiple of the head vector"),
         ("int4-g128-ch", "blocks of at most 64 tokens"),
     ] {

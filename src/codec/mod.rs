@@ -38,6 +38,6 @@ pub use packing::Packing;
 pub use parts::{Part, PartElement, PartLayout, PartName};
 pub use payload::Payload;
 pub use rotary::{RotaryEmbedding, RotaryPairs, RotaryTable};
-pub use scheme::{Levels, MIN_GROUP, Rotation, Scheme};
+pub use scheme::{Levels, MIN_GROUP, Rotation, ScaleFormat, Scheme};
 pub use tensor_codec::{Codec, Side, TensorCodec};
 pub use two_centre::{BlockRule, FittedLevels, TwoCentre};

@@ -11,7 +11,7 @@ mod hints;
 mod presets;
 
 use super::packing::Packing;
-use super::scheme::{Levels, MIN_GROUP, Rotation, Scheme};
+use super::scheme::{Levels, MIN_GROUP, Rotation, ScaleFormat, Scheme};
 use super::tensor_codec::{Codec, TensorCodec};
 use super::two_centre::{BlockRule, FittedLevels, TwoCentre};
 use crate::error::{Error, Result};
@@ -73,7 +73,7 @@ impl fmt::Display for Scheme {
             (self.centred, "ctr"),
             (self.rotation != Rotation::None, "had"),
             (self.searched, "mse"),
-            (self.small_scales, "s8"),
+            (self.scales == ScaleFormat::Small, "s8"),
         ] {
             if said {
                 write!(f, "-{word}")?;
@@ -218,7 +218,7 @@ fn parse_scheme(name: &str, whole: &str) -> Result<Scheme> {
                 "ctr" => scheme.centred = true,
                 "had" => scheme.rotation = Rotation::Hadamard,
                 "mse" => scheme.searched = true,
-                "s8" => scheme.small_scales = true,
+                "s8" => scheme.scales = ScaleFormat::Small,
                 _ => return Err(unknown(name, whole)),
             },
         }
@@ -234,7 +234,7 @@ fn parse_scheme(name: &str, whole: &str) -> Result<Scheme> {
             refuse(what, "mid takes any number of bits")
         };
     }
-    if scheme.small_scales && scheme.levels == Levels::SignedExtreme {
+    if scheme.scales == ScaleFormat::Small && scheme.levels == Levels::SignedExtreme {
         return refuse(
             "ext without s8: its scales have a sign".into(),
             "mid has 16 levels as well",

@@ -30,7 +30,7 @@ fn schemes() -> Vec<Scheme> {
                     centred,
                     rotation,
                     searched,
-                    small_scales,
+                    scales: if small_scales { ScaleFormat::Small } else { ScaleFormat::F16 },
                     sink,
                 };
                 let signed = levels == Levels::SignedExtreme && small_scales;

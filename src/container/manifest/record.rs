@@ -25,7 +25,7 @@ pub struct Record {
     /// Left out where it is the file's and that is one for keys and values, or the tensor holds
     /// both.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "not_null")]
-    codec: Option<String>,
+    pub(super) codec: Option<String>,
     /// Of a tensor with codes: what is stored of it is divided by two to this power.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "not_null")]
     exponent: Option<i32>,
