@@ -57,7 +57,7 @@ fn main() -> kvgauge::Result<()> {
 fn measure(name: &str, path: &Path) -> kvgauge::Result<()> {
     let open = random_model::open(path)?;
     let weights = open.weights()?.weights;
-    let packed = Model::load_packed(&open.config, weights.as_ref())?;
+    let packed = Model::load_packed(&open.config, weights.as_ref(), DType::F32)?;
     let pass = |model: &Model, tokens: usize| -> kvgauge::Result<f64> {
         let ids: Vec<u32> = (0..tokens).map(|i| (i * 7919 % VOCAB) as u32).collect();
         let clock = Instant::now();

@@ -1,9 +1,9 @@
 //! Prefill speed beside candle-transformers' own models: f32, the same random weights, the same
-//! threads, in turn. A pass runs all tokens and ends with the last position's logits. And what a
-//! sliding window saves: one layer with it and without.
+//! threads, in turn. A pass runs all tokens and ends with the last position's logits. Of `bf16`
+//! beside f32. And what a sliding window saves: one layer with it and without.
 //!
-//! `cargo bench --bench prefill [-- NAME…]`, names: smollm2, tinyllama, gemma3, qwen3, window. One
-//! line a case: medians of tokens/s and of the paired ratio ours/theirs.
+//! `cargo bench --bench prefill [-- NAME…]`, names: smollm2, tinyllama, gemma3, qwen3, bf16, window.
+//! One line a case: medians of tokens/s and of the paired ratio first/second.
 
 #[path = "common/paired.rs"]
 mod paired;
@@ -35,7 +35,7 @@ const CASES: [Case; 4] = [
 fn main() -> kvgauge::Result<()> {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|w| w == name);
-    println!("model      tokens  ours tok/s  candle tok/s  ratio (median of pairs; least, most)");
+    println!("model      tokens  first tok/s  second tok/s  ratio (median of pairs; least, most)");
     for Case { name, config, tokens, rounds } in CASES {
         if !is_wanted(name) {
             continue;
@@ -45,7 +45,22 @@ fn main() -> kvgauge::Result<()> {
         let ours = Model::load(&config, weights.as_ref(), DType::F32, &Device::Cpu)?;
         let theirs = Oracle::load(&config, weights, tokens[1])?;
         for tokens in tokens {
-            compare(name, &ours, &theirs, tokens, rounds)?;
+            let ids = ids(&config, tokens);
+            let theirs = || speed(tokens, || theirs.last_logits(&ids).map(drop));
+            compare(name, tokens, rounds, || speed(tokens, || pass(&ours, &ids)), theirs)?;
+        }
+    }
+    if is_wanted("bf16") {
+        println!("bf16 beside f32, both ours, on {}", kvgauge::instruction_set(DType::BF16));
+        for Case { name, config, tokens, rounds } in &CASES[..2] {
+            let config = config();
+            let load = |dtype| Model::load(&config, &RandomWeights, dtype, &Device::Cpu);
+            let (halved, full) = (load(DType::BF16)?, load(DType::F32)?);
+            for tokens in *tokens {
+                let ids = ids(&config, tokens);
+                let of = |model: &Model| speed(tokens, || pass(model, &ids));
+                compare(name, tokens, *rounds, || of(&halved), || of(&full))?;
+            }
         }
     }
     if is_wanted("window") {
@@ -93,28 +108,29 @@ fn ids(config: &ModelConfig, tokens: usize) -> Vec<u32> {
     (0..tokens).map(|i| (i * 7919 % config.vocab_size) as u32).collect()
 }
 
+/// Tokens/s.
+fn speed(tokens: usize, pass: impl FnOnce() -> kvgauge::Result<()>) -> kvgauge::Result<f64> {
+    let clock = Instant::now();
+    pass()?;
+    Ok(tokens as f64 / clock.elapsed().as_secs_f64())
+}
+
+fn pass(model: &Model, ids: &[u32]) -> kvgauge::Result<()> {
+    let hidden = model.forward(ids, &mut model.empty_cache())?;
+    std::hint::black_box(model.logits(&hidden.narrow(0, ids.len() - 1, 1)?)?);
+    Ok(())
+}
+
 fn compare(
     name: &str,
-    ours: &Model,
-    theirs: &Oracle,
     tokens: usize,
     rounds: usize,
+    first: impl FnMut() -> kvgauge::Result<f64>,
+    second: impl FnMut() -> kvgauge::Result<f64>,
 ) -> kvgauge::Result<()> {
-    let ids = ids(ours.config(), tokens);
-    let our_pass = || -> kvgauge::Result<f64> {
-        let clock = Instant::now();
-        let hidden = ours.forward(&ids, &mut ours.empty_cache())?;
-        std::hint::black_box(ours.logits(&hidden.narrow(0, tokens - 1, 1)?)?);
-        Ok(tokens as f64 / clock.elapsed().as_secs_f64())
-    };
-    let their_pass = || -> kvgauge::Result<f64> {
-        let clock = Instant::now();
-        std::hint::black_box(theirs.last_logits(&ids)?);
-        Ok(tokens as f64 / clock.elapsed().as_secs_f64())
-    };
-    let paired = paired(rounds, our_pass, their_pass)?;
-    let (ours, theirs) = paired.medians();
-    println!("{name:<10} {tokens:>6} {ours:>11.0} {theirs:>13.0}  {}", paired.ratio());
+    let paired = paired(rounds, first, second)?;
+    let (first, second) = paired.medians();
+    println!("{name:<10} {tokens:>6} {first:>12.0} {second:>13.0}  {}", paired.ratio());
     Ok(())
 }
 

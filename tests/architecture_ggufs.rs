@@ -191,7 +191,8 @@ fn numbers(model: &Model, tokens: &[u32]) -> Vec<Vec<f32>> {
     let hidden = model.forward(tokens, &mut cache).unwrap();
     let logits = model.logits(&hidden).unwrap();
     let layers = cache.layers().flat_map(|kv| [&kv.key, &kv.value]);
-    let flat = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let wide = |tensor: &Tensor| tensor.to_dtype(DType::F32).unwrap();
+    let flat = |tensor: &Tensor| wide(tensor).flatten_all().unwrap().to_vec1::<f32>().unwrap();
     std::iter::once(&logits).chain(layers).map(flat).collect()
 }
 
@@ -215,16 +216,20 @@ fn packed_weights_give_the_same_bits() {
         for kind in ["F32", "Q8_0"] {
             let (file, _) = write(&name, &plan, kind);
             let open = random_model::open(file.path()).unwrap();
-            let full = open.load(DType::F32, &Device::Cpu).unwrap();
             let weights = open.weights().unwrap().weights;
-            let packed = Model::load_packed(&open.config, weights.as_ref()).unwrap();
-            let tokens = Golden::read(&name).tokens;
-            assert!(numbers(&packed, &tokens) == numbers(&full, &tokens), "{name}.{kind}");
-            let (mut a, mut b) = (full.empty_cache(), packed.empty_cache());
-            for token in &tokens[..3] {
-                let full = full.forward(&[*token], &mut a).unwrap().to_vec2::<f32>().unwrap();
-                let packed = packed.forward(&[*token], &mut b).unwrap().to_vec2::<f32>().unwrap();
-                assert!(full == packed, "{name}.{kind}: one token");
+            for dtype in [DType::F32, DType::BF16] {
+                let full = open.load(dtype, &Device::Cpu).unwrap();
+                let packed = Model::load_packed(&open.config, weights.as_ref(), dtype).unwrap();
+                let tokens = Golden::read(&name).tokens;
+                let what = format!("{name}.{kind} in {dtype:?}");
+                assert!(numbers(&packed, &tokens) == numbers(&full, &tokens), "{what}");
+                let (mut a, mut b) = (full.empty_cache(), packed.empty_cache());
+                for token in &tokens[..3] {
+                    let full = full.forward(&[*token], &mut a).unwrap();
+                    let packed = packed.forward(&[*token], &mut b).unwrap();
+                    let bits = |hidden: Tensor| hidden.to_vec2::<f32>().unwrap();
+                    assert!(bits(full) == bits(packed), "{what}: one token");
+                }
             }
         }
     }

@@ -2,10 +2,13 @@
 
 #[path = "common/folder.rs"]
 mod folder;
+#[path = "common/golden_files.rs"]
+mod golden_files;
 #[path = "common/zoo.rs"]
 mod zoo;
 
 use folder::names_in;
+use golden_files::GoldenFiles;
 use half::{bf16, f16};
 use kvgauge::codec::{Codec, Element, Geometry, RotaryPairs, RotaryTable, TensorCodec};
 use kvgauge::container::{
@@ -588,34 +591,21 @@ const ENGINES: [(&str, &str); 4] = [
 /// Every later version must read the files of every earlier one.
 #[test]
 fn golden_files() {
-    let data = Path::new("tests/data");
     let folder = Folder::new();
-    let (zoo, even, restored) = (folder.zoo(), folder.even(), folder.path("restored"));
+    let (zoo, even) = (folder.zoo(), folder.even());
     let first = [("v1-scalars-int4-g64", "int4-g64"), ("v1-scalars-mixed", "k:int4-g9/v:f16")];
     let now = folder.path("now");
-    let mut written = Vec::new();
+    let mut golden = GoldenFiles::default();
     let blocks = folder.blocks();
     let made_today = first.map(|x| (&zoo, x)).into_iter().chain(FAMILY.map(|x| (&even, x)));
     let made_today = made_today.chain(BLOCKS.map(|x| (&blocks, x)));
     let made_today = made_today.chain(ENGINES.map(|x| (&even, x)));
     for (source, (name, codec)) in made_today {
         pack(source, &now, codec).unwrap();
-        let packed = data.join(format!("{name}.kvc"));
-        if !packed.exists() {
-            fs::copy(&now, &packed).unwrap();
-            unpack(&packed, &data.join(format!("{name}.safetensors"))).unwrap();
-            written.push(name);
-        }
-        // As long as this version is what is written: the same bytes on every machine.
-        assert_eq!(fs::read(&now).unwrap(), fs::read(&packed).unwrap(), "{name}");
+        golden.is_written(name, &now);
     }
-    assert!(written.is_empty(), "{written:?} were not there: look at what was written, commit it");
-    let today = first.iter().chain(&FAMILY).chain(&BLOCKS).chain(&ENGINES);
-    for name in today.map(|(name, _)| *name).chain(OF_FORMER_WRITERS) {
-        unpack(&data.join(format!("{name}.kvc")), &restored).unwrap();
-        let expected = data.join(format!("{name}.safetensors"));
-        assert_eq!(fs::read(&restored).unwrap(), fs::read(&expected).unwrap(), "{name}");
-    }
+    OF_FORMER_WRITERS.into_iter().for_each(|name| golden.is_read(name));
+    golden.were_there();
 }
 
 /// Every way there is to read a compressed file.

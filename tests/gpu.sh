@@ -45,6 +45,9 @@ watch_memory &
 watcher=$!
 trap 'kill $watcher 2> /dev/null || true' EXIT
 
+# A GPU's driver compiles kernels once, a quarter of a minute that is no run's.
+"$binary" validate --model builtin --text builtin --context 64 --windows 1 --offline --device "$gpu" \
+    > /dev/null
 for protocol in prefix decode; do
     run "smollm2-cpu-$protocol" "$KVGAUGE_SMOLLM2" 512 "$windows" --protocol $protocol
     run "smollm2-gpu-$protocol" "$KVGAUGE_SMOLLM2" 512 "$windows" --protocol $protocol --device "$gpu"
@@ -60,13 +63,19 @@ else
 fi
 [ ! -s "$out/memory" ] || echo "memory of the GPU: at most $(sort -n "$out/memory" | tail -1) MiB"
 
-python3 - "$out" << 'PYTHON'
+status=0
+python3 - "$out" << 'PYTHON' || status=$?
 import json, pathlib, sys
 
-# Relative bounds of a window's baseline NLL and of a codec's KLD, and what KLD may differ by beside:
-# sums in another order leave about 1e-5 of the largest logit. bf16 rounds codec and baseline apart,
-# which is a KLD of 2e-3 of its own on SmolLM2, on the CPU as well: no bound there.
-BOUNDS = {"f32": (2e-4, 0.02, 2e-6), "bf16": (5e-3, 0.02, float("inf"))}
+# Relative bounds of a window's baseline NLL, and of a codec's KLD by protocol, with what KLD may differ
+# by beside. Sums in another order turn over some of a codec's codes, which under `decode` every later
+# token is computed from: a KLD of ten windows is a few percent off then, up or down, and NLL is not.
+# bf16 on a GPU rounds the residual stream too, which the CPU keeps in f32, and codec and baseline apart:
+# a KLD of 1.4e-3 of its own on SmolLM2, so no bound there.
+BOUNDS = {
+    "f32": (1e-5, {"prefix": 0.05, "decode": 0.1}, 2e-6),
+    "bf16": (5e-3, {"prefix": 0.05, "decode": 0.1}, float("inf")),
+}
 folder, missed = pathlib.Path(sys.argv[1]), 0
 runs = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
 
@@ -97,7 +106,7 @@ for name, gpu in runs.items():
     print(f"{name}: baseline NLL off by at most {off:.1e} a window (bound {of_nll:.0e})")
     for a, b in zip(gpu["codecs"], cpu["codecs"]):
         a, b, codec = a["kld_mean"], b["kld_mean"], a["codec"]
-        too_far = abs(a - b) > of_kld * b + beside
+        too_far = abs(a - b) > of_kld[protocol] * b + beside
         missed += too_far
         print(f"    {codec}: KLD {a:.3e}, on the CPU {b:.3e}{' TOO FAR' if too_far else ''}")
 print(f"{missed} bounds missed" if missed else "all bounds met")
@@ -133,3 +142,4 @@ for dtype in [torch.float32, torch.bfloat16]:
         print(f"PyTorch {torch.__version__}, {dtype}, {tokens} tokens: {tokens / min(times[1:]):.0f} tokens/s")
 PYTHON
 echo "results in $out"
+exit $status

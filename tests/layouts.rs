@@ -1,10 +1,13 @@
 //! Caches in the orders of other engines, and keys and values in one tensor: what is stored is what
 //! is stored of the same cache in the usual order, and what comes back lies where it lay.
 
+#[path = "common/golden_files.rs"]
+mod golden_files;
 #[path = "common/zoo.rs"]
 #[allow(dead_code)]
 mod zoo;
 
+use golden_files::GoldenFiles;
 use half::{bf16, f16};
 use kvgauge::codec::{Codec, TensorCodec};
 use kvgauge::container::{
@@ -477,10 +480,10 @@ fn names_and_emptiness() {
 /// Every later version must read the files of every earlier one.
 #[test]
 fn golden_files() {
-    let (folder, data, cache) = (Folder::new(), Path::new("tests/data"), cache());
+    let (folder, cache) = (Folder::new(), cache());
     let engines = engines();
     let engine = |name: &str| engines.iter().find(|engine| engine.name == name).unwrap();
-    let mut written = Vec::new();
+    let mut golden = GoldenFiles::default();
     for (name, engine, codec, dtype) in [
         (
             "v3-tokens-heads",
@@ -506,23 +509,11 @@ fn golden_files() {
             data: vec![1, 0, 1].into(),
         });
         folder.pack(&tensors, &plan(codec, engine.layout)).unwrap();
-        let now = fs::read(folder.path("packed")).unwrap();
-        let (packed, expected) =
-            (data.join(format!("{name}.kvc")), data.join(format!("{name}.safetensors")));
-        if !packed.exists() {
-            fs::write(&packed, &now).unwrap();
-            fs::copy(folder.unpack(), &expected).unwrap();
-            written.push(name);
-        }
-        fs::copy(&packed, folder.path("packed")).unwrap();
-        assert_eq!(fs::read(folder.unpack()).unwrap(), fs::read(&expected).unwrap(), "{name}");
-        assert_eq!(now, fs::read(&packed).unwrap(), "{name}");
+        golden.is_written(name, &folder.path("packed"));
     }
     // Of a writer that shaped errors of heads of 64 and 128 only.
-    fs::copy(data.join("v3-lmcache.kvc"), folder.path("packed")).unwrap();
-    let expected = fs::read(data.join("v3-lmcache.safetensors")).unwrap();
-    assert_eq!(fs::read(folder.unpack()).unwrap(), expected);
-    assert!(written.is_empty(), "{written:?} were not there: look at what was written, commit it");
+    golden.is_read("v3-lmcache");
+    golden.were_there();
 }
 
 /// In the order of a codec, worked out here for one value: a whole-tensor scale of keys, and of

@@ -65,8 +65,9 @@ fn packed_weights_are_a_gguf_files_in_f32_on_the_cpu() {
     RandomModel::new(3, Spec::default()).write_gguf(&path, GgmlDType::Q8_0);
     let (path, text) = (path.to_str().unwrap(), folder.text.to_str().unwrap());
     let request = ["--model", path, "--text", text, "--context", "64", "--windows", "1"];
-    let bf16 = ["--weights", "packed", "--dtype", "bf16"];
-    validate(&[&request[..], &bf16].concat()).is_refused(&["--dtype f32", "bf16"]);
+    let with = |dtype| [&request[..], &["--weights", "packed", "--dtype", dtype]].concat();
+    validate(&with("f16")).is_refused(&["--dtype f32 or bf16", "f16"]);
+    validate(&with("bf16")).succeeds();
 }
 
 #[test]

@@ -109,10 +109,15 @@ fn company_changes_no_bit() {
 /// of the products is long enough to be split, and in chunks of few tokens.
 #[test]
 fn a_shared_pass_gives_the_bits_of_single_ones() {
-    let load = |config| Model::load(&config, &RandomWeights, DType::F32, &Device::Cpu).unwrap();
+    let of_type =
+        |config, dtype| Model::load(&config, &RandomWeights, dtype, &Device::Cpu).unwrap();
+    let load = |config| of_type(config, DType::F32);
     // One that is wide, and one whose matrices have hardly more rows than it takes.
     for config in [llama(1024, 5632, 2, 16, 4), llama(288, 2048, 1, 9, 1)] {
         check_shared_passes(&load(config));
+    }
+    for dtype in [DType::BF16, DType::F16] {
+        check_shared_passes(&of_type(llama(288, 2048, 1, 9, 1), dtype));
     }
     // Single tokens, and matrices of few rows, are multiplied in another way.
     assert_eq!(load(llama(288, 2048, 1, 9, 1)).caches_at_once(1), 1);

@@ -6,6 +6,8 @@ mod architectures;
 #[path = "common/cli.rs"]
 #[allow(dead_code)]
 mod cli;
+#[path = "common/golden_files.rs"]
+mod golden_files;
 #[path = "common/random_model.rs"]
 mod random_model;
 #[path = "common/zoo.rs"]
@@ -13,6 +15,7 @@ mod random_model;
 mod zoo;
 
 use candle_core::{DType, Device};
+use golden_files::GoldenFiles;
 use half::{bf16, f16};
 use kvgauge::codec::{
     Codec, Element, Geometry, RotaryEmbedding, RotaryPairs, RotaryTable, TensorCodec,
@@ -362,7 +365,7 @@ fn parameters_of_a_config() {
 /// Golden files of version 4. Every later version must read them.
 #[test]
 fn golden_files() {
-    let (folder, data) = (Folder::new(), Path::new("tests/data"));
+    let folder = Folder::new();
     let mask = TensorData {
         name: "mask".into(),
         dtype: Dtype::BOOL,
@@ -382,7 +385,7 @@ fn golden_files() {
         *tensor = small;
     }
     let of_sizes = [of_layers(8).swap_remove(0), of_layers(100).swap_remove(5)];
-    let mut written = Vec::new();
+    let mut golden = GoldenFiles::default();
     for (name, tensors, metadata, plan) in [
         (
             "v4-shaped-kvgauge4",
@@ -406,23 +409,11 @@ fn golden_files() {
     ] {
         folder.pack(&tensors, metadata, &plan).unwrap();
         assert_eq!(inspect(&folder.path("packed"), true, &()).unwrap().format, "kvgauge-kv 4");
-        let now = fs::read(folder.path("packed")).unwrap();
-        let (packed, expected) =
-            (data.join(format!("{name}.kvc")), data.join(format!("{name}.safetensors")));
-        if !packed.exists() {
-            fs::write(&packed, &now).unwrap();
-            fs::copy(folder.unpack(), &expected).unwrap();
-            written.push(name);
-        }
-        fs::copy(&packed, folder.path("packed")).unwrap();
-        assert_eq!(fs::read(folder.unpack()).unwrap(), fs::read(&expected).unwrap(), "{name}");
-        assert_eq!(now, fs::read(&packed).unwrap(), "{name}");
+        golden.is_written(name, &folder.path("packed"));
     }
     // Of a writer that shaped errors of heads of 64 and 128 only.
-    fs::copy(data.join("v4-kvgauge4.kvc"), folder.path("packed")).unwrap();
-    let expected = fs::read(data.join("v4-kvgauge4.safetensors")).unwrap();
-    assert_eq!(fs::read(folder.unpack()).unwrap(), expected);
-    assert!(written.is_empty(), "{written:?} were not there: look at what was written, commit it");
+    golden.is_read("v4-kvgauge4");
+    golden.were_there();
 }
 
 /// A model's cache by way of `kvgauge extract` and `kv-compress`: value for value what the codec

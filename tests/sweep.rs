@@ -413,6 +413,97 @@ fn a_failed_cell_is_recorded_and_the_rest_go_on() {
     assert_eq!((cells(&results).len(), results["failed"].as_array().unwrap().len()), (2, 0));
 }
 
+/// What does not suit one model, text, context or codec of a grid fails its cells alone. Where nothing
+/// else is asked for, the request is refused.
+#[test]
+fn what_does_not_suit_fails_its_cells_and_the_rest_go_on() {
+    let folders = [
+        ("rope_scaling", serde_json::json!({ "rope_type": "linear", "factor": 2.0 })),
+        ("architectures", serde_json::json!(["SphinxForCausalLM"])),
+        ("max_position_embeddings", 32.into()),
+        ("bos_token_id", Value::Null),
+    ]
+    .map(|(key, value)| {
+        let model = ModelFolder::new();
+        model.edit_config(|config| config[key] = value);
+        model
+    });
+    let quoted = |path: &Path| format!("'{}'", path.display());
+    let [linear, sphinx, short, no_bos] = folders.each_ref().map(|m| quoted(m.folder.path()));
+    let few = folders[0].path("few.txt");
+    fs::write(&few, "too few words").unwrap();
+    let few = quoted(&few);
+    let decode = "--protocol=decode --residual=8";
+    for (key, odd, good, flags, words) in [
+        ("model", &*linear, "'builtin'", "--cross-check", ["--cross-check", "linear"]),
+        ("model", &sphinx, "'builtin'", "", ["SphinxForCausalLM", "config.json"]),
+        ("model", &short, "'builtin'", "--context=64", ["at most 32", "found 64"]),
+        ("model", &no_bos, "'builtin'", "--bos=always", ["--bos", "names none"]),
+        ("text", &few, "'builtin'", "", ["few.txt", "tokens"]),
+        ("context", "8", "128", decode, ["codec int4-g64", "residual"]),
+        ("codec", "'int4-g4096'", "'int4-g64'", "", ["codec int4-g4096", "at most 2048"]),
+    ] {
+        let flags: Vec<&str> = flags.split_whitespace().collect();
+        let config = |value: &str| {
+            let all = [
+                ("model", "'builtin'"),
+                ("text", "'builtin'"),
+                ("context", "32"),
+                ("protocol", "'prefix'"),
+                ("codec", "'int4-g64'"),
+            ];
+            let line =
+                |(name, usual)| format!("{name} = {}\n", if name == key { value } else { usual });
+            Sweep::new(&format!("windows = 2\n{}", all.map(line).concat()))
+        };
+        config(odd).run("out", &flags).is_refused(&words);
+
+        let sweep = config(&format!("[{odd}, {good}]"));
+        let answer = sweep.run("out", &flags);
+        assert_eq!(answer.status, Some(2), "{}", answer.stderr);
+        let error = answer.stderr.lines().find(|line| line.starts_with("error: ")).unwrap();
+        assert!(error.contains("1 of 2 cells failed, the first: "), "{error}");
+        let results = sweep.json("out");
+        let failed = results["failed"].as_array().unwrap();
+        assert_eq!((cells(&results).len(), failed.len()), (1, 1), "{odd}: {}", answer.stderr);
+        assert_eq!(failed[0][key].to_string().replace('"', "'"), odd);
+        for text in [error, failed[0]["error"].as_str().unwrap()] {
+            assert!(words.iter().all(|word| text.contains(word)), "{words:?}: {text}");
+        }
+        assert!(failed[0]["hint"].is_string());
+
+        // A shard that has nothing else says so in its folder.
+        for (shard, status) in [("1/2", 2), ("2/2", 0)] {
+            let answer = sweep.run("parts", &[&flags[..], &["--shard", shard]].concat());
+            assert_eq!(answer.status, Some(status), "{}", answer.stderr);
+        }
+        sweep.report(&["parts"], "whole", &[]).succeeds();
+        assert_eq!(sweep.json("whole")["failed"], results["failed"], "{odd}");
+    }
+}
+
+/// Else its figures would stand in the report, with other settings, as if nothing had failed.
+#[test]
+fn a_cell_that_an_earlier_run_finished_may_not_fail_for_good() {
+    let sweep = Sweep::new(
+        "windows = 2\nmodel = 'builtin'\ntext = 'builtin'\ncontext = [8, 128]\n\
+         protocol = 'decode'\ncodec = 'int4-g64'\n",
+    );
+    let done = sweep.run("out", &[]);
+    assert_eq!(done.status, Some(0), "{}", done.stderr);
+    let before = sweep.json("out");
+    let again = sweep.run("out", &["--residual", "8"]);
+    assert_eq!(again.status, Some(2), "{}", again.stderr);
+    let error = again.stderr.lines().find(|line| line.starts_with("error: ")).unwrap();
+    for words in ["builtin, int4-g64", "an earlier run", "another --output", "residual"] {
+        assert!(error.contains(words), "{error}");
+    }
+    assert_eq!(sweep.json("out"), before);
+    let kept = sweep.run("out", &[]);
+    assert_eq!(kept.status, Some(0), "{}", kept.stderr);
+    assert_eq!(cells(&sweep.json("out")).len(), 2);
+}
+
 #[test]
 fn an_output_that_cannot_be_written_is_found_at_once() {
     let sweep = Sweep::new(CONFIG);
@@ -622,6 +713,67 @@ fn a_dry_run_tells_bits_as_they_turn_out_and_writes_nothing() {
     }
     let text = sweep.run("out", &["--dry-run"]).succeeds().stdout;
     assert!(text.contains("10 cells") && text.contains("int4-g256"), "{text}");
+}
+
+/// A dry run goes on past what does not fit into memory, and tells of each cell what a sweep does.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_dry_run_tells_which_cells_would_fail() {
+    let large = ModelFolder::new();
+    large.edit_config(|config| config["intermediate_size"] = (1 << 28).into());
+    let model = large.folder.path().to_str().unwrap();
+    let sweep = Sweep::new(&format!(
+        "model = ['{model}', 'builtin']\ntext = 'builtin'\ncontext = 8\nwindows = 2\n\
+         protocol = 'prefix'\ncodec = ['f16', 'int4-g64', 'int4-g4096']"
+    ));
+    let [json, text] = [&["--dry-run", "--json"][..], &["--dry-run"]].map(|flags| {
+        let answer = sweep.run("out", flags);
+        assert_eq!(answer.status, Some(2), "{}", answer.stderr);
+        // A sweep finds out about codecs before it loads a model.
+        let error = answer.stderr.lines().next().unwrap();
+        assert!(error.starts_with("error: 4 of 6 cells would fail, the first: "), "{error}");
+        assert!(error.contains("codec int4-g4096"), "{error}");
+        answer
+    });
+    assert!(!sweep.path("out").exists());
+    let told = json.json();
+    assert_eq!(told["subjects"].as_array().unwrap().len(), 1);
+    assert_eq!(told["subjects"][0]["model"], "builtin");
+
+    let two = sweep.run("out", &["--codec", "f16,int4-g64"]);
+    let dry = sweep.run("out", &["--codec", "f16,int4-g64", "--dry-run"]);
+    for (answer, verb) in [(&two, "failed"), (&dry, "would fail")] {
+        assert_eq!(answer.status, Some(3), "{}", answer.stderr);
+        let error = answer.stderr.lines().find(|line| line.starts_with("error: ")).unwrap();
+        assert!(error.contains(&format!("2 of 4 cells {verb}, the first: memory: ")), "{error}");
+        answer.hints("smaller model");
+    }
+    sweep.run("out", &[]);
+    let results = sweep.json("out");
+    assert_eq!(cells(&results).len(), 2);
+    // A dry run has them in the order in which they fail, a report in that of the plan.
+    let of = |list: &Value| -> Vec<Vec<Value>> {
+        let fields = ["model", "text", "context", "protocol", "codec", "hint"];
+        let list = list.as_array().unwrap().iter();
+        let mut cells: Vec<Vec<Value>> =
+            list.map(|cell| fields.map(|field| cell[field].clone()).to_vec()).collect();
+        cells.sort_by_key(|cell| format!("{cell:?}"));
+        cells
+    };
+    assert_eq!(of(&told["failed"]), of(&results["failed"]));
+
+    let told = &text.stdout;
+    let title = format!("{model} on builtin, context 8, protocol prefix fails: f16, int4-g64\n");
+    assert!(told.contains(&title), "{told}");
+    let (_, why) = told.split_once(&title).unwrap();
+    let mut lines = why.lines();
+    assert!(lines.next().unwrap().starts_with("  error: memory: expected at most "), "{told}");
+    assert!(lines.next().unwrap().starts_with("  hint: take a smaller model"), "{told}");
+    assert!(told.contains("\n2 cells: about "), "{told}");
+    // Where nothing is left there is nothing to estimate.
+    let nothing = sweep.run("out", &["--model", model, "--codec", "f16", "--dry-run"]);
+    assert_eq!(nothing.status, Some(3), "{}", nothing.stderr);
+    assert!(nothing.stdout.contains("fails: f16") && !nothing.stdout.contains("about"));
 }
 
 #[test]

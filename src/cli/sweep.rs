@@ -104,8 +104,15 @@ impl SweepArguments {
             let mut progress = TerminalProgress::new();
             let estimate = sweep::dry_run(&request, &hub, &mut progress);
             progress.clear();
-            output::print_estimate(&estimate?, self.json, "cell")?;
-            return Ok(Outcome::Done);
+            let (estimate, first_failure) = estimate?;
+            output::print_estimate(&estimate, self.json, "cell")?;
+            let failed = estimate.failed.len();
+            return match first_failure {
+                Some(error) => {
+                    Err(first_of(error, failed, estimate.cells() + failed, "would fail"))
+                }
+                None => Ok(Outcome::Done),
+            };
         }
         let mut progress = SweepProgress::new();
         let outcome = sweep::run(&request, &hub, &mut progress);
@@ -126,10 +133,7 @@ impl SweepArguments {
             ))?,
         }
         match outcome.first_failure {
-            Some(error) => Err(error.within(format!(
-                "{} of {} cells failed, the first",
-                outcome.failed, outcome.total
-            ))),
+            Some(error) => Err(first_of(error, outcome.failed, outcome.total, "failed")),
             // Of this sweep alone, whatever else lies in its folder.
             None if strict
                 && request.shard.is_whole()
@@ -169,6 +173,11 @@ impl ReportArguments {
         let strict = self.strict || plans.iter().any(|plan| plan.strict);
         Ok(if strict && report.misses_limit() { Outcome::LimitMissed } else { Outcome::Done })
     }
+}
+
+/// The error that a sweep ends with, or would: the first of its cells.
+fn first_of(error: Error, failed: usize, total: usize, verb: &str) -> Error {
+    error.within(format!("{failed} of {total} cells {verb}, the first"))
 }
 
 /// None of the files that a sweep writes may be one that it reads.

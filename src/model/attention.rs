@@ -1,8 +1,9 @@
 //! Causal grouped-query attention of one layer over a cache, without repeated heads.
 //!
-//! f32 on the CPU goes through [`kernels`]; every other device and dtype through the same
+//! On the CPU it goes through [`kernels`] and [`super::causal`]; on every other device through the same
 //! arithmetic in candle operations, in blocks of queries so that scores stay small.
 
+use super::causal::causal_attention;
 use super::config::{AttentionConfig, NormConfig, QkNorm, Temperature};
 use super::kernels;
 use super::loader::Loader;
@@ -194,7 +195,7 @@ fn mask(
 /// Queries [heads, tokens, head_dim] are the last `tokens` positions of keys and values
 /// [kv_heads, past + tokens, head_dim]. Returns [tokens, heads·head_dim].
 fn causal(query: &Tensor, key: &Tensor, value: &Tensor, scores: Scores) -> Result<Tensor> {
-    if let Some(mixed) = kernels::causal_attention(query, key, value, scores)? {
+    if let Some(mixed) = causal_attention(query, key, value, scores)? {
         return Ok(mixed);
     }
     let Scores { scale, softcap, window } = scores;

@@ -1,27 +1,20 @@
-//! The f32 CPU paths: splitting and rotating Q, K and V, causal grouped-query attention and
-//! gates, which candle has no fused form of. Each returns `None` for another device or dtype, and
-//! then the caller computes the same in candle operations.
+//! The f32 CPU paths: splitting and rotating Q, K and V, and gates, which candle has no fused form of
+//! (attention's is [`super::causal`]). Each returns `None` for another device or dtype, and then the
+//! caller computes the same in candle operations.
 //!
 //! Loops are written for the compiler to vectorise; `pulp` picks the widest instruction set at
 //! run time.
 
-use super::attention::{Heads, Scores};
+use super::attention::Heads;
 use super::config::Activation;
-use super::product::multiply;
 use super::rope::Angles;
 use crate::codec::RotaryPairs;
 use crate::error::Result;
-use crate::lanes::reduce;
 use crate::tensor::with_f32;
 use candle_core::{Device, Tensor};
-use gemm::Parallelism;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 use std::marker::PhantomData;
-use std::ops::Range;
-
-/// Queries a task takes. Their scores against 2048 keys are 512 KiB: they stay in L2.
-const QUERY_BLOCK: usize = 64;
 
 /// Queries, keys and values of [tokens, width], each [heads, tokens, head_dim]. `rotate`: by the
 /// index of the token, a head vector and where it goes.
@@ -90,135 +83,10 @@ pub fn split_and_rotate(
     Ok(Some((tensor(query, queries)?, tensor(key, keys)?, tensor(value, keys)?)))
 }
 
-/// See [`super::attention::causal`]. A task is one head and a block of queries: scores against
-/// all keys it may see, softmax by row, product with the values. Keys after the block, and those
-/// that have left the window of its first query, are never touched: they cost nothing.
-pub fn causal_attention(
-    query: &Tensor,
-    key: &Tensor,
-    value: &Tensor,
-    Scores { scale, softcap, window }: Scores,
-) -> Result<Option<Tensor>> {
-    let (heads, tokens, head_dim) = query.dims3()?;
-    let (kv_heads, all, _) = key.dims3()?;
-    let (past, group) = (all - tokens, heads / kv_heads);
-    let first_seen = |position: usize| window.map_or(0, |w| (position + 1).saturating_sub(w));
-    let blocks = tokens.div_ceil(QUERY_BLOCK);
-    let attend = |[q, k, v]: [&[f32]; 3]| {
-        let mut mixed = vec![0f32; heads * tokens * head_dim]; // [heads, tokens, head_dim]
-        let tasks: Vec<(usize, &mut [f32])> = mixed
-            .chunks_mut(tokens * head_dim)
-            .flat_map(|head| head.chunks_mut(QUERY_BLOCK * head_dim))
-            .enumerate()
-            .collect();
-        tasks.into_par_iter().for_each_init(Vec::new, |scores, (task, out)| {
-            let (head, start) = (task / blocks, task % blocks * QUERY_BLOCK);
-            let rows = out.len() / head_dim;
-            let first = first_seen(past + start);
-            let seen = past + start + rows - first;
-            let q = &q[(head * tokens + start) * head_dim..][..rows * head_dim];
-            let kv = (head / group * all + first) * head_dim;
-            let (k, v) = (&k[kv..][..seen * head_dim], &v[kv..][..seen * head_dim]);
-            scores.resize(rows * seen, 0.0);
-            // scores [rows, seen] = scale · q · kᵀ
-            multiply(
-                scores,
-                seen,
-                [rows, seen, head_dim],
-                (q, head_dim, 1),
-                (k, 1, head_dim),
-                scale,
-                Parallelism::None,
-            );
-            let sums: Vec<f32> = scores
-                .chunks_exact_mut(seen)
-                .enumerate()
-                .map(|(row, scores)| {
-                    let position = past + start + row;
-                    let own = first_seen(position) - first..position + 1 - first;
-                    if let Some(cap) = softcap {
-                        Arch::new().dispatch(Softcap { scores: &mut scores[own.clone()], cap });
-                    }
-                    exponentials(scores, own)
-                })
-                .collect();
-            // out [rows, head_dim] = scores · v, then divided by the row sums
-            multiply(
-                out,
-                head_dim,
-                [rows, head_dim, seen],
-                (scores, seen, 1),
-                (v, head_dim, 1),
-                1.0,
-                Parallelism::None,
-            );
-            for (out, sum) in out.chunks_exact_mut(head_dim).zip(sums) {
-                let inverse = 1.0 / sum;
-                out.iter_mut().for_each(|x| *x *= inverse);
-            }
-        });
-        token_major(&mixed, heads, tokens, head_dim)
-    };
-    with_f32([query, key, value], attend)?
-        .map(|mixed| Ok(Tensor::from_vec(mixed, (tokens, heads * head_dim), &Device::Cpu)?))
-        .transpose()
-}
-
-/// [heads, tokens, head_dim] → [tokens, heads·head_dim]
-fn token_major(x: &[f32], heads: usize, tokens: usize, head_dim: usize) -> Vec<f32> {
-    let mut out = vec![0f32; x.len()];
-    out.par_chunks_mut(heads * head_dim).enumerate().for_each(|(token, row)| {
-        for (head, out) in row.chunks_exact_mut(head_dim).enumerate() {
-            out.copy_from_slice(&x[(head * tokens + token) * head_dim..][..head_dim]);
-        }
-    });
-    out
-}
-
-/// Replaces the scores `own` of a row by exp(score − max), the others by 0; returns the sum.
-fn exponentials(row: &mut [f32], own: Range<usize>) -> f32 {
-    /// Not a closure: see [`crate::lanes`].
-    struct Exponentials<'a>(&'a mut [f32]);
-
-    impl WithSimd for Exponentials<'_> {
-        type Output = f32;
-
-        #[inline(always)]
-        fn with_simd<S: Simd>(self, _: S) -> f32 {
-            let max = reduce(self.0, f32::NEG_INFINITY, f32::max);
-            for x in self.0.iter_mut() {
-                *x = exp(*x - max);
-            }
-            reduce(self.0, 0.0, |a, b| a + b)
-        }
-    }
-
-    row[..own.start].fill(0.0);
-    row[own.end..].fill(0.0);
-    Arch::new().dispatch(Exponentials(&mut row[own]))
-}
-
-/// Replaces scores by cap · tanh(score / cap).
-struct Softcap<'a> {
-    scores: &'a mut [f32],
-    cap: f32,
-}
-
-impl WithSimd for Softcap<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
-        for score in self.scores.iter_mut() {
-            *score = self.cap * tanh(*score / self.cap);
-        }
-    }
-}
-
 /// e^x to within 2 ulp for x in [−87, 88], clamped outside: x = n·ln 2 + r, |r| ≤ ln 2 / 2, and a
 /// polynomial in r. Branch-free, so that loops over it vectorise.
 #[inline(always)]
-fn exp(x: f32) -> f32 {
+pub(super) fn exp(x: f32) -> f32 {
     // 1.5·2^23: adding it leaves the nearest integer in the low mantissa bits.
     const ROUND: f32 = 12_582_912.0;
     const LN2_HIGH: f32 = 0.693_359_4;
@@ -242,7 +110,7 @@ fn exp(x: f32) -> f32 {
 /// tanh(x) to within 2 ulp. Branch-free: both forms are computed, a polynomial for small x (Moshier's
 /// Cephes), where the other loses digits.
 #[inline(always)]
-fn tanh(x: f32) -> f32 {
+pub(super) fn tanh(x: f32) -> f32 {
     let z = x * x;
     let mut p = -5.704_988_6e-3;
     p = p * z + 2.063_909e-2;

@@ -3,8 +3,10 @@
 use super::config::ModelConfig;
 use super::matrix::{Matrix, PackedRows};
 use super::parts::Linear;
+use super::rounding::Rounding;
 use super::weights::{Weights, refuse_unread};
 use crate::error::{Error, Result};
+use crate::tensor::with_f32;
 use candle_core::{DType, Device, Tensor};
 use half::f16;
 use std::cell::RefCell;
@@ -19,26 +21,35 @@ pub(super) struct Loader<'a> {
     target: Option<(DType, &'a Device)>,
     /// Whether matrices stay as the source has them.
     packed: bool,
+    /// What matrices are rounded to; everything else is in f32 then.
+    rounding: Option<Rounding>,
     asked: RefCell<BTreeSet<String>>,
 }
 
 impl<'a> Loader<'a> {
     /// Goes by the headers: no value is read, and what is built holds none.
     pub fn headers(weights: &'a dyn Weights) -> Self {
-        Self { weights, target: None, packed: false, asked: RefCell::default() }
+        Self { weights, target: None, packed: false, rounding: None, asked: RefCell::default() }
     }
 
     pub fn values(weights: &'a dyn Weights, dtype: DType, device: &'a Device) -> Self {
-        Self { weights, target: Some((dtype, device)), packed: false, asked: RefCell::default() }
+        let rounding = Rounding::of(dtype, device);
+        let dtype = if rounding.is_some() { DType::F32 } else { dtype };
+        Self { target: Some((dtype, device)), rounding, ..Self::headers(weights) }
     }
 
-    /// In f32 on the CPU, matrices as the source has them.
-    pub fn packed(weights: &'a dyn Weights) -> Self {
-        Self { packed: true, ..Self::values(weights, DType::F32, &Device::Cpu) }
+    /// On the CPU, matrices as the source has them.
+    pub fn packed(weights: &'a dyn Weights, dtype: DType) -> Self {
+        Self { packed: true, ..Self::values(weights, dtype, &Device::Cpu) }
     }
 
+    /// Of activations and of all weights but matrices.
     pub fn dtype(&self) -> DType {
         self.target.map_or(DType::F32, |(dtype, _)| dtype)
+    }
+
+    pub fn rounding(&self) -> Option<Rounding> {
+        self.rounding
     }
 
     pub fn device(&self) -> &Device {
@@ -104,19 +115,13 @@ impl<'a> Loader<'a> {
             return Ok(Tensor::zeros(0, DType::F32, &Device::Cpu)?);
         };
         let tensor = get(self.weights)?;
-        if dtype == DType::F16 {
-            let largest = tensor.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?;
-            if largest > f16::MAX.to_f32() {
-                return Err(Error::input(format!(
-                    "tensor {name}: expected at most {} for --dtype f16, found {largest}",
-                    f16::MAX
-                ))
-                .hint("use --dtype f32 or bf16"));
-            }
+        if dtype == DType::F16 || self.rounding == Some(Rounding::F16) {
+            check_f16(&tensor, name)?;
         }
         Ok(tensor.to_dtype(dtype)?.to_device(device)?)
     }
 
+    /// A matrix of weights.
     pub fn matrix(&self, name: &str, shape: [usize; 2]) -> Result<Matrix> {
         self.matrices(&[(name.to_string(), shape[0])], shape[1])
     }
@@ -127,8 +132,25 @@ impl<'a> Loader<'a> {
             let packed = parts.iter().map(|(name, rows)| self.weights.packed(name, [*rows, width]));
             let packed: Option<Vec<PackedRows>> = packed.collect::<Result<_>>()?;
             if let Some(packed) = packed {
-                return Ok(Matrix::Packed(packed.into()));
+                return Ok(Matrix::Packed(packed.into(), self.rounding));
             }
+        }
+        if let (Some(rounding), Some(_)) = (self.rounding, self.target) {
+            let kept = parts.iter().map(|(name, rows)| {
+                let shape = [*rows, width];
+                if let Some(kept) = self.weights.kept(name, shape, rounding)? {
+                    return Ok(kept);
+                }
+                let tensor = self.tensor(name, &shape)?;
+                let kept =
+                    with_f32([&tensor], |[values]| PackedRows::rounded(values, width, rounding))?;
+                kept.ok_or_else(|| Error::system(format!("tensor {name}: expected f32")))
+            });
+            let kept = kept.collect::<Result<Vec<_>>>()?;
+            return match rounding {
+                Rounding::Bf16 => Matrix::in_bf16(kept),
+                Rounding::F16 => Ok(Matrix::Packed(kept.into(), Some(rounding))),
+            };
         }
         let read = |(name, rows): &(String, usize)| self.tensor(name, &[*rows, width]);
         let tensors = parts.iter().map(read).collect::<Result<Vec<_>>>()?;
@@ -160,4 +182,17 @@ impl<'a> Loader<'a> {
         };
         Ok(Linear { weight: self.matrices(&named("weight"), input)?, bias })
     }
+}
+
+/// Weights that f16 cannot hold would be infinite.
+fn check_f16(tensor: &Tensor, name: &str) -> Result<()> {
+    let largest = tensor.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?;
+    if largest <= f16::MAX.to_f32() {
+        return Ok(());
+    }
+    Err(Error::input(format!(
+        "tensor {name}: expected at most {} for --dtype f16, found {largest}",
+        f16::MAX
+    ))
+    .hint("use --dtype f32 or bf16"))
 }

@@ -3,10 +3,17 @@
 //! A packed matrix is dequantised a tile of rows at a time, just before the tile is multiplied. Every
 //! element of a product is the same sum in the same order either way, so results are equal to the last
 //! bit (`tests/architecture_ggufs.rs`, and of several tiles below).
+//!
+//! Matrices of 16-bit arithmetic are kept in 16 bits, or packed too, and what is multiplied is rounded:
+//! by the processor's instruction where it has one, else in f32 as above.
 
+use super::bf16::{self, Panels, Rows};
 use super::gguf::WeightType;
 use super::product;
+use super::rounding::Rounding;
+use super::weights::{CHECKED_AT_ONCE, check_finite};
 use crate::error::{Error, Result};
+use crate::tensor::with_f32;
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -15,8 +22,10 @@ use std::sync::Arc;
 #[derive(Clone)]
 pub(super) enum Matrix {
     Dense(Tensor),
-    /// Below each other.
-    Packed(Arc<[PackedRows]>),
+    /// Below each other, and what they and `x` are rounded to before they are multiplied.
+    Packed(Arc<[PackedRows]>, Option<Rounding>),
+    /// In bf16, as the processor's instructions take it.
+    Panels(Arc<Panels>),
 }
 
 /// Rows of weights in blocks of a GGUF type, [rows, width].
@@ -34,6 +43,41 @@ pub struct PackedRows {
 }
 
 impl PackedRows {
+    /// A matrix [rows, width] in 16 bits.
+    pub(super) fn rounded(values: &[f32], width: usize, rounding: Rounding) -> Self {
+        Self::of_halves(rounding.bytes(values), [values.len() / width, width], rounding)
+    }
+
+    /// Of bytes in 16 bits, little-endian.
+    pub(super) fn of_halves(bytes: Vec<u8>, [rows, width]: [usize; 2], rounding: Rounding) -> Self {
+        Self { kind: rounding.weight_type(), bytes, rows, width, heads: None, factor: None }
+    }
+
+    /// An error where a value is not finite; `place`: file and tensor.
+    pub(super) fn check_finite(&self, place: &str) -> Result<()> {
+        let width = self.width;
+        let some = CHECKED_AT_ONCE.div_ceil(width.max(1));
+        let pieces = (0..self.rows.div_ceil(some)).into_par_iter();
+        let checked = pieces.map_init(Vec::new, |values, index| {
+            values.resize(some.min(self.rows - index * some) * width, 0f32);
+            self.decode(index * some, values)?;
+            check_finite(values, index * some * width, place)
+        });
+        // The first of them, whichever is found first.
+        checked.find_first(Result::is_err).unwrap_or(Ok(()))
+    }
+
+    /// Whether its values are what `rounding` makes of them.
+    pub(super) fn is_kept_as(&self, rounding: Rounding) -> bool {
+        self.kind.name == rounding.weight_type().name && self.factor.is_none()
+    }
+
+    /// The bytes of a row that is kept in bf16.
+    fn bf16_bytes(&self, row: usize) -> Option<&[u8]> {
+        let as_is = self.is_kept_as(Rounding::Bf16) && self.heads.is_none();
+        as_is.then(|| &self.bytes[row * 2 * self.width..][..2 * self.width])
+    }
+
     /// Rows from `first` on in f32. `out`: [any, width]
     pub(super) fn decode(&self, first: usize, out: &mut [f32]) -> Result<()> {
         let row_bytes = self.kind.bytes_of(self.width) as usize;
@@ -61,38 +105,148 @@ impl PackedRows {
 }
 
 impl Matrix {
-    /// x [any, width] · selfᵀ → [any, rows]
-    pub fn product(&self, x: &Tensor) -> Result<Tensor> {
+    /// Whether it is in another type than it is multiplied in.
+    pub fn is_packed(&self) -> bool {
+        let kept = |part: &PackedRows, rounding: &Option<Rounding>| {
+            rounding.is_some_and(|rounding| part.is_kept_as(rounding))
+        };
         match self {
-            Self::Dense(weight) => match product::product(x, weight)? {
-                Some(product) => Ok(product),
-                None => Ok(x.matmul(&weight.t()?)?),
-            },
-            Self::Packed(parts) => packed_product(x, parts),
+            Self::Dense(_) | Self::Panels(_) => false,
+            Self::Packed(parts, rounding) => parts.iter().any(|part| !kept(part, rounding)),
         }
     }
 
-    /// The rows of these indices. [ids, width]
-    pub fn select(&self, ids: &[u32], device: &Device) -> Result<Tensor> {
-        let parts = match self {
-            Self::Dense(weight) => {
-                return Ok(weight.index_select(&Tensor::new(ids, device)?, 0)?);
+    /// x [any, width] · selfᵀ → [any, rows]
+    pub fn product(&self, x: &Tensor) -> Result<Tensor> {
+        if let Self::Dense(weight) = self {
+            return match product::product(x, weight)? {
+                Some(product) => Ok(product),
+                None => Ok(x.matmul(&weight.t()?)?),
+            };
+        }
+        let (x, (count, width)) = (x.contiguous()?, x.dims2()?);
+        let product = with_f32([&x], |[x]| match self {
+            Self::Panels(panels) => bf16_product(x, panels, width),
+            Self::Packed(parts, Some(Rounding::Bf16)) if bf16::is_native() => {
+                packed_bf16_product(x, width, parts)
             }
-            Self::Packed(parts) => parts,
+            Self::Packed(parts, rounding) => {
+                let rounded = rounding.map(|rounding| rounding.rounded(x));
+                let rows = parts.iter().map(|part| part.rows).sum::<usize>();
+                let tiles = product::tiles(count, rows, width);
+                let make = |first, tile: &mut [f32]| rounded_below(parts, *rounding, first, tile);
+                product::tiled_product(rounded.as_deref().unwrap_or(x), width, &tiles, make)
+            }
+            Self::Dense(_) => unreachable!("multiplied above"),
+        })?;
+        product.ok_or_else(|| Error::system("packed weights: expected f32 on the CPU"))?
+    }
+
+    /// The rows of these indices, as they are multiplied. [ids, width]
+    pub fn select(&self, ids: &[u32], device: &Device) -> Result<Tensor> {
+        let rows = |width: usize, row: &(dyn Fn(usize, &mut [f32]) -> Result<()> + Sync)| {
+            let mut values = vec![0f32; ids.len() * width];
+            let rows = values.par_chunks_exact_mut(width).zip(ids);
+            rows.try_for_each(|(out, id)| row(*id as usize, out))?;
+            Ok(Tensor::from_vec(values, (ids.len(), width), &Device::Cpu)?)
         };
+        match self {
+            Self::Dense(weight) => Ok(weight.index_select(&Tensor::new(ids, device)?, 0)?),
+            Self::Packed(parts, rounding) => {
+                let width = parts.first().map_or(0, |part| part.width);
+                rows(width, &|id, out| rounded_below(parts, *rounding, id, out))
+            }
+            Self::Panels(panels) => rows(panels.width(), &|id, out| {
+                if id >= panels.rows() {
+                    return Err(beyond(id));
+                }
+                panels.row(id, out);
+                Ok(())
+            }),
+        }
+    }
+
+    /// Matrices below each other that are kept in bf16, in the form that this processor multiplies
+    /// fastest.
+    pub fn in_bf16(parts: Vec<PackedRows>) -> Result<Self> {
+        match bf16::is_native() {
+            true => Self::in_panels(&parts),
+            false => Ok(Self::Packed(parts.into(), Some(Rounding::Bf16))),
+        }
+    }
+
+    fn in_panels(parts: &[PackedRows]) -> Result<Self> {
+        let rows = parts.iter().map(|part| part.rows).sum();
         let width = parts.first().map_or(0, |part| part.width);
-        let mut values = vec![0f32; ids.len() * width];
-        let rows = values.par_chunks_exact_mut(width).zip(ids);
-        rows.try_for_each(|(out, id)| rows_below(parts, *id as usize, out))?;
-        Ok(Tensor::from_vec(values, (ids.len(), width), &Device::Cpu)?)
+        let row = |index: usize, pairs: &mut [u32]| bf16_row(parts, index, &mut Vec::new(), pairs);
+        Ok(Self::Panels(Panels::of_rows_on_all(rows, width, row)?.into()))
     }
 }
 
-/// x [any, width] · the transposed of matrices below each other → [any, rows of all]
-fn packed_product(x: &Tensor, parts: &[PackedRows]) -> Result<Tensor> {
-    let (rows, width) = (parts.iter().map(|part| part.rows).sum::<usize>(), x.dim(1)?);
-    let tiles = product::tiles(x.dim(0)?, rows, width);
-    product::tiled_product(x, &tiles, |first, tile| rows_below(parts, first, tile))
+/// x [any, width] · rightᵀ, both in bf16.
+fn bf16_product(x: &[f32], right: &Panels, width: usize) -> Result<Tensor> {
+    assert_eq!(width, right.width());
+    let x = Rows::rounded_on_all(x, width);
+    product::by_tiles(x.count(), &bf16::tiles(right.rows()), |tile, pieces, (): &mut ()| {
+        let right = (right, tile.clone(), 0..right.depth());
+        bf16::multiply((&x, 0..x.count()), right, 1.0, pieces);
+        Ok(())
+    })
+}
+
+/// [`bf16_product`] with matrices below each other that are made a tile at a time.
+fn packed_bf16_product(x: &[f32], width: usize, parts: &[PackedRows]) -> Result<Tensor> {
+    let x = Rows::rounded_on_all(x, width);
+    let tiles = bf16::tiles(parts.iter().map(|part| part.rows).sum());
+    product::by_tiles(x.count(), &tiles, |tile, pieces, (panels, row): &mut (Panels, Vec<f32>)| {
+        panels.of_rows(tile.len(), width, |index, pairs| {
+            bf16_row(parts, tile.start + index, row, pairs)
+        })?;
+        let right = (&*panels, 0..tile.len(), 0..panels.depth());
+        bf16::multiply((&x, 0..x.count()), right, 1.0, pieces);
+        Ok(())
+    })
+}
+
+/// A row of matrices below each other in pairs of bf16. `row`: memory for it.
+fn bf16_row(
+    parts: &[PackedRows],
+    mut index: usize,
+    row: &mut Vec<f32>,
+    pairs: &mut [u32],
+) -> Result<()> {
+    for part in parts {
+        if index < part.rows {
+            match part.bf16_bytes(index) {
+                Some(bytes) => bf16::pairs_of_bytes(bytes, pairs),
+                None => {
+                    row.resize(part.width, 0.0);
+                    part.decode(index, row)?;
+                    bf16::pairs_of_values(row, pairs);
+                }
+            }
+            return Ok(());
+        }
+        index -= part.rows;
+    }
+    Err(beyond(index))
+}
+
+/// [`rows_below`], rounded.
+fn rounded_below(
+    parts: &[PackedRows],
+    rounding: Option<Rounding>,
+    first: usize,
+    out: &mut [f32],
+) -> Result<()> {
+    rows_below(parts, first, out)?;
+    match rounding {
+        Some(rounding) if !parts.iter().all(|part| part.is_kept_as(rounding)) => {
+            rounding.round(out);
+        }
+        _ => {}
+    }
+    Ok(())
 }
 
 /// Rows from `first` on of matrices below each other. `out`: [any, width]
@@ -112,8 +266,12 @@ fn rows_below(parts: &[PackedRows], mut first: usize, mut out: &mut [f32]) -> Re
     }
     match out.is_empty() {
         true => Ok(()),
-        false => Err(Error::input(format!("row {first} beyond the last of a matrix"))),
+        false => Err(beyond(first)),
     }
+}
+
+fn beyond(row: usize) -> Error {
+    Error::input(format!("row {row} beyond the last of a matrix"))
 }
 
 #[cfg(test)]
@@ -156,7 +314,7 @@ mod tests {
         }
         let rows = dense.len() / width;
         let dense = Matrix::Dense(Tensor::from_vec(dense, (rows, width), &Device::Cpu).unwrap());
-        let packed = Matrix::Packed(parts.into());
+        let packed = Matrix::Packed(parts.into(), None);
         for count in [1, 2, 7, 64, 65, 200] {
             let x = RandomWeights.tensor("x", &[count, width]).unwrap();
             let bits = |matrix: &Matrix| matrix.product(&x).unwrap().to_vec2::<f32>().unwrap();
@@ -167,6 +325,63 @@ mod tests {
             |matrix: &Matrix| matrix.select(&ids, &Device::Cpu).unwrap().to_vec2::<f32>().unwrap();
         assert_eq!(select(&packed), select(&dense));
         assert!(packed.select(&[rows as u32], &Device::Cpu).is_err());
+    }
+
+    /// In f64, of operands rounded by the `half` crate; and kept in 16 bits or in blocks is the same.
+    #[test]
+    fn products_of_16_bits_are_those_of_rounded_operands() {
+        let (width, count) = (544, 70);
+        let parts = || vec![packed(300, width, None, 1), packed(64, width, Some(2), 2)];
+        let mut values = vec![0.0; 364 * width];
+        rows_below(&parts(), 0, &mut values).unwrap();
+        let x = RandomWeights.tensor("x", &[count, width]).unwrap();
+        let of_x = x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        for rounding in [Rounding::Bf16, Rounding::F16] {
+            let blocks = Matrix::Packed(parts().into(), Some(rounding));
+            let kept = vec![PackedRows::rounded(&values, width, rounding)];
+            let kept = Matrix::Packed(kept.into(), Some(rounding));
+            assert!(blocks.is_packed() && !kept.is_packed());
+            let bits = |matrix: &Matrix| matrix.product(&x).unwrap().to_vec2::<f32>().unwrap();
+            let found = bits(&kept);
+            assert!(bits(&blocks) == found, "{rounding:?}");
+            let rounded = |value: &f32| match rounding {
+                Rounding::Bf16 => f64::from(half::bf16::from_f32(*value)),
+                Rounding::F16 => f64::from(half::f16::from_f32(*value)),
+            };
+            let sums: Vec<f64> = of_x
+                .chunks(width)
+                .flat_map(|row| values.chunks(width).map(move |column| (row, column)))
+                .map(|(row, column)| {
+                    row.iter().zip(column).map(|(a, b)| rounded(a) * rounded(b)).sum()
+                })
+                .collect();
+            let largest = sums.iter().fold(0f64, |largest, sum| largest.max(sum.abs()));
+            let check = |found: &[Vec<f32>]| {
+                let off = found.iter().flatten().zip(&sums).map(|(a, b)| (f64::from(*a) - b).abs());
+                let error = off.fold(0f64, f64::max);
+                assert!(error < 1e-6 * largest, "{rounding:?}: {error} of {largest}");
+            };
+            check(&found);
+            if rounding == Rounding::Bf16 {
+                let rows = [PackedRows::rounded(&values, width, rounding)];
+                let panels = Matrix::in_panels(&rows).unwrap();
+                check(&bits(&panels));
+                assert!(!bf16::is_native() || bits(&panels) == found);
+                let ids = [0, 299, 363];
+                let rows = |matrix: &Matrix| {
+                    matrix.select(&ids, &Device::Cpu).unwrap().to_vec2::<f32>().unwrap()
+                };
+                assert_eq!(rows(&panels), rows(&kept));
+                assert!(panels.select(&[364], &Device::Cpu).is_err());
+            }
+            let select = |matrix: &Matrix| {
+                matrix.select(&[299, 300, 363], &Device::Cpu).unwrap().to_vec2::<f32>().unwrap()
+            };
+            assert_eq!(select(&blocks), select(&kept));
+            let expected: Vec<f64> = values[299 * width..300 * width].iter().map(rounded).collect();
+            let first = &select(&kept)[0];
+            assert!(first.iter().zip(expected).all(|(a, b)| f64::from(*a) == b));
+        }
     }
 
     /// Rows of pairs side by side are given in halves.

@@ -7,7 +7,9 @@
 
 mod architectures;
 mod attention;
+pub(crate) mod bf16;
 mod cache;
+mod causal;
 mod config;
 mod gguf;
 mod json;
@@ -19,6 +21,7 @@ mod parts;
 mod product;
 mod random;
 mod rope;
+mod rounding;
 pub mod source;
 mod weights;
 
@@ -32,6 +35,7 @@ pub use gguf::{Gguf, WeightType};
 pub use matrix::PackedRows;
 pub(crate) use parts::MLP_ROWS;
 pub use random::RandomWeights;
+pub use rounding::Rounding;
 pub use weights::{Safetensors, Unread, Weights};
 
 use crate::codec::RotaryEmbedding;
@@ -54,9 +58,9 @@ pub(crate) fn caches_at_once(
     // More rows are hardly faster, and take memory, of which who packs weights has little.
     let enough_rows = if is_packed { 512 } else { 1024 };
     let experts = |layer: &LayerConfig| matches!(layer.mlp, MlpConfig::Experts(_));
+    let any_rows = dtype == DType::BF16 && bf16::is_native();
     let same_bits = is_cpu
-        && dtype == DType::F32
-        && sums_are_the_same(config, tokens)
+        && (any_rows || sums_are_the_same(config, tokens))
         && !config.layers.iter().any(experts);
     if same_bits { (enough_rows / tokens.max(1)).max(1) } else { 1 }
 }
@@ -85,7 +89,10 @@ pub struct Model {
     head: Option<Matrix>,
     /// As the config lists them.
     ropes: Vec<Rope>,
+    /// Of activations.
     dtype: DType,
+    /// What is multiplied, and what is kept of keys and values, is rounded to.
+    rounding: Option<Rounding>,
     device: Device,
 }
 
@@ -102,6 +109,10 @@ struct Layer {
 impl Model {
     /// Puts the model together twice, first from the files' headers alone: what is missing, of
     /// another shape or not used at all is an error before a weight is read.
+    ///
+    /// `dtype`: of weights, keys and values, and of what is multiplied. On the CPU sums are f32
+    /// whatever it is, and so are norms, softmax, the residual stream and logits; elsewhere all but
+    /// scores and logits are of that type.
     pub fn load(
         config: &ModelConfig,
         weights: &dyn Weights,
@@ -114,14 +125,13 @@ impl Model {
         Self::build(config, &Loader::values(weights, dtype, device))
     }
 
-    /// [`Model::load`] in f32 on the CPU with matrices as the file has them, dequantised a tile at a
-    /// time whenever they are multiplied: the file's size of memory in place of 4 bytes a weight, and
-    /// the same results to the last bit.
-    pub fn load_packed(config: &ModelConfig, weights: &dyn Weights) -> Result<Self> {
+    /// [`Model::load`] on the CPU with matrices as the file has them, dequantised a tile at a time
+    /// whenever they are multiplied: the file's size of memory, and the same results to the last bit.
+    pub fn load_packed(config: &ModelConfig, weights: &dyn Weights, dtype: DType) -> Result<Self> {
         let headers = Loader::headers(weights);
         Self::build(config, &headers)?;
         headers.finish(config)?;
-        Self::build(config, &Loader::packed(weights))
+        Self::build(config, &Loader::packed(weights, dtype))
     }
 
     fn build(config: &ModelConfig, loader: &Loader) -> Result<Self> {
@@ -156,6 +166,7 @@ impl Model {
             ropes: ropes(config, 0),
             config: config.clone(),
             dtype: loader.dtype(),
+            rounding: loader.rounding(),
             device: loader.device().clone(),
         })
     }
@@ -174,9 +185,9 @@ impl Model {
         &self.config
     }
 
-    /// Type of its weights and activations.
+    /// Type of its weights, keys and values.
     pub fn dtype(&self) -> DType {
-        self.dtype
+        self.rounding.map_or(self.dtype, Rounding::dtype)
     }
 
     /// Where it runs.
@@ -256,11 +267,11 @@ impl Model {
 
     /// How many caches [`Model::forward_each`] should get at once. What it gives for one is the
     /// same bits whatever the others are, so products that may add up in another order with more
-    /// rows get them one by one: those of single rows and of small models' few, of experts, and all
-    /// but gemm's f32.
+    /// rows get them one by one: those of single rows and of small models' few, of experts, and of
+    /// other devices.
     pub fn caches_at_once(&self, tokens: usize) -> usize {
-        let is_packed = matches!(self.embeddings, Matrix::Packed(_));
-        caches_at_once(&self.config, self.dtype, self.device.is_cpu(), is_packed, tokens)
+        let (dtype, is_packed) = (self.dtype(), self.embeddings.is_packed());
+        caches_at_once(&self.config, dtype, self.device.is_cpu(), is_packed, tokens)
     }
 
     /// Hidden states of all sequences below each other, [sequences·tokens, hidden].
@@ -294,7 +305,8 @@ impl Model {
                 .map(|sequence| {
                     let qkv = qkv.narrow(0, sequence * tokens.len(), tokens.len())?;
                     let (query, key, value) = attention.split(&qkv, angles, start)?;
-                    let kv = attended(sequence, index, LayerKv { key, value })?;
+                    let new = LayerKv { key: self.kept(key)?, value: self.kept(value)? };
+                    let kv = attended(sequence, index, new)?;
                     attention.attend(&query, &kv.key, &kv.value) // [tokens, heads·head_dim]
                 })
                 .collect::<Result<Vec<_>>>()?;
@@ -314,6 +326,14 @@ impl Model {
             x = (self.addend(&layer.after_mlp, computed)? + x)?;
         }
         self.norm.forward(&x)
+    }
+
+    /// Keys or values, as a cache has them.
+    fn kept(&self, x: Tensor) -> Result<Tensor> {
+        match self.rounding {
+            None => Ok(x),
+            Some(rounding) => Ok(x.to_dtype(rounding.dtype())?),
+        }
     }
 
     /// What a layer adds to the residual stream.

@@ -4,7 +4,7 @@
 //! gemm splits a sum by its length alone, but for few rows and columns: so an element has the same bits
 //! whatever others are computed beside it, and in whichever tile.
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::tensor::with_f32;
 use candle_core::{Device, Tensor};
 use gemm::Parallelism;
@@ -51,17 +51,39 @@ pub fn product(x: &Tensor, weight: &Tensor) -> Result<Option<Tensor>> {
 }
 
 /// The product of `x` [any, width] with the transposed of a matrix that is made a tile of its rows at
-/// a time, f32 on the CPU. `tiles`: of the matrix's rows, in order; `make` fills one, [rows, width].
-/// A thread makes and multiplies a tile of its own, so that none waits for another's.
+/// a time. `tiles`: of the matrix's rows, in order; `make` fills one, [rows, width]. A thread makes and
+/// multiplies a tile of its own, so that none waits for another's.
 pub fn tiled_product(
-    x: &Tensor,
+    x: &[f32],
+    width: usize,
     tiles: &[Range<usize>],
     make: impl Fn(usize, &mut [f32]) -> Result<()> + Sync,
 ) -> Result<Tensor> {
-    let (x, (rows, width)) = (x.contiguous()?, x.dims2()?);
+    let rows = x.len() / width;
+    // Where there are fewer tiles than threads, several share one.
+    let threads = on_threads(rayon::current_num_threads().div_ceil(tiles.len().max(1)));
+    by_tiles(rows, tiles, |tile, pieces, (matrix, product): &mut (Vec<f32>, Vec<f32>)| {
+        matrix.resize(tile.len() * width, 0.0);
+        product.resize(rows * tile.len(), 0.0);
+        make(tile.start, matrix)?;
+        let (dims, matrix) = ([rows, tile.len(), width], (&matrix[..], 1, width));
+        multiply(product, tile.len(), dims, (x, width, 1), matrix, 1.0, threads);
+        for (piece, product) in pieces.iter_mut().zip(product.chunks_exact(tile.len())) {
+            piece.copy_from_slice(product);
+        }
+        Ok(())
+    })
+}
+
+/// A product [rows, columns] of tiles that threads take one by one. `multiply` gets a tile's columns,
+/// its piece of every row, and memory of its own.
+pub fn by_tiles<M: Default + Send>(
+    rows: usize,
+    tiles: &[Range<usize>],
+    multiply: impl Fn(&Range<usize>, &mut [&mut [f32]], &mut M) -> Result<()> + Sync,
+) -> Result<Tensor> {
     let columns = tiles.last().map_or(0, |tile| tile.end);
     let mut out = vec![0f32; rows * columns];
-    // Of each tile, its piece of every row of the result.
     let mut pieces: Vec<Vec<&mut [f32]>> = tiles.iter().map(|_| Vec::with_capacity(rows)).collect();
     for mut row in out.chunks_exact_mut(columns) {
         for (pieces, tile) in pieces.iter_mut().zip(tiles) {
@@ -70,27 +92,10 @@ pub fn tiled_product(
             row = rest;
         }
     }
-    // Where there are fewer tiles than threads, several share one.
-    let threads = on_threads(rayon::current_num_threads().div_ceil(tiles.len().max(1)));
-    let multiplied = with_f32([&x], |[x]| -> Result<()> {
-        let tasks = pieces.into_par_iter().zip(tiles);
-        tasks.try_for_each_init(Default::default, |(matrix, product), (pieces, tile)| {
-            let (matrix, product): (&mut Vec<f32>, &mut Vec<f32>) = (matrix, product);
-            matrix.resize(tile.len() * width, 0.0);
-            product.resize(rows * tile.len(), 0.0);
-            make(tile.start, matrix)?;
-            let (dims, matrix) = ([rows, tile.len(), width], (&matrix[..], 1, width));
-            multiply(product, tile.len(), dims, (x, width, 1), matrix, 1.0, threads);
-            for (piece, product) in pieces.into_iter().zip(product.chunks_exact(tile.len())) {
-                piece.copy_from_slice(product);
-            }
-            Ok(())
-        })
+    let tasks = pieces.into_par_iter().zip(tiles);
+    tasks.try_for_each_init(M::default, |memory, (mut pieces, tile)| {
+        multiply(tile, &mut pieces, memory)
     })?;
-    match multiplied {
-        Some(done) => done?,
-        None => return Err(Error::system("packed weights: expected f32 on the CPU")),
-    }
     Ok(Tensor::from_vec(out, (rows, columns), &Device::Cpu)?)
 }
 

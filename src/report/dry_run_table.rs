@@ -1,12 +1,23 @@
 //! The time and memory that a run would take, as text.
 
 use super::align::align;
+use super::text::one_line;
+use crate::results::print::bytes;
+use crate::results::sweep::UnfinishedCell;
 use crate::results::timings::{DryRun, SubjectEstimate};
 
 /// `unit`: what a codec on a subject is called. Ends with a newline.
 pub fn render(run: &DryRun, unit: &str) -> String {
-    let cells: usize = run.subjects.iter().map(|subject| subject.cells.len()).sum();
+    let cells = run.cells();
     let mut out: String = run.subjects.iter().map(render_subject).collect();
+    let one_failure = |a: &UnfinishedCell, b: &UnfinishedCell| {
+        let of = |cell: &UnfinishedCell| UnfinishedCell { codec: String::new(), ..cell.clone() };
+        of(a) == of(b)
+    };
+    out.extend(run.failed.chunk_by(one_failure).map(render_failed));
+    if cells == 0 && !run.failed.is_empty() {
+        return out;
+    }
     let free = run.free_memory_bytes.map(|free| format!(" ({} free)", bytes(free)));
     out.push_str(&format!(
         "{cells} {unit}{}: about {} on this machine as busy as it is now, {} of memory{}; loading and \
@@ -36,6 +47,19 @@ fn render_subject(subject: &SubjectEstimate) -> String {
     )
 }
 
+/// Cells that differ in their codec alone.
+fn render_failed(cells: &[UnfinishedCell]) -> String {
+    let UnfinishedCell { model, text, context, protocol, error, hint, .. } = &cells[0];
+    let context = context.map_or(String::new(), |context| format!(", context {context}"));
+    let protocol = protocol.as_ref().map_or(String::new(), |name| format!(", protocol {name}"));
+    let codecs: Vec<&str> = cells.iter().map(|cell| cell.codec.as_str()).collect();
+    let title = format!("{model} on {text}{context}{protocol} fails: {}", codecs.join(", "));
+    let said = [("error", error), ("hint", hint)];
+    let said = said.into_iter().filter_map(|(what, said)| Some((what, said.as_ref()?)));
+    let said = said.map(|(what, said)| format!("  {what}: {}\n", one_line(said)));
+    format!("{}\n{}\n", one_line(&title), said.collect::<String>())
+}
+
 /// In the largest unit that keeps two digits.
 fn duration(seconds: f64) -> String {
     match seconds {
@@ -43,13 +67,6 @@ fn duration(seconds: f64) -> String {
         s if s < 99.5 => format!("{s:.0} s"),
         s if s < 99.5 * 60.0 => format!("{:.0} min", s / 60.0),
         s => format!("{:.1} h", s / 3600.0),
-    }
-}
-
-fn bytes(bytes: u64) -> String {
-    match bytes as f64 * 1e-6 {
-        mb if mb < 999.5 => format!("{mb:.0} MB"),
-        mb => format!("{:.1} GB", mb * 1e-3),
     }
 }
 
@@ -61,6 +78,5 @@ mod tests {
     fn units_fit_the_figure() {
         let told: Vec<String> = [0.2, 1.2, 75.0, 119.0, 5400.0, 90000.0].map(duration).to_vec();
         assert_eq!(told, ["< 1 s", "1 s", "75 s", "2 min", "90 min", "25.0 h"]);
-        assert_eq!([bytes(48_000_000), bytes(4_751_000_000)], ["48 MB", "4.8 GB"]);
     }
 }

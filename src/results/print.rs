@@ -28,6 +28,14 @@ pub fn percent(share: f64) -> String {
     format!("{:.1} %", 100.0 * share)
 }
 
+/// In MB of 1e6 or GB of 1e9.
+pub fn bytes(bytes: u64) -> String {
+    match bytes as f64 * 1e-6 {
+        mb if mb < 999.5 => format!("{mb:.0} MB"),
+        mb => format!("{:.1} GB", mb * 1e-3),
+    }
+}
+
 /// The ends of a 95 % interval, each written by `end`; a single window has none.
 pub fn interval(ends: Option<[f64; 2]>, end: fn(f64) -> String) -> String {
     ends.map_or("one window".into(), |[low, high]| format!("{} … {}", end(low), end(high)))
@@ -65,5 +73,16 @@ pub fn compressed(subject: &SubjectInfo) -> String {
         Protocol::Prefix => format!("{} compressed", subject.prefix),
         Protocol::Decode { residual: 0, .. } => "all compressed".into(),
         Protocol::Decode { residual, .. } => format!("all but the last {residual} compressed"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_fit_the_figure() {
+        let told = [48_000_000, 999_400_000, 999_600_000, 4_751_000_000].map(bytes);
+        assert_eq!(told, ["48 MB", "999 MB", "1.0 GB", "4.8 GB"]);
     }
 }

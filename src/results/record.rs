@@ -50,6 +50,13 @@ pub struct CellFailure {
     pub hint: Option<String>,
 }
 
+impl CellFailure {
+    /// A failure of the cell with this id.
+    pub fn new(id: Option<String>, error: &Error) -> Self {
+        Self { id, error: error.to_string(), hint: error.hint_text().map(str::to_string) }
+    }
+}
+
 /// A finished cell, its figures derived.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct CellResult {
@@ -129,8 +136,7 @@ impl CellLine {
 
     /// A line of a cell that ended in an error.
     pub fn failed(cell: PlannedCell, error: &Error) -> Self {
-        let (error, hint) = (error.to_string(), error.hint_text().map(str::to_string));
-        let outcome = LineOutcome::Failed(CellFailure { id: cell.id, error, hint });
+        let outcome = LineOutcome::Failed(CellFailure::new(cell.id, error));
         Self { schema: CELL, cell: cell.name, outcome }
     }
 

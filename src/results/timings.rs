@@ -1,6 +1,7 @@
 //! Seconds and bytes: what runs took, and what they would take.
 
 use super::subject::SubjectInfo;
+use super::sweep::UnfinishedCell;
 use crate::eval::StageTimings;
 use serde::Serialize;
 
@@ -67,12 +68,21 @@ impl SubjectTimings {
 pub struct DryRun {
     /// One a model, text, context and protocol.
     pub subjects: Vec<SubjectEstimate>,
+    /// Cells that would fail, and why.
+    pub failed: Vec<UnfinishedCell>,
     /// All of them together.
     pub seconds: f64,
     /// The most at any time.
     pub memory_bytes: u64,
     /// That can be had now, where the system tells.
     pub free_memory_bytes: Option<u64>,
+}
+
+impl DryRun {
+    /// The number of cells that can be run.
+    pub fn cells(&self) -> usize {
+        self.subjects.iter().map(|subject| subject.cells.len()).sum()
+    }
 }
 
 /// Codecs that share a model, text, context and protocol.

@@ -1,7 +1,7 @@
 //! Estimates of a run before it is run: bits a value, time and memory.
 //!
 //! Bits are counted on real payloads and seconds measured, both on one window of a model with one
-//! layer of the same shape and random weights in f32; seconds of layers are then multiplied by their
+//! layer of the same shape and random weights, not packed; seconds of layers are then multiplied by their
 //! number. On an idle machine that comes within about a fifth of the truth. Loading and
 //! downloading are not in it, nor that packed weights take longer.
 
@@ -13,8 +13,10 @@ use crate::eval::{
 };
 use crate::model::{MLP_ROWS, Model, ModelConfig, RandomWeights, caches_at_once};
 use crate::platform;
+use crate::results::print;
+use crate::results::sweep::UnfinishedCell;
 use crate::results::timings::{CellEstimate, DryRun, SubjectEstimate};
-use crate::run::load::{Choice, beyond, choose, gigabytes, hint};
+use crate::run::load::{Choice, beyond, choose, hint};
 use crate::run::subject::Subject;
 use crate::settings::{DeviceKind, Settings};
 
@@ -80,8 +82,8 @@ pub fn estimate(
     })
 }
 
-/// All subjects of a run, one after the other.
-pub fn together(subjects: Vec<SubjectEstimate>, base: u64) -> DryRun {
+/// All subjects of a run, one after the other, and the cells that would fail.
+pub fn together(subjects: Vec<SubjectEstimate>, failed: Vec<UnfinishedCell>, base: u64) -> DryRun {
     let seconds = |subject: &SubjectEstimate| -> f64 {
         subject.cells.iter().map(|cell| cell.seconds).sum::<f64>() + subject.shared_seconds
     };
@@ -90,6 +92,7 @@ pub fn together(subjects: Vec<SubjectEstimate>, base: u64) -> DryRun {
         memory_bytes: base + subjects.iter().map(|subject| subject.memory_bytes).max().unwrap_or(0),
         free_memory_bytes: platform::free_memory(),
         subjects,
+        failed,
     }
 }
 
@@ -102,8 +105,8 @@ fn refuse_beyond(needed: u64, weights: &Choice) -> Result<()> {
     let less = weights.smaller(|bytes| bytes + rest <= free).into_iter().chain(shorter);
     let what = format!(
         "a run of about {}, {} of them weights ({})",
-        gigabytes(needed),
-        gigabytes(weights.bytes),
+        print::bytes(needed),
+        print::bytes(weights.bytes),
         weights.words
     );
     Err(beyond(free, &what).hint(hint(less.collect())))
@@ -165,7 +168,13 @@ fn beside_weights(
     let logits = 2 * scored_at_once(vocab_size) * vocab_size;
     let scores = passes * subject.windows.len() * shape.scored_len();
 
-    // Logits and scores are f32 and four f64 whatever the model's type.
-    let values = dtype.size_in_bytes() * (caches + hidden + activations);
+    // Logits and scores are f32 and four f64 whatever the model's type; so are activations on the CPU,
+    // where a layer's keys and values are widened once more.
+    let kept = dtype.size_in_bytes();
+    let (computed, widened) = match is_cpu && kept < 4 {
+        true => (4, 4 * pass * 2 * keys * context),
+        false => (kept, 0),
+    };
+    let values = kept * caches + computed * (hidden + activations) + widened;
     (values + 4 * logits + 32 * scores) as u64
 }

@@ -5,10 +5,11 @@ use crate::error::{Error, Result};
 use crate::model::source::OpenModel;
 use crate::model::{Model, Weights};
 use crate::platform;
+use crate::results::print;
 use crate::settings::{DeviceKind, FloatType, Settings, WeightForm};
 use candle_core::{DType, Device};
 
-/// Of the free memory, what f32 weights may take before a file's own are kept: the rest is for the
+/// Of the free memory, what weights of the arithmetic's type may take before a file's own are kept: the rest is for the
 /// windows.
 const SHARE: f64 = 0.8;
 
@@ -46,7 +47,7 @@ impl Choice {
             stages.note(note);
         }
         match self.is_packed {
-            true => Model::load_packed(&model.config, weights),
+            true => Model::load_packed(&model.config, weights, settings.dtype.dtype()),
             false => Model::load(&model.config, weights, settings.dtype.dtype(), device),
         }
     }
@@ -71,18 +72,18 @@ pub fn choose(settings: &Settings, model: &OpenModel) -> Result<Choice> {
         return Ok(choice);
     };
     if own <= free {
-        let what = format!("{} for --cross-check beside the weights", gigabytes(other));
+        let what = format!("{} for --cross-check beside the weights", print::bytes(other));
         return Err(
             beyond(free, &what).hint("it loads the weights a second time, in f32: leave it out")
         );
     }
-    let what = format!("weights of {} ({})", gigabytes(own), choice.words);
+    let what = format!("weights of {} ({})", print::bytes(own), choice.words);
     Err(beyond(free, &what).hint(hint(choice.smaller(|bytes| bytes <= free))))
 }
 
 /// The error for something that takes more memory than there is.
 pub fn beyond(free: u64, found: &str) -> Error {
-    let free = gigabytes(free);
+    let free = print::bytes(free);
     Error::system(format!("memory: expected at most the {free} that are free, found {found}"))
 }
 
@@ -97,7 +98,8 @@ pub fn hint(less: Vec<String>) -> String {
 /// The choice as if everything fitted.
 fn preferred(settings: &Settings, model: &OpenModel) -> Result<Choice> {
     let (dtype, device) = (settings.dtype, settings.device);
-    let is_plain = dtype == FloatType::F32 && device == DeviceKind::Cpu;
+    // A value of a packed matrix may be beyond f16.
+    let can_pack = dtype != FloatType::F16 && device == DeviceKind::Cpu;
     let values = model.config.weights();
     let of = |dtype: DType| values * dtype.size_in_bytes() as u64;
     let packed = model.packed_bytes();
@@ -109,7 +111,7 @@ fn preferred(settings: &Settings, model: &OpenModel) -> Result<Choice> {
         bytes: full,
         cross_check,
         others: packed
-            .filter(|_| is_plain)
+            .filter(|bytes| can_pack && *bytes < full)
             .map(|bytes| ("--weights packed", bytes))
             .into_iter()
             .chain([("--dtype bf16", halved)])
@@ -121,7 +123,11 @@ fn preferred(settings: &Settings, model: &OpenModel) -> Result<Choice> {
         words: WeightForm::Packed.to_string(),
         bytes,
         cross_check,
-        others: vec![("--dtype bf16", halved)],
+        // Of a form that was asked for, another is asked for.
+        others: match settings.weights {
+            WeightForm::Auto => vec![("--dtype bf16", halved)],
+            _ => vec![("--weights f32 --dtype bf16", halved)],
+        },
         note,
     };
     match (settings.weights, packed) {
@@ -130,27 +136,23 @@ fn preferred(settings: &Settings, model: &OpenModel) -> Result<Choice> {
             Err(Error::input("--weights packed: expected a model in a GGUF file, found another")
                 .hint("only GGUF files have weights that are dequantised; leave --weights out"))
         }
-        (WeightForm::Packed, Some(_)) if !is_plain => Err(Error::input(format!(
-            "--weights packed: expected --dtype f32 and --device cpu, found {dtype} and {device}"
+        (WeightForm::Packed, Some(_)) if !can_pack => Err(Error::input(format!(
+            "--weights packed: expected --dtype f32 or bf16 and --device cpu, found {dtype} and \
+             {device}"
         ))
-        .hint("packed weights are multiplied in f32 on the CPU; leave --dtype and --device out")),
+        .hint("packed weights are multiplied on the CPU, in f32 or bf16; leave --device out")),
         (WeightForm::Packed, Some(bytes)) => Ok(kept_packed(bytes, None)),
         (WeightForm::Auto, Some(bytes)) => match platform::free_memory() {
-            Some(free) if is_plain && bytes < full && full as f64 > SHARE * free as f64 => {
+            Some(free) if can_pack && bytes < full && full as f64 > SHARE * free as f64 => {
                 let note = format!(
-                    "weights: kept packed, as in the file; in f32 they take {}, and {} of memory \
-                     are free (--weights f32 insists)",
-                    gigabytes(full),
-                    gigabytes(free)
+                    "weights: kept packed, as in the file; in {dtype} they take {}, and {} of \
+                     memory are free (--weights f32 insists)",
+                    print::bytes(full),
+                    print::bytes(free)
                 );
                 Ok(kept_packed(bytes, Some(note)))
             }
             _ => Ok(kept_full()),
         },
     }
-}
-
-/// Bytes in GB of 1e9, in words.
-pub fn gigabytes(bytes: u64) -> String {
-    format!("{:.1} GB", bytes as f64 / 1e9)
 }

@@ -166,7 +166,7 @@ impl Subject {
             bos_id: *bos,
             dtype: settings.dtype,
             device: settings.device,
-            instruction_set: crate::instruction_set().into(),
+            instruction_set: settings.instruction_set().into(),
             seed: settings.seed,
         }
     }
@@ -191,38 +191,52 @@ impl From<&Refusal> for RefusedCodec {
     }
 }
 
-/// Whether the codecs can be used on this model under some of a run's protocols, before its
-/// weights are read. Beside `prefix`, `decode` may refuse some: those have no verdict under it, and
-/// are returned.
+/// Whether the codecs can be used on this model under all of a run's protocols, before its weights
+/// are read; those that `decode` cannot take beside `prefix` are returned.
+///
+/// # Errors
+/// The first of [`check_codec`].
 pub fn check_codecs(
     config: &ModelConfig,
     protocols: Protocols,
-    some: &[Protocol],
     context: usize,
     codecs: &[Given<Treatment>],
 ) -> Result<Vec<Refusal>> {
-    let (mut refused, shape) = (Vec::new(), WindowShape::halves(context));
-    for Given { value: codec, location } in codecs {
-        for protocol in some {
-            let error = match protocol.check(config, &shape, codec) {
-                Ok(()) => continue,
-                Err(error) => error,
-            };
-            // A residual that leaves nothing to feel was asked for, and is a mistake.
-            let beside = match (protocols, *protocol) {
-                (Protocols::Both { residual, .. }, Protocol::Decode { .. }) => {
-                    let felt = protocol.targets_affected(config.head_dim(), &shape, &codec.codec);
-                    residual == 0 || felt.is_err()
-                }
-                _ => false,
-            };
-            if !beside {
-                return Err(location.locate(error));
-            }
-            refused.push(Refusal { codec: *codec, error });
+    let mut refused = Vec::new();
+    for codec in codecs {
+        for protocol in protocols.each() {
+            refused.extend(check_codec(config, protocols, protocol, context, codec)?);
         }
     }
     Ok(refused)
+}
+
+/// Whether a codec can be used on this model under one of a run's protocols. Beside `prefix`,
+/// `decode` may refuse it: then it has no verdict under it.
+///
+/// # Errors
+/// A codec that cannot be used, where it was given.
+pub fn check_codec(
+    config: &ModelConfig,
+    protocols: Protocols,
+    protocol: Protocol,
+    context: usize,
+    Given { value: codec, location }: &Given<Treatment>,
+) -> Result<Option<Refusal>> {
+    let shape = WindowShape::halves(context);
+    let Err(error) = protocol.check(config, &shape, codec) else { return Ok(None) };
+    // A residual that leaves nothing to feel was asked for, and is a mistake.
+    let beside = match (protocols, protocol) {
+        (Protocols::Both { residual, .. }, Protocol::Decode { .. }) => {
+            let felt = protocol.targets_affected(config.head_dim(), &shape, &codec.codec);
+            residual == 0 || felt.is_err()
+        }
+        _ => false,
+    };
+    match beside {
+        true => Ok(Some(Refusal { codec: *codec, error })),
+        false => Err(location.locate(error)),
+    }
 }
 
 /// The entry of `key`, made now where there is none yet.

@@ -122,7 +122,7 @@ pub fn dry_run(settings: &Settings, hub: &Hub, stages: &mut dyn Stages) -> Resul
         let passes = |codec| 1 + parts.iter().map(|parts| parts.arms(codec).len()).sum::<usize>();
         estimates.push(estimate(settings, protocol, &subject, &codecs, passes)?);
     }
-    Ok(together(estimates, base))
+    Ok(together(estimates, Vec::new(), base))
 }
 
 /// The subject, and the codecs that the second protocol does not take.
@@ -137,8 +137,7 @@ fn open(
             if settings.cross_check {
                 oracle::supported(config, context)?;
             }
-            let protocols = settings.protocols();
-            refused = check_codecs(config, protocols, &protocols.each(), context, &settings.codec)?;
+            refused = check_codecs(config, settings.protocols(), context, &settings.codec)?;
             Ok(())
         })?;
     Ok((subject, refused))

@@ -89,8 +89,9 @@ settings! {
     dtype: FloatType = FloatType::F32,
         Setting::new(Evaluation, "--dtype", "DTYPE");
 
-    /// How a GGUF file's weights are kept: `f32`, `packed` (as in the file, dequantised whenever they
-    /// are multiplied; the same figures) or `auto`, packed where f32 would not fit into memory
+    /// How a GGUF file's weights are kept: `f32` (or `--dtype`), `packed` (as in the file, dequantised
+    /// when they are multiplied; the same figures) or `auto`, packed where the former would not fit into
+    /// memory
     weights: WeightForm = WeightForm::Auto,
         Setting::new(Subject, "--weights", "FORM").rare().changes_no_figure();
 

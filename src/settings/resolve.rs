@@ -3,7 +3,7 @@
 use super::list::{DEFAULT_CONTEXT, DEFAULT_MODEL, RawSettings, Settings, Visitor};
 use super::location::Given;
 use super::setting::Setting;
-use super::types::ProtocolName;
+use super::types::{DeviceKind, ProtocolName};
 use super::value::Value;
 use crate::corpus::TextSource;
 use crate::error::{Error, Result};
@@ -11,8 +11,17 @@ use crate::eval::Treatment;
 use crate::eval::protocol::Protocols;
 use crate::eval::verdict::Limits;
 use crate::model::source::ModelSource;
+use candle_core::DType;
 
 impl Settings {
+    /// The instruction set that this processor computes with: of a GPU's run, what the rest of it takes.
+    pub fn instruction_set(&self) -> &'static str {
+        crate::instruction_set(match self.device {
+            DeviceKind::Cpu => self.dtype.dtype(),
+            _ => DType::F32,
+        })
+    }
+
     /// For a command that takes one model, one text and one context.
     pub fn resolve(mut raw: RawSettings) -> Result<Self> {
         raw.visit(&mut OneRun)?;

@@ -53,6 +53,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 from gguf import GGMLQuantizationType as Type
+from golden_weights import weight
 from safetensors import safe_open
 
 HERE = Path(__file__).parent
@@ -126,20 +127,6 @@ CASES = {
     "glm4": True,
     "cohere": True,
 }
-
-
-def weight(name, shape, centre, spread):
-    """As in make_architectures.py, which needs torch."""
-    state = 0xCBF29CE484222325
-    for byte in name.encode():
-        state = (state ^ byte) * 0x100000001B3 % 2**64
-    with np.errstate(over="ignore"):
-        z = np.uint64(state) + np.arange(math.prod(shape), dtype=np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        z ^= z >> np.uint64(31)
-    u = (z >> np.uint64(40)).astype(np.float32) / np.float32(2**23) - np.float32(1)
-    return (np.float32(centre) + np.float32(spread) * u).reshape(shape)
 
 
 def golden(name):

@@ -12,7 +12,8 @@ pub use types::WeightType;
 
 use super::config::{ModelConfig, RopeScaling, RotaryConfig, of_gguf};
 use super::matrix::PackedRows;
-use super::weights::{CHECKED_AT_ONCE, Unread, Weights, check_finite, check_shape, finite_tensor};
+use super::rounding::Rounding;
+use super::weights::{Unread, Weights, check_shape, finite_tensor};
 use crate::container::source::Source;
 use crate::error::{Error, Result};
 use crate::hash;
@@ -229,13 +230,23 @@ impl Weights for Gguf {
         self.apply_scale(&name, expert, &mut factor)?;
         let factor = Some(factor[0]).filter(|factor| *factor != 1.0);
         let packed = PackedRows { kind, bytes, rows, width, heads, factor };
-        let some = CHECKED_AT_ONCE.div_ceil(width.max(1));
-        (0..rows.div_ceil(some)).into_par_iter().try_for_each_init(Vec::new, |values, index| {
-            values.resize(some.min(rows - index * some) * width, 0f32);
-            packed.decode(index * some, values)?;
-            check_finite(values, index * some * width, &place)
-        })?;
+        packed.check_finite(&place)?;
         Ok(Some(packed))
+    }
+
+    fn kept(
+        &self,
+        name: &str,
+        shape: [usize; 2],
+        rounding: Rounding,
+    ) -> Result<Option<PackedRows>> {
+        let Stored { name: stored, expert, .. } = self.known(name)?;
+        let (_, info) = self.find(&stored, &shape, expert.map(|(_, count)| count))?;
+        let kind = info.stored.map(|stored| stored.kind.name);
+        if kind != Some(rounding.weight_type().name) {
+            return Ok(None);
+        }
+        Ok(self.packed(name, shape)?.filter(|packed| packed.is_kept_as(rounding)))
     }
 
     /// The converter adds the 1.

@@ -29,12 +29,22 @@ fn named(name: &'static str, block: u64, bytes: u64) -> WeightType {
 }
 
 impl WeightType {
+    /// IEEE half precision.
+    pub fn f16() -> Self {
+        read("F16", blocks::F16)
+    }
+
+    /// The upper half of f32.
+    pub fn bf16() -> Self {
+        read("BF16", blocks::Bf16)
+    }
+
     /// The type with a number of ggml's; `None`: a number that ggml had not given away when this was
     /// written, or had taken back before there was GGUF.
     pub fn of(number: u32) -> Option<Self> {
         Some(match number {
             0 => read("F32", blocks::F32),
-            1 => read("F16", blocks::F16),
+            1 => Self::f16(),
             2 => read("Q4_0", blocks::Q4_0),
             3 => read("Q4_1", blocks::Q4_1),
             6 => read("Q5_0", blocks::Q5_0),
@@ -61,7 +71,7 @@ impl WeightType {
             27 => named("I64", 1, 8),
             28 => read("F64", blocks::F64),
             29 => read("IQ1_M", blocks::Iq1M),
-            30 => read("BF16", blocks::Bf16),
+            30 => Self::bf16(),
             31 => named("Q4_0_4_4", 32, 18),
             32 => named("Q4_0_4_8", 32, 18),
             33 => named("Q4_0_8_8", 32, 18),

@@ -9,6 +9,7 @@ pub use unread::Unread;
 pub(super) use unread::refuse_unread;
 
 use super::matrix::PackedRows;
+use super::rounding::Rounding;
 use crate::error::{Error, Result};
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
@@ -29,6 +30,17 @@ pub trait Weights {
     /// A matrix [rows, width] as it is stored, to be dequantised when it is used; `None` where the
     /// source has it in no such form. Errors are those of [`Weights::tensor`].
     fn packed(&self, _name: &str, _shape: [usize; 2]) -> Result<Option<PackedRows>> {
+        Ok(None)
+    }
+
+    /// A matrix [rows, width] that is stored in the type that arithmetic of 16 bits keeps, as it is
+    /// stored; `None` where it is not. Errors are those of [`Weights::tensor`].
+    fn kept(
+        &self,
+        _name: &str,
+        _shape: [usize; 2],
+        _rounding: Rounding,
+    ) -> Result<Option<PackedRows>> {
         Ok(None)
     }
 

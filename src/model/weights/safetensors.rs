@@ -6,6 +6,8 @@ use crate::container::safetensors::{Header, Tensor as Info};
 use crate::container::source::Source;
 use crate::error::{Error, Result};
 use crate::hash;
+use crate::model::matrix::PackedRows;
+use crate::model::rounding::Rounding;
 use crate::sniff::{self, Kind};
 use candle_core::Tensor;
 use half::{bf16, f16};
@@ -257,6 +259,33 @@ impl Weights for Safetensors {
             _ => file.widen(tensor, f32::from_le_bytes)?,
         };
         finite_tensor(values, shape, &place)
+    }
+
+    fn kept(
+        &self,
+        name: &str,
+        shape: [usize; 2],
+        rounding: Rounding,
+    ) -> Result<Option<PackedRows>> {
+        let (file, tensor, place) = self.find(name, &shape)?;
+        let is_kept = match rounding {
+            Rounding::Bf16 => tensor.info.dtype == Dtype::BF16,
+            Rounding::F16 => tensor.info.dtype == Dtype::F16,
+        };
+        if !is_kept {
+            return Ok(None);
+        }
+        let mut bytes = vec![0; tensor.bytes()];
+        bytes
+            .par_chunks_mut(2 * PIECE)
+            .enumerate()
+            .try_for_each(|(piece, bytes)| file.read(tensor, bytes, piece * 2 * PIECE))?;
+        if let Bytes::File(source) = &file.bytes {
+            source.check_unchanged()?;
+        }
+        let kept = PackedRows::of_halves(bytes, shape, rounding);
+        kept.check_finite(&place)?;
+        Ok(Some(kept))
     }
 
     fn check(&self, name: &str, shape: &[usize]) -> Result<()> {

@@ -111,7 +111,7 @@ pub(crate) const COLUMNS: &[Column] = &[
         r.subject.bos_id.map_or(Value::Missing, |id| Value::Whole(id.into()))
     })
     .or_null("none did"),
-    subject("dtype", "string", "Weights and activations: `f32`, `bf16` or `f16`.", |r| {
+    subject("dtype", "string", "Weights, cache and what is multiplied: `f32`, `bf16` or `f16`.", |r| {
         Value::Text(r.subject.dtype.to_string())
     }),
     subject("device", "string", "`cpu`, `cuda` or `metal`.", |r| {
@@ -121,8 +121,9 @@ pub(crate) const COLUMNS: &[Column] = &[
         "instruction_set",
         "string",
         "What the model was computed with, on which the last digits depend: `x86-64 avx512`, \
-         `x86-64 avx2`, `x86-64 sse2`, `aarch64 neon` or a processor's name. Results of one are \
-         never put with those of another. `unknown`: from before it was recorded.",
+         `x86-64 avx2`, `x86-64 sse2`, of bf16 also `x86-64 amx-bf16` and `x86-64 avx512-bf16`, \
+         `aarch64 neon` or a processor's name. Results of one are never put \
+         with those of another. `unknown`: from before it was recorded.",
         |r| text(&r.subject.instruction_set),
     ),
     subject(

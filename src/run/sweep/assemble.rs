@@ -99,7 +99,7 @@ fn known_protocol(name: &str) -> Option<&'static str> {
     known.into_iter().map(Protocol::name).find(|known| *known == name)
 }
 
-fn unfinished(name: CellName, failure: Option<CellFailure>) -> UnfinishedCell {
+pub(super) fn unfinished(name: CellName, failure: Option<CellFailure>) -> UnfinishedCell {
     let CellName { model, text, context, protocol, codec } = name;
     let (error, hint) = failure.map_or((None, None), |failure| (Some(failure.error), failure.hint));
     UnfinishedCell { model, text, context, protocol, codec, error, hint }

@@ -35,7 +35,7 @@ use crate::results::subject::SubjectInfo;
 use crate::results::sweep::SweepSource;
 use crate::results::timings::{SubjectTimings, SweepTimings};
 use crate::results::validation::RefusedCodec;
-use crate::run::subject::{Refusal, SharedInputs, Stages, Subject, check_codecs};
+use crate::run::subject::{Refusal, SharedInputs, Stages, Subject, check_codec};
 use crate::run::validate;
 use crate::settings::{Given, Settings};
 use folder::Folder;
@@ -122,8 +122,9 @@ impl Request {
 
 /// Runs this shard's cells, but those that are done already.
 ///
-/// A request that is wrong is an error before anything is computed. What fails later (weights
-/// that cannot be had, NaN or infinite numbers) fails its cells, and the others go on.
+/// Every model meets every text, context and codec, and one of them may not suit another, or may not
+/// be had: its cells fail, and the others go on. A request of which nothing can be run is an error
+/// before anything is computed.
 pub fn run(request: &Request, hub: &Hub, progress: &mut dyn SweepObserver) -> Result<Outcome> {
     let start = Instant::now();
     check_folder(&request.output)?;
@@ -149,13 +150,14 @@ pub fn run(request: &Request, hub: &Hub, progress: &mut dyn SweepObserver) -> Re
         timings: SweepTimings { threads: rayon::current_num_threads(), ..Default::default() },
         progress,
     };
-    let total = opened.iter().map(|opened| opened.cells.len()).sum();
+    let total = opened.iter().map(|opened| opened.cells.len() + opened.failed.len()).sum();
     for (cell, refusal) in opened.iter().flat_map(|opened| &opened.refused) {
         sweep.plan.cells[*cell].refused = Some(RefusedCodec::from(refusal));
         sweep.progress.note(&format!("no cell under decode: {}", refusal.error));
     }
     let mut runs = sweep.open_weights(opened)?;
-    if let Some(note) = plans::others_note(&request.output, &sweep.plan, &sweep.cells)? {
+    let here = request.settings.first().map_or("", Settings::instruction_set);
+    if let Some(note) = plans::others_note(&request.output, &sweep.plan, &sweep.cells, here)? {
         sweep.progress.note(&note);
     }
     sweep.folder.write_plan(&sweep.plan, &sweep.cells)?;
@@ -187,19 +189,37 @@ pub fn run(request: &Request, hub: &Hub, progress: &mut dyn SweepObserver) -> Re
     Ok(Outcome { plan, plans, cells, total, failed, first_failure })
 }
 
-/// A subject with cells of this shard, before its weights are fetched.
+/// A subject with cells of this shard, before its weights are fetched. Cells by index in the plan.
 struct Opened<'a> {
     settings: &'a Settings,
     protocol: Protocol,
-    /// Index in the plan, and the codec.
+    /// To run, if the subject is there.
     cells: Vec<(usize, Treatment)>,
     /// Those that this protocol cannot take.
     refused: Vec<(usize, Refusal)>,
-    /// The error is the machine's or the network's, not the request's.
+    /// Those whose codec cannot be used on this model at this context.
+    failed: Vec<(usize, Error)>,
     subject: Result<Subject>,
 }
 
-/// Opens the models and texts of this shard's cells. Finds out what is wrong with the request.
+impl Opened<'_> {
+    /// Whether there are cells to run; now, or when machine and network let them.
+    fn has_cells(&self) -> bool {
+        !self.cells.is_empty()
+            && self.subject.as_ref().err().is_none_or(|error| error.kind() == Kind::System)
+    }
+
+    /// The first that is wrong.
+    fn first_error(&self) -> Option<&Error> {
+        let of_codecs = self.failed.iter().map(|(_, error)| error);
+        of_codecs.chain(self.subject.as_ref().err()).next()
+    }
+}
+
+/// Opens the models and texts of this shard's cells.
+///
+/// # Errors
+/// A sweep of which no cell can be run.
 fn open<'a>(request: &'a Request, hub: &Hub, stages: &mut dyn Stages) -> Result<Vec<Opened<'a>>> {
     let total = request.runs().map(|(settings, _)| settings.codec.len()).sum();
     let mine = request.shard.range(total);
@@ -216,26 +236,32 @@ fn open<'a>(request: &'a Request, hub: &Hub, stages: &mut dyn Stages) -> Result<
             continue;
         }
         let codecs = &settings.codec[own.start - all.start..own.end - all.start];
-        let mut refusals = Vec::new();
+        let mut checked = vec![Ok(None); codecs.len()];
         let subject = Subject::open(settings, hub, &mut shared, stages, |config, context| {
             if settings.cross_check {
                 oracle::supported(config, context)?;
             }
-            refusals = check_codecs(config, settings.protocols(), &[protocol], context, codecs)?;
+            for (codec, checked) in codecs.iter().zip(&mut checked) {
+                *checked = check_codec(config, settings.protocols(), protocol, context, codec);
+            }
             Ok(())
         });
-        let subject = match subject {
-            Err(error) if error.kind() == Kind::Input => return Err(error),
-            subject => subject,
-        };
-        let (mut cells, mut refused) = (Vec::new(), Vec::new());
-        for (cell, said) in own.zip(codecs) {
-            match refusals.iter().find(|refusal| refusal.codec == said.value) {
-                Some(refusal) => refused.push((cell, refusal.clone())),
-                None => cells.push((cell, said.value)),
+        let (mut cells, mut refused, mut failed) = (Vec::new(), Vec::new(), Vec::new());
+        for (cell, (codec, checked)) in own.zip(codecs.iter().zip(checked)) {
+            match checked {
+                Ok(None) => cells.push((cell, codec.value)),
+                Ok(Some(refusal)) => refused.push((cell, refusal)),
+                Err(error) => failed.push((cell, error)),
             }
         }
-        opened.push(Opened { settings, protocol, cells, refused, subject });
+        opened.push(Opened { settings, protocol, cells, refused, failed, subject });
+    }
+    // A shard does not know what the others can run.
+    if request.shard.is_whole()
+        && !opened.iter().any(Opened::has_cells)
+        && let Some(error) = opened.iter().find_map(Opened::first_error)
+    {
+        return Err(error.clone());
     }
     Ok(opened)
 }
@@ -268,13 +294,41 @@ impl Sweep<'_> {
         Ok(())
     }
 
-    /// A model or text that cannot be had: its cells fail, but those an earlier run of this sweep
-    /// has finished.
-    fn fail_unopened(&mut self, cells: &[(usize, Treatment)], error: Error) -> Result<()> {
+    /// Ids of cells that earlier runs in this folder have finished, by name.
+    fn finished(&self) -> Result<HashMap<CellName, String>> {
         let earlier = self.folder.plans()?.into_iter().flat_map(|plan| plan.cells);
         let done = earlier.filter_map(|cell| Some((cell.name.key(), cell.id?)));
-        let ids: HashMap<CellName, String> =
-            done.filter(|(_, id)| self.cells.is_done(id)).collect();
+        Ok(done.filter(|(_, id)| self.cells.is_done(id)).collect())
+    }
+
+    /// Cells that cannot be run as they were asked for.
+    ///
+    /// # Errors
+    /// One that an earlier run has finished, with other settings: its figures would stand in the report
+    /// in the place of the failure.
+    fn fail_for_good(
+        &mut self,
+        cells: impl IntoIterator<Item = usize>,
+        error: Error,
+    ) -> Result<()> {
+        let cells: Vec<PlannedCell> =
+            cells.into_iter().map(|cell| self.plan.cells[cell].clone()).collect();
+        let finished = self.finished()?;
+        match cells.iter().find(|cell| finished.contains_key(&cell.name.key())) {
+            None => self.fail(cells, error),
+            Some(PlannedCell { name: CellName { model, codec, .. }, .. }) => {
+                Err(error.within(format!(
+                    "{model}, {codec}: an earlier run in this folder finished it with other settings, \
+                     which another --output keeps apart, and now"
+                )))
+            }
+        }
+    }
+
+    /// A model or text that cannot be had, for the moment: its cells fail, but those an earlier run of
+    /// this sweep has finished.
+    fn fail_unopened(&mut self, cells: &[(usize, Treatment)], error: Error) -> Result<()> {
+        let ids = self.finished()?;
         let mut lost = Vec::new();
         for (cell, _) in cells {
             let planned = &mut self.plan.cells[*cell];
@@ -294,10 +348,20 @@ impl Sweep<'_> {
     fn open_weights<'a>(&mut self, opened: Vec<Opened<'a>>) -> Result<Vec<SubjectRun<'a>>> {
         let mut opened_weights: HashMap<&str, Result<ModelWeights>> = HashMap::new();
         let (mut runs, mut planned_ids) = (Vec::new(), HashSet::new());
-        for Opened { settings, protocol, cells, subject, .. } in opened {
+        for Opened { settings, protocol, cells, failed, subject, .. } in opened {
+            for (cell, error) in failed {
+                self.fail_for_good([cell], error)?;
+            }
             if cells.is_empty() {
                 continue;
             }
+            let subject = match subject {
+                Err(error) if error.kind() == Kind::Input => {
+                    self.fail_for_good(cells.iter().map(|(cell, _)| *cell), error)?;
+                    continue;
+                }
+                subject => subject,
+            };
             let there = subject.and_then(|subject| {
                 self.progress.stage("opening the weights");
                 let weights = opened_weights

@@ -93,8 +93,14 @@ fn earlier_number(path: &Path, shard: Shard) -> Option<usize> {
     rest.strip_suffix(".json")?.parse().ok()
 }
 
-/// A note on finished cells in a sweep's folder that are not of it; `plan`: its own, ids known.
-pub fn others_note(folder: &Path, plan: &Plan, cells: &Cells) -> Result<Option<String>> {
+/// A note on finished cells in a sweep's folder that are not of it; `plan`: its own, ids known; `here`:
+/// the instruction set that it runs on.
+pub fn others_note(
+    folder: &Path,
+    plan: &Plan,
+    cells: &Cells,
+    here: &str,
+) -> Result<Option<String>> {
     let own = ids(plan);
     let names: HashMap<CellName, Option<&String>> =
         plan.cells.iter().map(|cell| (cell.name.key(), cell.id.as_ref())).collect();
@@ -108,7 +114,7 @@ pub fn others_note(folder: &Path, plan: &Plan, cells: &Cells) -> Result<Option<S
             if named == Some(&None) {
                 continue;
             }
-            let set = cells.instruction_set(&id).filter(|set| *set != crate::instruction_set());
+            let set = cells.instruction_set(&id).filter(|set| *set != here);
             if let (Some(_), Some(set)) = (named, set)
                 && !others.contains(&id)
             {
@@ -130,9 +136,8 @@ pub fn others_note(folder: &Path, plan: &Plan, cells: &Cells) -> Result<Option<S
     );
     if let Some(set) = elsewhere.first() {
         note += &format!(
-            "; {} computed on instruction set {set} and again on {}, on which the last digits depend",
+            "; {} computed on instruction set {set} and again on {here}, on which the last digits depend",
             if elsewhere.len() == 1 { "one was" } else { "some were" },
-            crate::instruction_set()
         );
     }
     Ok(Some(note))
@@ -180,6 +185,8 @@ mod tests {
     use crate::results::sweep::{SweepReport, SweepSource};
     use tempfile::TempDir;
 
+    /// An instruction set.
+    const HERE: &str = "x86-64 avx2";
     const CODECS: [&str; 3] = ["f16", "int4-g32", "int4-g64"];
 
     fn name(model: &str, codec: &str) -> CellName {
@@ -250,7 +257,7 @@ mod tests {
         for (config, model) in [("./tiny.toml", "m"), ("/a/tiny.toml", "./m"), ("tiny.toml", "m/")]
         {
             let folder = TempDir::new().unwrap();
-            let set = crate::instruction_set();
+            let set = HERE;
             let (one, two) = (done("m", "f16", set), done(model, "int4-g32", set));
             let three = done(model, "int4-g64", set);
             let all = cells(&[one.clone(), two.clone(), three.clone()]);
@@ -259,7 +266,7 @@ mod tests {
             write_shard(folder.path(), "1/2", &first, &all);
             write_shard(folder.path(), "2/2", &second, &all);
             assert_eq!(names(folder.path()), ["plan-1-of-2.json", "plan-2-of-2.json"]);
-            assert_eq!(others_note(folder.path(), &second, &all).unwrap(), None);
+            assert_eq!(others_note(folder.path(), &second, &all, HERE).unwrap(), None);
             let report = all.report(&read_plans(folder.path()).unwrap(), &Limits::default());
             assert!(report.missing.is_empty() && report.failed.is_empty(), "{config}, {model}");
             assert_eq!((report.sweeps.len(), report.subjects.len()), (1, 1), "{config}, {model}");
@@ -274,14 +281,14 @@ mod tests {
     #[test]
     fn a_plan_with_finished_cells_is_kept() {
         let folder = TempDir::new().unwrap();
-        let set = crate::instruction_set();
+        let set = HERE;
         let [f16, g32, g64] = CODECS.map(|codec| done("m", codec, set));
         let all = cells(&[f16.clone(), g32.clone(), g64.clone()]);
         let large = plan("a.toml", "m", &CODECS[..2], &[f16.clone(), g32.clone()]);
         let small = plan("b.toml", "m", &CODECS[2..], std::slice::from_ref(&g64));
         let both = ["plan-earlier-1.json", "plan.json"];
         write_shard(folder.path(), "1/1", &large, &all);
-        let note = others_note(folder.path(), &small, &all).unwrap().unwrap();
+        let note = others_note(folder.path(), &small, &all, HERE).unwrap().unwrap();
         assert!(note.contains("2 finished cells of other sweeps are kept"), "{note}");
         write_shard(folder.path(), "1/1", &small, &all);
         assert_eq!(names(folder.path()), both);
@@ -298,7 +305,7 @@ mod tests {
         let whole = plan("c.toml", "m", &CODECS, &[f16, g32, g64]);
         write_shard(folder.path(), "1/1", &whole, &all);
         assert_eq!(names(folder.path()), ["plan.json"]);
-        assert_eq!(others_note(folder.path(), &whole, &all).unwrap(), None);
+        assert_eq!(others_note(folder.path(), &whole, &all, HERE).unwrap(), None);
         // A plan without a finished cell, as of an older version, goes.
         write_shard(folder.path(), "1/1", &large, &Cells::default());
         assert_eq!(read_plans(folder.path()).unwrap(), [large]);
@@ -307,7 +314,7 @@ mod tests {
     /// Shards on unequal machines, a folder that moved to another, a log from before.
     #[test]
     fn instruction_sets_are_never_put_together_in_silence() {
-        let here = crate::instruction_set();
+        let here = HERE;
         for elsewhere in ["x86-64 none", "unknown"] {
             let folder = TempDir::new().unwrap();
             let one = done("m", "f16", elsewhere);
@@ -325,7 +332,7 @@ mod tests {
             // The whole here: done again, what was done there kept, both told.
             write_shard(folder.path(), "1/1", &first, &all);
             let whole = plan("a.toml", "m", &CODECS[..2], &[again.clone(), two.clone()]);
-            let note = others_note(folder.path(), &whole, &all).unwrap().unwrap();
+            let note = others_note(folder.path(), &whole, &all, HERE).unwrap().unwrap();
             assert!(note.contains("one finished cell of another sweep is kept"), "{note}");
             assert!(note.contains(elsewhere) && note.contains(here), "{note}");
             write_shard(folder.path(), "1/1", &whole, &all);
