@@ -33,7 +33,7 @@ fn main() {
     };
     let evaluate = |codecs: &[Treatment]| {
         let windows = [Window::halves(window.clone())];
-        let arms: Vec<Arm> = codecs.iter().copied().map(Arm::of).collect();
+        let arms: Vec<Arm> = codecs.iter().cloned().map(Arm::of).collect();
         std::hint::black_box(evaluator.evaluate(&windows, &arms, &mut ()).expect("scores"));
     };
     let seconds = |work: &dyn Fn()| {

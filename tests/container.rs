@@ -17,6 +17,7 @@ use kvgauge::container::{
 };
 use kvgauge::error::{Kind, Result};
 use kvgauge::whole_file::Existing;
+use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use std::collections::BTreeMap;
 use std::fs;
@@ -72,6 +73,13 @@ impl Folder {
         path
     }
 
+    /// Of several layers.
+    fn layers(&self) -> PathBuf {
+        let path = self.path("layers.safetensors");
+        write_file(&path, &layer_tensors(), Some(zoo::metadata())).unwrap();
+        path
+    }
+
     fn names(&self) -> Vec<String> {
         names_in(self.0.path())
     }
@@ -111,6 +119,18 @@ fn even_tensors() -> Vec<TensorData<'static>> {
         // Neither key nor value, and nobody asks.
         tensor("scale", Dtype::F32, &[], 9, 1.0),
     ]
+}
+
+/// Keys and values of five layers, and what belongs to none.
+fn layer_tensors() -> Vec<TensorData<'static>> {
+    let dtypes = [Dtype::F16, Dtype::BF16, Dtype::F32];
+    let tensor = |(layer, side): (usize, &str)| {
+        let seed = 2 * layer as u64 + side.len() as u64;
+        let (name, dtype) = (format!("layer.{layer}.{side}"), dtypes[layer % 3]);
+        zoo::tensor(&name, dtype, &[2, 11, 8], &zoo::numbers(2 * 11 * 8, seed))
+    };
+    let both = (0..5).flat_map(|layer| [(layer, "key"), (layer, "value")]);
+    [even_tensors().swap_remove(0)].into_iter().chain(both.map(tensor)).collect()
 }
 
 fn target(path: &Path) -> Target<'_> {
@@ -588,6 +608,10 @@ const ENGINES: [(&str, &str); 4] = [
     ("v6-nvfp4", "k:nvfp4-per-tensor/v:nvfp4"),
 ];
 
+/// Of version 7: codecs by layer.
+const LAYERS: (&str, &str) =
+    ("v7-layers", "kvgauge4+q8_0@0,-1+k:int3-g8-asym-ch/v:f16@1+fp8-e4m3@2");
+
 /// Every later version must read the files of every earlier one.
 #[test]
 fn golden_files() {
@@ -600,6 +624,8 @@ fn golden_files() {
     let made_today = first.map(|x| (&zoo, x)).into_iter().chain(FAMILY.map(|x| (&even, x)));
     let made_today = made_today.chain(BLOCKS.map(|x| (&blocks, x)));
     let made_today = made_today.chain(ENGINES.map(|x| (&even, x)));
+    let layers = folder.layers();
+    let made_today = made_today.chain([(&layers, LAYERS)]);
     for (source, (name, codec)) in made_today {
         pack(source, &now, codec).unwrap();
         golden.is_written(name, &now);
@@ -703,7 +729,19 @@ fn small(folder: &Folder) -> Vec<Vec<u8>> {
     ];
     let codecs = ["k:nvfp4-per-tensor/v:mxfp4", "k:fp8-e4m3/v:int8-per-token-head"];
     all.extend(codecs.map(|codec| small_engines(folder, codec)));
+    all.push(small_layers(folder));
     all
+}
+
+/// The same of version 7: a codec for each of two layers.
+fn small_layers(folder: &Folder) -> Vec<u8> {
+    let (path, packed) = (folder.path("small"), folder.path("small.kvc"));
+    let keep = ["mask", "layer.0.key", "layer.1.value"];
+    let tensors: Vec<TensorData> =
+        layer_tensors().into_iter().filter(|t| keep.contains(&t.name.as_str())).collect();
+    write_file(&path, &tensors, None).unwrap();
+    pack(&path, &packed, "q4_0+k:f16/v:mxfp4@-1").unwrap();
+    fs::read(packed).unwrap()
 }
 
 /// With a header changed on purpose, its checksum put right.
@@ -944,7 +982,7 @@ fn the_wrong_kind_of_file() {
 #[test]
 fn forged_headers() {
     let folder = Folder::new();
-    for (whole, tensors) in small(&folder).into_iter().zip([6, 3, 2, 3, 3, 3]) {
+    for (whole, tensors) in small(&folder).into_iter().zip([6, 3, 2, 3, 3, 3, 3]) {
         forged_digits(&folder, &whole, tensors);
     }
 }
@@ -1059,6 +1097,63 @@ fn forged_names() {
         assert_refused(&folder, &forged(&whole, from, to), true, || {
             format!("{codec}: {from} → {to}")
         });
+    }
+}
+
+/// Every layer's tensors are, byte for byte, what the codec of that layer gives alone.
+#[test]
+fn a_layer_is_stored_as_by_its_codec_alone() {
+    let folder = Folder::new();
+    let source = folder.layers();
+    let packed = folder.path("packed");
+    let parts = |codec: &str| {
+        pack(&source, &packed, codec).unwrap();
+        let bytes = fs::read(&packed).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let part = |(name, view): (String, TensorView)| (name, view.data().to_vec());
+        file.tensors().into_iter().map(part).collect::<BTreeMap<String, Vec<u8>>>()
+    };
+    let of_layer = |layer: usize, all: &BTreeMap<String, Vec<u8>>| {
+        let prefix = format!("layer.{layer}.");
+        let own = all.iter().filter(|(name, _)| name.starts_with(&prefix));
+        own.map(|(name, data)| (name.clone(), data.clone())).collect::<Vec<_>>()
+    };
+    let mixed = parts(LAYERS.1);
+    let alone = ["q8_0", "k:int3-g8-asym-ch/v:f16", "fp8-e4m3", "kvgauge4", "q8_0"];
+    for (layer, codec) in alone.into_iter().enumerate() {
+        let own = of_layer(layer, &mixed);
+        assert!(own == of_layer(layer, &parts(codec)) && !own.is_empty(), "layer {layer} {codec}");
+    }
+}
+
+/// A file of codecs by layer says the codec of every tensor, and none that its own does not name.
+#[test]
+fn forged_layers() {
+    let folder = Folder::new();
+    let whole = small_layers(&folder);
+    let codec = |name: &str| format!(r#"\"codec\":\"{name}\""#);
+    let (file, version) = ("q4_0+k:f16/v:mxfp4@-1", r#"\"version\":7"#.to_string());
+    for (from, to) in [
+        (version.clone(), r#"\"version\":6"#.into()),
+        (version, r#"\"version\":2"#.into()),
+        (codec(file), codec("q4_0")),
+        (codec(file), codec("q4_0+q4_0@-1")),
+        (codec(file), codec("q4_0+mxfp4")),
+        (codec(file), codec("q4_0+k:f16/v:mxfp4@")),
+        (codec(file), codec("int4-g32-ext+k:f16/v:mxfp4@-1")),
+        (codec(file), codec("q4_0+mxfp8@-1")),
+        (codec("mxfp4"), codec("mxfp8")),
+        (codec("mxfp4"), codec("k:f16/v:mxfp4")),
+        (format!(",{}", codec("mxfp4")), String::new()),
+    ] {
+        let forged = forged(&whole, &from, &to);
+        assert_refused(&folder, &forged, true, || format!("{from} → {to}"));
+    }
+    // How layers are listed is nothing to a reader.
+    let (path, output) = (folder.path("damaged"), folder.path("output"));
+    for listed in ["q4_0+k:f16/v:mxfp4@1", "q4_0+k:f16/v:mxfp4@1,1"] {
+        fs::write(&path, forged(&whole, &codec(file), &codec(listed))).unwrap();
+        unpack(&path, &output).unwrap();
     }
 }
 

@@ -26,7 +26,7 @@ fn builtin(context: usize, count: usize) -> (Model, Vec<Window>) {
 
 /// Codecs for all of the cache, under the prefix protocol.
 fn evaluate(model: &Model, windows: &[Window], codecs: &[Treatment]) -> Result<Evaluation> {
-    let arms: Vec<Arm> = codecs.iter().copied().map(Arm::of).collect();
+    let arms: Vec<Arm> = codecs.iter().cloned().map(Arm::of).collect();
     let context = windows.first().map_or(0, |window| window.tokens().len());
     Evaluator::new(model, Protocol::Prefix, context, 0).evaluate(windows, &arms, &mut ())
 }
@@ -170,7 +170,7 @@ fn a_window_is_scored_where_its_shape_says() {
         let score = |prefix: usize, scored: Vec<std::ops::Range<usize>>| {
             let shape = WindowShape::new(64, prefix, scored).unwrap();
             let window = Window::new(tokens.to_vec(), shape).unwrap();
-            let arms: Vec<Arm> = codecs.iter().copied().map(Arm::of).collect();
+            let arms: Vec<Arm> = codecs.iter().cloned().map(Arm::of).collect();
             let found = Evaluator::new(&model, protocol, 64, 0);
             let mut found = found.evaluate(&[window], &arms, &mut ()).unwrap();
             (found.baseline.remove(0), found.codecs.remove(0).windows.remove(0))

@@ -1,4 +1,4 @@
-"""A strict decoder of compressed KV files, versions 1 to 6, written from FORMAT.md alone.
+"""A strict decoder of compressed KV files, versions 1 to 7, written from FORMAT.md alone.
 
 Pure Python and numpy: it shares no code with the program that writes the files, so that the two
 agree only where the page says what it should. It is slow and holds the file in memory.
@@ -306,6 +306,19 @@ def by_role(codec):
     return None if longer else pair
 
 
+PLACE = "-?(0|[1-9][0-9]*)"
+LAYERS = re.compile(f"{PLACE}(-{PLACE})?(,{PLACE}(-{PLACE})?)*")
+
+
+def names_by_layer(codec):
+    """The names in `BASE+NAME@LAYERS`, or the only one; None if it is not one."""
+    base, *others = codec.split("+") if type(codec) is str else [None]
+    parts = [other.split("@") for other in others]
+    good = all(len(part) == 2 and LAYERS.fullmatch(part[1]) for part in parts)
+    names = [base, *(part[0] for part in parts)]
+    return names if good and all(map(by_role, names)) else None
+
+
 # The manifest
 
 
@@ -313,12 +326,13 @@ def check_manifest(manifest):
     as_object(manifest, MANIFEST_FIELDS, OPTIONAL_FIELDS, "manifest")
     need(manifest["format"] == "kvgauge-kv", "unknown format {!r}", manifest["format"])
     version = manifest["version"]
-    need(is_integer(version) and version in (1, 2, 3, 4, 5, 6), "unknown version {!r}", version)
+    need(is_integer(version) and version in (1, 2, 3, 4, 5, 6, 7), "unknown version {!r}", version)
     if version < 6:
         manifest["codec"] = today(manifest["codec"])
     codec = manifest["codec"]
-    roles = by_role(codec)
-    need(roles is not None, "unknown codec {!r}", codec)
+    names = names_by_layer(codec)
+    need(names is not None, "unknown codec {!r}", codec)
+    roles = by_role(names[0])
     layout = check_layout(manifest)
     first = 3 if layout else 1 if all(map(is_first, roles)) else 2
     first = 4 if "rotary" in manifest else first
@@ -351,12 +365,13 @@ def check_manifest(manifest):
         as_crc(tensor["crc32"], name)
         if version < 6 and "codec" in tensor:
             tensor["codec"] = today(tensor["codec"])
-        check_sides(tensor, codec, roles, layout)
+        check_sides(tensor, names, layout)
     read = any(tensor["sides"] for tensor in manifest["tensors"])
     need(read or not layout, "a layout for nothing")
     cut = any("block" in tensor for tensor in manifest["tensors"])
     sixth = any(is_sixth(role) and (version == 6 or role not in FORMER.values()) for role in roles)
-    need(version == (6 if sixth else 5 if cut else first), "codec {!r} in version {}", codec, version)
+    first = 7 if len(names) > 1 else 6 if sixth else 5 if cut else first
+    need(version == first, "codec {!r} in version {}", codec, version)
     check_rope(manifest)
 
 
@@ -392,12 +407,17 @@ def check_layout(manifest):
     return Layout(order == "tokens-heads-dim", axis, dim)
 
 
-def check_sides(tensor, codec, roles, layout):
-    """Give a tensor its sides: none where it is stored as it is."""
+def check_sides(tensor, names, layout):
+    """Give a tensor its sides: none where it is stored as it is. `names`: of the file's codecs."""
     name, stored, own = tensor["name"], tensor.get("codec"), "codec" in tensor
     tensor["sides"] = []
     both = layout is not None and layout.kv_axis is not None
-    if both or roles[0] == roles[1]:
+    roles = by_role(names[0])
+    if len(names) > 1:
+        known = names if both else [role for name in names for role in by_role(name)]
+        need(own and stored in ("none", *known), "{!r}: codec {!r}", name, stored)
+        roles = by_role(stored) if both and stored != "none" else roles
+    elif both or roles[0] == roles[1]:
         need(not own or stored == "none", "{!r}: codec {!r}", name, stored)
     else:
         need(own and stored in ("none", *roles), "{!r}: codec {!r}", name, stored)
@@ -407,7 +427,7 @@ def check_sides(tensor, codec, roles, layout):
         need("block" not in tensor, "{!r}: a block without codes", name)
         return
     good = tensor["dtype"] in COMPRESSIBLE
-    need(good, "{!r}: {} of {}", name, codec, tensor["dtype"])
+    need(good, "{!r}: {} of {}", name, names, tensor["dtype"])
     codecs = roles if both else [stored if own else roles[0]]
     shape = side_shape(tensor, layout)
     if both:

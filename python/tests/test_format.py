@@ -624,6 +624,36 @@ class Binary(unittest.TestCase):
                 sixth = any(map(format_decoder.is_sixth, roles))
                 self.assertEqual(manifest["version"], 6 if sixth else 1 if first else 2)
 
+    def test_codecs_by_layer(self):
+        names = [f"layer.{layer}.{side}" for layer in range(5) for side in ("key", "value")]
+        dtypes = itertools.cycle(FLOATS)
+        tensors = {name: floats(next(dtypes), self.values((2, 7, 16), 1)) for name in names}
+        tensors["mask"] = Tensor("BOOL", (3,), b"\1\0\1")
+        file = serialize(tensors)
+        for codec, of_layers in (
+            ("q4_0+q8_0@0,-1", ["q8_0", "q4_0", "q4_0", "q4_0", "q8_0"]),
+            ("q4_0+f16@1--2+nvfp4@2", ["q4_0", "f16", "nvfp4", "f16", "q4_0"]),
+            ("kvgauge4+k:int4-g8-ch-prerope/v:f16@3", [None, None, None, "", None]),
+        ):
+            with self.subTest(codec):
+                manifest = self.both(file, "--codec", codec, "--rope-theta", "10000")
+                self.assertEqual((manifest["version"], manifest["codec"]), (7, codec))
+                stored = {tensor["name"]: tensor["codec"] for tensor in manifest["tensors"]}
+                self.assertEqual(stored.pop("mask"), "none")
+                for layer, own in enumerate(of_layers):
+                    pair = {None: ("tc19-prerope-shape", "tc16"), "": ("int4-g8-ch-prerope", "f16")}
+                    expected = pair.get(own, (own, own))
+                    found = tuple(stored[f"layer.{layer}.{side}"] for side in ("key", "value"))
+                    self.assertEqual(found, expected)
+        # Keys and values in one tensor of each layer.
+        shape = (2, 7, 3, 16)
+        both = {f"layers.{layer}.kv": floats("F16", self.values(shape, 1)) for layer in range(2)}
+        codec = "k:q8_0/v:q4_0+kivi4@1"
+        manifest = self.both(serialize(both), "--codec", codec, "--kv-axis", "0",
+                             "--layout", "tokens-heads-dim")
+        found = [tensor["codec"] for tensor in manifest["tensors"]]
+        self.assertEqual((manifest["version"], found), (7, ["k:q8_0/v:q4_0", "kivi4"]))
+
     def test_rotations(self):
         codecs = ("int4-g32-had", "turbo4", "int3-g9-asym-ch-had-mse-sink1", "int5-g1000-lm-had-s8",
                   "k:int2-g64-mid-ctr-had-sink4/v:int4-g64-had", "int8-g8-ext-ctr-had")

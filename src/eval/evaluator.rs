@@ -5,6 +5,7 @@ use super::prefix::PrefixPasses;
 use super::protocol::Protocol;
 use super::round_trip::CodecContext;
 use super::{Arm, CodecOutcome, Evaluation, Observer, StageTimings, WindowOutcome, window};
+use crate::codec::Codec;
 use crate::corpus::{Window, WindowShape};
 use crate::error::Result;
 use crate::model::Model;
@@ -39,7 +40,8 @@ impl Evaluator {
         {
             self.protocol.check(self.model.config(), shape, &arm.treatment)?;
         }
-        let outcome = |arm: &Arm| CodecOutcome { codec: arm.treatment, windows: Vec::new() };
+        let outcome =
+            |arm: &Arm| CodecOutcome { codec: arm.treatment.clone(), windows: Vec::new() };
         let mut evaluation = Evaluation {
             baseline: Vec::with_capacity(windows.len()),
             codecs: arms.iter().map(outcome).collect(),
@@ -63,26 +65,25 @@ impl Evaluator {
         observer: &mut dyn Observer,
         timings: &mut StageTimings,
     ) -> Result<WindowOutcome> {
+        let layers = self.model.config().layers.len();
+        let arms = arms.iter().map(|arm| arm.on(layers)).collect::<Result<Vec<_>>>()?;
         let mut outcome = match self.protocol {
             Protocol::Prefix => {
                 let (model, context) = (&self.model, &self.context);
                 let mut passes = PrefixPasses::prefill(model, context, window, observer, timings)?;
-                window::evaluate(model, window, arms, &mut passes, observer, timings)
+                window::evaluate(model, window, &arms, &mut passes, observer, timings)
             }
             Protocol::Decode { residual, chunk } => {
                 let (model, context) = (&self.model, &self.context);
                 let mut passes = DecodePasses { model, context, window, residual, chunk };
-                window::evaluate(model, window, arms, &mut passes, observer, timings)
+                window::evaluate(model, window, &arms, &mut passes, observer, timings)
             }
         }?;
         for (arm, done) in arms.iter().zip(&mut outcome.arms) {
             if let Ok(done) = done {
+                let codecs: Vec<Codec> = arm.codecs().collect();
                 let head_dim = self.model.config().head_dim();
-                let affected = self.protocol.targets_affected(
-                    head_dim,
-                    window.shape(),
-                    &arm.treatment.codec,
-                )?;
+                let affected = self.protocol.targets_affected(head_dim, window.shape(), &codecs)?;
                 done.targets_affected = affected as u64;
             }
         }

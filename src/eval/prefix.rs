@@ -6,7 +6,7 @@
 
 use super::round_trip::{CodecContext, round_trip};
 use super::window::{ArmPass, Clock, RunArms, predicting};
-use super::{Arm, CodecWindow, Observer, StageTimings};
+use super::{CodecWindow, ModelArm, Observer, StageTimings};
 use crate::corpus::Window;
 use crate::error::Result;
 use crate::model::{KvCache, LayerKv, Model};
@@ -47,7 +47,7 @@ impl<'a> PrefixPasses<'a> {
     /// memory whole.
     fn continued(
         &self,
-        arms: &[Option<&Arm>],
+        arms: &[Option<&ModelArm>],
         clock: &mut Clock,
         timings: &mut StageTimings,
     ) -> Result<Vec<Result<ArmPass>>> {
@@ -72,7 +72,7 @@ impl<'a> PrefixPasses<'a> {
         Ok(arms.into_iter().zip(hidden).map(pass).collect())
     }
 
-    fn restored<'b>(&self, arm: Option<&'b Arm>) -> RestoredCache<'b> {
+    fn restored<'b>(&self, arm: Option<&'b ModelArm>) -> RestoredCache<'b> {
         let cached_tokens = arm.map_or(0, |_| self.cache.tokens() as u64);
         RestoredCache { arm, outcome: Ok(CodecWindow { cached_tokens, ..Default::default() }) }
     }
@@ -81,7 +81,7 @@ impl<'a> PrefixPasses<'a> {
 /// The cache as an arm gives it back, a layer at a time.
 struct RestoredCache<'a> {
     /// `None`: as it is.
-    arm: Option<&'a Arm>,
+    arm: Option<&'a ModelArm>,
     /// Of the layers so far, or the first error: one arm's failure is not the others'.
     outcome: Result<CodecWindow>,
 }
@@ -103,7 +103,7 @@ impl RestoredCache<'_> {
 impl RunArms for PrefixPasses<'_> {
     fn run(
         &mut self,
-        arms: &[Option<&Arm>],
+        arms: &[Option<&ModelArm>],
         clock: &mut Clock,
         observer: &mut dyn Observer,
         timings: &mut StageTimings,

@@ -1,7 +1,7 @@
 //! A layer of a cache through a codec and back, with what that costs in bytes and in distortion.
 
 use super::noise::{Noisy, add_noise};
-use super::{Arm, CodecWindow, HeadScope, LayerDistortion, Side, SideTreatment};
+use super::{CodecWindow, HeadScope, LayerDistortion, ModelArm, Side, SideTreatment, StoredSize};
 use crate::codec::{DistortionSum, Element, Geometry, RotaryEmbedding, RotaryTable, TensorCodec};
 use crate::error::{Error, Result};
 use crate::model::LayerKv;
@@ -54,25 +54,22 @@ impl CodecContext {
 /// `outcome`, whose layers came before.
 pub(super) fn round_trip(
     layer: &LayerKv,
-    arm: &Arm,
+    arm: &ModelArm,
     context: &CodecContext,
     outcome: &mut CodecWindow,
 ) -> Result<LayerKv> {
     let index = outcome.layers.len();
-    let mut distortion = LayerDistortion::default();
-    let mut through = |side: Side, tensor: &Tensor| -> Result<Tensor> {
-        let treatment = arm.treatment.side(side);
+    let through = |side: Side, tensor: &Tensor| -> Result<(Tensor, DistortionSum, StoredSize)> {
+        let treatment = arm.side(index, side);
         let heads = arm.scope.heads(index, side);
         let done = round_trip_tensor(tensor, treatment, heads, 0, &context.of_layer(index))
             .map_err(|e| e.within(format!("layer {index} {side}")))?;
-        outcome.stored_bytes += done.stored_bytes as u64;
-        outcome.values += tensor.elem_count() as u64;
-        distortion.add(side, done.distortion);
-        Ok(done.tensor)
+        let (bytes, values) = (done.stored_bytes as u64, tensor.elem_count() as u64);
+        Ok((done.tensor, done.distortion, StoredSize { bytes, values }))
     };
-    let key = through(Side::Key, &layer.key)?;
-    let value = through(Side::Value, &layer.value)?;
-    outcome.layers.push(distortion);
+    let (key, of_key, key_size) = through(Side::Key, &layer.key)?;
+    let (value, of_value, value_size) = through(Side::Value, &layer.value)?;
+    outcome.push_layer(LayerDistortion { key: of_key, value: of_value, key_size, value_size });
     Ok(LayerKv { key, value })
 }
 
@@ -221,7 +218,7 @@ mod tests {
     use super::*;
     use crate::codec::RotaryPairs;
     use crate::container::{self, Plan, Target, TensorData, TextMap};
-    use crate::eval::Treatment;
+    use crate::eval::{Arm, Treatment};
     use crate::whole_file::Existing;
     use candle_core::Device;
     use safetensors::Dtype;
@@ -279,11 +276,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let [source, packed] = ["source", "packed"].map(|name| folder.path().join(name));
         container::write_file(&source, &tensors, Some(metadata)).unwrap();
-        for name in ["kvgauge4", "int4-g64-prerope", "k:int3-g8-ch-prerope-ctr-sink2/v:q8_0"] {
+        for name in [
+            "kvgauge4",
+            "int4-g64-prerope",
+            "k:int3-g8-ch-prerope-ctr-sink2/v:q8_0",
+            "kvgauge4+k:int4-g64-prerope/v:f16@1,-1+q8_0@3",
+        ] {
             let treatment: Treatment = name.parse().unwrap();
             let mut outcome = CodecWindow::default();
-            let through =
-                |layer| round_trip(layer, &Arm::of(treatment), &context, &mut outcome).unwrap();
+            let arm = Arm::of(treatment.clone()).on(layers.len()).unwrap();
+            let through = |layer| round_trip(layer, &arm, &context, &mut outcome).unwrap();
             let evaluated: Vec<LayerKv> = layers.iter().map(through).collect();
             let target = Target { path: &packed, existing: Existing::Replace, sync: false };
             let plan = Plan::all(treatment.as_codec().unwrap());

@@ -4,7 +4,7 @@
 //! stored logits. Only hidden states are kept; logits exist for a few targets at a time.
 
 use super::scores::Logits;
-use super::{Arm, CodecWindow, Observer, StageTimings, WindowOutcome};
+use super::{CodecWindow, ModelArm, Observer, StageTimings, WindowOutcome};
 use crate::corpus::{Window, WindowShape};
 use crate::error::{Error, Result};
 use crate::model::Model;
@@ -36,7 +36,7 @@ pub trait RunArms {
     /// Runs some arms; `None` is the untouched cache. One arm's failure is not the others'.
     fn run(
         &mut self,
-        arms: &[Option<&Arm>],
+        arms: &[Option<&ModelArm>],
         clock: &mut Clock,
         observer: &mut dyn Observer,
         timings: &mut StageTimings,
@@ -46,7 +46,7 @@ pub trait RunArms {
 pub fn evaluate(
     model: &Model,
     window: &Window,
-    arms: &[Arm],
+    arms: &[ModelArm],
     passes: &mut dyn RunArms,
     observer: &mut dyn Observer,
     timings: &mut StageTimings,
@@ -55,7 +55,7 @@ pub fn evaluate(
     let at_once = scored_at_once(model.config().vocab_size);
     let mut clock = Clock::start();
     // The untouched cache goes through the model like the others, and first.
-    let all: Vec<Option<&Arm>> = [None].into_iter().chain(arms.iter().map(Some)).collect();
+    let all: Vec<Option<&ModelArm>> = [None].into_iter().chain(arms.iter().map(Some)).collect();
     let mut base_hidden = None;
     let (mut baseline, mut done) = (Vec::new(), Vec::with_capacity(arms.len()));
     for batch in all.chunks(ARMS_AT_ONCE) {

@@ -100,7 +100,7 @@ pub struct CodecFigures {
     pub layers: Vec<LayerResult>,
 }
 
-/// Distortion of one layer.
+/// Distortion of one layer, and what it takes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LayerResult {
     /// Its index, from 0.
@@ -109,6 +109,12 @@ pub struct LayerResult {
     pub key: Distortion,
     /// Of values.
     pub value: Distortion,
+    /// Stored bits of its keys over their number, measured from payloads; older logs have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_bits_per_value: Option<f64>,
+    /// The same of its values.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value_bits_per_value: Option<f64>,
 }
 
 /// Mean change of the NLL, nats a token, over a run of targets of every window.
@@ -268,6 +274,8 @@ impl CodecFigures {
                     layer,
                     key: sums.key.finish(),
                     value: sums.value.finish(),
+                    key_bits_per_value: sums.key_size.bits_per_value(),
+                    value_bits_per_value: sums.value_size.bits_per_value(),
                 })
                 .collect(),
         }

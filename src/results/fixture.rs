@@ -207,6 +207,8 @@ fn figures(
                 layer,
                 key: distortion(codec.snr[0].map(|snr| snr + lift)),
                 value: distortion(codec.snr[1].map(|snr| snr - 0.5 * lift)),
+                key_bits_per_value: None,
+                value_bits_per_value: None,
             }
         })
         .collect();

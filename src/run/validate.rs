@@ -65,8 +65,8 @@ pub fn run(
         let codecs = taken(settings, &refused, beside);
         let parts = parts(settings, model.config(), beside);
         // Behind the codecs' own arms, with which they share the baseline.
-        let alone = codecs.iter().flat_map(|c| parts.iter().flat_map(|parts| parts.arms(*c)));
-        let arms: Vec<Arm> = codecs.iter().copied().map(Arm::of).chain(alone).collect();
+        let alone = codecs.iter().flat_map(|c| parts.iter().flat_map(|parts| parts.arms(c)));
+        let arms: Vec<Arm> = codecs.iter().cloned().map(Arm::of).chain(alone).collect();
         runs.push((protocol, arms, parts));
     }
     let tokens = |(protocol, arms, _): &(Protocol, Vec<Arm>, _)| -> usize {
@@ -119,7 +119,7 @@ pub fn dry_run(settings: &Settings, hub: &Hub, stages: &mut dyn Stages) -> Resul
             continue;
         }
         let parts = parts(settings, &subject.model.config, beside);
-        let passes = |codec| 1 + parts.iter().map(|parts| parts.arms(codec).len()).sum::<usize>();
+        let passes = 1 + parts.as_ref().map_or(0, CacheParts::count);
         estimates.push(estimate(settings, protocol, &subject, &codecs, passes)?);
     }
     Ok(together(estimates, Vec::new(), base))
@@ -147,7 +147,7 @@ fn open(
 fn taken(settings: &Settings, refused: &[Refusal], beside: bool) -> Vec<Treatment> {
     let takes =
         |codec: &Treatment| !beside || refused.iter().all(|refused| refused.codec != *codec);
-    settings.codecs().iter().copied().filter(takes).collect()
+    settings.codecs().into_iter().filter(takes).collect()
 }
 
 /// The parts of the cache that are measured alone under a protocol, which is the first or `beside` it:

@@ -86,7 +86,7 @@ impl Settings {
 
     /// The codecs without the locations where they were given.
     pub fn codecs(&self) -> Vec<Treatment> {
-        self.codec.iter().map(|given| given.value).collect()
+        self.codec.iter().map(|given| given.value.clone()).collect()
     }
 
     /// The window length, tokens, for a model that computes no longer one than `longest`.

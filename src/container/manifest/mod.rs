@@ -14,7 +14,7 @@ pub use record::{Record, is_float};
 use super::layout::{AxisOrder, Layout};
 use super::rotary::Rotations;
 use super::safetensors::{Header, LENGTH_BYTES, METADATA, Tensor, TextMap};
-use crate::codec::{Codec, Distortion, RotaryEmbedding, TensorCodec};
+use crate::codec::{CacheCodec, Codec, Distortion, RotaryEmbedding, TensorCodec};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -22,8 +22,9 @@ const KEY: &str = "kvgauge";
 const FORMAT: &str = "kvgauge-kv";
 /// Of files of symmetric INT4 and f16 alone, of all other codecs, of tensors that are not read as
 /// they lie, of keys of other rotary embeddings than one over the whole head in halves, of two
-/// centres whose blocks are not runs of a power of two, and of scales in other engines' formats.
-const VERSIONS: [u32; 6] = [1, 2, 3, 4, 5, 6];
+/// centres whose blocks are not runs of a power of two, of scales in other engines' formats, and of
+/// codecs by layer.
+const VERSIONS: [u32; 7] = [1, 2, 3, 4, 5, 6, 7];
 /// Every compressed file begins so, after the header's length; the checksum follows.
 const OPENING: &str = r#"{"__metadata__":{"kvgauge":"{\"header_crc32\":\""#;
 /// Stands in the checksum's place while the header's checksum is taken.
@@ -91,16 +92,17 @@ fn not_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
 /// The version of the format that files have: the first one that knows what they hold. `renamed`:
 /// codecs go by the names of before the sixth.
 fn version_of(
-    codec: &Codec,
+    codec: &CacheCodec,
     layout: &Layout,
     has_rotary: bool,
     tensors: &[Record],
     renamed: bool,
 ) -> u32 {
-    let sides = [codec.key, codec.value];
+    let sides = [codec.base().key, codec.base().value];
     let known_first = |codec: &TensorCodec| codec.packing().is_none_or(|p| p.as_int4().is_some());
-    let [first, second, third, fourth, fifth, sixth] = VERSIONS;
+    let [first, second, third, fourth, fifth, sixth, seventh] = VERSIONS;
     match layout.is_default() {
+        _ if !codec.is_uniform() => seventh,
         _ if sides.iter().any(|side| renamed::is_of_sixth(side, renamed)) => sixth,
         _ if tensors.iter().any(|record| record.block.is_some()) => fifth,
         _ if has_rotary => fourth,
@@ -108,6 +110,14 @@ fn version_of(
         true if sides.iter().all(known_first) => first,
         true => second,
     }
+}
+
+/// Whether a codec goes by this name. How its layers are listed may change: each of its parts has one
+/// name for ever.
+fn is_named_so(codec: &CacheCodec, name: &str) -> bool {
+    let is_own = |part: &str| part.parse::<Codec>().is_ok_and(|codec| codec.to_string() == part);
+    let names = name.split('+').map(|part| part.split_once('@').map_or(part, |(name, _)| name));
+    codec.to_string() == name || !codec.is_uniform() && names.into_iter().all(is_own)
 }
 
 impl From<Distortion> for Quality {
@@ -126,7 +136,7 @@ impl Manifest {
     pub fn new(
         source: &Header,
         source_bytes: u64,
-        codec: Codec,
+        codec: &CacheCodec,
         layout: Layout,
         coded: &[Option<Coded>],
         rotations: &Rotations,
@@ -134,7 +144,7 @@ impl Manifest {
         // Nothing is said of axes that nobody looks at.
         let layout = if coded.iter().any(Option::is_some) { layout } else { Layout::default() };
         let record = |(tensor, coded): (&Tensor, &Option<Coded>)| {
-            Record::new(&tensor.name, tensor.info.dtype, &tensor.info.shape, &codec, coded.as_ref())
+            Record::new(&tensor.name, tensor.info.dtype, &tensor.info.shape, codec, coded.as_ref())
         };
         let mut manifest = Self {
             header_crc32: BLANK.into(),
@@ -153,7 +163,7 @@ impl Manifest {
         };
         manifest.set_rotations(rotations);
         let has_rotary = manifest.rotary.is_some();
-        manifest.version = version_of(&codec, &layout, has_rotary, &manifest.tensors, false);
+        manifest.version = version_of(codec, &layout, has_rotary, &manifest.tensors, false);
         manifest
     }
 
@@ -166,8 +176,8 @@ impl Manifest {
     /// How each tensor is stored, and the header of the file that holds them, as yet without
     /// metadata.
     pub fn stored(&self) -> Result<(Vec<Stored>, Header)> {
-        let of_file: Codec = self.codec.parse()?;
-        if of_file.to_string() != self.codec {
+        let of_file: CacheCodec = self.codec.parse()?;
+        if !is_named_so(&of_file, &self.codec) {
             return Err(Error::input(format!("codec {of_file} by another name: {:?}", self.codec)));
         }
         let layout = self.layout();
@@ -263,11 +273,11 @@ impl Manifest {
         let stamp: Stamp = serde_json::from_str(json).map_err(parse)?;
         if stamp.format != FORMAT || !VERSIONS.contains(&stamp.version) {
             return Err(Error::input(format!(
-                "expected format {FORMAT} version 1 to 6, found {:?} version {}",
+                "expected format {FORMAT} version 1 to 7, found {:?} version {}",
                 stamp.format, stamp.version
             ))
             .hint(format!(
-                "this is kvgauge {}, which reads versions 1 to 6; a newer one made the file",
+                "this is kvgauge {}, which reads versions 1 to 7; a newer one made the file",
                 env!("CARGO_PKG_VERSION")
             )));
         }
