@@ -330,9 +330,9 @@ def check_manifest(manifest):
     if version < 6:
         manifest["codec"] = today(manifest["codec"])
     codec = manifest["codec"]
-    names = names_by_layer(codec)
-    need(names is not None, "unknown codec {!r}", codec)
-    roles = by_role(names[0])
+    by_layer = names_by_layer(codec)
+    need(by_layer is not None, "unknown codec {!r}", codec)
+    roles = by_role(by_layer[0])
     layout = check_layout(manifest)
     first = 3 if layout else 1 if all(map(is_first, roles)) else 2
     first = 4 if "rotary" in manifest else first
@@ -365,12 +365,12 @@ def check_manifest(manifest):
         as_crc(tensor["crc32"], name)
         if version < 6 and "codec" in tensor:
             tensor["codec"] = today(tensor["codec"])
-        check_sides(tensor, names, layout)
+        check_sides(tensor, by_layer, layout)
     read = any(tensor["sides"] for tensor in manifest["tensors"])
     need(read or not layout, "a layout for nothing")
     cut = any("block" in tensor for tensor in manifest["tensors"])
     sixth = any(is_sixth(role) and (version == 6 or role not in FORMER.values()) for role in roles)
-    first = 7 if len(names) > 1 else 6 if sixth else 5 if cut else first
+    first = 7 if len(by_layer) > 1 else 6 if sixth else 5 if cut else first
     need(version == first, "codec {!r} in version {}", codec, version)
     check_rope(manifest)
 
