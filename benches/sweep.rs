@@ -26,7 +26,7 @@ fn main() {
     let window: Vec<u32> = (0..CONTEXT).map(|i| (i * 7919 % config.vocab_size) as u32).collect();
     let codecs: Vec<Treatment> = CODECS.iter().map(|name| name.parse().expect("a codec")).collect();
 
-    let evaluator = Evaluator::new(&model, Protocol::Prefix, CONTEXT, 0);
+    let evaluator = Evaluator::new(&model, Protocol::PREFIX, CONTEXT, 0);
     let plain = || {
         let hidden = model.forward(&window, &mut model.empty_cache()).expect("a pass");
         std::hint::black_box(model.logits(&hidden).expect("logits"));

@@ -129,9 +129,9 @@ fn targets_affected_are_those_that_change() {
     let tokens = window(96);
     let decode = |residual, chunk| Protocol::Decode { residual, chunk };
     for (protocol, name, expected) in [
-        (Protocol::Prefix, "int4-g64", 47),
-        (Protocol::Prefix, "kvgauge4", 47),
-        (Protocol::Prefix, "int4-g64-sink47", 47),
+        (Protocol::PREFIX, "int4-g64", 47),
+        (Protocol::PREFIX, "kvgauge4", 47),
+        (Protocol::PREFIX, "int4-g64-sink47", 47),
         (decode(0, 32), "int4-g64", 47),
         // In one pass a token attends to its own stored form.
         (decode(0, 32), "int4-g64-sink60", 35),
@@ -146,7 +146,7 @@ fn targets_affected_are_those_that_change() {
         (decode(8, 24), "k:int4-g64-ch/v:f16", 23),
         (decode(8, 24), "kivi4", 23 + 24),
         // The first layer that feels it, and chunks for all where one layer's groups span tokens.
-        (Protocol::Prefix, "int4-g64-sink48+int4-g64@-1", 47),
+        (Protocol::PREFIX, "int4-g64-sink48+int4-g64@-1", 47),
         (decode(0, 32), "int4-g64-sink60+f16@0,2", 35),
         (decode(0, 32), "int4-g64-sink60+int4-g64-sink90@0", 35),
         (decode(0, 32), "int4-g64-sink60+int4-g64-ch@1", 31),
@@ -186,7 +186,7 @@ fn a_codec_that_nothing_feels_is_refused() {
         (decode(63, 1), 64, "kvgauge4", vec!["--residual 60", "--context 67"]),
         (decode(0, 32), 64, "int4-g64-ch", vec!["--context 66", "fewer than 64 tokens"]),
         (decode(0, 32), 64, "int4-g64-sink64", vec!["--context 66"]),
-        (Protocol::Prefix, 64, "int4-g64-sink32", vec!["fewer sink tokens", "--context 66"]),
+        (Protocol::PREFIX, 64, "int4-g64-sink32", vec!["fewer sink tokens", "--context 66"]),
     ] {
         let tokens = window(context);
         let error = evaluate(&model, &tokens, protocol, &[name]).unwrap_err();
@@ -328,7 +328,7 @@ fn layers_are_stored_each_by_its_own_codec() {
     let model = model();
     let tokens = window(80);
     for protocol in [
-        Protocol::Prefix,
+        Protocol::PREFIX,
         Protocol::Decode { residual: 0, chunk: 16 },
         Protocol::Decode { residual: 6, chunk: 16 },
     ] {
@@ -342,7 +342,7 @@ fn layers_are_stored_each_by_its_own_codec() {
             assert_eq!(plain.value_size, own.value_size, "{protocol} layer {layer}");
             // What later layers hold follows from what earlier ones gave back, but for `prefix`.
             let is_equal = plain.key == own.key && plain.value == own.value;
-            assert_eq!(is_equal, layer == 0 || protocol == Protocol::Prefix, "{protocol} {layer}");
+            assert_eq!(is_equal, layer == 0 || protocol == Protocol::PREFIX, "{protocol} {layer}");
         }
         let sizes = mixed.layers.iter().flat_map(|layer| [layer.key_size, layer.value_size]);
         let all = sizes.fold(Default::default(), kvgauge::eval::StoredSize::plus);
@@ -353,7 +353,7 @@ fn layers_are_stored_each_by_its_own_codec() {
 #[test]
 fn layers_that_the_model_has_not_are_refused() {
     let model = model();
-    for protocol in [Protocol::Prefix, Protocol::Decode { residual: 0, chunk: 16 }] {
+    for protocol in [Protocol::PREFIX, Protocol::Decode { residual: 0, chunk: 16 }] {
         for name in ["int4-g64+q8_0@3", "int4-g64+q8_0@-4"] {
             let error = evaluate(&model, &window(80), protocol, &[name]).unwrap_err().to_string();
             assert!(error.contains(name) && error.contains("one of 3 layers, 0 to 2"), "{error}");

@@ -275,8 +275,7 @@ impl<'a> Stream<'a> {
             (done.tensor.narrow(1, tokens.start - first, tokens.len())?, done)
         };
         stored.tokens = tokens.end;
-        let (bytes, values) = (done.stored_bytes as u64, done.tensor.elem_count() as u64);
-        stored.size = stored.size.plus(StoredSize { bytes, values });
+        stored.size = stored.size.plus(done.size);
         stored.distortion = stored.distortion.plus(done.distortion);
         with_range(tensor, 1, tokens, &new)
     }
@@ -291,8 +290,8 @@ impl<'a> Stream<'a> {
         let layers = &self.model.config().layers;
         for (layer, [key, value]) in layers.iter().zip(&self.stored) {
             let size = |side: &StoredSide| {
-                let exact = ((tokens - side.tokens) * layer.key_width()) as u64;
-                side.size.plus(StoredSize { bytes: 2 * exact, values: exact })
+                let exact = (tokens - side.tokens) * layer.key_width();
+                side.size.plus(StoredSize::exact(exact as u64))
             };
             outcome.push_layer(LayerDistortion {
                 key: key.distortion,

@@ -68,9 +68,10 @@ impl Evaluator {
         let layers = self.model.config().layers.len();
         let arms = arms.iter().map(|arm| arm.on(layers)).collect::<Result<Vec<_>>>()?;
         let mut outcome = match self.protocol {
-            Protocol::Prefix => {
+            Protocol::Prefix { residual } => {
                 let (model, context) = (&self.model, &self.context);
-                let mut passes = PrefixPasses::prefill(model, context, window, observer, timings)?;
+                let mut passes =
+                    PrefixPasses::prefill(model, context, window, residual, observer, timings)?;
                 window::evaluate(model, window, &arms, &mut passes, observer, timings)
             }
             Protocol::Decode { residual, chunk } => {

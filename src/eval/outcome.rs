@@ -63,9 +63,18 @@ pub struct StoredSize {
     pub bytes: u64,
     /// Values those bytes stand for.
     pub values: u64,
+    /// Of these, the ones that are kept in 16 bits where the others are packed: sinks, the residual,
+    /// and what fills no block yet.
+    #[serde(default)]
+    pub exact: u64,
 }
 
 impl StoredSize {
+    /// So many values that are kept in 16 bits.
+    pub(super) fn exact(values: u64) -> Self {
+        Self { bytes: 2 * values, values, exact: values }
+    }
+
     /// Whether nothing is known of it, or nothing there.
     pub fn is_empty(&self) -> bool {
         self.values == 0
@@ -78,7 +87,11 @@ impl StoredSize {
 
     /// Together.
     pub fn plus(self, other: Self) -> Self {
-        Self { bytes: self.bytes + other.bytes, values: self.values + other.values }
+        Self {
+            bytes: self.bytes + other.bytes,
+            values: self.values + other.values,
+            exact: self.exact + other.exact,
+        }
     }
 }
 

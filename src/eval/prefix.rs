@@ -1,7 +1,8 @@
 //! The `prefix` protocol: prefill the first half of a window, compress and reinject its cache,
 //! run the second half in one pass over it.
 //!
-//! The continuation's own keys and values stay exact. The first continuation token is predicted
+//! The continuation's own keys and values stay exact, and so do the last `residual` tokens of the
+//! first half. The first continuation token is predicted
 //! by the prefix pass, which no codec touches, so it is not scored.
 
 use super::round_trip::{CodecContext, round_trip};
@@ -19,6 +20,8 @@ pub struct PrefixPasses<'a> {
     context: &'a CodecContext,
     cache: KvCache,
     window: &'a Window,
+    /// Last tokens of the cache that stay exact.
+    residual: usize,
 }
 
 impl<'a> PrefixPasses<'a> {
@@ -26,6 +29,7 @@ impl<'a> PrefixPasses<'a> {
         model: &'a Model,
         context: &'a CodecContext,
         window: &'a Window,
+        residual: usize,
         observer: &mut dyn Observer,
         timings: &mut StageTimings,
     ) -> Result<Self> {
@@ -35,7 +39,7 @@ impl<'a> PrefixPasses<'a> {
         model.forward(&window.tokens()[..prefix], &mut cache)?;
         clock.lap(&mut timings.prefill);
         observer.advanced(prefix);
-        Ok(Self { model, context, cache, window })
+        Ok(Self { model, context, cache, window, residual })
     }
 
     /// The tokens that run over the cache.
@@ -59,7 +63,7 @@ impl<'a> PrefixPasses<'a> {
         let mut attended = |arm: usize, layer: usize, new: LayerKv| -> Result<LayerKv> {
             let Some(exact) = self.cache.layer(layer) else { return Ok(new) };
             let clock = Instant::now();
-            let restored = arms[arm].layer(exact, self.context);
+            let restored = arms[arm].layer(exact, self.context, self.residual);
             in_codecs += clock.elapsed();
             restored.followed_by(&new)
         };
@@ -88,9 +92,9 @@ struct RestoredCache<'a> {
 
 impl RestoredCache<'_> {
     /// The next layer; as it is, once the codec has failed.
-    fn layer(&mut self, exact: &LayerKv, context: &CodecContext) -> LayerKv {
+    fn layer(&mut self, exact: &LayerKv, context: &CodecContext, residual: usize) -> LayerKv {
         let (Some(arm), Ok(outcome)) = (self.arm, &mut self.outcome) else { return exact.clone() };
-        match round_trip(exact, arm, context, outcome) {
+        match round_trip(exact, arm, context, residual, outcome) {
             Ok(restored) => restored,
             Err(error) => {
                 self.outcome = Err(error);

@@ -145,7 +145,7 @@ fn beside_weights(
     let prefix = shape.prefix();
     let arms = (1 + passes).min(ARMS_AT_ONCE);
     let computed = match protocol {
-        Protocol::Prefix => context - prefix,
+        Protocol::Prefix { .. } => context - prefix,
         Protocol::Decode { .. } => context,
     };
     let is_cpu = settings.device == DeviceKind::Cpu;
@@ -157,7 +157,7 @@ fn beside_weights(
     let in_chunks = |codecs: &&Vec<Codec>| protocol.runs_in_chunks(codecs, head_dim);
     let chunked = of_layers.iter().filter(in_chunks).count() * passes.div_ceil(codecs.len().max(1));
     let at_once = match protocol {
-        Protocol::Prefix => 0,
+        Protocol::Prefix { .. } => 0,
         Protocol::Decode { chunk, .. } => {
             caches_at_once(config, dtype, is_cpu, weights.is_packed, chunk)
                 .min(streams_in_memory(context))
@@ -168,7 +168,7 @@ fn beside_weights(
     let remembers = of_layers.iter().flatten().any(Codec::has_memory);
     let streams = if remembers { 2 * streams } else { streams };
     let whole = match protocol {
-        Protocol::Prefix => prefix,
+        Protocol::Prefix { .. } => prefix,
         Protocol::Decode { .. } => streams * context,
     };
     let caches = 2 * keys * (layers * whole + pass * (prefix + context));

@@ -71,7 +71,7 @@ impl Settings {
         match self.protocol {
             ProtocolName::Both => Protocols::Both { residual, chunk },
             ProtocolName::Decode => Protocols::Decode { residual, chunk },
-            ProtocolName::Prefix => Protocols::Prefix,
+            ProtocolName::Prefix => Protocols::Prefix { residual },
         }
     }
 

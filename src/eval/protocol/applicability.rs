@@ -14,7 +14,7 @@ impl Protocol {
     /// Whether windows go through the model in chunks, with a cache that is kept from one to the next.
     pub(crate) fn runs_in_chunks(self, codecs: &[Codec], head_dim: usize) -> bool {
         match self {
-            Self::Prefix => false,
+            Self::Prefix { .. } => false,
             Self::Decode { residual, .. } => !is_one_pass(codecs, head_dim, residual),
         }
     }
@@ -29,10 +29,11 @@ impl Protocol {
     ) -> Result<usize> {
         let first = match self {
             // Every predictor attends to the whole prefix.
-            Self::Prefix => {
+            Self::Prefix { residual } => {
                 let exact = |side: &TensorCodec| side.packing().map_or(0, Packing::sink);
-                let stored = lossy_sides(codecs).iter().any(|side| exact(side) < shape.prefix());
-                if stored { 0 } else { shape.tokens() }
+                let stored = |side| stored_of_prefix(side, head_dim, shape.prefix(), residual);
+                let is_felt = |side| exact(side) < stored(side);
+                if lossy_sides(codecs).iter().any(is_felt) { 0 } else { shape.tokens() }
             }
             Self::Decode { residual, chunk } => {
                 first_affected(codecs, head_dim, shape.tokens(), residual, chunk)?
@@ -59,7 +60,7 @@ impl Protocol {
         }
         match self {
             // A group larger than one layer's keys would be a scale for values that are not there.
-            Self::Prefix => {
+            Self::Prefix { .. } => {
                 let values = (config.kv_heads() * head_dim).saturating_mul(shape.prefix());
                 let group = sides().filter_map(|side| side.group()).max();
                 if let Some(group) = group.filter(|group| *group > values) {
@@ -108,29 +109,38 @@ impl Protocol {
         };
         let context_hint =
             longer().map(|context| format!("--context {context} or more")).into_iter();
+        let residual = self.residual();
+        let with = |residual| match self {
+            Self::Prefix { .. } => is_felt(Self::Prefix { residual }, shape),
+            Self::Decode { chunk, .. } => is_felt(Self::Decode { residual, chunk }, shape),
+        };
+        let smaller = (residual > 0 && with(0)).then(|| {
+            // The largest that is felt.
+            let too_large = first_of(0, residual, |residual| !with(residual));
+            match too_large - 1 {
+                0 => "--residual 0".to_string(),
+                largest => format!("--residual {largest} or less"),
+            }
+        });
         match self {
-            Self::Prefix => Error::input(format!(
-                "expected a cache that is compressed, found all {} tokens of the prefix kept exact: \
-                 none of the {targets} scored targets would feel the codec",
-                shape.prefix()
-            ))
-            .hint(["fewer sink tokens".into()].into_iter().chain(context_hint).collect::<Vec<_>>().join(", or ") + " would do"),
-            Self::Decode { residual, chunk } => {
-                let with = |residual| is_felt(Self::Decode { residual, chunk }, shape);
-                let smaller = (residual > 0 && with(0)).then(|| {
-                    // The largest that is felt.
-                    let too_large = first_of(0, residual, |residual| !with(residual));
-                    match too_large - 1 {
-                        0 => "--residual 0".to_string(),
-                        largest => format!("--residual {largest} or less"),
-                    }
-                });
+            Self::Prefix { .. } => {
+                let first = smaller.unwrap_or_else(|| "fewer sink tokens".into());
+                let ways: Vec<String> = [first].into_iter().chain(context_hint).collect();
+                Error::input(format!(
+                    "expected a cache that is compressed, found all {} tokens of the prefix kept \
+                     exact: none of the {targets} scored targets would feel the codec",
+                    shape.prefix()
+                ))
+                .hint(ways.join(", or ") + " would do")
+            }
+            Self::Decode { chunk, .. } => {
                 let blocks = lossy_sides(codecs);
                 let block = blocks.iter().filter_map(|c| c.block_tokens(head_dim).ok()).max();
-                let blocks = block.filter(|block| *block > 1 && smaller.is_none()).map(|block| {
-                    format!("a codec with groups of fewer than {block} tokens")
-                });
-                let ways: Vec<String> = smaller.into_iter().chain(context_hint).chain(blocks).collect();
+                let blocks = block
+                    .filter(|block| *block > 1 && smaller.is_none())
+                    .map(|block| format!("a codec with groups of fewer than {block} tokens"));
+                let ways: Vec<String> =
+                    smaller.into_iter().chain(context_hint).chain(blocks).collect();
                 let hint = match ways.is_empty() {
                     true => "choose a shorter residual and a longer context".into(),
                     false => ways.join(", or ") + " would do",
@@ -194,6 +204,21 @@ pub(in crate::eval) fn stored_of(
     let block = side.block_tokens(head_dim)?;
     let sink = side.packing().map_or(0, Packing::sink);
     Ok(if left <= sink { left } else { sink + (left - sink) / block * block })
+}
+
+/// Tokens of a prefix that are stored where its last `residual` stay exact: by the same rule, but that
+/// all there is can be stored at once, and is where none stays.
+pub(in crate::eval) fn stored_of_prefix(
+    side: &TensorCodec,
+    head_dim: usize,
+    prefix: usize,
+    residual: usize,
+) -> usize {
+    let left = prefix.saturating_sub(residual);
+    match residual {
+        0 => prefix,
+        _ => stored_of(side, head_dim, left).unwrap_or(left),
+    }
 }
 
 /// The first position of a window that attends to a token in its stored form; the window's length
