@@ -15,7 +15,7 @@ use std::time::Instant;
 const HEADS: usize = 8;
 const TOKENS: usize = 32768;
 const ROUNDS: usize = 7;
-const CODECS: [&str; 25] = [
+const CODECS: [&str; 31] = [
     "kvgauge4",
     "kivi4",
     "q4_0",
@@ -28,6 +28,12 @@ const CODECS: [&str; 25] = [
     "turbo4",
     "fp8-e4m3",
     "fp8-e5m2",
+    "fp8-e4m3-per-tensor",
+    "fp8-per-token-head",
+    "int8-per-token-head",
+    "mxfp4",
+    "mxfp8",
+    "nvfp4",
     "int2-g64",
     "int3-g64",
     "int5-g64-asym",

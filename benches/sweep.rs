@@ -26,14 +26,14 @@ fn main() {
     let window: Vec<u32> = (0..CONTEXT).map(|i| (i * 7919 % config.vocab_size) as u32).collect();
     let codecs: Vec<Treatment> = CODECS.iter().map(|name| name.parse().expect("a codec")).collect();
 
-    let evaluator = Evaluator::new(&model, Protocol::Prefix, CONTEXT, 0);
+    let evaluator = Evaluator::new(&model, Protocol::PREFIX, CONTEXT, 0);
     let plain = || {
         let hidden = model.forward(&window, &mut model.empty_cache()).expect("a pass");
         std::hint::black_box(model.logits(&hidden).expect("logits"));
     };
     let evaluate = |codecs: &[Treatment]| {
         let windows = [Window::halves(window.clone())];
-        let arms: Vec<Arm> = codecs.iter().copied().map(Arm::of).collect();
+        let arms: Vec<Arm> = codecs.iter().cloned().map(Arm::of).collect();
         std::hint::black_box(evaluator.evaluate(&windows, &arms, &mut ()).expect("scores"));
     };
     let seconds = |work: &dyn Fn()| {

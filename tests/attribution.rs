@@ -84,7 +84,7 @@ fn by_hand(
         };
         let mut cache = model.empty_cache();
         let hidden = match protocol {
-            Protocol::Prefix => {
+            Protocol::Prefix { .. } => {
                 model.forward(&window[..prefix], &mut cache).unwrap();
                 let layers = cache.layers().enumerate().map(|(i, kv)| kept(i, kv)).collect();
                 let mut cache = KvCache::from_layers(layers).unwrap();
@@ -111,8 +111,8 @@ fn a_part_alone_is_what_it_is_by_hand() {
     let windows = [window(1, 40), window(500, 40)];
     let codec: Codec = "k:int4-g32/v:int4-g8".parse().unwrap();
     let parts = CacheParts::of(3, 2);
-    let arms = parts.arms(codec.into());
-    for protocol in [Protocol::Prefix, Protocol::Decode { residual: 0, chunk: 32 }] {
+    let arms = parts.arms(&codec.into());
+    for protocol in [Protocol::PREFIX, Protocol::Decode { residual: 0, chunk: 32 }] {
         let evaluation = evaluate(&model, protocol, &windows, &arms);
         assert_eq!(evaluation.codecs.len(), parts.count());
         for (arm, outcome) in arms.iter().zip(&evaluation.codecs) {
@@ -132,8 +132,8 @@ fn the_only_part_is_the_whole() {
     let windows = [window(3, 24)];
     let codec: Codec = "int4-g8".parse().unwrap();
     let parts = CacheParts::of(1, 1);
-    let arms = [vec![Arm::of(codec.into())], parts.arms(codec.into())].concat();
-    for protocol in [Protocol::Prefix, Protocol::Decode { residual: 4, chunk: 4 }] {
+    let arms = [vec![Arm::of(codec.into())], parts.arms(&codec.into())].concat();
+    for protocol in [Protocol::PREFIX, Protocol::Decode { residual: 4, chunk: 4 }] {
         let evaluation = evaluate(&model, protocol, &windows, &arms);
         let mut next = 1..;
         let scores = |index: usize| &evaluation.codecs[index].windows[0].scores;

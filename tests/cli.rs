@@ -441,8 +441,8 @@ fn usage_errors_look_like_all_others() {
     validate(&["stray"]).is_refused(&["stray"]);
     validate(&["--model", "builtin", "--model", "builtin"]).is_refused(&["--model"]);
     validate(&["--protocol", "suffix"]).is_refused(&["--protocol", "`both`, `prefix` or `decode`"]);
-    validate(&["--protocol", "prefix", "--residual", "32"])
-        .is_refused(&["--residual", "nothing to the prefix protocol"]);
+    validate(&["--protocol", "prefix", "--chunk", "32"])
+        .is_refused(&["--chunk", "nothing to the prefix protocol"]);
     validate(&["--protocol", "decode", "--chunk", "0"]).is_refused(&["--chunk", "at least 1"]);
     good_with(&["--protocol", "decode", "--codec", "int4-g64-ctr"])
         .is_refused(&["--codec: codec int4-g64-ctr", "the mean over all tokens"]);
@@ -606,6 +606,57 @@ fn json_holds_every_fixed_key() {
         let keys = |codec: &Value| codec.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
         assert_eq!((keys(codec), &codec["codec"]), (keys(beside), &beside["codec"]));
     }
+}
+
+/// One assignment, one name, from a flag and from a settings file; each layer as its own codec has it.
+#[test]
+fn layers_have_codecs_of_their_own() {
+    let layered = "int4-g64+q8_0@0,-1";
+    let asked = ["--codec", "int4+q8_0@-1+q8_0@0,q8_0", "--protocol", "prefix", "--json"];
+    let found = good_with(&asked).succeeds().json();
+    let [mixed, plain] = [0, 1].map(|codec| &found["codecs"][codec]);
+    assert_eq!((&mixed["codec"], &plain["codec"]), (&layered.into(), &"q8_0".into()));
+    for side in ["key", "value"] {
+        let bits = |layer: usize| &mixed["layers"][layer][format!("{side}_bits_per_value")];
+        assert_eq!([0, 1, 2, 3].map(|layer| bits(layer).as_f64().unwrap()), [8.5, 4.25, 4.25, 8.5]);
+        for layer in [0, 3] {
+            assert_eq!(mixed["layers"][layer][side], plain["layers"][layer][side]);
+        }
+    }
+    assert_eq!(mixed["bits_per_value"], 6.375);
+    assert_eq!(mixed["exact_share"], 0.0);
+    let config =
+        format!("model = \"builtin\"\ncontext = 64\nwindows = 2\ncodec = [\"{layered}\"]\n");
+    let again = with_config(&config, &["--protocol", "prefix", "--json"]).succeeds().json();
+    assert_eq!(again["codecs"][0]["kld_mean"], mixed["kld_mean"]);
+    let told = ["--dry-run", "--json", "--protocol", "prefix", "--codec", layered];
+    let told = good_with(&told).succeeds().json();
+    assert_eq!(told["subjects"][0]["cells"][0]["bits_per_value"], 6.375);
+    let refused = good_with(&["--codec", "int4-g64+q8_0@4"]);
+    refused.is_refused(&["--codec: codec int4-g64+q8_0@4", "layer 4: expected one of 4 layers"]);
+    refused.hints("-1 is the last");
+    good_with(&["--codec", "int4+q8_0@0,1", "--codec", "int4+q8_0@0-1"])
+        .is_refused(&["--codec: expected every value once"]);
+}
+
+/// Exact tokens are named apart, and a residual holds for both protocols.
+#[test]
+fn exact_tokens_are_told_apart() {
+    let codecs = ["--codec", "int4-g64,int4-g64-sink4", "--residual", "8"];
+    let table = good_with(&codecs).succeeds().stdout;
+    assert!(
+        table.contains("prefix, residual 8") && table.contains("decode, residual 8"),
+        "{table}"
+    );
+    assert!(table.contains("exact: values kept in 16 bits"), "{table}");
+    let found = good_with(&[&codecs[..], &["--json"]].concat()).succeeds().json();
+    assert_eq!((&found["protocol"], &found["residual"]), (&"prefix".into(), &8.into()));
+    let share = |result: &Value, codec: usize| result["codecs"][codec]["exact_share"].as_f64();
+    // Of 32 tokens of the prefix, and of 63 of the window.
+    assert_eq!([0, 1].map(|codec| share(&found, codec)), [Some(0.25), Some(0.375)]);
+    assert_eq!(share(&found["decode"], 0), Some(8.0 / 63.0));
+    let plain = good_with(&["--json"]).succeeds().json();
+    assert!(plain["residual"].is_null() && share(&plain, 0) == Some(0.0));
 }
 
 /// Both protocols by default; each alone gives the same numbers.
@@ -1118,7 +1169,7 @@ fn a_settings_file_that_is_wrong_is_refused() {
         ("threads = 0", 1, 11, ["threads", "1 to 1024"]),
         ("text = \"/no/such/text\"", 1, 8, ["text", "no such file"]),
         ("protocol = \"suffix\"", 1, 12, ["protocol", "`both`, `prefix` or `decode`"]),
-        ("protocol = \"prefix\"\nresidual = 3", 2, 12, ["residual", "prefix protocol"]),
+        ("protocol = \"prefix\"\nchunk = 3", 2, 9, ["chunk", "prefix protocol"]),
         ("codec = \"int4\"\n[grid]\ngroup = [32, 64]", 3, 14, ["grid.group", "line 1, column 9"]),
         ("codec = \"f16\"\ngrid.sink = [0, 9999999999]", 2, 17, ["grid.sink", "at most"]),
         (

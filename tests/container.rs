@@ -17,6 +17,7 @@ use kvgauge::container::{
 };
 use kvgauge::error::{Kind, Result};
 use kvgauge::whole_file::Existing;
+use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use std::collections::BTreeMap;
 use std::fs;
@@ -72,6 +73,13 @@ impl Folder {
         path
     }
 
+    /// Of several layers.
+    fn layers(&self) -> PathBuf {
+        let path = self.path("layers.safetensors");
+        write_file(&path, &layer_tensors(), Some(zoo::metadata())).unwrap();
+        path
+    }
+
     fn names(&self) -> Vec<String> {
         names_in(self.0.path())
     }
@@ -111,6 +119,18 @@ fn even_tensors() -> Vec<TensorData<'static>> {
         // Neither key nor value, and nobody asks.
         tensor("scale", Dtype::F32, &[], 9, 1.0),
     ]
+}
+
+/// Keys and values of five layers, and what belongs to none.
+fn layer_tensors() -> Vec<TensorData<'static>> {
+    let dtypes = [Dtype::F16, Dtype::BF16, Dtype::F32];
+    let tensor = |(layer, side): (usize, &str)| {
+        let seed = 2 * layer as u64 + side.len() as u64;
+        let (name, dtype) = (format!("layer.{layer}.{side}"), dtypes[layer % 3]);
+        zoo::tensor(&name, dtype, &[2, 11, 8], &zoo::numbers(2 * 11 * 8, seed))
+    };
+    let both = (0..5).flat_map(|layer| [(layer, "key"), (layer, "value")]);
+    [even_tensors().swap_remove(0)].into_iter().chain(both.map(tensor)).collect()
 }
 
 fn target(path: &Path) -> Target<'_> {
@@ -200,7 +220,15 @@ fn everything_comes_back() {
     let flat =
         ["int4-g64", "int4-g8", "int4-g9", "int4-g100000", "f16", "k:int4-g32/v:f16", "q4_0"];
     let flat = flat.into_iter().chain(["fp8-e4m3", "k:int2-lm/v:f16", "int5-g32-mid-mse"]);
-    let tokens = ["kivi4", "int3-g8-asym-ch-ctr-s8-sink2", "int4-g4294967295-sink4294967295"];
+    let flat = flat.into_iter().chain(["fp8-e5m2-per-tensor", "mxfp4", "mxfp8", "nvfp4"]);
+    let flat = flat.chain(["nvfp4-per-tensor"]);
+    let tokens = [
+        "fp8-per-token-head",
+        "int8-per-token-head",
+        "kivi4",
+        "int3-g8-asym-ch-ctr-s8-sink2",
+        "int4-g4294967295-sink4294967295",
+    ];
     let all = flat.map(|codec| (&zoo, codec)).chain(tokens.map(|codec| (&vectors, codec)));
     for (source, codec) in all {
         let plan = plan(codec);
@@ -430,9 +458,17 @@ fn one_axis_is_neither_tokens_nor_channels() {
     let (source, packed) = (folder.path("a"), folder.path("b"));
     write_file(&source, &[zoo::tensor("x.key", Dtype::F16, &[4096], &zoo::numbers(4096, 1))], None)
         .unwrap();
-    for codec in ["kvgauge4", "kivi4", "turbo4", "tc16", "int4-g64-ctr", "int4-g64-sink1"]
-        .into_iter()
-        .chain(["int4-g64-ch", "int4-g64-prerope", "int4-g64-had"])
+    for codec in [
+        "kvgauge4",
+        "kivi4",
+        "turbo4",
+        "tc16",
+        "int4-g64-ctr",
+        "int4-g64-sink1",
+        "int8-per-token-head",
+    ]
+    .into_iter()
+    .chain(["int4-g64-ch", "int4-g64-prerope", "int4-g64-had"])
     {
         let error = pack(&source, &packed, codec).unwrap_err();
         let text = error.to_string();
@@ -441,7 +477,7 @@ fn one_axis_is_neither_tokens_nor_channels() {
         assert!(error.hint_text().unwrap().contains("--exclude"), "{codec}");
     }
     assert!(!packed.exists());
-    for codec in ["int4-g64", "q4_0", "quanto4", "fp8-e4m3", "int5-g32-lm-mse-s8", "f16"] {
+    for codec in ["int4-g64", "q4_0", "quanto4", "fp8-e4m3", "int5-g32-lm-mse-s8", "f16", "nvfp4"] {
         pack(&source, &packed, codec).unwrap();
     }
     // A tensor in the way can be left out.
@@ -474,7 +510,13 @@ fn files_without_values() {
     // As many tokens as a shape can name, and none of them there.
     for shape in [[0, 1 << 40, 8], [1 << 40, 0, 8], [0, 0, 8]] {
         write_file(&source, &[zoo::tensor("x.key", Dtype::F16, &shape, &[])], None).unwrap();
-        for codec in ["int4-g8-prerope-ctr-had-sink4", "int3-g8-asym-ch-s8", "fp8-e4m3"] {
+        for codec in [
+            "int4-g8-prerope-ctr-had-sink4",
+            "int3-g8-asym-ch-s8",
+            "fp8-e4m3",
+            "fp8-per-token-head",
+            "nvfp4-per-tensor",
+        ] {
             pack(&source, &packed, codec).unwrap();
             unpack(&packed, &restored).unwrap();
             assert_eq!(fs::read(&restored).unwrap(), fs::read(&source).unwrap());
@@ -526,22 +568,22 @@ fn values_that_are_no_numbers_name_tensor_and_index() {
 }
 
 /// Golden files of version 2, which between them have every part and every kind of levels.
-const FAMILY: [(&str, &str); 7] = [
+const FAMILY: [(&str, &str); 6] = [
     (
         "v2-vectors-all-parts",
         "k:int3-g8-asym-ch-prerope-ctr-had-s8-sink2/v:int5-g24-lm-had-mse-sink1",
     ),
     ("v2-vectors-kivi4", "kivi4"),
     ("v2-vectors-ggml", "k:q4_0/v:iq4_nl"),
-    ("v2-vectors-floats", "k:fp8-e4m3/v:fp8-e5m2"),
     ("v2-vectors-turbo4", "k:turbo4/v:int6-g9-ext-ctr"),
     ("v2-vectors-prerope", "int7-g16-mid-prerope-mse"),
     ("v2-shaped-kvgauge4", "kvgauge4"),
 ];
 
 /// Of writers that compressed scalars, tensors that grew by it, and single axes as if they were
-/// head vectors; and of one that shaped errors of heads of 64 and 128 only.
-const OF_FORMER_WRITERS: [&str; 10] = [
+/// head vectors; of one that shaped errors of heads of 64 and 128 only; and of those that called
+/// fp8-e4m3 what is fp8-e4m3-per-tensor.
+const OF_FORMER_WRITERS: [&str; 11] = [
     "v1-int4-g64",
     "v1-mixed",
     "v2-all-parts",
@@ -552,10 +594,23 @@ const OF_FORMER_WRITERS: [&str; 10] = [
     "v2-prerope",
     "v2-kvgauge4",
     "v2-vectors-kvgauge4",
+    "v2-vectors-floats",
 ];
 
 /// Of version 5: blocks of two centres of other sizes than powers of two.
 const BLOCKS: [(&str, &str); 1] = [("v5-blocks-kvgauge4", "kvgauge4")];
+
+/// Of version 6: scales in the formats of other engines.
+const ENGINES: [(&str, &str); 4] = [
+    ("v6-fp8", "k:fp8-e4m3/v:fp8-e5m2-per-tensor"),
+    ("v6-per-token-head", "k:fp8-per-token-head/v:int8-per-token-head"),
+    ("v6-mx", "k:mxfp4/v:mxfp8"),
+    ("v6-nvfp4", "k:nvfp4-per-tensor/v:nvfp4"),
+];
+
+/// Of version 7: codecs by layer.
+const LAYERS: (&str, &str) =
+    ("v7-layers", "kvgauge4+q8_0@0,-1+k:int3-g8-asym-ch/v:f16@1+fp8-e4m3@2");
 
 /// Every later version must read the files of every earlier one.
 #[test]
@@ -568,6 +623,9 @@ fn golden_files() {
     let blocks = folder.blocks();
     let made_today = first.map(|x| (&zoo, x)).into_iter().chain(FAMILY.map(|x| (&even, x)));
     let made_today = made_today.chain(BLOCKS.map(|x| (&blocks, x)));
+    let made_today = made_today.chain(ENGINES.map(|x| (&even, x)));
+    let layers = folder.layers();
+    let made_today = made_today.chain([(&layers, LAYERS)]);
     for (source, (name, codec)) in made_today {
         pack(source, &now, codec).unwrap();
         golden.is_written(name, &now);
@@ -648,9 +706,42 @@ fn small_rotary(folder: &Folder) -> Vec<u8> {
     fs::read(packed).unwrap()
 }
 
-/// One of each version.
-fn small(folder: &Folder) -> [Vec<u8>; 4] {
-    [small_packed(folder), small_family(folder), small_layout(folder), small_rotary(folder)]
+/// The same of version 6: `codec` of few values.
+fn small_engines(folder: &Folder, codec: &str) -> Vec<u8> {
+    let (path, packed) = (folder.path("small"), folder.path("small.kvc"));
+    let tensors = [
+        zoo::tensor("a.key", Dtype::F16, &[1, 3, 16], &zoo::numbers(48, 1)),
+        zoo::tensor("a.value", Dtype::F32, &[1, 3, 16], &zoo::numbers(48, 2)),
+        even_tensors().swap_remove(0),
+    ];
+    write_file(&path, &tensors, None).unwrap();
+    pack(&path, &packed, codec).unwrap();
+    fs::read(packed).unwrap()
+}
+
+/// One of each version, and of the sixth one with every part.
+fn small(folder: &Folder) -> Vec<Vec<u8>> {
+    let mut all = vec![
+        small_packed(folder),
+        small_family(folder),
+        small_layout(folder),
+        small_rotary(folder),
+    ];
+    let codecs = ["k:nvfp4-per-tensor/v:mxfp4", "k:fp8-e4m3/v:int8-per-token-head"];
+    all.extend(codecs.map(|codec| small_engines(folder, codec)));
+    all.push(small_layers(folder));
+    all
+}
+
+/// The same of version 7: a codec for each of two layers.
+fn small_layers(folder: &Folder) -> Vec<u8> {
+    let (path, packed) = (folder.path("small"), folder.path("small.kvc"));
+    let keep = ["mask", "layer.0.key", "layer.1.value"];
+    let tensors: Vec<TensorData> =
+        layer_tensors().into_iter().filter(|t| keep.contains(&t.name.as_str())).collect();
+    write_file(&path, &tensors, None).unwrap();
+    pack(&path, &packed, "q4_0+k:f16/v:mxfp4@-1").unwrap();
+    fs::read(packed).unwrap()
 }
 
 /// With a header changed on purpose, its checksum put right.
@@ -880,9 +971,9 @@ fn the_wrong_kind_of_file() {
     let mut bytes = fs::read(&packed).unwrap();
     let text = br#"\"version\":1"#;
     let at = bytes.windows(text.len()).position(|w| w == text).unwrap();
-    bytes[at + text.len() - 1] = b'6';
+    bytes[at + text.len() - 1] = b'7';
     zoo::repair(&mut bytes);
-    refused(unpack(&folder.write("later", &bytes), &output), "version 6");
+    refused(unpack(&folder.write("later", &bytes), &output), "version 7");
     assert!(!output.exists());
 }
 
@@ -891,7 +982,7 @@ fn the_wrong_kind_of_file() {
 #[test]
 fn forged_headers() {
     let folder = Folder::new();
-    for (whole, tensors) in small(&folder).into_iter().zip([6, 3, 2, 3]) {
+    for (whole, tensors) in small(&folder).into_iter().zip([6, 3, 2, 3, 3, 3, 3]) {
         forged_digits(&folder, &whole, tensors);
     }
 }
@@ -987,6 +1078,120 @@ fn forged_blocks() {
     let both = forged(&whole, r#"\"exponent\":0"#, r#"\"exponent\":0,\"block\":8"#);
     let both = forged(&both, r#"\"version\":2"#, r#"\"version\":5"#);
     assert_refused(&folder, &both, true, || "a block of its own".into());
+}
+
+/// The page's statements on version 6: its names are new, and two of them meant something else.
+#[test]
+fn forged_names() {
+    let folder = Folder::new();
+    for (codec, from, to) in [
+        ("k:mxfp4/v:mxfp8", r#"\"version\":6"#, r#"\"version\":5"#),
+        ("k:mxfp4/v:mxfp8", r#"\"version\":6"#, r#"\"version\":2"#),
+        ("fp8-e4m3", r#"\"version\":6"#, r#"\"version\":2"#),
+        ("fp8-e4m3", r#"\"codec\":\"fp8-e4m3\""#, r#"\"codec\":\"fp8-e4m3-per-tensor\""#),
+        ("fp8-e4m3-per-tensor", r#"\"version\":6"#, r#"\"version\":2"#),
+        ("q4_0", r#"\"version\":2"#, r#"\"version\":6"#),
+        ("int4-g64", r#"\"version\":1"#, r#"\"version\":6"#),
+    ] {
+        let whole = small_engines(&folder, codec);
+        assert_refused(&folder, &forged(&whole, from, to), true, || {
+            format!("{codec}: {from} → {to}")
+        });
+    }
+}
+
+/// Every layer's tensors are, byte for byte, what the codec of that layer gives alone.
+#[test]
+fn a_layer_is_stored_as_by_its_codec_alone() {
+    let folder = Folder::new();
+    let source = folder.layers();
+    let packed = folder.path("packed");
+    let parts = |codec: &str| {
+        pack(&source, &packed, codec).unwrap();
+        let bytes = fs::read(&packed).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let part = |(name, view): (String, TensorView)| (name, view.data().to_vec());
+        file.tensors().into_iter().map(part).collect::<BTreeMap<String, Vec<u8>>>()
+    };
+    let of_layer = |layer: usize, all: &BTreeMap<String, Vec<u8>>| {
+        let prefix = format!("layer.{layer}.");
+        let own = all.iter().filter(|(name, _)| name.starts_with(&prefix));
+        own.map(|(name, data)| (name.clone(), data.clone())).collect::<Vec<_>>()
+    };
+    let mixed = parts(LAYERS.1);
+    let alone = ["q8_0", "k:int3-g8-asym-ch/v:f16", "fp8-e4m3", "kvgauge4", "q8_0"];
+    for (layer, codec) in alone.into_iter().enumerate() {
+        let own = of_layer(layer, &mixed);
+        assert!(own == of_layer(layer, &parts(codec)) && !own.is_empty(), "layer {layer} {codec}");
+    }
+}
+
+/// A file of codecs by layer says the codec of every tensor, and none that its own does not name.
+#[test]
+fn forged_layers() {
+    let folder = Folder::new();
+    let whole = small_layers(&folder);
+    let codec = |name: &str| format!(r#"\"codec\":\"{name}\""#);
+    let (file, version) = ("q4_0+k:f16/v:mxfp4@-1", r#"\"version\":7"#.to_string());
+    for (from, to) in [
+        (version.clone(), r#"\"version\":6"#.into()),
+        (version, r#"\"version\":2"#.into()),
+        (codec(file), codec("q4_0")),
+        (codec(file), codec("q4_0+q4_0@-1")),
+        (codec(file), codec("q4_0+mxfp4")),
+        (codec(file), codec("q4_0+k:f16/v:mxfp4@")),
+        (codec(file), codec("int4-g32-ext+k:f16/v:mxfp4@-1")),
+        (codec(file), codec("q4_0+mxfp8@-1")),
+        (codec("mxfp4"), codec("mxfp8")),
+        (codec("mxfp4"), codec("k:f16/v:mxfp4")),
+        (format!(",{}", codec("mxfp4")), String::new()),
+    ] {
+        let forged = forged(&whole, &from, &to);
+        assert_refused(&folder, &forged, true, || format!("{from} → {to}"));
+    }
+    // How layers are listed is nothing to a reader.
+    let (path, output) = (folder.path("damaged"), folder.path("output"));
+    for listed in ["q4_0+k:f16/v:mxfp4@1", "q4_0+k:f16/v:mxfp4@1,1"] {
+        fs::write(&path, forged(&whole, &codec(file), &codec(listed))).unwrap();
+        unpack(&path, &output).unwrap();
+    }
+}
+
+/// Scales that are no number, or have a sign in a format without one, under right checksums.
+#[test]
+fn forged_scales() {
+    let folder = Folder::new();
+    for (codec, tensor, part, good, bad) in [
+        ("mxfp4", "a.key", "scales", &[0xfe][..], &[0xff][..]),
+        ("mxfp8", "a.value", "scales", &[0], &[0xff]),
+        ("nvfp4", "a.key", "scales", &[0x7e], &[0x7f]),
+        ("nvfp4", "a.value", "scales", &[1], &[0x81]),
+        ("nvfp4-per-tensor", "a.key", "tensor_scale", &[0, 0, 0x80, 0x3f], &[0, 0, 0x80, 0x7f]),
+        ("fp8-per-token-head", "a.key", "scales", &[0, 0, 0x80, 0x3f], &[0, 0, 0xc0, 0x7f]),
+    ] {
+        let whole = small_engines(&folder, codec);
+        let with = |scale: &[u8]| {
+            let mut bytes = whole.clone();
+            let (header_len, header) = SafeTensors::read_metadata(&whole).unwrap();
+            let range = |part: &str| {
+                let info = header.info(&format!("{tensor}.{part}"))?;
+                let data = 8 + header_len;
+                Some(data + info.data_offsets.0..data + info.data_offsets.1)
+            };
+            let at = range(part).unwrap().start;
+            bytes[at..at + scale.len()].copy_from_slice(scale);
+            let crc32 = |bytes: &[u8]| {
+                let mut hasher = crc32fast::Hasher::new();
+                let parts = ["tensor_scale", "scales", "codes"].into_iter().filter_map(range);
+                parts.for_each(|range| hasher.update(&bytes[range]));
+                format!("{:08x}", hasher.finalize())
+            };
+            forged(&bytes, &crc32(&whole), &crc32(&bytes))
+        };
+        unpack(&folder.write("good", &with(good)), &folder.path("output")).unwrap();
+        fs::remove_file(folder.path("output")).unwrap();
+        assert_refused(&folder, &with(bad), true, || format!("{codec}: {part} {bad:x?}"));
+    }
 }
 
 /// The page's statements on version 3.

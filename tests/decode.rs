@@ -5,11 +5,11 @@
 mod shapes;
 
 use candle_core::{DType, Device, Tensor};
-use kvgauge::codec::{Codec, Geometry, RotaryTable};
+use kvgauge::codec::{CacheCodec, Codec, Geometry, RotaryTable};
 use kvgauge::corpus::{Window, WindowShape};
 use kvgauge::error::Result;
 use kvgauge::eval::scores::Logits;
-use kvgauge::eval::{Arm, Evaluation, Evaluator, Protocol, layer_sums};
+use kvgauge::eval::{Arm, Evaluation, Evaluator, Protocol, Treatment, layer_sums};
 use kvgauge::model::{LayerKv, Model, RandomWeights};
 use shapes::llama;
 
@@ -56,8 +56,9 @@ fn through(tensor: &Tensor, side: kvgauge::codec::TensorCodec, rope: &RotaryTabl
 }
 
 /// A server's loop: one token at a time, its keys and values stored before it attends to them.
-/// Everything written is kept, and gone through the codec from the first token on at every step.
-fn token_by_token(model: &Model, tokens: &[u32], codec: Codec) -> Tensor {
+/// Everything written is kept, and gone through its layer's codec from the first token on at every
+/// step.
+fn token_by_token(model: &Model, tokens: &[u32], codecs: &[Codec]) -> Tensor {
     let rope = RotaryTable::of(model.rotary_embeddings().remove(0), tokens.len());
     let none: Vec<Option<LayerKv>> = vec![None; model.config().layers.len()];
     let (mut written, mut stored) = (none.clone(), none);
@@ -72,8 +73,8 @@ fn token_by_token(model: &Model, tokens: &[u32], codec: Codec) -> Tensor {
             let all = behind(&written[layer], new)?;
             let last = all.key.dim(1)? - 1;
             let new = LayerKv {
-                key: through(&all.key, codec.key, &rope).narrow(1, last, 1)?,
-                value: through(&all.value, codec.value, &rope).narrow(1, last, 1)?,
+                key: through(&all.key, codecs[layer].key, &rope).narrow(1, last, 1)?,
+                value: through(&all.value, codecs[layer].value, &rope).narrow(1, last, 1)?,
             };
             written[layer] = Some(all);
             let attended = behind(&stored[layer], new)?;
@@ -99,10 +100,13 @@ fn one_pass_equals_a_servers_loop() {
         "k:f16/v:int4-g32",
         "int6-g64-asym-prerope",
         "kvgauge4",
+        "int4-g64+q8_0@-1",
+        "kvgauge4+k:f16/v:int4-g32@0+int6-g64-asym-prerope@2",
     ] {
         let protocol = Protocol::Decode { residual: 0, chunk: 7 };
         let found = evaluate(&model, &tokens, protocol, &[name]).unwrap();
-        let hidden = token_by_token(&model, &tokens[..39], name.parse().unwrap());
+        let codecs = name.parse::<CacheCodec>().unwrap().of_layers(3).unwrap();
+        let hidden = token_by_token(&model, &tokens[..39], &codecs);
         let targets = &tokens[21..];
         let scored = hidden.narrow(0, 20, 19).unwrap();
         let rows = Logits::new(&model.logits(&scored).unwrap()).unwrap();
@@ -125,9 +129,9 @@ fn targets_affected_are_those_that_change() {
     let tokens = window(96);
     let decode = |residual, chunk| Protocol::Decode { residual, chunk };
     for (protocol, name, expected) in [
-        (Protocol::Prefix, "int4-g64", 47),
-        (Protocol::Prefix, "kvgauge4", 47),
-        (Protocol::Prefix, "int4-g64-sink47", 47),
+        (Protocol::PREFIX, "int4-g64", 47),
+        (Protocol::PREFIX, "kvgauge4", 47),
+        (Protocol::PREFIX, "int4-g64-sink47", 47),
         (decode(0, 32), "int4-g64", 47),
         // In one pass a token attends to its own stored form.
         (decode(0, 32), "int4-g64-sink60", 35),
@@ -141,11 +145,17 @@ fn targets_affected_are_those_that_change() {
         (decode(8, 32), "k:int4-g64-ch/v:f16", 0),
         (decode(8, 24), "k:int4-g64-ch/v:f16", 23),
         (decode(8, 24), "kivi4", 23 + 24),
+        // The first layer that feels it, and chunks for all where one layer's groups span tokens.
+        (Protocol::PREFIX, "int4-g64-sink48+int4-g64@-1", 47),
+        (decode(0, 32), "int4-g64-sink60+f16@0,2", 35),
+        (decode(0, 32), "int4-g64-sink60+int4-g64-sink90@0", 35),
+        (decode(0, 32), "int4-g64-sink60+int4-g64-ch@1", 31),
+        (decode(0, 32), "f16+int4-g64-ch@1", 31),
     ] {
-        let codec: Codec = name.parse().unwrap();
+        let codecs = name.parse::<Treatment>().unwrap().codecs(3).unwrap();
         let head_dim = model.config().head_dim();
         let told = protocol
-            .targets_affected(head_dim, &WindowShape::halves(tokens.len()), &codec)
+            .targets_affected(head_dim, &WindowShape::halves(tokens.len()), &codecs)
             .unwrap();
         assert_eq!(told, expected, "{protocol} {name}");
         let found = match evaluate(&model, &tokens, protocol, &[name]) {
@@ -176,7 +186,7 @@ fn a_codec_that_nothing_feels_is_refused() {
         (decode(63, 1), 64, "kvgauge4", vec!["--residual 60", "--context 67"]),
         (decode(0, 32), 64, "int4-g64-ch", vec!["--context 66", "fewer than 64 tokens"]),
         (decode(0, 32), 64, "int4-g64-sink64", vec!["--context 66"]),
-        (Protocol::Prefix, 64, "int4-g64-sink32", vec!["fewer sink tokens", "--context 66"]),
+        (Protocol::PREFIX, 64, "int4-g64-sink32", vec!["fewer sink tokens", "--context 66"]),
     ] {
         let tokens = window(context);
         let error = evaluate(&model, &tokens, protocol, &[name]).unwrap_err();
@@ -189,8 +199,9 @@ fn a_codec_that_nothing_feels_is_refused() {
         }
         // The number of the hint is the edge.
         let feels = |protocol: Protocol, context: usize| {
-            let (codec, shape) = (name.parse().unwrap(), WindowShape::halves(context));
-            protocol.targets_affected(model.config().head_dim(), &shape, &codec).unwrap() > 0
+            let codecs = name.parse::<Treatment>().unwrap().codecs(3).unwrap();
+            let (head_dim, shape) = (model.config().head_dim(), WindowShape::halves(context));
+            protocol.targets_affected(head_dim, &shape, &codecs).unwrap() > 0
         };
         for way in ways {
             let number = |flag| way.strip_prefix(flag).and_then(|n: &str| n.trim().parse().ok());
@@ -253,6 +264,10 @@ fn bits_count_blocks_and_the_rest() {
     // Two sinks, then blocks.
     let stored = |tokens: f64| tokens * 5.0 + 2.0 * 16.0 + (64.0 - tokens - 2.0) * 16.0;
     assert_eq!(run(0, 8, "k:int4-g32-asym-ch-sink2/v:f16"), (stored(32.0) / 64.0 + 16.0) / 2.0);
+    // Blocks in one layer of three, the others token by token.
+    let layers = (2.0 * mixed(54.0, 4.25) + mixed(32.0, 5.0)) / 3.0;
+    let found = run(10, 16, "int4-g64+k:int4-g32-asym-ch/v:int4-g32-asym-ch@1");
+    assert!((found - layers).abs() < 1e-12, "{found} {layers}");
     // A codec with a memory: what is stored once is counted once, in any chunks.
     assert_eq!(run(3, 5, "kvgauge4"), run(3, 40, "kvgauge4"));
 }
@@ -281,7 +296,8 @@ fn company_changes_no_bit() {
     for (residual, chunk) in [(0, 32), (8, 16)] {
         let protocol = Protocol::Decode { residual, chunk };
         let alone = evaluate(&model, &tokens, protocol, &["kvgauge4"]).unwrap();
-        let crowd = ["int4-g64", "k:int4-g16-asym-ch/v:int4-g64", "f16", "kvgauge4"];
+        let layered = "kvgauge4+int4-g64@1";
+        let crowd = ["int4-g64", "k:int4-g16-asym-ch/v:int4-g64", layered, "kvgauge4"];
         let together = evaluate(&model, &tokens, protocol, &crowd).unwrap();
         assert_eq!(alone.baseline, together.baseline);
         assert_eq!(alone.codecs[0].windows, together.codecs[3].windows);
@@ -294,12 +310,53 @@ fn what_needs_the_whole_prefix_is_refused() {
     let protocol = Protocol::Decode { residual: 0, chunk: 32 };
     for (name, why) in [
         ("int4-g64-ctr", "the mean over all tokens"),
-        ("fp8-e4m3", "one scale a tensor"),
+        ("fp8-e4m3-per-tensor", "one scale a tensor"),
+        ("nvfp4-per-tensor", "one scale a tensor"),
         ("int4-g48", "a divisor or multiple of the head vector"),
         ("int4-g128-ch", "blocks of at most 64 tokens"),
     ] {
         let error = evaluate(&model, &tokens, protocol, &[name]).unwrap_err();
         assert!(error.to_string().contains(why), "{error}");
         assert!(error.to_string().contains(name), "{error}");
+    }
+}
+
+/// The first layer's cache does not depend on other layers' codecs; what each takes is its own, and
+/// all together the whole.
+#[test]
+fn layers_are_stored_each_by_its_own_codec() {
+    let model = model();
+    let tokens = window(80);
+    for protocol in [
+        Protocol::PREFIX,
+        Protocol::Decode { residual: 0, chunk: 16 },
+        Protocol::Decode { residual: 6, chunk: 16 },
+    ] {
+        let names = ["kvgauge4", "q8_0", "int4-g32-asym", "kvgauge4+q8_0@1+int4-g32-asym@-1"];
+        let found = evaluate(&model, &tokens, protocol, &names).unwrap();
+        let window = |codec: usize| &found.codecs[codec].windows[0];
+        let mixed = window(3);
+        for layer in 0..3 {
+            let [plain, own] = [window(layer).layers[layer], mixed.layers[layer]];
+            assert_eq!(plain.key_size, own.key_size, "{protocol} layer {layer}");
+            assert_eq!(plain.value_size, own.value_size, "{protocol} layer {layer}");
+            // What later layers hold follows from what earlier ones gave back, but for `prefix`.
+            let is_equal = plain.key == own.key && plain.value == own.value;
+            assert_eq!(is_equal, layer == 0 || protocol == Protocol::PREFIX, "{protocol} {layer}");
+        }
+        let sizes = mixed.layers.iter().flat_map(|layer| [layer.key_size, layer.value_size]);
+        let all = sizes.fold(Default::default(), kvgauge::eval::StoredSize::plus);
+        assert_eq!((all.bytes, all.values), (mixed.stored_bytes, mixed.values));
+    }
+}
+
+#[test]
+fn layers_that_the_model_has_not_are_refused() {
+    let model = model();
+    for protocol in [Protocol::PREFIX, Protocol::Decode { residual: 0, chunk: 16 }] {
+        for name in ["int4-g64+q8_0@3", "int4-g64+q8_0@-4"] {
+            let error = evaluate(&model, &window(80), protocol, &[name]).unwrap_err().to_string();
+            assert!(error.contains(name) && error.contains("one of 3 layers, 0 to 2"), "{error}");
+        }
     }
 }

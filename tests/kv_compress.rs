@@ -903,6 +903,15 @@ fn extract_writes_the_cache_that_validate_compresses() {
             }
         }
     }
+    // And so with codecs by layer, of which the metadata says how many there are.
+    let layered = folder.run("-input f32.safetensors -metrics-only -per-tensor -codec q8_0+f16@-1");
+    let layered = layered.succeeds().json();
+    let of = |tensor: &Value| tensor["codec"].as_str().unwrap().to_string();
+    let codecs: Vec<String> = layered["tensors"].as_array().unwrap().iter().map(of).collect();
+    assert_eq!(codecs[4..], ["q8_0", "q8_0", "f16", "f16"]);
+    folder
+        .run("-input f32.safetensors -metrics-only -codec q8_0+f16@4")
+        .is_refused(&["codec q8_0+f16@4", "layer 4: expected one of 4 layers, 0 to 3"]);
     let origin: &str = &half.metadata().unwrap()["kvgauge.extract"];
     let origin: Value = serde_json::from_str(origin).unwrap();
     assert_eq!((&origin["window"], &origin["tokens"]), (&3.into(), &32.into()));

@@ -181,7 +181,7 @@ impl Folder {
         let file = SafeTensors::deserialize(&bytes).unwrap();
         ["key", "value"].map(|side| {
             let stem = if both { format!("kv_cache.{side}.") } else { format!("0.{side}.") };
-            ["sinks", "means", "scales", "minima", "codes", "values"]
+            ["sinks", "means", "tensor_scale", "scales", "minima", "codes", "values"]
                 .iter()
                 .filter_map(|part| file.tensor(&format!("{stem}{part}")).ok())
                 .map(|view| view.data().to_vec())
@@ -198,7 +198,7 @@ fn plan(codec: &str, layout: Layout) -> Plan {
     Plan { rope: Some(RopeParameters::of_theta(1e4)), layout, ..Plan::all(codec.parse().unwrap()) }
 }
 
-const CODECS: [&str; 11] = [
+const CODECS: [&str; 15] = [
     "kvgauge4",
     "kivi4",
     "int4-g64",
@@ -207,6 +207,10 @@ const CODECS: [&str; 11] = [
     "k:f16/v:int4-g1000",
     "turbo4",
     "fp8-e4m3",
+    "fp8-e5m2-per-tensor",
+    "k:fp8-per-token-head/v:int8-per-token-head",
+    "k:mxfp4/v:mxfp8",
+    "k:nvfp4/v:nvfp4-per-tensor",
     "int7-g16-mid-prerope-mse",
     "k:int3-g8-asym-ch-prerope-ctr-had-s8-sink2/v:int5-g24-lm-had-mse-sink1",
     "k:q4_0/v:iq4_nl",
@@ -522,7 +526,7 @@ fn sides_have_scales_of_their_own() {
     let mixed: Vec<f32> = keys.iter().zip(&values).flat_map(|(k, v)| [*k, *v]).collect();
     let tensor = zoo::tensor("kv", Dtype::F32, &[2, 2, 2], &mixed);
     let layout = Layout { kv_axis: Some(2), ..Layout::default() };
-    folder.pack(&[tensor], &plan("fp8-e4m3", layout)).unwrap();
+    folder.pack(&[tensor], &plan("fp8-e4m3-per-tensor", layout)).unwrap();
     let restored = read_file(&folder.unpack()).unwrap().get_tensor_f32("kv").unwrap();
     let scale = f16::from_f32(0.01).to_f32();
     for (index, key) in keys.iter().enumerate() {

@@ -26,9 +26,9 @@ fn builtin(context: usize, count: usize) -> (Model, Vec<Window>) {
 
 /// Codecs for all of the cache, under the prefix protocol.
 fn evaluate(model: &Model, windows: &[Window], codecs: &[Treatment]) -> Result<Evaluation> {
-    let arms: Vec<Arm> = codecs.iter().copied().map(Arm::of).collect();
+    let arms: Vec<Arm> = codecs.iter().cloned().map(Arm::of).collect();
     let context = windows.first().map_or(0, |window| window.tokens().len());
-    Evaluator::new(model, Protocol::Prefix, context, 0).evaluate(windows, &arms, &mut ())
+    Evaluator::new(model, Protocol::PREFIX, context, 0).evaluate(windows, &arms, &mut ())
 }
 
 /// The baseline arm takes the cache out and puts it back; one plain pass must say the same.
@@ -162,7 +162,7 @@ fn windows_that_go_together_score_as_they_do_alone() {
     for dtype in [DType::F32, DType::BF16] {
         let model = model(dtype);
         for protocol in [
-            Protocol::Prefix,
+            Protocol::Prefix { residual: 0 },
             Protocol::Decode { residual: 0, chunk: 8 },
             Protocol::Decode { residual: 3, chunk: 7 },
         ] {
@@ -199,11 +199,11 @@ fn a_window_is_scored_where_its_shape_says() {
     let (model, windows) = builtin(64, 1);
     let tokens = windows[0].tokens();
     let codecs: Vec<Treatment> = vec!["int4-g64".parse().unwrap()];
-    for protocol in [Protocol::Prefix, Protocol::Decode { residual: 0, chunk: 8 }] {
+    for protocol in [Protocol::PREFIX, Protocol::Decode { residual: 0, chunk: 8 }] {
         let score = |prefix: usize, scored: Vec<std::ops::Range<usize>>| {
             let shape = WindowShape::new(64, prefix, scored).unwrap();
             let window = Window::new(tokens.to_vec(), shape).unwrap();
-            let arms: Vec<Arm> = codecs.iter().copied().map(Arm::of).collect();
+            let arms: Vec<Arm> = codecs.iter().cloned().map(Arm::of).collect();
             let found = Evaluator::new(&model, protocol, 64, 0);
             let mut found = found.evaluate(&[window], &arms, &mut ()).unwrap();
             (found.baseline.remove(0), found.codecs.remove(0).windows.remove(0))
@@ -220,7 +220,7 @@ fn a_window_is_scored_where_its_shape_says() {
             assert!((score.kld - expected.kld).abs() < 1e-6, "{protocol}: target {index}");
         }
         // The prefix is what it says, not half a window.
-        if protocol == Protocol::Prefix {
+        if protocol == Protocol::PREFIX {
             assert_eq!(all.cached_tokens, 20);
             assert_ne!(score(32, vec![40..41]).1.scores[0], all.scores[19]);
         }

@@ -185,7 +185,7 @@ fn scores(witness: &Witness, reference: &Value) {
     ];
     let codecs: Vec<_> = names.iter().map(|(ours, _)| ours.parse().unwrap()).collect();
     let arms: Vec<Arm> = codecs.into_iter().map(Arm::of).collect();
-    let evaluator = Evaluator::new(&witness.model, Protocol::Prefix, 512, 0);
+    let evaluator = Evaluator::new(&witness.model, Protocol::PREFIX, 512, 0);
     let evaluation = evaluator.evaluate(&windows, &arms, &mut ()).unwrap();
 
     let results = &reference["results"];

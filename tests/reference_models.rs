@@ -55,7 +55,7 @@ fn qwen_equals_the_reference() {
     let name = "qwen2.5-coder-0.5b";
     let Some(witness) = witness(name, "KVGAUGE_QWEN2") else { return };
     witness.keys_and_values(512, None);
-    witness.scores("wikitext2_512", Protocol::Prefix);
+    witness.scores("wikitext2_512", Protocol::PREFIX);
     witness.scores("decode_512", Protocol::Decode { residual: 0, chunk: 32 });
 }
 
@@ -65,7 +65,7 @@ fn gemma_equals_the_reference() {
     let name = "gemma-3-270m";
     let Some(witness) = witness(name, "KVGAUGE_GEMMA3") else { return };
     witness.keys_and_values(1024, Some(2));
-    witness.scores("wikitext2_1024", Protocol::Prefix);
+    witness.scores("wikitext2_1024", Protocol::PREFIX);
     witness.scores("decode_512", Protocol::Decode { residual: 0, chunk: 32 });
 }
 

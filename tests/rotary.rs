@@ -308,7 +308,7 @@ fn parameters_of_a_config() {
         RopeParameters { theta: 5e5, channels: Some(4), pairs },
         RopeParameters { channels: Some(0), ..whole },
     ] {
-        let plan = Plan { rope: Some(rope), ..Plan::all(codec) };
+        let plan = Plan { rope: Some(rope), ..Plan::all(codec.into()) };
         // Before what the file says.
         folder.pack(&tensors, metadata(&of_layers(16)), &plan).unwrap();
         let restored = folder.unpack();

@@ -77,7 +77,7 @@ fn every_way_to_name_a_codec_gets_the_same_hint() {
 #[test]
 fn codecs_lists_what_there_is() {
     let table = run(&["codecs"]).succeeds().stdout;
-    for words in ["kvgauge4", "llama.cpp: -ctk q4_0", "--kv-cache-dtype fp8_e4m3", "no decode"] {
+    for words in ["kvgauge4", "llama.cpp: -ctk q4_0", "--kv-cache-dtype nvfp4", "no decode"] {
         assert!(table.contains(words), "no {words} in\n{table}");
     }
     let json = run(&["codecs", "--json"]).succeeds().json();

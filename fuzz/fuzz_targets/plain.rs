@@ -13,12 +13,13 @@ use tempfile::TempDir;
 
 static FOLDER: LazyLock<TempDir> = LazyLock::new(|| TempDir::new().expect("a folder"));
 
-fn plans() -> [Plan; 3] {
+fn plans() -> [Plan; 4] {
     let plan = |codec: &str, layout| Plan { layout, ..Plan::all(codec.parse().expect("a codec")) };
     let tokens_first =
         |kv_axis| Layout { order: AxisOrder::TokensHeadsDim, kv_axis, head_dim: None };
     [
         plan("int4-g32", Layout::default()),
+        plan("int4-g32+f16@-1", Layout::default()),
         plan("int4-g32-ch", tokens_first(None)),
         plan("k:int4-g16/v:f16", tokens_first(Some(0))),
     ]

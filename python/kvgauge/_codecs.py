@@ -1,10 +1,11 @@
-"""Codecs as ``kv-compress`` knows them, asked with a tensor of eight values: before a model is
+"""Codecs as ``kv-compress`` knows them, asked with tensors of eight values: before a model is
 loaded, so that a mistyped name costs no time."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from dataclasses import dataclass
 from typing import Any, Dict, Mapping, Optional, Sequence
@@ -26,18 +27,20 @@ class Codec:
     needs_rotation: bool
 
 
-def ask(name: str) -> Codec:
-    """Raises ``CompressionError`` where there is no such codec."""
+def ask(name: str, layers: Optional[int] = None) -> Codec:
+    """``layers``: of the model, where it is known. Raises ``CompressionError`` where there is no such
+    codec, or it names layers that are not there."""
+    layers = layers or _layers_named(name)
     with tempfile.TemporaryDirectory(prefix="kvgauge-") as folder:
         path = os.path.join(folder, "probe.safetensors")
         arguments = ["-input", path, "-metrics-only", f"--codec={name}"]
         try:
-            _write_probe(path, None)
+            _write_probe(path, layers, None)
             result, rotated = _run(arguments), False
         except CompressionError as error:
             if "prerope" not in error.message:
                 raise _without(path, error) from error
-            _write_probe(path, [1.0] * (_CHANNELS // 2))
+            _write_probe(path, layers, [1.0] * (_CHANNELS // 2))
             try:
                 result, rotated = _run(arguments), True
             except CompressionError as other:
@@ -68,19 +71,27 @@ def _without(path: str, error: CompressionError) -> CompressionError:
     return CompressionError(message, error.hint, error.exit_status)
 
 
-def _write_probe(path: str, frequencies: Optional[Sequence[float]]) -> None:
+def _layers_named(name: str) -> int:
+    """More layers than a name names, ``NAME@0,4-7,-1``: enough to have them all, and others."""
+    lists = re.findall(r"@([-0-9,]+)", name)
+    numbers = [int(number) for layers in lists for number in re.findall(r"[0-9]{1,4}", layers)]
+    return 2 * max(numbers, default=0) + 3 if lists else 1
+
+
+def _write_probe(path: str, layers: int, frequencies: Optional[Sequence[float]]) -> None:
     size = 4 * _CHANNELS
+    names = [f"layer.{layer}.{part}" for layer in range(layers) for part in ("key", "value")]
     header: Dict[str, Any] = {
-        f"layer.0.{part}": {
+        name: {
             "dtype": "F32",
             "shape": [1, 1, _CHANNELS],
-            "data_offsets": [at, at + size],
+            "data_offsets": [index * size, (index + 1) * size],
         }
-        for part, at in (("key", 0), ("value", size))
+        for index, name in enumerate(names)
     }
     if frequencies is not None:
         header["__metadata__"] = rotation_metadata(frequencies)
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     with open(path, "wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text + bytes(2 * size))
+        file.write(len(text).to_bytes(8, "little") + text + bytes(len(names) * size))

@@ -113,6 +113,8 @@ def _run(options: argparse.Namespace) -> Tuple[str, bool]:
     check_kind(whole_config, config)
     context = context_for(options.context, config)
     _check_groups(codecs, config, context)
+    for name in filter(lambda name: "@" in name, codecs):
+        ask(name, config.num_hidden_layers)
     tokenizer = open_tokenizer(source, config)
     bos = window_bos(options.bos, tokenizer)
 

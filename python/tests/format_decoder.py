@@ -1,4 +1,4 @@
-"""A strict decoder of compressed KV files, versions 1 to 5, written from FORMAT.md alone.
+"""A strict decoder of compressed KV files, versions 1 to 7, written from FORMAT.md alone.
 
 Pure Python and numpy: it shares no code with the program that writes the files, so that the two
 agree only where the page says what it should. It is slow and holds the file in memory.
@@ -97,13 +97,13 @@ class Scheme(NamedTuple):
     """The fields of a codec that packs."""
 
     bits: int
-    group: float  # infinite: one group for all values
+    group: float  # infinite: one group for all values; 0: one for each head vector
     levels: str
     ch: bool = False
     prerope: bool = False
     ctr: bool = False
     had: bool = False
-    s8: bool = False
+    scales: str = "f16"
     sink: int = 0
     signs: bool = False
     mse: bool = False
@@ -201,14 +201,24 @@ PRESETS = {
     "q5_1": Scheme(5, 32, "asym"),
     "quanto4": Scheme(4, 64, "asym"),
     "iq4_nl": Scheme(4, 32, "iq4_nl"),
-    "fp8-e4m3": Scheme(8, math.inf, "e4m3"),
-    "fp8-e5m2": Scheme(8, math.inf, "e5m2"),
+    "fp8-e4m3": Scheme(8, math.inf, "e4m3", scales="one"),
+    "fp8-e5m2": Scheme(8, math.inf, "e5m2", scales="one"),
+    "fp8-e4m3-per-tensor": Scheme(8, math.inf, "e4m3"),
+    "fp8-e5m2-per-tensor": Scheme(8, math.inf, "e5m2"),
+    "fp8-per-token-head": Scheme(8, 0, "e4m3", scales="f32"),
+    "int8-per-token-head": Scheme(8, 0, "sym", scales="f32"),
+    "mxfp8": Scheme(8, 32, "e4m3", scales="e8m0"),
+    "mxfp4": Scheme(4, 32, "e2m1", scales="e8m0"),
+    "nvfp4": Scheme(4, 16, "e2m1", scales="e4m3"),
+    "nvfp4-per-tensor": Scheme(4, 16, "e2m1", scales="e4m3 of tensor"),
     "turbo4": Scheme(4, 64, "lm", had=True, signs=True),
 }
 PAIRS = {
     "kivi4": ("int4-g64-asym-ch", "int4-g64-asym"),
     "kvgauge4": ("tc19-prerope-shape", "tc16"),
 }
+# What version 6 calls otherwise.
+FORMER = {"fp8-e4m3": "fp8-e4m3-per-tensor", "fp8-e5m2": "fp8-e5m2-per-tensor"}
 # Composed names that go by a preset's: only the writer tells the others apart.
 RENAMED = {"int4-g32-ext", "int5-g32-ext"}
 COMPOSED = re.compile(
@@ -231,9 +241,10 @@ def scheme_of(codec):
     if not match or codec in RENAMED:
         return None
     bits, group, sink = int(match["bits"]), int(match["group"]), int(match["sink"] or 0)
-    flags = {flag: bool(match[flag]) for flag in ("ch", "prerope", "ctr", "had", "mse", "s8")}
-    scheme = Scheme(bits, group, match["levels"] or "sym", sink=sink, **flags)
-    allowed = bits <= 5 if scheme.levels == "lm" else not (scheme.levels == "ext" and scheme.s8)
+    flags = {flag: bool(match[flag]) for flag in ("ch", "prerope", "ctr", "had", "mse")}
+    scales = "s8" if match["s8"] else "f16"
+    scheme = Scheme(bits, group, match["levels"] or "sym", sink=sink, scales=scales, **flags)
+    allowed = bits <= 5 if scheme.levels == "lm" else not (scheme.levels == "ext" and match["s8"])
     return scheme if allowed and 8 <= group <= MOST and sink <= MOST else None
 
 
@@ -251,6 +262,24 @@ def is_compressing(codec):
 def is_first(codec):
     """Whether version 1 knows it."""
     return codec == "f16" or group_size(codec) is not None
+
+
+def is_sixth(codec):
+    """Whether version 6 is the first that knows it by this name."""
+    scheme = scheme_of(codec)
+    new = type(scheme) is Scheme and scheme.scales not in ("f16", "s8")
+    return new or codec in FORMER.values()
+
+
+def today(codec):
+    """The name in version 6 of a codec of an earlier one."""
+    need(type(codec) is str, "codec {!r}", codec)
+    match = re.fullmatch("k:([^/]*)/v:([^/]*)", codec)
+    names = match.groups() if match else [codec]
+    for name in names:
+        need(name not in FORMER.values(), "{!r} in a version before 6", name)
+    names = [FORMER.get(name, name) for name in names]
+    return "k:{}/v:{}".format(*names) if match else names[0]
 
 
 def without_rope(codec):
@@ -277,6 +306,19 @@ def by_role(codec):
     return None if longer else pair
 
 
+PLACE = "-?(0|[1-9][0-9]*)"
+LAYERS = re.compile(f"{PLACE}(-{PLACE})?(,{PLACE}(-{PLACE})?)*")
+
+
+def names_by_layer(codec):
+    """The names in `BASE+NAME@LAYERS`, or the only one; None if it is not one."""
+    base, *others = codec.split("+") if type(codec) is str else [None]
+    parts = [other.split("@") for other in others]
+    good = all(len(part) == 2 and LAYERS.fullmatch(part[1]) for part in parts)
+    names = [base, *(part[0] for part in parts)]
+    return names if good and all(map(by_role, names)) else None
+
+
 # The manifest
 
 
@@ -284,10 +326,13 @@ def check_manifest(manifest):
     as_object(manifest, MANIFEST_FIELDS, OPTIONAL_FIELDS, "manifest")
     need(manifest["format"] == "kvgauge-kv", "unknown format {!r}", manifest["format"])
     version = manifest["version"]
-    need(is_integer(version) and version in (1, 2, 3, 4, 5), "unknown version {!r}", version)
+    need(is_integer(version) and version in (1, 2, 3, 4, 5, 6, 7), "unknown version {!r}", version)
+    if version < 6:
+        manifest["codec"] = today(manifest["codec"])
     codec = manifest["codec"]
-    roles = by_role(codec)
-    need(roles is not None, "unknown codec {!r}", codec)
+    by_layer = names_by_layer(codec)
+    need(by_layer is not None, "unknown codec {!r}", codec)
+    roles = by_role(by_layer[0])
     layout = check_layout(manifest)
     first = 3 if layout else 1 if all(map(is_first, roles)) else 2
     first = 4 if "rotary" in manifest else first
@@ -318,11 +363,15 @@ def check_manifest(manifest):
         as_dtype(tensor["dtype"], name)
         tensor["shape"] = as_shape(tensor["shape"], name)
         as_crc(tensor["crc32"], name)
-        check_sides(tensor, codec, roles, layout)
+        if version < 6 and "codec" in tensor:
+            tensor["codec"] = today(tensor["codec"])
+        check_sides(tensor, by_layer, layout)
     read = any(tensor["sides"] for tensor in manifest["tensors"])
     need(read or not layout, "a layout for nothing")
     cut = any("block" in tensor for tensor in manifest["tensors"])
-    need(version == (5 if cut else first), "codec {!r} in version {}", codec, version)
+    sixth = any(is_sixth(role) and (version == 6 or role not in FORMER.values()) for role in roles)
+    first = 7 if len(by_layer) > 1 else 6 if sixth else 5 if cut else first
+    need(version == first, "codec {!r} in version {}", codec, version)
     check_rope(manifest)
 
 
@@ -358,12 +407,17 @@ def check_layout(manifest):
     return Layout(order == "tokens-heads-dim", axis, dim)
 
 
-def check_sides(tensor, codec, roles, layout):
-    """Give a tensor its sides: none where it is stored as it is."""
+def check_sides(tensor, names, layout):
+    """Give a tensor its sides: none where it is stored as it is. `names`: of the file's codecs."""
     name, stored, own = tensor["name"], tensor.get("codec"), "codec" in tensor
     tensor["sides"] = []
     both = layout is not None and layout.kv_axis is not None
-    if both or roles[0] == roles[1]:
+    roles = by_role(names[0])
+    if len(names) > 1:
+        known = names if both else [role for name in names for role in by_role(name)]
+        need(own and stored in ("none", *known), "{!r}: codec {!r}", name, stored)
+        roles = by_role(stored) if both and stored != "none" else roles
+    elif both or roles[0] == roles[1]:
         need(not own or stored == "none", "{!r}: codec {!r}", name, stored)
     else:
         need(own and stored in ("none", *roles), "{!r}: codec {!r}", name, stored)
@@ -373,7 +427,7 @@ def check_sides(tensor, codec, roles, layout):
         need("block" not in tensor, "{!r}: a block without codes", name)
         return
     good = tensor["dtype"] in COMPRESSIBLE
-    need(good, "{!r}: {} of {}", name, codec, tensor["dtype"])
+    need(good, "{!r}: {} of {}", name, names, tensor["dtype"])
     codecs = roles if both else [stored if own else roles[0]]
     shape = side_shape(tensor, layout)
     if both:
@@ -553,6 +607,7 @@ def sizes_of(scheme, shape, dtype, block=None):
             "scales": ("U8", blocks),
             "codes": ("U8", blocks * own),
         }
+    scheme = of_heads(scheme, dim)
     sinks = min(scheme.sink, tokens)
     body = tokens - sinks
     lines, line = (heads * dim, body) if scheme.ch else (1, heads * body * dim)
@@ -562,11 +617,19 @@ def sizes_of(scheme, shape, dtype, block=None):
         sizes["sinks"] = "BF16" if dtype == "BF16" else "F16", heads * sinks * dim
     if scheme.ctr:
         sizes["means"] = "F16", heads * dim
-    sizes["scales"] = "U8" if scheme.s8 else "F16", groups
+    if scheme.scales == "e4m3 of tensor":
+        sizes["tensor_scale"] = "F32", min(groups, 1)
+    if scheme.scales != "one":
+        sizes["scales"] = {"f16": "F16", "f32": "F32"}.get(scheme.scales, "U8"), groups
     if scheme.levels == "asym":
         sizes["minima"] = "F16", groups
     sizes["codes"] = "U8", -(-heads * body * dim * scheme.bits // 8)
     return sizes
+
+
+def of_heads(scheme, dim):
+    """With the size of a group of a head vector."""
+    return scheme if scheme.group else scheme._replace(group=max(dim, 1))
 
 
 def channels_of_places(dim, block):
@@ -653,6 +716,12 @@ def finite_f16(data, what):
     return values
 
 
+def finite_f32(data, what):
+    values = np.frombuffer(data, "<f4")
+    need(bool(np.isfinite(values).all()), "{!r}: not finite", what)
+    return values
+
+
 def decode_f16(data, tensor):
     return narrow(finite_f16(data, tensor["name"]).astype(np.float32), tensor["dtype"])
 
@@ -690,15 +759,15 @@ LM = {
 }
 
 
-def float8(mantissa, largest):
-    """The values of the 256 codes of an 8-bit float."""
-    code = np.arange(256)
-    bias = (1 << (6 - mantissa)) - 1
-    exponent, fraction = code >> mantissa & (127 >> mantissa), code & ((1 << mantissa) - 1)
+def small_float(exponent, mantissa, largest):
+    """The values of all codes of a float of a sign and a few bits."""
+    code = np.arange(2 << exponent + mantissa)
+    bias, sign = (1 << exponent - 1) - 1, 1 << exponent + mantissa
+    exponent, fraction = (code % sign) >> mantissa, code & ((1 << mantissa) - 1)
     whole = np.where(exponent > 0, fraction + (1 << mantissa), fraction).astype(np.float64)
     size = np.ldexp(whole, np.maximum(exponent, 1) - bias - mantissa)
     size[size > largest] = 0
-    return np.where(code < 128, size, -size)
+    return np.where(code < sign, size, -size)
 
 
 def levels_of(scheme):
@@ -711,8 +780,9 @@ def levels_of(scheme):
         "mid": lambda: codes + 0.5 - half,
         "lm": lambda: np.concatenate([-np.array(LM[scheme.bits])[::-1], LM[scheme.bits]]),
         "iq4_nl": lambda: np.array(IQ4_NL),
-        "e4m3": lambda: float8(3, 448),
-        "e5m2": lambda: float8(2, 57344),
+        "e4m3": lambda: small_float(4, 3, 448),
+        "e5m2": lambda: small_float(5, 2, 57344),
+        "e2m1": lambda: small_float(2, 1, 6),
     }
     return table[scheme.levels]().astype(np.float32)
 
@@ -726,6 +796,28 @@ def unpack(data, bits, size):
 def small_scales(data):
     code = np.frombuffer(data, np.uint8).astype(np.int64)
     return np.where(code > 0, np.ldexp(1 + (code % 16) / 16, code // 16 - 12), 0).astype(np.float32)
+
+
+def scales_of(scheme, parts, what):
+    """Of the groups, as decoded."""
+    data, form = parts.get("scales"), scheme.scales
+    if form == "one":
+        return np.ones(1, np.float32)
+    if form == "f16":
+        return finite_f16(data, what).astype(np.float32)
+    if form == "f32":
+        return finite_f32(data, what)
+    code = np.frombuffer(data, np.uint8)
+    if form == "s8":
+        return small_scales(data)
+    if form == "e8m0":
+        need(bool((code < 255).all()), "{!r}: not finite", what)
+        return np.ldexp(np.float32(1), code.astype(np.int64) - 127).astype(np.float32)
+    need(bool((code < 127).all()), "{!r}: no scale", what)
+    scales = small_float(4, 3, 448).astype(np.float32)[code]
+    if form == "e4m3 of tensor":
+        scales = scales * finite_f32(parts["tensor_scale"], what)
+    return scales
 
 
 def hadamard(x, most=math.inf):
@@ -846,6 +938,7 @@ def decode_scheme(stored, side, tensor):
     if type(scheme) is TwoCentre:
         return decode_two_centres(stored, side, tensor)
     heads, tokens, dim = heads_of(side.shape)
+    scheme = of_heads(scheme, dim)
     sizes = sizes_of(scheme, side.shape, tensor["dtype"])
     parts = dict(zip(sizes, stored))
     if tokens == 0:
@@ -858,7 +951,7 @@ def decode_scheme(stored, side, tensor):
         return values.astype(np.float32)
 
     codes = unpack(parts["codes"], scheme.bits, heads * body * dim)
-    scales = small_scales(parts["scales"]) if scheme.s8 else wide("scales")
+    scales = scales_of(scheme, parts, tensor["name"])
     # Where each line begins anew: its group's index is that within the line and those before.
     line = body if scheme.ch else heads * body * dim
     per_line = len(scales) // max(heads * dim if scheme.ch else 1, 1)

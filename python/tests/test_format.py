@@ -129,17 +129,27 @@ def put_together(manifest, header, data, edit=lambda text: text, padding=None):
     return head[:CRC_AT] + crc + head[CRC_AT + 8 :] + bytes(data)
 
 
-def make(tensors, codec="int4-g64", dots="."):
-    """A compressed file of (name, dtype, shape, codec, exponent or None, parts)."""
+def make(tensors, codec="int4-g64", dots=".", version=1):
+    """A compressed file of (name, dtype, shape, codec, exponent or None, parts).
+
+    Parts are bytes, or from version 6 on (name, dtype, bytes of one value, bytes).
+    """
     listed, parts = [], []
     for name, dtype, shape, stored, exponent, data in tensors:
         tensor = {"name": name, "dtype": dtype, "shape": shape}
+        if version > 5:
+            for part, part_dtype, width, content in data:
+                size = [len(content) // width]
+                parts.append((name + dots + part, part_dtype, size, content))
+            data = [content for *_, content in data]
         tensor["crc32"] = f"{zlib.crc32(b''.join(data)):08x}"
         if stored != codec:
             tensor["codec"] = stored
         if exponent is not None:
             tensor["exponent"] = exponent
         listed.append(tensor)
+        if version > 5:
+            continue
         if stored == "none":
             parts.append((name, dtype, shape, *data))
         elif stored == "f16":
@@ -156,7 +166,7 @@ def make(tensors, codec="int4-g64", dots="."):
     manifest = {
         "header_crc32": "0" * 8,
         "format": "kvgauge-kv",
-        "version": 1,
+        "version": version,
         "codec": codec,
         "source_bytes": 0,
         "quality": {"rmse": None, "snr_db": None, "cosine_similarity": None},
@@ -168,7 +178,7 @@ def make(tensors, codec="int4-g64", dots="."):
 def fix_checksums(manifest, header, data):
     for tensor in manifest["tensors"]:
         name, crc = tensor["name"], 0
-        endings = ("values", "sinks", "means", "scales", "minima", "codes")
+        endings = ("values", "sinks", "means", "tensor_scale", "scales", "minima", "codes")
         sides = ("", "key.", "value.")
         parts = (f"{name}.{side}{ending}" for side in sides for ending in endings)
         for part in (name, *parts):
@@ -212,6 +222,52 @@ class Hand(unittest.TestCase):
         self.one("F32", [3], "f16", None, parts, struct.pack("<3f", -0.0, 2**-24, -F16_MAX))
         self.one("BF16", [3], "f16", None, parts, b"\x00\x80\x80\x33\x80\xc7")
         self.one("F16", [3], "f16", None, parts, parts[0])
+
+    def test_values_of_version_6(self):
+        def one(codec, shape, parts, expected):
+            file = make([("x", "F32", shape, codec, 0, parts)], codec, version=6)
+            tensors, _ = format_decoder.decode(file)
+            self.assertEqual(tensors["x"].data, struct.pack(f"<{len(expected)}f", *expected))
+
+        codes = lambda data: ("codes", "U8", 1, data)
+        scales = lambda data: ("scales", "U8", 1, data)
+        of_f32 = lambda *values: struct.pack(f"<{len(values)}f", *values)
+        # 1, the smallest number, the largest one and its negative; a NaN that no writer writes is 0.
+        one("fp8-e4m3", [5], [codes(b"\x38\x01\x7e\xfe\x7f")], [1, 2**-9, 448, -448, 0])
+        one("fp8-e5m2", [4], [codes(b"\x3c\x01\x7b\x7c")], [1, 2**-16, 57344, 0])
+        # All of E2M1, a scale of 4; and the least scale.
+        e2m1 = [0.0, 0.5, 1, 1.5, 2, 3, 4, 6]
+        every = bytes(low | low + 1 << 4 for low in range(0, 16, 2))
+        sixteen = [*e2m1, *(-x for x in e2m1)]
+        for code, scale in ((129, 4.0), (0, 2.0**-127)):
+            one("mxfp4", [16], [scales(bytes([code])), codes(every)], [scale * x for x in sixteen])
+        one("mxfp8", [33], [scales(b"\x7f\x80"), codes(b"\x38" * 33)], [1.0] * 32 + [2.0])
+        # A scale of 1.5 in E4M3, and 10 for the tensor.
+        tensor_scale = ("tensor_scale", "F32", 4, of_f32(10))
+        one("nvfp4", [16], [scales(b"\x3c"), codes(every)], [1.5 * x for x in sixteen])
+        one("nvfp4-per-tensor", [16], [tensor_scale, scales(b"\x3c"), codes(every)],
+            [15 * x for x in sixteen])
+        # A scale for each head vector, whatever its length.
+        each = ("scales", "F32", 4, of_f32(0.5, 3))
+        one("int8-per-token-head", [2, 3], [each, codes(b"\x80\x81\xff\x01\x80\x90")],
+            [0, 0.5, 63.5, -381, 0, 48])
+        one("fp8-per-token-head", [2, 1], [each, codes(b"\x38\xb8")], [0.5, -3])
+
+    def test_names_before_version_6(self):
+        """The same bytes: in version 2 a name with a scale, in version 6 another one's."""
+        data = [struct.pack("<e", 0.5), b"\x38\x40"]
+        former = make([("x", "F32", [2], "fp8-e4m3", 0, data)], "fp8-e4m3")
+        manifest, header, content = take_apart(former)
+        manifest["version"] = 2
+        tensors, _ = format_decoder.decode(put_together(manifest, header, content))
+        self.assertEqual(tensors["x"].data, struct.pack("<2f", 0.5, 1.0))
+        manifest.update(version=6, codec="fp8-e4m3-per-tensor")
+        tensors, _ = format_decoder.decode(put_together(manifest, header, content))
+        self.assertEqual(tensors["x"].data, struct.pack("<2f", 0.5, 1.0))
+        for version, codec in ((2, "fp8-e4m3-per-tensor"), (6, "fp8-e4m3"), (1, "fp8-e4m3")):
+            manifest.update(version=version, codec=codec)
+            with self.assertRaises(FormatError):
+                format_decoder.decode(put_together(manifest, header, content))
 
     def test_bf16_rounding_of_all_kinds(self):
         high = np.arange(1 << 16, dtype=np.uint32)
@@ -560,11 +616,43 @@ class Binary(unittest.TestCase):
         files = [serialize(t) for t in (tensors, {**tensors, **{"f" + n: t for n, t in flat.items()}})]
         for codec in self.family_codecs():
             fields = set(codec.replace("/", "-").split("-"))
-            tells = fields & {"ch", "ctr", "sink2", "sink3", "kivi4"}
+            tells = fields & {"ch", "ctr", "sink2", "sink3", "kivi4", "head"}
             with self.subTest(codec):
                 manifest = self.both(files[not tells], "--codec", codec)
-                first = all(map(format_decoder.is_first, format_decoder.by_role(manifest["codec"])))
-                self.assertEqual(manifest["version"], 1 if first else 2)
+                roles = format_decoder.by_role(manifest["codec"])
+                first = all(map(format_decoder.is_first, roles))
+                sixth = any(map(format_decoder.is_sixth, roles))
+                self.assertEqual(manifest["version"], 6 if sixth else 1 if first else 2)
+
+    def test_codecs_by_layer(self):
+        names = [f"layer.{layer}.{side}" for layer in range(5) for side in ("key", "value")]
+        dtypes = itertools.cycle(FLOATS)
+        tensors = {name: floats(next(dtypes), self.values((2, 7, 16), 1)) for name in names}
+        tensors["mask"] = Tensor("BOOL", (3,), b"\1\0\1")
+        file = serialize(tensors)
+        for codec, of_layers in (
+            ("q4_0+q8_0@0,-1", ["q8_0", "q4_0", "q4_0", "q4_0", "q8_0"]),
+            ("q4_0+f16@1--2+nvfp4@2", ["q4_0", "f16", "nvfp4", "f16", "q4_0"]),
+            ("kvgauge4+k:int4-g8-ch-prerope/v:f16@3", [None, None, None, "", None]),
+        ):
+            with self.subTest(codec):
+                manifest = self.both(file, "--codec", codec, "--rope-theta", "10000")
+                self.assertEqual((manifest["version"], manifest["codec"]), (7, codec))
+                stored = {tensor["name"]: tensor["codec"] for tensor in manifest["tensors"]}
+                self.assertEqual(stored.pop("mask"), "none")
+                for layer, own in enumerate(of_layers):
+                    pair = {None: ("tc19-prerope-shape", "tc16"), "": ("int4-g8-ch-prerope", "f16")}
+                    expected = pair.get(own, (own, own))
+                    found = tuple(stored[f"layer.{layer}.{side}"] for side in ("key", "value"))
+                    self.assertEqual(found, expected)
+        # Keys and values in one tensor of each layer.
+        shape = (2, 7, 3, 16)
+        both = {f"layers.{layer}.kv": floats("F16", self.values(shape, 1)) for layer in range(2)}
+        codec = "k:q8_0/v:q4_0+kivi4@1"
+        manifest = self.both(serialize(both), "--codec", codec, "--kv-axis", "0",
+                             "--layout", "tokens-heads-dim")
+        found = [tensor["codec"] for tensor in manifest["tensors"]]
+        self.assertEqual((manifest["version"], found), (7, ["k:q8_0/v:q4_0", "kivi4"]))
 
     def test_rotations(self):
         codecs = ("int4-g32-had", "turbo4", "int3-g9-asym-ch-had-mse-sink1", "int5-g1000-lm-had-s8",
@@ -703,6 +791,7 @@ class Binary(unittest.TestCase):
 
     def test_layouts(self):
         codecs = ("kvgauge4", "kivi4", "int4-g64", "int4-g9", "f16", "k:int4-g64/v:f16", "fp8-e4m3",
+                  "k:nvfp4-per-tensor/v:mxfp4", "k:int8-per-token-head/v:fp8-e5m2-per-tensor",
                   "k:f16/v:int3-g8-asym-ch-ctr-had-s8-sink2", "int5-g32-mid-prerope-had", "turbo4",
                   "k:int4-g16-ch-prerope-sink1/v:iq4_nl")
         for order, axis, dim, shape in self.LAYOUTS:
@@ -716,7 +805,9 @@ class Binary(unittest.TestCase):
                     arguments = self.layout_arguments(order, axis, dim)
                     arguments += ["--codec", codec, "--rope-theta", "10000"]
                     manifest = self.both(serialize(tensors), *arguments)
-                    self.assertEqual(manifest["version"], 3)
+                    roles = format_decoder.by_role(codec)
+                    sixth = any(map(format_decoder.is_sixth, roles))
+                    self.assertEqual(manifest["version"], 6 if sixth else 3)
                     said = [manifest.get(field) for field in ("layout", "kv_axis", "head_dim")]
                     self.assertEqual(said, [order, axis, dim])
 
@@ -911,7 +1002,9 @@ class Binary(unittest.TestCase):
     def test_any_bytes_decode_alike(self):
         """Payloads that no writer writes, though the page allows them: any codes, finite numbers, exponents."""
         tensors = self.family([(2, 9, 24)], scales=(1.0,))
-        codecs = ("fp8-e4m3", "fp8-e5m2", "int3-g8-asym-ch-ctr-s8-sink2", "turbo4", "int2-g16-ext-had",
+        codecs = ("fp8-e4m3", "fp8-e5m2", "fp8-e4m3-per-tensor", "mxfp4", "mxfp8", "nvfp4",
+                  "nvfp4-per-tensor", "k:fp8-per-token-head/v:int8-per-token-head", "int3-g8-asym-ch-ctr-s8-sink2",
+                  "turbo4", "int2-g16-ext-had",
                   "k:int4-g32-prerope-had/v:iq4_nl")
         for codec in codecs:
             file = self.compress(serialize(tensors), "--codec", codec, "--rope-theta", "10000")
@@ -920,6 +1013,9 @@ class Binary(unittest.TestCase):
                 for name, part in header.items():
                     start, end = part["data_offsets"]
                     noise = self.random.integers(0, 256, end - start).astype(np.uint8)
+                    if name.endswith("scales"):
+                        # No NaN of formats of a byte.
+                        noise %= 127
                     if part["dtype"] != "U8":
                         # Half of all magnitudes, both signs: far from infinite.
                         noise[1::2] &= 0xBF

@@ -16,7 +16,15 @@ from unittest import mock
 
 from support import BUILTIN, FolderTest, need_kv_compress, need_kvgauge, need_modules, skip
 
-from kvgauge import _codecs, _command_line, _model, _protocol, load_kv_cache, perplexity
+from kvgauge import (
+    CompressionError,
+    _codecs,
+    _command_line,
+    _model,
+    _protocol,
+    load_kv_cache,
+    perplexity,
+)
 from kvgauge.cache import cache_layers
 
 TEXT = BUILTIN / "text.txt"
@@ -170,6 +178,11 @@ class CommandLine(FolderTest):
         for codec in ("int4-g64", "kvgauge4", "k:int4-g64-prerope/v:f16"):
             found = _codecs.ask(codec)
             self.assertEqual((found.name, found.needs_rotation), (codec, codec != "int4-g64"))
+        for codec, rotated in (("int4-g64+q8_0@0-1,-1", False), ("q8_0+kvgauge4@40--2", True)):
+            found = _codecs.ask(codec)
+            self.assertEqual((found.name, found.needs_rotation), (codec, rotated))
+        with self.assertRaisesRegex(CompressionError, "layer 3: expected one of 3 layers"):
+            _codecs.ask("int4-g64+q8_0@3", layers=3)
 
     @unittest.skipIf(os.name == "nt", "scripts are no programs there")
     def test_the_other_binary_is_checked_before_anything_is_loaded(self) -> None:

@@ -60,7 +60,8 @@ fn table(listing: &Listing) -> String {
         _ = writeln!(out, "{:<width$}  {}", spelt(field), field.what.replace('`', ""));
     }
     out.push_str(
-        "\nk:NAME/v:NAME sets keys and values apart: k:q8_0/v:q4_0. For example int3-g32-asym-had.\n",
+        "\nk:NAME/v:NAME sets keys and values apart: k:q8_0/v:q4_0. For example int3-g32-asym-had.\n\
+         BASE+NAME@LAYERS sets layers apart: kvgauge4+q8_0@0,1,-1; -1 is the last.\n",
     );
     out
 }

@@ -67,7 +67,7 @@ fn agree<T: Element>(names: &[&str], values: &[T], tokens: usize, dim: usize) ->
     all
 }
 
-const NAMES: [&str; 17] = [
+const NAMES: [&str; 25] = [
     "kvgauge4",
     "kivi4",
     "q4_0",
@@ -77,6 +77,14 @@ const NAMES: [&str; 17] = [
     "turbo4",
     "fp8-e4m3",
     "fp8-e5m2",
+    "fp8-e4m3-per-tensor",
+    "fp8-e5m2-per-tensor",
+    "fp8-per-token-head",
+    "int8-per-token-head",
+    "mxfp4",
+    "mxfp8",
+    "nvfp4",
+    "nvfp4-per-tensor",
     "int3-g64-had-mse",
     "int5-g48-asym-mse",
     "int4-g24-ext-mse",

@@ -1,12 +1,14 @@
 //! Codecs: numbers in, packed bytes out, and back. No I/O, no tensors, no model.
 //!
-//! A [`Codec`] says how the keys and how the values of one layer are stored. Its name is the
-//! one string users meet everywhere; it round-trips through [`FromStr`] and [`Display`].
+//! A [`Codec`] says how the keys and how the values of one layer are stored, a [`CacheCodec`] how
+//! those of all layers are. Its name is the one string users meet everywhere; it round-trips through
+//! [`FromStr`] and [`Display`].
 //!
 //! [`FromStr`]: std::str::FromStr
 //! [`Display`]: std::fmt::Display
 #![doc = include_str!("README.md")]
 
+mod by_layer;
 mod convert;
 mod distortion;
 mod element;
@@ -26,18 +28,19 @@ mod scheme;
 mod tensor_codec;
 mod two_centre;
 
+pub use by_layer::{ByLayer, CacheCodec};
 pub use distortion::{Distortion, DistortionRun, DistortionSum};
 pub use element::Element;
 pub use geometry::Geometry;
 pub use halves::{compress_halves, decompress_halves};
 pub(crate) use name::{
-    FIELDS, Field, FieldKind, FieldTexts, GROUP, NOISE, PRESETS, Preset, compose, nearest,
+    FIELDS, Field, FieldKind, FieldTexts, GROUP, NOISE, Named, PRESETS, Preset, compose, nearest,
     no_codec, parse_codec_name, parse_sides, split_names,
 };
 pub use packing::Packing;
 pub use parts::{Part, PartElement, PartLayout, PartName};
 pub use payload::Payload;
 pub use rotary::{RotaryEmbedding, RotaryPairs, RotaryTable};
-pub use scheme::{Levels, MIN_GROUP, Rotation, Scheme};
+pub use scheme::{Levels, MIN_GROUP, Rotation, ScaleFormat, Scheme};
 pub use tensor_codec::{Codec, Side, TensorCodec};
 pub use two_centre::{BlockRule, FittedLevels, TwoCentre};

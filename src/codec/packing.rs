@@ -2,7 +2,7 @@
 
 use super::geometry::Geometry;
 use super::parts::{PartElement, PartLayout};
-use super::scheme::{Rotation, Scheme};
+use super::scheme::{Rotation, ScaleFormat, Scheme};
 use super::two_centre::TwoCentre;
 use crate::error::Result;
 
@@ -43,7 +43,9 @@ impl Packing {
     /// Values that share a scale, where a name says how many.
     pub fn group(&self) -> Option<usize> {
         match self {
-            Self::Scheme(scheme) => Some(scheme.group).filter(|group| *group != Scheme::WHOLE),
+            Self::Scheme(scheme) => {
+                Some(scheme.group).filter(|g| ![Scheme::WHOLE, Scheme::HEAD_VECTOR].contains(g))
+            }
             Self::TwoCentre(_) => None,
         }
     }
@@ -75,7 +77,13 @@ impl Packing {
 
     /// Whether what is stored depends on where head vectors begin.
     pub fn reads_vectors(&self) -> bool {
-        self.is_rotated() || self.reads_tokens()
+        let by_vector = match self {
+            Self::Scheme(scheme) => {
+                scheme.group == Scheme::HEAD_VECTOR && scheme.scales != ScaleFormat::One
+            }
+            Self::TwoCentre(_) => false,
+        };
+        by_vector || self.is_rotated() || self.reads_tokens()
     }
 
     /// Whether a tensor of this geometry can be stored.

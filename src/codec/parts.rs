@@ -26,6 +26,8 @@ pub enum PartName {
     Sinks,
     /// Means over tokens. [heads, head_dim]
     Means,
+    /// What all scales of groups are in units of. [1]
+    TensorScale,
     /// Scales of groups. [groups]
     Scales,
     /// Minima of groups. [groups]
@@ -36,8 +38,15 @@ pub enum PartName {
 
 impl PartName {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Values, Self::Sinks, Self::Means, Self::Scales, Self::Minima, Self::Codes];
+    pub const ALL: [Self; 7] = [
+        Self::Values,
+        Self::Sinks,
+        Self::Means,
+        Self::TensorScale,
+        Self::Scales,
+        Self::Minima,
+        Self::Codes,
+    ];
 
     /// The name in a file, behind that of the tensor.
     pub fn as_str(self) -> &'static str {
@@ -45,6 +54,7 @@ impl PartName {
             Self::Values => "values",
             Self::Sinks => "sinks",
             Self::Means => "means",
+            Self::TensorScale => "tensor_scale",
             Self::Scales => "scales",
             Self::Minima => "minima",
             Self::Codes => "codes",
@@ -59,8 +69,14 @@ pub enum PartElement {
     F16,
     /// bfloat16.
     Bf16,
+    /// Single precision.
+    F32,
     /// A byte.
     U8,
+    /// A byte that is a power of two: 8 bits of exponent. 255 is not a number.
+    E8m0,
+    /// A byte that is a float of 4 bits of exponent and 3 of mantissa, not below 0.
+    E4m3,
 }
 
 impl PartElement {
@@ -82,10 +98,19 @@ impl<Content> Part<Content> {
 }
 
 impl Part<&[u8]> {
-    /// Whether its numbers are finite, as every writer's are. Bytes are.
+    /// Whether its numbers are finite, and have no sign where they can have none, as every writer's
+    /// are. Bytes are.
     pub fn is_finite(&self) -> bool {
         let exponent: u16 = match self.element {
             PartElement::U8 => return true,
+            PartElement::E8m0 => return !self.content.contains(&0xff),
+            PartElement::E4m3 => return self.content.iter().fold(true, |all, x| all & (*x < 0x7f)),
+            PartElement::F32 => {
+                let (words, _) = self.content.as_chunks::<4>();
+                return words
+                    .iter()
+                    .fold(true, |all, word| all & f32::from_le_bytes(*word).is_finite());
+            }
             PartElement::F16 => 0x7c00,
             PartElement::Bf16 => 0x7f80,
         };

@@ -54,6 +54,11 @@ impl fmt::Display for Side {
 }
 
 impl Codec {
+    /// Whether it is the control `f16`.
+    pub fn is_f16(&self) -> bool {
+        [self.key, self.value] == [TensorCodec::F16; 2]
+    }
+
     /// That of the keys or that of the values.
     pub fn side(&self, side: Side) -> TensorCodec {
         match side {
@@ -62,15 +67,9 @@ impl Codec {
         }
     }
 
-    /// Keys and values, but a side that is only a control: a plain f16 round trip beside a codec
-    /// stands for a side that is left as it is.
-    pub fn lossy_sides(&self) -> Vec<TensorCodec> {
-        let both = [self.key, self.value];
-        let lossy = both.into_iter().filter(|side| *side != TensorCodec::F16);
-        match (self.key, self.value) {
-            (TensorCodec::F16, TensorCodec::F16) => both.into(),
-            _ => lossy.collect(),
-        }
+    /// See [`Packing::has_memory`].
+    pub fn has_memory(&self) -> bool {
+        self.key.has_memory() || self.value.has_memory()
     }
 }
 

@@ -46,7 +46,7 @@ pub fn compress(
     let rotations = plan.rotations(&header, &coded).map_err(at_input)?;
     let rotary = rotations.tables(coded.iter().map(Option::as_ref));
     plan.check(&header, &coded, &rotary).map_err(at_input)?;
-    let (codec, layout) = (plan.codec, plan.layout);
+    let (codec, layout) = (&plan.codec, plan.layout);
     let mut manifest = Manifest::new(&header, source.len(), codec, layout, &coded, &rotations);
     let (stored, parts) = manifest.stored().map_err(at_input)?;
     let room = manifest.room(&parts)?;

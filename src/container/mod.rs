@@ -8,6 +8,7 @@ mod compress;
 mod decompress;
 mod file;
 mod inspect;
+mod layers;
 mod layout;
 mod manifest;
 pub mod origin;

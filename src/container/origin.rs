@@ -18,6 +18,18 @@ struct Origin {
     rotary: Vec<Entry>,
 }
 
+/// The number of layers of the model, where a file's metadata says it.
+pub(super) fn layer_count(metadata: Option<&TextMap>) -> Result<Option<usize>> {
+    #[derive(Deserialize)]
+    struct Origin {
+        layers: Option<usize>,
+    }
+    let Some(json) = metadata.and_then(|metadata| metadata.get(KEY)) else { return Ok(None) };
+    let origin: Origin = serde_json::from_str(json)
+        .map_err(|e| Error::input(e.to_string()).within(format!("metadata {KEY}")))?;
+    Ok(origin.layers)
+}
+
 #[derive(Deserialize)]
 struct Entry {
     /// Left out: all that no other entry names.
@@ -108,7 +120,7 @@ impl KeyRotations {
 
 /// The number behind the word `layer` or `layers` of a name: of `layer.3.key`,
 /// `model.layers.3.self_attn.key`. `None`: there is none, or there are several.
-fn layer_of(name: &str) -> Option<usize> {
+pub(super) fn layer_of(name: &str) -> Option<usize> {
     let words: Vec<&str> = name.split(|c: char| !c.is_ascii_alphanumeric()).collect();
     let mut numbers = words
         .windows(2)

@@ -1,12 +1,13 @@
 //! Which tensors are compressed, and by which codec.
 
+use super::layers::FileLayers;
 use super::layout::Layout;
 use super::manifest::{Coded, Coding, is_float};
 use super::origin::KeyRotations;
 use super::rotary::{RopeParameters, RotaryTables, Rotations};
 use super::safetensors::{Header, Tensor};
 use super::{geometry, unfit};
-use crate::codec::{Codec, Packing, TensorCodec};
+use crate::codec::{CacheCodec, Codec, Packing, TensorCodec};
 use crate::error::{Error, Result};
 use glob::Pattern;
 
@@ -16,8 +17,8 @@ const LARGEST_GROUP: usize = 1 << 20;
 /// The way to store the tensors of a file.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// That of keys and that of values.
-    pub codec: Codec,
+    /// That of keys and that of values, layer by layer.
+    pub codec: CacheCodec,
     /// Only float tensors whose name matches one of these; empty: all.
     pub include: Vec<Pattern>,
     /// But none whose name matches one of these.
@@ -50,7 +51,7 @@ const EXCLUDE: &str = "--exclude stores a tensor as it is";
 
 impl Plan {
     /// All float tensors by one codec.
-    pub fn all(codec: Codec) -> Self {
+    pub fn all(codec: CacheCodec) -> Self {
         Self {
             codec,
             include: Vec::new(),
@@ -111,10 +112,11 @@ impl Plan {
                     .hint("`kv-compress inspect FILE` lists the names; quote the pattern"));
             }
         }
-        header.tensors.iter().map(|tensor| self.assignment_of(tensor)).collect()
+        let layers = FileLayers::of(&self.codec, header)?;
+        header.tensors.iter().map(|tensor| self.assignment_of(tensor, &layers)).collect()
     }
 
-    fn assignment_of(&self, tensor: &Tensor) -> Result<Assignment> {
+    fn assignment_of(&self, tensor: &Tensor, layers: &FileLayers) -> Result<Assignment> {
         let matches = |patterns: &[Pattern]| patterns.iter().any(|p| p.matches(&tensor.name));
         let included = self.include.is_empty() || matches(&self.include);
         if !included || matches(&self.exclude) {
@@ -129,7 +131,8 @@ impl Plan {
         let place = || format!("tensor {}", tensor.name);
         let view = self.layout.view(&tensor.info.shape);
         let view = view.map_err(|e| e.within(place()).hint(EXCLUDE))?;
-        let coded = Coded { coding: self.coding_of(tensor)?, view };
+        let codec = layers.codec_of(&tensor.name).map_err(|e| e.within(place()).hint(EXCLUDE))?;
+        let coded = Coded { coding: self.coding_of(tensor, codec)?, view };
         let shape = &tensor.info.shape;
         let codecs = coded.coding.codecs();
         let reading =
@@ -150,19 +153,20 @@ impl Plan {
         Ok(if grows { Err(ExclusionReason::Grows) } else { Ok(coded) })
     }
 
-    fn coding_of(&self, tensor: &Tensor) -> Result<Coding> {
+    /// `codec`: that of its layer.
+    fn coding_of(&self, tensor: &Tensor, codec: &Codec) -> Result<Coding> {
         let coding = if self.layout.kv_axis.is_some() {
-            Coding::Both(self.codec)
-        } else if self.codec.key == self.codec.value {
-            Coding::One(self.codec.key)
+            Coding::Both(*codec)
+        } else if codec.key == codec.value {
+            Coding::One(codec.key)
         } else {
             match Role::of(&tensor.name) {
-                Some(Role::Key) => Coding::One(self.codec.key),
-                Some(Role::Value) => Coding::One(self.codec.value),
+                Some(Role::Key) => Coding::One(codec.key),
+                Some(Role::Value) => Coding::One(codec.value),
                 None => {
                     return Err(Error::input(format!(
-                        "codec {}: tensor {}: expected `key` or `value` in its name",
-                        self.codec, tensor.name
+                        "codec {codec}: tensor {}: expected `key` or `value` in its name",
+                        tensor.name
                     ))
                     .hint(
                         "--kv-axis says which axis has keys and values in one tensor; or --exclude \

@@ -66,9 +66,9 @@ impl CacheParts<Scope> {
     }
 
     /// A codec on each part alone, in the order of [`CacheParts::map`].
-    pub fn arms(&self, treatment: Treatment) -> Vec<Arm> {
+    pub fn arms(&self, treatment: &Treatment) -> Vec<Arm> {
         let mut arms = Vec::new();
-        self.map(|scope| arms.push(Arm { treatment, scope: *scope }));
+        self.map(|scope| arms.push(Arm { treatment: treatment.clone(), scope: *scope }));
         arms
     }
 }
@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn every_part_is_there_once_and_none_is_everything() {
         for (layers, heads) in [(1, 1), (1, 4), (3, 2)] {
-            let arms = CacheParts::of(layers, heads).arms("int4-g64".parse().unwrap());
+            let arms = CacheParts::of(layers, heads).arms(&"int4-g64".parse().unwrap());
             assert_eq!(arms.len(), CacheParts::of(layers, heads).count());
             for (i, arm) in arms.iter().enumerate() {
                 assert!(!arms[..i].contains(arm), "{:?} twice", arm.scope);

@@ -2,17 +2,17 @@
 //! once, when the token leaves the `residual` most recent ones; later tokens attend to the stored
 //! form.
 //!
-//! With a residual of 0 and a codec that works token by token, a token attends to its own stored
-//! keys and values too (as in llama.cpp), and all of it is one pass over the window with keys and
-//! values round-tripped as they are written. Else the window runs in chunks: tokens of a chunk see
-//! each other exactly, and after each chunk what has left the residual is stored, in whole blocks
-//! of as many tokens as the codec's groups span.
+//! With a residual of 0 and codecs that work token by token in all layers, a token attends to its
+//! own stored keys and values too (as in llama.cpp), and all of it is one pass over the window with
+//! keys and values round-tripped as they are written. Else the window runs in chunks: tokens of a
+//! chunk see each other exactly, and after each chunk what has left the residual is stored, each
+//! layer's in whole blocks of as many tokens as its codec's groups span.
 
 use super::protocol::{is_one_pass, stored_of};
 use super::round_trip::{CodecContext, noise_of, round_trip_tensor, with_range};
 use super::window::{ArmPass, Clock, Pass, RunPasses, predicting, without_hidden};
-use super::{Arm, CodecWindow, LayerDistortion, Observer, Side, StageTimings};
-use crate::codec::DistortionSum;
+use super::{CodecWindow, LayerDistortion, ModelArm, Observer, Side, StageTimings, StoredSize};
+use crate::codec::{Codec, DistortionSum};
 use crate::corpus::Window;
 use crate::error::{Error, Result};
 use crate::model::{KvCache, LayerKv, Model};
@@ -59,9 +59,11 @@ impl RunPasses for DecodePasses<'_> {
 }
 
 impl DecodePasses<'_> {
-    fn is_one_pass(&self, arm: Option<&Arm>) -> bool {
+    fn is_one_pass(&self, arm: Option<&ModelArm>) -> bool {
         let head_dim = self.model.config().head_dim();
-        arm.is_none_or(|arm| is_one_pass(&arm.treatment.codec, head_dim, self.residual))
+        arm.is_none_or(|arm| {
+            is_one_pass(&arm.codecs().collect::<Vec<Codec>>(), head_dim, self.residual)
+        })
     }
 
     /// Keys and values are stored as they are written.
@@ -124,11 +126,12 @@ pub fn streams_in_memory(tokens: usize) -> usize {
     (CACHED_TOKENS / tokens.max(1)).max(1)
 }
 
-/// Sums over one layer's keys or values.
+/// One layer's keys or values, as far as they are stored.
 #[derive(Clone, Copy, Default)]
 struct StoredSide {
-    bytes: u64,
-    values: u64,
+    /// The first tokens, so many of them.
+    tokens: usize,
+    size: StoredSize,
     distortion: DistortionSum,
 }
 
@@ -138,13 +141,11 @@ struct Stream<'a> {
     context: &'a CodecContext,
     window: &'a Window,
     /// `None`: nothing is compressed.
-    arm: Option<&'a Arm>,
-    /// Of keys and of values, by layer.
-    outcome_of: Vec<[StoredSide; 2]>,
-    /// Tokens of the keys and of the values that are stored.
-    stored: [usize; 2],
+    arm: Option<&'a ModelArm>,
+    /// Of keys and of values, by layer: not all need leave the residual in the same blocks.
+    stored: Vec<[StoredSide; 2]>,
     /// Every layer as it was written: a codec whose tokens depend on earlier ones starts anew from
-    /// here, and gives those the bits they had. Empty for other codecs.
+    /// here, and gives those the bits they had. Empty where no layer has such a codec.
     written: Vec<LayerKv>,
     /// The first error of the codec, which ends this arm and no other.
     failed: Option<Error>,
@@ -153,17 +154,15 @@ struct Stream<'a> {
 impl<'a> Stream<'a> {
     fn new(model: &'a Model, context: &'a CodecContext, pass: Pass<'a>) -> Self {
         let Pass { window, arm, .. } = pass;
-        let layers = if arm.is_some() { model.config().layers.len() } else { 0 };
-        let outcome_of = vec![Default::default(); layers];
-        let (written, failed) = (Vec::new(), None);
-        Self { model, context, window, arm, outcome_of, stored: [0; 2], written, failed }
+        let layers = arm.map_or(0, |arm| arm.layers.len());
+        let stored = vec![Default::default(); layers];
+        Self { model, context, window, arm, stored, written: Vec::new(), failed: None }
     }
 
     /// All tokens of one layer, as they are written.
     fn store_all(&mut self, layer: usize, kv: LayerKv) -> Result<LayerKv> {
         let mut store = |side: Side, tensor: &Tensor| -> Result<Tensor> {
             let tokens = tensor.dim(1)?;
-            self.stored[side as usize] = tokens;
             self.store(layer, side, tensor, 0..tokens)
         };
         let stored = store(Side::Key, &kv.key)
@@ -193,30 +192,28 @@ impl<'a> Stream<'a> {
         let left = cache.tokens().saturating_sub(residual);
         let mut layers: Vec<LayerKv> = cache.layers().cloned().collect();
         self.remember(&layers)?;
-        for side in [Side::Key, Side::Value] {
-            let stored = self.stored[side as usize];
-            let Some(arm) = self.arm else { break };
-            let head_dim = self.model.config().head_dim();
-            let end = stored_of(&arm.treatment.codec.side(side), head_dim, left)?;
-            if end <= stored {
-                continue;
-            }
-            for (index, layer) in layers.iter_mut().enumerate() {
+        let head_dim = self.model.config().head_dim();
+        let Some(arm) = self.arm else { return KvCache::from_layers(layers) };
+        for (index, layer) in layers.iter_mut().enumerate() {
+            for side in [Side::Key, Side::Value] {
+                let stored = self.stored[index][side as usize].tokens;
+                let end = stored_of(&arm.side(index, side).codec, head_dim, left)?;
+                if end <= stored {
+                    continue;
+                }
                 let tensor = match side {
                     Side::Key => &mut layer.key,
                     Side::Value => &mut layer.value,
                 };
                 *tensor = self.store(index, side, tensor, stored..end)?;
             }
-            self.stored[side as usize] = end;
         }
         KvCache::from_layers(layers)
     }
 
-    /// Keeps the tokens that are new in a cache, if the codec has a memory.
+    /// Keeps the tokens that are new in a cache, if a layer's codec has a memory.
     fn remember(&mut self, layers: &[LayerKv]) -> Result<()> {
-        let codec = self.arm.map(|arm| arm.treatment.codec);
-        if !codec.is_some_and(|codec| codec.key.has_memory() || codec.value.has_memory()) {
+        if !self.arm.is_some_and(|arm| arm.codecs().any(|codec| codec.has_memory())) {
             return Ok(());
         }
         if self.written.is_empty() {
@@ -242,7 +239,7 @@ impl<'a> Stream<'a> {
         tokens: std::ops::Range<usize>,
     ) -> Result<Tensor> {
         let Some(arm) = self.arm else { return Ok(tensor.clone()) };
-        let treatment = arm.treatment.side(side);
+        let treatment = arm.side(layer, side);
         let has_memory = treatment.codec.has_memory();
         let written = self.written.get(layer).map(|layer| layer.side(side));
         // A codec with a memory is given earlier tokens again: it counts anew.
@@ -253,7 +250,7 @@ impl<'a> Stream<'a> {
         let heads = arm.scope.heads(layer, side);
         let context = &self.context.of_layer(layer);
         let within = |e: Error| e.within(format!("layer {layer} {side}"));
-        let stored = &mut self.outcome_of[layer][side as usize];
+        let stored = &mut self.stored[layer][side as usize];
         let (new, done) = if treatment.noise && has_memory {
             // Drawn once for each token; the codec it is as large as is done anew, with the same
             // outcome for earlier tokens.
@@ -269,8 +266,8 @@ impl<'a> Stream<'a> {
             }
             (done.tensor.narrow(1, tokens.start - first, tokens.len())?, done)
         };
-        stored.bytes += done.stored_bytes as u64;
-        stored.values += done.tensor.elem_count() as u64;
+        stored.tokens = tokens.end;
+        stored.size = stored.size.plus(done.size);
         stored.distortion = stored.distortion.plus(done.distortion);
         with_range(tensor, 1, tokens, &new)
     }
@@ -282,20 +279,20 @@ impl<'a> Stream<'a> {
         }
         let tokens = self.window.inputs().len();
         let mut outcome = CodecWindow::default();
-        for [key, value] in &self.outcome_of {
-            outcome.stored_bytes += key.bytes + value.bytes;
-            outcome.values += key.values + value.values;
-            let distortion = LayerDistortion { key: key.distortion, value: value.distortion };
-            outcome.layers.push(distortion);
+        let layers = &self.model.config().layers;
+        for (layer, [key, value]) in layers.iter().zip(&self.stored) {
+            let size = |side: &StoredSide| {
+                let exact = (tokens - side.tokens) * layer.key_width();
+                side.size.plus(StoredSize::exact(exact as u64))
+            };
+            outcome.push_layer(LayerDistortion {
+                key: key.distortion,
+                value: value.distortion,
+                key_size: size(key),
+                value_size: size(value),
+            });
         }
-        if self.arm.is_some() {
-            // Of keys or of values, a token's in all layers.
-            let row = self.model.config().cache_width() as u64 / 2;
-            let exact: u64 = self.stored.iter().map(|stored| (tokens - stored) as u64 * row).sum();
-            outcome.stored_bytes += 2 * exact;
-            outcome.values += exact;
-            outcome.cached_tokens = tokens as u64;
-        }
+        outcome.cached_tokens = self.arm.map_or(0, |_| tokens as u64);
         Ok(ArmPass { hidden: predicting(hidden, self.window.shape(), 0)?, outcome })
     }
 }

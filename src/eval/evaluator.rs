@@ -6,6 +6,7 @@ use super::protocol::Protocol;
 use super::round_trip::CodecContext;
 use super::{Arm, CodecOutcome, Evaluation, Observer, StageTimings, WindowOutcome};
 use super::{passes_at_once, window};
+use crate::codec::Codec;
 use crate::corpus::{Window, WindowShape};
 use crate::error::Result;
 use crate::model::Model;
@@ -40,7 +41,8 @@ impl Evaluator {
         {
             self.protocol.check(self.model.config(), shape, &arm.treatment)?;
         }
-        let outcome = |arm: &Arm| CodecOutcome { codec: arm.treatment, windows: Vec::new() };
+        let outcome =
+            |arm: &Arm| CodecOutcome { codec: arm.treatment.clone(), windows: Vec::new() };
         let mut evaluation = Evaluation {
             baseline: Vec::with_capacity(windows.len()),
             codecs: arms.iter().map(outcome).collect(),
@@ -68,7 +70,7 @@ impl Evaluator {
         let Some(first) = windows.first() else { return 0 };
         let tokens = first.tokens().len();
         let caches = match self.protocol {
-            Protocol::Prefix => self.model.caches_at_once(first.shape().prefix()),
+            Protocol::Prefix { .. } => self.model.caches_at_once(first.shape().prefix()),
             Protocol::Decode { chunk, .. } => self.model.caches_at_once(chunk.min(tokens)),
         };
         let most = (passes_at_once(tokens) / (1 + arms.len())).clamp(1, caches);
@@ -84,23 +86,26 @@ impl Evaluator {
         observer: &mut dyn Observer,
         timings: &mut StageTimings,
     ) -> Result<Vec<WindowOutcome>> {
+        let layers = self.model.config().layers.len();
+        let arms = arms.iter().map(|arm| arm.on(layers)).collect::<Result<Vec<_>>>()?;
         let (model, context) = (&self.model, &self.context);
         let mut outcomes = match self.protocol {
-            Protocol::Prefix => {
-                let mut passes = PrefixPasses::prefill(model, context, windows, observer, timings)?;
-                window::evaluate(model, windows, arms, &mut passes, observer, timings)
+            Protocol::Prefix { residual } => {
+                let mut passes =
+                    PrefixPasses::prefill(model, context, windows, residual, observer, timings)?;
+                window::evaluate(model, windows, &arms, &mut passes, observer, timings)
             }
             Protocol::Decode { residual, chunk } => {
                 let mut passes = DecodePasses { model, context, residual, chunk };
-                window::evaluate(model, windows, arms, &mut passes, observer, timings)
+                window::evaluate(model, windows, &arms, &mut passes, observer, timings)
             }
         }?;
         for (outcome, window) in outcomes.iter_mut().zip(windows) {
             for (arm, done) in arms.iter().zip(&mut outcome.arms) {
                 let Ok(done) = done else { continue };
+                let codecs: Vec<Codec> = arm.codecs().collect();
                 let head_dim = self.model.config().head_dim();
-                let codec = &arm.treatment.codec;
-                let affected = self.protocol.targets_affected(head_dim, window.shape(), codec)?;
+                let affected = self.protocol.targets_affected(head_dim, window.shape(), &codecs)?;
                 done.targets_affected = affected as u64;
             }
         }

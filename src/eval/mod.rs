@@ -17,14 +17,15 @@ pub mod verdict;
 mod window;
 
 pub use crate::codec::Side;
-pub use arm::{Arm, HeadScope, Scope};
+pub use arm::{Arm, HeadScope, ModelArm, Scope};
 pub use decode::streams_in_memory;
 pub use evaluator::Evaluator;
 pub use outcome::{
-    CodecOutcome, CodecWindow, Evaluation, LayerDistortion, StageTimings, WindowOutcome, layer_sums,
+    CodecOutcome, CodecWindow, Evaluation, LayerDistortion, StageTimings, StoredSize,
+    WindowOutcome, layer_sums,
 };
 pub use protocol::Protocol;
-pub use treatment::{SideTreatment, Treatment};
+pub use treatment::{LayerTreatment, SideTreatment, Treatment};
 pub use window::{passes_at_once, scored_at_once};
 
 /// Hears how far the evaluation is. Called from the evaluating thread only.

@@ -1,7 +1,7 @@
 //! Outcomes: what each arm did, window by window.
 
+use super::Treatment;
 use super::scores::TokenScore;
-use super::{Side, Treatment};
 use crate::codec::DistortionSum;
 use crate::error::Result;
 use serde::{Deserialize, Serialize};
@@ -41,22 +41,68 @@ pub struct WindowOutcome {
     pub arms: Vec<Result<CodecWindow>>,
 }
 
-/// Distortion of one layer.
+/// Distortion of one layer, and what it takes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct LayerDistortion {
     /// Of its keys.
     pub key: DistortionSum,
     /// Of its values.
     pub value: DistortionSum,
+    /// The size of its keys; empty in older logs and those of other programs.
+    #[serde(default, skip_serializing_if = "StoredSize::is_empty")]
+    pub key_size: StoredSize,
+    /// The size of its values.
+    #[serde(default, skip_serializing_if = "StoredSize::is_empty")]
+    pub value_size: StoredSize,
 }
 
-impl LayerDistortion {
-    pub(super) fn add(&mut self, side: Side, distortion: DistortionSum) {
-        let sum = match side {
-            Side::Key => &mut self.key,
-            Side::Value => &mut self.value,
-        };
-        *sum = sum.plus(distortion);
+/// What keys or values take as they are stored.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredSize {
+    /// Bytes of their payloads, and two for each value that is kept in 16 bits.
+    pub bytes: u64,
+    /// Values those bytes stand for.
+    pub values: u64,
+    /// Of these, the ones that are kept in 16 bits where the others are packed: sinks, the residual,
+    /// and what fills no block yet.
+    #[serde(default)]
+    pub exact: u64,
+}
+
+impl StoredSize {
+    /// So many values that are kept in 16 bits.
+    pub(super) fn exact(values: u64) -> Self {
+        Self { bytes: 2 * values, values, exact: values }
+    }
+
+    /// Whether nothing is known of it, or nothing there.
+    pub fn is_empty(&self) -> bool {
+        self.values == 0
+    }
+
+    /// Stored bits a value; `None` without values.
+    pub fn bits_per_value(&self) -> Option<f64> {
+        (!self.is_empty()).then(|| 8.0 * self.bytes as f64 / self.values as f64)
+    }
+
+    /// Together.
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            bytes: self.bytes + other.bytes,
+            values: self.values + other.values,
+            exact: self.exact + other.exact,
+        }
+    }
+}
+
+impl CodecWindow {
+    /// Adds the next layer.
+    pub(super) fn push_layer(&mut self, layer: LayerDistortion) {
+        for size in [layer.key_size, layer.value_size] {
+            self.stored_bytes += size.bytes;
+            self.values += size.values;
+        }
+        self.layers.push(layer);
     }
 }
 
@@ -111,6 +157,8 @@ pub fn layer_sums(windows: &[CodecWindow]) -> Vec<LayerDistortion> {
         for (sum, layer) in sums.iter_mut().zip(&window.layers) {
             sum.key = sum.key.plus(layer.key);
             sum.value = sum.value.plus(layer.value);
+            sum.key_size = sum.key_size.plus(layer.key_size);
+            sum.value_size = sum.value_size.plus(layer.value_size);
         }
     }
     sums

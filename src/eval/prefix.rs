@@ -1,12 +1,13 @@
 //! The `prefix` protocol: prefill the first half of a window, compress and reinject its cache,
 //! run the second half in one pass over it.
 //!
-//! The continuation's own keys and values stay exact. The first continuation token is predicted
+//! The continuation's own keys and values stay exact, and so do the last `residual` tokens of the
+//! first half. The first continuation token is predicted
 //! by the prefix pass, which no codec touches, so it is not scored.
 
 use super::round_trip::{CodecContext, round_trip};
 use super::window::{ArmPass, Clock, Pass, RunPasses, predicting};
-use super::{Arm, CodecWindow, Observer, StageTimings};
+use super::{CodecWindow, ModelArm, Observer, StageTimings};
 use crate::corpus::Window;
 use crate::error::Result;
 use crate::model::{KvCache, LayerKv, Model};
@@ -19,6 +20,8 @@ pub struct PrefixPasses<'a> {
     context: &'a CodecContext,
     /// One a window.
     caches: Vec<KvCache>,
+    /// Last tokens of each that stay exact.
+    residual: usize,
 }
 
 impl<'a> PrefixPasses<'a> {
@@ -27,6 +30,7 @@ impl<'a> PrefixPasses<'a> {
         model: &'a Model,
         context: &'a CodecContext,
         windows: &[Window],
+        residual: usize,
         observer: &mut dyn Observer,
         timings: &mut StageTimings,
     ) -> Result<Self> {
@@ -41,7 +45,7 @@ impl<'a> PrefixPasses<'a> {
             observer.advanced(prefixes.len() * prefix);
         }
         clock.lap(&mut timings.prefill);
-        Ok(Self { model, context, caches })
+        Ok(Self { model, context, caches, residual })
     }
 
     /// Runs continuations over the caches as each arm gives them back, layer by layer: no arm's is in
@@ -59,7 +63,7 @@ impl<'a> PrefixPasses<'a> {
         let mut attended = |pass: usize, layer: usize, new: LayerKv| -> Result<LayerKv> {
             let Some(exact) = self.caches[passes[pass].index].layer(layer) else { return Ok(new) };
             let clock = Instant::now();
-            let restored = restored[pass].layer(exact, self.context);
+            let restored = restored[pass].layer(exact, self.context, self.residual);
             in_codecs += clock.elapsed();
             restored.followed_by(&new)
         };
@@ -89,16 +93,16 @@ fn continuation<'a>(pass: &Pass<'a>) -> &'a [u32] {
 /// The cache as an arm gives it back, a layer at a time.
 struct RestoredCache<'a> {
     /// `None`: as it is.
-    arm: Option<&'a Arm>,
+    arm: Option<&'a ModelArm>,
     /// Of the layers so far, or the first error: one arm's failure is not the others'.
     outcome: Result<CodecWindow>,
 }
 
 impl RestoredCache<'_> {
     /// The next layer; as it is, once the codec has failed.
-    fn layer(&mut self, exact: &LayerKv, context: &CodecContext) -> LayerKv {
+    fn layer(&mut self, exact: &LayerKv, context: &CodecContext, residual: usize) -> LayerKv {
         let (Some(arm), Ok(outcome)) = (self.arm, &mut self.outcome) else { return exact.clone() };
-        match round_trip(exact, arm, context, outcome) {
+        match round_trip(exact, arm, context, residual, outcome) {
             Ok(restored) => restored,
             Err(error) => {
                 self.outcome = Err(error);

@@ -1,8 +1,11 @@
 //! A layer of a cache through a codec and back, with what that costs in bytes and in distortion.
 
 use super::noise::{Noisy, add_noise, rounded_otherwise};
-use super::{Arm, CodecWindow, HeadScope, LayerDistortion, Side, SideTreatment};
-use crate::codec::{DistortionSum, Element, Geometry, RotaryEmbedding, RotaryTable, TensorCodec};
+use super::protocol::stored_of_prefix;
+use super::{CodecWindow, HeadScope, LayerDistortion, ModelArm, Side, SideTreatment, StoredSize};
+use crate::codec::{
+    DistortionSum, Element, Geometry, Packing, RotaryEmbedding, RotaryTable, TensorCodec,
+};
 use crate::error::{Error, Result};
 use crate::model::LayerKv;
 use candle_core::{DType, Tensor, WithDType};
@@ -50,36 +53,51 @@ impl CodecContext {
     }
 }
 
-/// A layer of a cache as a codec gives it back. Real payload bytes and distortion are added to
-/// `outcome`, whose layers came before.
+/// A layer of a cache as a codec gives it back; its last `residual` tokens stay exact, and count as a
+/// server keeps them, in 16 bits. Real payload bytes and distortion are added to `outcome`, whose
+/// layers came before.
 pub(super) fn round_trip(
     layer: &LayerKv,
-    arm: &Arm,
+    arm: &ModelArm,
     context: &CodecContext,
+    residual: usize,
     outcome: &mut CodecWindow,
 ) -> Result<LayerKv> {
     let index = outcome.layers.len();
-    let mut distortion = LayerDistortion::default();
-    let mut through = |side: Side, tensor: &Tensor| -> Result<Tensor> {
-        let treatment = arm.treatment.side(side);
+    let through = |side: Side, tensor: &Tensor| -> Result<(Tensor, DistortionSum, StoredSize)> {
+        let treatment = arm.side(index, side);
         let heads = arm.scope.heads(index, side);
-        let done = round_trip_tensor(tensor, treatment, heads, 0, &context.of_layer(index))
+        let (_, tokens, head_dim) = tensor.dims3()?;
+        let stored = stored_of_prefix(&treatment.codec, head_dim, tokens, residual);
+        let rest = StoredSize::exact((tensor.elem_count() / tokens * (tokens - stored)) as u64);
+        if stored == 0 {
+            return Ok((tensor.clone(), DistortionSum::default(), rest));
+        }
+        let source = tensor.narrow(1, 0, stored)?.contiguous()?;
+        let done = round_trip_tensor(&source, treatment, heads, 0, &context.of_layer(index))
             .map_err(|e| e.within(format!("layer {index} {side}")))?;
-        outcome.stored_bytes += done.stored_bytes as u64;
-        outcome.values += tensor.elem_count() as u64;
-        distortion.add(side, done.distortion);
-        Ok(done.tensor)
+        let size = done.size.plus(rest);
+        Ok((with_range(tensor, 1, 0..stored, &done.tensor)?, done.distortion, size))
     };
-    let key = through(Side::Key, &layer.key)?;
-    let value = through(Side::Value, &layer.value)?;
-    outcome.layers.push(distortion);
+    let (key, of_key, key_size) = through(Side::Key, &layer.key)?;
+    let (value, of_value, value_size) = through(Side::Value, &layer.value)?;
+    outcome.push_layer(LayerDistortion { key: of_key, value: of_value, key_size, value_size });
     Ok(LayerKv { key, value })
 }
 
 pub(super) struct RoundTrip {
     pub tensor: Tensor,
     pub distortion: DistortionSum,
-    pub stored_bytes: usize,
+    pub size: StoredSize,
+}
+
+impl RoundTrip {
+    /// As it was, and not stored.
+    fn untouched(tensor: Tensor) -> Self {
+        let values = tensor.elem_count() as u64;
+        let size = StoredSize { values, ..StoredSize::default() };
+        Self { tensor, distortion: DistortionSum::default(), size }
+    }
 }
 
 /// Keys or values of one layer, [kv_heads, tokens, head_dim]; the first token is at position
@@ -94,10 +112,7 @@ pub(super) fn round_trip_tensor(
     let (_, tokens, head_dim) = tensor.dims3()?;
     match heads {
         HeadScope::All => {}
-        HeadScope::None => {
-            let (tensor, distortion) = (tensor.clone(), DistortionSum::default());
-            return Ok(RoundTrip { tensor, distortion, stored_bytes: 0 });
-        }
+        HeadScope::None => return Ok(RoundTrip::untouched(tensor.clone())),
         HeadScope::Only(head) => {
             let mut done = round_trip_tensor(tensor, treatment, HeadScope::All, first, context)?;
             let own = done.tensor.narrow(0, head, 1)?;
@@ -138,10 +153,7 @@ pub(super) fn noise_of(
     }?;
     match heads {
         HeadScope::All => {}
-        HeadScope::None => {
-            let distortion = DistortionSum::default();
-            return Ok(RoundTrip { tensor: original, distortion, stored_bytes: 0 });
-        }
+        HeadScope::None => return Ok(RoundTrip::untouched(original)),
         HeadScope::Only(head) => {
             let own = done.tensor.narrow(0, head, 1)?;
             done.tensor = with_range(&original, 0, head..head + 1, &own)?;
@@ -203,9 +215,13 @@ fn round_trip_as<T: Element + WithDType>(
     }
     let mut decoded = vec![T::default(); original.len()];
     payload.decompress(geometry, &mut decoded);
+    let sink = treatment.codec.packing().map_or(0, Packing::sink);
+    let sink = sink.saturating_sub(geometry.first).min(geometry.tokens);
+    let (bytes, values) = (payload.stored_bytes() as u64, original.len() as u64);
+    let exact = values / geometry.tokens.max(1) as u64 * sink as u64;
     Ok(RoundTrip {
         distortion,
-        stored_bytes: payload.stored_bytes(),
+        size: StoredSize { bytes, values, exact },
         tensor: Tensor::from_vec(decoded, tensor.shape(), tensor.device())?,
     })
 }
@@ -215,7 +231,8 @@ impl RoundTrip {
     fn of_noise<T: WithDType>(noisy: Noisy<T>, original: &Tensor) -> Result<Self> {
         let Noisy { values, distortion, stored_bytes } = noisy;
         let tensor = Tensor::from_vec(values, original.shape(), original.device())?;
-        Ok(Self { tensor, distortion, stored_bytes })
+        let (bytes, values) = (stored_bytes as u64, tensor.elem_count() as u64);
+        Ok(Self { tensor, distortion, size: StoredSize { bytes, values, exact: 0 } })
     }
 }
 
@@ -224,7 +241,7 @@ mod tests {
     use super::*;
     use crate::codec::RotaryPairs;
     use crate::container::{self, Plan, Target, TensorData, TextMap};
-    use crate::eval::Treatment;
+    use crate::eval::{Arm, Treatment};
     use crate::whole_file::Existing;
     use candle_core::Device;
     use safetensors::Dtype;
@@ -282,11 +299,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let [source, packed] = ["source", "packed"].map(|name| folder.path().join(name));
         container::write_file(&source, &tensors, Some(metadata)).unwrap();
-        for name in ["kvgauge4", "int4-g64-prerope", "k:int3-g8-ch-prerope-ctr-sink2/v:q8_0"] {
+        for name in [
+            "kvgauge4",
+            "int4-g64-prerope",
+            "k:int3-g8-ch-prerope-ctr-sink2/v:q8_0",
+            "kvgauge4+k:int4-g64-prerope/v:f16@1,-1+q8_0@3",
+        ] {
             let treatment: Treatment = name.parse().unwrap();
             let mut outcome = CodecWindow::default();
-            let through =
-                |layer| round_trip(layer, &Arm::of(treatment), &context, &mut outcome).unwrap();
+            let arm = Arm::of(treatment.clone()).on(layers.len()).unwrap();
+            let through = |layer| round_trip(layer, &arm, &context, 0, &mut outcome).unwrap();
             let evaluated: Vec<LayerKv> = layers.iter().map(through).collect();
             let target = Target { path: &packed, existing: Existing::Replace, sync: false };
             let plan = Plan::all(treatment.as_codec().unwrap());

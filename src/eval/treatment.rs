@@ -1,10 +1,9 @@
 //! Treatments of a cache, by name: a codec, or noise as large as its error.
 
-use crate::codec::{Codec, NOISE, Packing, Scheme, Side, TensorCodec};
-use crate::codec::{no_codec, parse_codec_name, parse_sides};
-use crate::error::{Error, Result};
+use crate::codec::{ByLayer, CacheCodec, Codec, NOISE, Packing, Scheme, Side, TensorCodec};
+use crate::codec::{Named, no_codec, parse_codec_name, parse_sides};
+use crate::error::Result;
 use std::fmt;
-use std::str::FromStr;
 
 /// The codec whose error the name `noise` alone is as large as.
 const DEFAULT: Codec = {
@@ -12,9 +11,12 @@ const DEFAULT: Codec = {
     Codec { key: codec, value: codec }
 };
 
-/// The treatment of a cache: a codec, or for keys and for values the control beside it.
+/// The treatment of a cache, layer by layer.
+pub type Treatment = ByLayer<LayerTreatment>;
+
+/// The treatment of a layer: a codec, or for keys and for values the control beside it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Treatment {
+pub struct LayerTreatment {
     /// The codec; under noise, the one whose error the noise is as large as.
     pub codec: Codec,
     /// Whether keys get noise in place of the codec, and whether values do.
@@ -28,22 +30,49 @@ pub struct SideTreatment {
     pub codec: TensorCodec,
     /// Whether there is noise in its place.
     pub noise: bool,
-    /// Whether it is [`Treatment::FLOOR`]'s.
+    /// Whether it is [`Treatment::floor`]'s: that of all layers.
     pub floor: bool,
 }
 
 impl Treatment {
     /// The control `f16`. In 16 bits, which a round trip through f16 leaves as they are, it rounds
     /// otherwise: see [`super::noise::rounded_otherwise`].
-    pub const FLOOR: Self = {
-        let codec = Codec { key: TensorCodec::F16, value: TensorCodec::F16 };
-        Self { codec, noise: [false; 2] }
-    };
+    pub fn floor() -> Self {
+        Codec { key: TensorCodec::F16, value: TensorCodec::F16 }.into()
+    }
 
+    /// The codec, where there is no noise.
+    pub fn as_codec(&self) -> Option<CacheCodec> {
+        self.try_map(LayerTreatment::as_codec)
+    }
+
+    /// The codecs that layers of a model of `count` layers have, each once; under noise, those whose
+    /// error it is as large as.
+    ///
+    /// # Errors
+    /// A layer that is named and not there.
+    pub fn codecs(&self, count: usize) -> Result<Vec<Codec>> {
+        let mut codecs = Vec::new();
+        for LayerTreatment { codec, .. } in self.of_layers(count)? {
+            if !codecs.contains(&codec) {
+                codecs.push(codec);
+            }
+        }
+        Ok(codecs)
+    }
+}
+
+impl From<Codec> for Treatment {
+    fn from(codec: Codec) -> Self {
+        LayerTreatment::from(codec).into()
+    }
+}
+
+impl LayerTreatment {
     /// That of the keys or that of the values.
     pub fn side(&self, side: Side) -> SideTreatment {
         let (codec, noise) = (self.codec.side(side), self.noise[side as usize]);
-        SideTreatment { codec, noise, floor: *self == Self::FLOOR }
+        SideTreatment { codec, noise, floor: false }
     }
 
     /// The codec, where there is no noise.
@@ -60,7 +89,7 @@ impl Treatment {
     }
 }
 
-impl From<Codec> for Treatment {
+impl From<Codec> for LayerTreatment {
     fn from(codec: Codec) -> Self {
         Self { codec, noise: [false; 2] }
     }
@@ -76,7 +105,7 @@ impl fmt::Display for SideTreatment {
     }
 }
 
-impl fmt::Display for Treatment {
+impl fmt::Display for LayerTreatment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = self.codec.to_string();
         match self.noise {
@@ -89,11 +118,9 @@ impl fmt::Display for Treatment {
     }
 }
 
-impl FromStr for Treatment {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        let [key, value] = parse_sides(name, parse)?;
+impl Named for LayerTreatment {
+    fn of_name(name: &str, whole: &str) -> Result<Self> {
+        let [key, value] = parse_sides(name, whole, parse)?;
         Ok(Self {
             codec: Codec { key: key.codec.key, value: value.codec.value },
             noise: [key.noise[0], value.noise[1]],
@@ -102,15 +129,15 @@ impl FromStr for Treatment {
 }
 
 /// For keys and values; `whole` is the name that it was typed in.
-fn parse(name: &str, whole: &str) -> Result<Treatment> {
+fn parse(name: &str, whole: &str) -> Result<LayerTreatment> {
     let like = match name.strip_prefix(NOISE) {
-        Some("") => return Ok(Treatment { codec: DEFAULT, noise: [true; 2] }),
+        Some("") => return Ok(LayerTreatment { codec: DEFAULT, noise: [true; 2] }),
         Some(rest) => rest.strip_prefix('-'),
         None => None,
     };
     let Some(like) = like else { return Ok(parse_codec_name(name, whole)?.into()) };
     // Noise like noise, or like f16, is no control of anything.
-    Treatment::noise_of(parse(like, whole)?).ok_or_else(|| {
+    LayerTreatment::noise_of(parse(like, whole)?).ok_or_else(|| {
         no_codec(name, whole).hint("noise-NAME is for what packs: noise-q4_0, noise-kvgauge4")
     })
 }
@@ -136,7 +163,7 @@ mod tests {
             let noise = |codec: TensorCodec| [false, codec != TensorCodec::F16];
             for key in noise(codec.key) {
                 for value in noise(codec.value) {
-                    let treatment = Treatment { codec, noise: [key, value] };
+                    let treatment = Treatment::from(LayerTreatment { codec, noise: [key, value] });
                     let name = treatment.to_string();
                     assert_eq!(name.parse::<Treatment>().expect(&name), treatment, "{name}");
                 }
@@ -160,11 +187,15 @@ mod tests {
             ("k:int4-g64/v:noise", "k:int4-g64/v:noise"),
             ("noise-kvgauge4", "noise-kvgauge4"),
             ("int4-g64", "int4-g64"),
+            ("int4+noise@0,1+f16@-1", "int4-g64+noise@0-1+f16@-1"),
+            ("noise+noise-int4-g64@4", "noise"),
+            ("f16+k:noise-q4_0/v:q4_0@2-4", "f16+k:noise-q4_0/v:q4_0@2-4"),
         ] {
             assert_eq!(printed(typed), name, "{typed}");
         }
         assert!("int4-g64".parse::<Treatment>().unwrap().as_codec().is_some());
         assert!("k:int4-g64/v:noise".parse::<Treatment>().unwrap().as_codec().is_none());
+        assert!("int4-g64+noise@0".parse::<Treatment>().unwrap().as_codec().is_none());
     }
 
     #[test]

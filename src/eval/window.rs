@@ -6,7 +6,7 @@
 
 use super::decode::streams_in_memory;
 use super::scores::Logits;
-use super::{Arm, CodecWindow, Observer, StageTimings, WindowOutcome};
+use super::{CodecWindow, ModelArm, Observer, StageTimings, WindowOutcome};
 use crate::corpus::{Window, WindowShape};
 use crate::error::{Error, Result};
 use crate::model::Model;
@@ -38,7 +38,7 @@ pub struct Pass<'a> {
     /// Of one shape with the others.
     pub window: &'a Window,
     /// What its cache goes through; `None`: nothing.
-    pub arm: Option<&'a Arm>,
+    pub arm: Option<&'a ModelArm>,
 }
 
 /// A pass that has been through the model.
@@ -65,7 +65,7 @@ pub trait RunPasses {
 pub fn evaluate(
     model: &Model,
     windows: &[Window],
-    arms: &[Arm],
+    arms: &[ModelArm],
     protocol: &mut dyn RunPasses,
     observer: &mut dyn Observer,
     timings: &mut StageTimings,

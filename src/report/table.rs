@@ -5,7 +5,7 @@ use super::attribution_table;
 use super::text::one_line;
 use crate::eval::Protocol;
 use crate::eval::verdict::{Limits, Verdict};
-use crate::results::columns::{DAMAGE, FELT, Row, SIZE, Table, VALIDATE, headings, texts};
+use crate::results::columns::{DAMAGE, EXACT, FELT, Row, SIZE, Table, VALIDATE, headings, texts};
 use crate::results::figures::{Baseline, CodecResult, Floor};
 use crate::results::print::{self, bos, compressed, dtype_and_device, short};
 use crate::results::subject::SubjectInfo;
@@ -19,6 +19,8 @@ const LEGEND: &str = "bits a value; KLD: mean and 99th percentile, nats; top-1: 
 const BOTH_LEGEND: &str = "bits a value; interval: 95 %; KLD: mean, nats; top-1: likeliest token \
     unchanged\n";
 const FELT_LEGEND: &str = "felt: scored targets that attend to a stored token\n";
+const EXACT_LEGEND: &str =
+    "exact: values kept in 16 bits, which bits count: sinks, the residual, what fills no block\n";
 
 /// Ends with a newline. At most 110 columns for names as long as the default codec's; no
 /// colours, so that it can be pasted anywhere.
@@ -52,16 +54,14 @@ fn one(
     codecs: &[&CodecResult],
     limits: &Limits,
 ) {
-    let felt = any_felt_in_part(codecs.iter().copied());
-    let columns = with_felt(VALIDATE, felt);
+    let notable = Notable::of(codecs.iter().copied());
+    let columns = notable.behind(VALIDATE);
     let row = |result: &&CodecResult| texts(&columns, &Row::new(result, subject), Table::Validate);
     let mut rows = vec![headings(&columns, Table::Validate)];
     rows.extend(codecs.iter().map(row));
     out.push_str(&align(&rows));
     out.push_str(LEGEND);
-    if felt {
-        out.push_str(FELT_LEGEND);
-    }
+    notable.legend(out);
     out.push('\n');
     if let Some(reason) = meaningless(baseline, subject) {
         out.push_str(&reason);
@@ -88,8 +88,8 @@ pub fn render_figures(figures: &FiguresReport) -> String {
 
 /// Both protocols side by side.
 fn both(out: &mut String, r: &Validation, decode: &ProtocolResult) {
-    let felt = any_felt_in_part(r.codecs.iter().chain(&decode.codecs).map(|codec| &codec.result));
-    let damage = with_felt(DAMAGE, felt);
+    let notable = Notable::of(r.codecs.iter().chain(&decode.codecs).map(|codec| &codec.result));
+    let damage = notable.behind(DAMAGE);
     let of_decode = SubjectInfo { protocol: decode.protocol, ..r.subject.clone() };
     let of = |columns: &[&str], result: &CodecResult, subject: &SubjectInfo| {
         texts(columns, &Row::new(result, subject), Table::Protocols)
@@ -116,15 +116,13 @@ fn both(out: &mut String, r: &Validation, decode: &ProtocolResult) {
         out.push_str(name);
     };
     let mut titles = String::new();
-    heading("prefix", starts[0], &mut titles);
-    heading(&decode_name(decode.protocol), starts[1], &mut titles);
+    heading(&name_of(r.subject.protocol), starts[0], &mut titles);
+    heading(&name_of(decode.protocol), starts[1], &mut titles);
     out.push_str(&titles);
     out.push('\n');
     out.push_str(&table);
     out.push_str(BOTH_LEGEND);
-    if felt {
-        out.push_str(FELT_LEGEND);
-    }
+    notable.legend(out);
     for protocol in [r.subject.protocol, decode.protocol] {
         out.push_str(protocol.tells());
         out.push('\n');
@@ -157,21 +155,44 @@ fn both(out: &mut String, r: &Validation, decode: &ProtocolResult) {
     });
 }
 
-/// `decode`, and what it kept exact.
-fn decode_name(protocol: Protocol) -> String {
-    match protocol {
-        Protocol::Decode { residual, .. } if residual > 0 => format!("decode, residual {residual}"),
-        other => other.name().into(),
+/// A protocol, and what it kept exact.
+fn name_of(protocol: Protocol) -> String {
+    match protocol.residual() {
+        0 => protocol.name().into(),
+        residual => format!("{}, residual {residual}", protocol.name()),
     }
 }
 
-/// Whether a codec is such as some scored targets cannot feel.
-fn any_felt_in_part<'a>(mut codecs: impl Iterator<Item = &'a CodecResult>) -> bool {
-    codecs.any(|codec| codec.figures.targets_affected < 1.0)
+/// Which columns say something that they do not say of most codecs.
+struct Notable {
+    /// Some scored targets cannot feel a codec.
+    felt: bool,
+    /// A codec keeps some values in 16 bits.
+    exact: bool,
 }
 
-fn with_felt(columns: &[&'static str], felt: bool) -> Vec<&'static str> {
-    columns.iter().copied().chain(felt.then_some(FELT)).collect()
+impl Notable {
+    fn of<'a>(codecs: impl Iterator<Item = &'a CodecResult>) -> Self {
+        let mut all = Self { felt: false, exact: false };
+        for CodecResult { figures, .. } in codecs {
+            all.felt |= figures.targets_affected < 1.0;
+            all.exact |= figures.exact_share.is_some_and(|share| share > 0.0);
+        }
+        all
+    }
+
+    fn behind(&self, columns: &[&'static str]) -> Vec<&'static str> {
+        let own = [self.felt.then_some(FELT), self.exact.then_some(EXACT)];
+        columns.iter().copied().chain(own.into_iter().flatten()).collect()
+    }
+
+    fn legend(&self, out: &mut String) {
+        for (_, legend) in
+            [(self.felt, FELT_LEGEND), (self.exact, EXACT_LEGEND)].iter().filter(|(said, _)| *said)
+        {
+            out.push_str(legend);
+        }
+    }
 }
 
 /// The verdict of all codecs where the baseline itself means nothing: said once.

@@ -10,7 +10,7 @@ use crate::codec::{Distortion, DistortionSum};
 use crate::eval::scores::TokenScore;
 use crate::eval::stats::{Estimate, positive_ci95, quantile, share_ci95, student_t_quantile};
 use crate::eval::verdict::{Criterion, Judgement, Limits, Verdict, change_bounds};
-use crate::eval::{CodecWindow, LayerDistortion, layer_sums};
+use crate::eval::{CodecWindow, LayerDistortion, StoredSize, layer_sums};
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// A cache is served in f16 or bf16: what ratios compare with.
@@ -55,6 +55,10 @@ pub struct CodecFigures {
     pub targets_affected: f64,
     /// Stored bits over values, measured from payloads.
     pub bits_per_value: f64,
+    /// Share of the values, 0…1, that are kept in 16 bits where the others are packed: sinks, the
+    /// residual, and what fills no block. Older logs have none.
+    #[serde(default)]
+    pub exact_share: Option<f64>,
     /// f16 bytes over stored bytes.
     pub compression_ratio: f64,
     /// Cache bytes a token of a full context, all layers, served in f16. A layer with a sliding window
@@ -113,7 +117,7 @@ pub struct CodecFigures {
     pub layers: Vec<LayerResult>,
 }
 
-/// Distortion of one layer.
+/// Distortion of one layer, and what it takes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LayerResult {
     /// Its index, from 0.
@@ -122,6 +126,12 @@ pub struct LayerResult {
     pub key: Distortion,
     /// Of values.
     pub value: Distortion,
+    /// Stored bits of its keys over their number, measured from payloads; older logs have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_bits_per_value: Option<f64>,
+    /// The same of its values.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value_bits_per_value: Option<f64>,
 }
 
 /// Mean change of the NLL, nats a token, over a run of targets of every window.
@@ -247,6 +257,7 @@ impl CodecFigures {
             codec: codec.into(),
             targets_affected: total(|w| w.targets_affected) / scored.max(1) as f64,
             bits_per_value,
+            exact_share: exact_share(&layers),
             compression_ratio: SERVED_BITS / bits_per_value,
             cache_bytes_per_token_f16: per_token(values * SERVED_BITS / 8.0),
             cache_bytes_per_token: per_token(stored_bytes),
@@ -282,6 +293,8 @@ impl CodecFigures {
                     layer,
                     key: sums.key.finish(),
                     value: sums.value.finish(),
+                    key_bits_per_value: sums.key_size.bits_per_value(),
+                    value_bits_per_value: sums.value_size.bits_per_value(),
                 })
                 .collect(),
         }
@@ -322,6 +335,13 @@ impl CodecFigures {
     pub fn top1(&self, windows: usize) -> Estimate {
         from_interval(self.top1_agreement, self.top1_agreement_ci95, windows)
     }
+}
+
+/// Of all layers' keys and values; `None` where their sizes were not logged.
+fn exact_share(layers: &[LayerDistortion]) -> Option<f64> {
+    let sizes = layers.iter().flat_map(|layer| [layer.key_size, layer.value_size]);
+    let all = sizes.fold(StoredSize::default(), StoredSize::plus);
+    (!all.is_empty()).then(|| all.exact as f64 / all.values as f64)
 }
 
 /// The estimate that a Student's t interval was made from.

@@ -45,7 +45,7 @@ fn noise(seed: u64) -> impl FnMut() -> f64 {
 
 pub fn subject_info(model: &str, windows: usize, layers: usize) -> SubjectInfo {
     SubjectInfo {
-        protocol: crate::eval::Protocol::Prefix,
+        protocol: crate::eval::Protocol::PREFIX,
         model: ModelInfo {
             provenance: Provenance {
                 source: model.into(),
@@ -119,7 +119,7 @@ fn both() -> SweepReport {
         SubjectInfo { protocol, seed: 3, ..info }
     };
     let codecs = usual_codecs();
-    let first = part(info(Protocol::Prefix), &codecs, &limits);
+    let first = part(info(Protocol::PREFIX), &codecs, &limits);
     let worse = |codec: &MadeUpCodec| MadeUpCodec {
         log_ratio: codec.log_ratio.map(|change| 8.0 * change),
         kld: 10.0 * codec.kld,
@@ -131,6 +131,7 @@ fn both() -> SweepReport {
     let decode = Protocol::Decode { residual: 300, chunk: 32 };
     let mut decode = part(info(decode), &worse, &limits);
     decode.cells[2].1.figures.targets_affected = 0.75;
+    decode.cells[2].1.figures.exact_share = Some(0.15);
     let asked = Asked {
         protocols: vec!["prefix", "decode"],
         refused: vec![RefusedCodec {
@@ -207,6 +208,8 @@ fn figures(
                 layer,
                 key: distortion(codec.snr[0].map(|snr| snr + lift)),
                 value: distortion(codec.snr[1].map(|snr| snr - 0.5 * lift)),
+                key_bits_per_value: None,
+                value_bits_per_value: None,
             }
         })
         .collect();
@@ -214,6 +217,7 @@ fn figures(
         codec: codec.codec.clone(),
         targets_affected: 1.0,
         bits_per_value: codec.bits,
+        exact_share: None,
         compression_ratio: 16.0 / codec.bits,
         cache_bytes_per_token_f16: per_token * 2.0,
         cache_bytes_per_token: per_token * codec.bits / 8.0,

@@ -70,7 +70,10 @@ pub fn dtype_and_device(subject: &SubjectInfo) -> String {
 /// The tokens of a window that are stored compressed.
 pub fn compressed(subject: &SubjectInfo) -> String {
     match subject.protocol {
-        Protocol::Prefix => format!("{} compressed", subject.prefix),
+        Protocol::Prefix { residual: 0 } => format!("{} compressed", subject.prefix),
+        Protocol::Prefix { residual } => {
+            format!("all but the last {residual} of {} compressed", subject.prefix)
+        }
         Protocol::Decode { residual: 0, .. } => "all compressed".into(),
         Protocol::Decode { residual, .. } => format!("all but the last {residual} compressed"),
     }

@@ -2,14 +2,15 @@
 //!
 //! Bits are counted on real payloads and seconds measured, both on one window of a model with one
 //! layer of the same shape and random weights, not packed; seconds of layers are then multiplied by their
-//! number. On an idle machine that comes within about a fifth of the truth. Loading and
+//! number, each with its layer's codec. On an idle machine that comes within about a fifth of the truth. Loading and
 //! downloading are not in it, nor that packed weights take longer.
 
+use crate::codec::Codec;
 use crate::corpus::WindowShape;
 use crate::error::Result;
 use crate::eval::{
-    Arm, Evaluator, Protocol, StageTimings, Treatment, passes_at_once, scored_at_once,
-    streams_in_memory,
+    Arm, CodecWindow, Evaluator, LayerTreatment, Protocol, StageTimings, Treatment, passes_at_once,
+    scored_at_once, streams_in_memory,
 };
 use crate::model::{MLP_ROWS, Model, ModelConfig, RandomWeights, caches_at_once};
 use crate::platform;
@@ -20,8 +21,8 @@ use crate::run::load::{Choice, beyond, choose, hint};
 use crate::run::subject::Subject;
 use crate::settings::{DeviceKind, Settings};
 
-/// Of codecs under one protocol on a subject. `passes`: of a codec, more than one where parts of the
-/// cache are measured alone.
+/// Of codecs under one protocol on a subject. `passes`: of each codec, more than one where parts of
+/// the cache are measured alone.
 ///
 /// # Errors
 /// More memory than there is, before anything long is done; codecs that cannot be measured.
@@ -30,14 +31,14 @@ pub fn estimate(
     protocol: Protocol,
     subject: &Subject,
     codecs: &[Treatment],
-    passes: impl Fn(Treatment) -> usize,
+    passes: usize,
 ) -> Result<SubjectEstimate> {
     let config = &subject.model.config;
     let weights = choose(settings, &subject.model)?;
-    let count = codecs.iter().map(|codec| passes(*codec)).sum();
+    let count = passes * codecs.len();
     let memory_bytes = weights.bytes
         + weights.cross_check
-        + beside_weights(settings, subject, &weights, protocol, codecs, count);
+        + beside_weights(settings, subject, &weights, protocol, codecs, count)?;
     if settings.device == DeviceKind::Cpu {
         refuse_beyond(memory_bytes, &weights)?;
     }
@@ -47,28 +48,39 @@ pub fn estimate(
     let one = &subject.windows[..1];
     // Once to warm up: the first pass pays for memory the later ones have.
     let evaluator = Evaluator::new(&model, protocol, subject.context, settings.seed);
-    let arms: Vec<Arm> = codecs.iter().copied().map(Arm::of).collect();
+    // Every layer's treatment alone, as that of the one layer.
+    let of_layers = |codec: &Treatment| codec.of_layers(config.layers.len());
+    let of_layers = codecs.iter().map(of_layers).collect::<Result<Vec<_>>>()?;
+    let mut distinct: Vec<LayerTreatment> = Vec::new();
+    for layer in of_layers.iter().flatten() {
+        if !distinct.contains(layer) {
+            distinct.push(*layer);
+        }
+    }
+    let arms: Vec<Arm> = distinct.iter().map(|layer| Arm::of((*layer).into())).collect();
     evaluator.evaluate_windows(one, &arms[..1], &mut (), &mut StageTimings::default())?;
     let mut stages = StageTimings::default();
     let outcome = evaluator.evaluate_windows(one, &arms, &mut (), &mut stages)?;
 
     let (windows, layers) = (subject.windows.len() as f64, config.layers.len() as f64);
-    let arms = codecs.len() as f64;
+    let of_window = outcome.into_iter().flat_map(|window| window.arms);
+    let outcomes = of_window.collect::<Result<Vec<_>>>()?;
+    let arms = outcomes.len() as f64;
     let pass = layers * stages.continuation.as_secs_f64() / (arms + 1.0);
     let scoring = stages.scoring.as_secs_f64() / (arms + 1.0);
     let codec = layers * stages.codec.as_secs_f64() / arms;
-    let cells = codecs
-        .iter()
-        .zip(outcome.into_iter().flat_map(|window| window.arms))
-        .map(|(name, arm)| {
-            let arm = arm?;
-            Ok(CellEstimate {
-                codec: name.to_string(),
-                bits_per_value: 8.0 * arm.stored_bytes as f64 / arm.values as f64,
-                seconds: windows * (pass + scoring + codec) * passes(*name) as f64,
-            })
-        })
-        .collect::<Result<_>>()?;
+    let cell = |(name, of_layers): (&Treatment, &Vec<LayerTreatment>)| {
+        let of = |count: fn(&CodecWindow) -> u64| -> u64 {
+            let index = |layer| distinct.iter().position(|known| known == layer);
+            of_layers.iter().filter_map(index).map(|index| count(&outcomes[index])).sum()
+        };
+        CellEstimate {
+            codec: name.to_string(),
+            bits_per_value: 8.0 * of(|arm| arm.stored_bytes) as f64 / of(|arm| arm.values) as f64,
+            seconds: windows * (pass + scoring + codec) * passes as f64,
+        }
+    };
+    let cells = codecs.iter().zip(&of_layers).map(cell).collect();
     Ok(SubjectEstimate {
         model: settings.model.clone(),
         text: settings.text.to_string(),
@@ -121,7 +133,7 @@ fn beside_weights(
     protocol: Protocol,
     codecs: &[Treatment],
     passes: usize,
-) -> u64 {
+) -> Result<u64> {
     let config = &subject.model.config;
     let dtype = settings.dtype.dtype();
     let ModelConfig { hidden_size, vocab_size, .. } = *config;
@@ -135,7 +147,7 @@ fn beside_weights(
     let at_once = passes_at_once(context);
     let arms = ((1 + passes) * subject.windows.len()).min(at_once);
     let computed = match protocol {
-        Protocol::Prefix => context - prefix,
+        Protocol::Prefix { .. } => context - prefix,
         Protocol::Decode { .. } => context,
     };
     let is_cpu = settings.device == DeviceKind::Cpu;
@@ -144,10 +156,11 @@ fn beside_weights(
     // Of whole caches the prefix's, and those of arms that run in chunks; of others one layer, as it
     // was restored and with the new tokens behind it.
     let head_dim = config.head_dim();
-    let in_chunks = |codec: &&Treatment| protocol.runs_in_chunks(&codec.codec, head_dim);
-    let chunked = codecs.iter().filter(in_chunks).count() * passes.div_ceil(codecs.len().max(1));
+    let of_layers = codecs.iter().map(|codec| codec.codecs(layers)).collect::<Result<Vec<_>>>()?;
+    let in_chunks = |codecs: &&Vec<Codec>| protocol.runs_in_chunks(codecs, head_dim);
+    let chunked = of_layers.iter().filter(in_chunks).count() * passes.div_ceil(codecs.len().max(1));
     let (windows, streams) = match protocol {
-        Protocol::Prefix => (caches(prefix), 0),
+        Protocol::Prefix { .. } => (caches(prefix), 0),
         Protocol::Decode { chunk, .. } => {
             (caches(chunk), caches(chunk).min(streams_in_memory(context)))
         }
@@ -155,11 +168,10 @@ fn beside_weights(
     let windows = (at_once / (1 + passes)).clamp(1, windows).min(subject.windows.len());
     let streams = (windows * chunked).min(at_once).min(streams);
     // Codecs with a memory keep what was written beside what is stored.
-    let remembers =
-        |codec: &Treatment| codec.codec.key.has_memory() || codec.codec.value.has_memory();
-    let streams = if codecs.iter().any(remembers) { 2 * streams } else { streams };
+    let remembers = of_layers.iter().flatten().any(Codec::has_memory);
+    let streams = if remembers { 2 * streams } else { streams };
     let whole = match protocol {
-        Protocol::Prefix => windows * prefix,
+        Protocol::Prefix { .. } => windows * prefix,
         Protocol::Decode { .. } => streams * context,
     };
     let caches = 2 * keys * (layers * whole + pass * (prefix + context));
@@ -178,5 +190,5 @@ fn beside_weights(
         false => (kept, 0),
     };
     let values = kept * caches + computed * (hidden + activations) + widened;
-    (values + 4 * logits + 32 * scores) as u64
+    Ok((values + 4 * logits + 32 * scores) as u64)
 }

@@ -166,13 +166,28 @@ mod tests {
             ("quanto4", 4.5),
             ("kivi4", 4.5),
             ("turbo4", 4.25),
+            ("fp8-e4m3", 8.0),
+            ("fp8-e5m2", 8.0),
+            ("mxfp4", 4.25),
+            ("mxfp8", 8.25),
+            ("nvfp4", 4.5),
             ("f16", 16.0),
             ("noise", 16.0),
         ] {
             assert_eq!(bits(name), [expected; 2], "{name}");
         }
         // Two scales for a whole layer.
-        assert!(bits("fp8-e4m3").iter().all(|bits| *bits > 8.0 && *bits < 8.001));
+        for (name, at_least) in [("fp8-e4m3-per-tensor", 8.0), ("nvfp4-per-tensor", 4.5)] {
+            let bits = bits(name);
+            assert!(
+                bits.iter().all(|b| *b > at_least && *b < at_least + 0.001),
+                "{name}: {bits:?}"
+            );
+        }
+        // 8 bits and an f32 for a head vector.
+        for name in ["fp8-per-token-head", "int8-per-token-head"] {
+            assert_eq!(bits(name), [8.5, 8.25], "{name}");
+        }
         // 4.25 bits and one token of 512 in 16.
         for bits in bits("kvgauge4") {
             assert!((bits - (4.25 * 511.0 + 16.0) / 512.0).abs() < 1e-9, "{bits}");
@@ -188,9 +203,14 @@ mod tests {
         };
         assert_eq!(needs("kvgauge4"), "keys before RoPE; head vectors of a multiple of 4");
         assert_eq!(needs("kivi4"), "blocks of 64 tokens under decode");
-        assert_eq!(needs("fp8-e5m2"), "the whole prefix: no decode");
+        for name in ["fp8-e4m3-per-tensor", "fp8-e5m2-per-tensor", "nvfp4-per-tensor"] {
+            assert_eq!(needs(name), "the whole prefix: no decode", "{name}");
+        }
         assert_eq!(needs("turbo4"), "even head vectors");
-        for name in ["int4-g64", "q4_0", "quanto4", "f16", "noise"] {
+        let by_token = ["fp8-e4m3", "fp8-e5m2", "fp8-per-token-head", "int8-per-token-head"];
+        let blocks = ["mxfp4", "mxfp8", "nvfp4"];
+        let others = ["int4-g64", "q4_0", "quanto4", "f16", "noise"];
+        for name in by_token.into_iter().chain(blocks).chain(others) {
             assert_eq!(needs(name), "", "{name}");
         }
     }

@@ -228,13 +228,15 @@ pub fn check_codec(
     // A residual that leaves nothing to feel was asked for, and is a mistake.
     let beside = match (protocols, protocol) {
         (Protocols::Both { residual, .. }, Protocol::Decode { .. }) => {
-            let felt = protocol.targets_affected(config.head_dim(), &shape, &codec.codec);
+            let felt = codec
+                .codecs(config.layers.len())
+                .and_then(|codecs| protocol.targets_affected(config.head_dim(), &shape, &codecs));
             residual == 0 || felt.is_err()
         }
         _ => false,
     };
     match beside {
-        true => Ok(Some(Refusal { codec: *codec, error })),
+        true => Ok(Some(Refusal { codec: codec.clone(), error })),
         false => Err(location.locate(error)),
     }
 }

@@ -65,8 +65,8 @@ pub fn run(
         let codecs = taken(settings, &refused, beside);
         let parts = parts(settings, model.config(), beside);
         // Behind the codecs' own arms, with which they share the baseline.
-        let alone = codecs.iter().flat_map(|c| parts.iter().flat_map(|parts| parts.arms(*c)));
-        let own = codecs.iter().copied().map(Arm::of);
+        let alone = codecs.iter().flat_map(|c| parts.iter().flat_map(|parts| parts.arms(c)));
+        let own = codecs.iter().cloned().map(Arm::of);
         let arms: Vec<Arm> = own.chain(alone).chain(floor(dtype).map(Arm::of)).collect();
         runs.push((protocol, arms, parts));
     }
@@ -121,11 +121,10 @@ pub fn dry_run(settings: &Settings, hub: &Hub, stages: &mut dyn Stages) -> Resul
             continue;
         }
         let parts = parts(settings, &subject.model.config, beside);
+        let passes = 1 + parts.as_ref().map_or(0, CacheParts::count);
         let control = floor(settings.dtype.dtype()).filter(|control| !codecs.contains(control));
-        let alone = |codec| parts.iter().map(|parts| parts.arms(codec).len()).sum::<usize>();
-        let passes = |codec| 1 + if Some(codec) == control { 0 } else { alone(codec) };
-        let arms: Vec<Treatment> = codecs.iter().copied().chain(control).collect();
-        estimates.push(estimate(settings, protocol, &subject, &arms, passes)?);
+        let codecs: Vec<Treatment> = codecs.into_iter().chain(control).collect();
+        estimates.push(estimate(settings, protocol, &subject, &codecs, passes)?);
     }
     Ok(together(estimates, Vec::new(), base))
 }
@@ -152,12 +151,12 @@ fn open(
 fn taken(settings: &Settings, refused: &[Refusal], beside: bool) -> Vec<Treatment> {
     let takes =
         |codec: &Treatment| !beside || refused.iter().all(|refused| refused.codec != *codec);
-    settings.codecs().iter().copied().filter(takes).collect()
+    settings.codecs().into_iter().filter(takes).collect()
 }
 
 /// What the rounding of a run in 16 bits is measured with, whichever codecs were asked for.
 fn floor(dtype: DType) -> Option<Treatment> {
-    (dtype != DType::F32).then_some(Treatment::FLOOR)
+    (dtype != DType::F32).then(Treatment::floor)
 }
 
 /// The parts of the cache that are measured alone under a protocol, which is the first or `beside` it:

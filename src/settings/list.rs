@@ -67,9 +67,9 @@ settings! {
     protocol: ProtocolName = ProtocolName::Both,
         Setting::new(Evaluation, "--protocol", "NAME");
 
-    /// decode: most recent tokens that stay exact
+    /// Most recent tokens that stay exact; prefix: the last tokens of the prefix
     residual: usize = 0,
-        Setting::new(Evaluation, "--residual", "N").decode_only();
+        Setting::new(Evaluation, "--residual", "N");
 
     /// decode: tokens that are computed together and see each other exactly, where tokens are not
     /// stored one by one

@@ -34,8 +34,8 @@ impl Settings {
     pub fn resolve_all(raw: RawSettings) -> Result<Vec<Self>> {
         let mut all = Self::each(raw)?;
         for run in all.iter_mut().filter(|run| run.dtype.dtype() != DType::F32) {
-            if !run.codecs().contains(&Treatment::FLOOR) {
-                run.codec.push(Given::flag("--codec", Treatment::FLOOR));
+            if !run.codecs().contains(&Treatment::floor()) {
+                run.codec.push(Given::flag("--codec", Treatment::floor()));
             }
         }
         Ok(all)
@@ -82,7 +82,7 @@ impl Settings {
         match self.protocol {
             ProtocolName::Both => Protocols::Both { residual, chunk },
             ProtocolName::Decode => Protocols::Decode { residual, chunk },
-            ProtocolName::Prefix => Protocols::Prefix,
+            ProtocolName::Prefix => Protocols::Prefix { residual },
         }
     }
 
@@ -97,7 +97,7 @@ impl Settings {
 
     /// The codecs without the locations where they were given.
     pub fn codecs(&self) -> Vec<Treatment> {
-        self.codec.iter().map(|given| given.value).collect()
+        self.codec.iter().map(|given| given.value.clone()).collect()
     }
 
     /// The window length, tokens, for a model that computes no longer one than `longest`.

@@ -1,11 +1,14 @@
 """Golden values for the codec family, worked out in numpy from the definitions.
 
-    pip install numpy        # 2.4 was used
+    pip install numpy ml_dtypes        # 2.4 and 0.6 were used
     python make_family_golden.py > family_golden.json
 
 A case is a codec's name, an input, and what the input is decoded to; values are f32, little-endian,
 in base64, and so are the rotary frequencies. The definitions are those of "Encoding" and "Decoding"
-in src/container/FORMAT.md. Sums over a group are taken in f64, once: that the program sums in f32,
+in src/container/FORMAT.md; what FORMAT.md has from elsewhere is here after its source: OCP Microscaling
+Formats 1.0 for mxfp4 and mxfp8, NVIDIA's and vLLM's descriptions of NVFP4, vLLM's kernel for scales of
+each token and head. Floats of 4 and 8 bits are rounded by ml_dtypes, which this project shares no code
+with, but for the two of one scale a tensor, whose levels are listed here. Sums over a group are taken in f64, once: that the program sums in f32,
 in another order, must not show in a single bit of these cases.
 """
 
@@ -14,6 +17,7 @@ import json
 import math
 import re
 
+import ml_dtypes
 import numpy as np
 
 np.seterr(all="ignore")
@@ -24,7 +28,8 @@ DEFAULTS = dict.fromkeys(("ch", "prerope", "ctr", "had", "mse", "s8", "ggml", "s
 
 
 def block(bits, group, levels, **more):
-    return {**DEFAULTS, "bits": bits, "group": group, "levels": levels, "sink": 0, **more}
+    fields = {"bits": bits, "group": group, "levels": levels, "sink": 0, "scales": "f16"}
+    return {**DEFAULTS, **fields, **more}
 
 
 PRESETS = {
@@ -35,8 +40,16 @@ PRESETS = {
     "q5_1": block(5, 32, "asym", ggml=True),
     "quanto4": block(4, 64, "asym", ggml=True),
     "iq4_nl": block(4, 32, "iq4_nl"),
-    "fp8-e4m3": block(8, 10**9, "e4m3"),
-    "fp8-e5m2": block(8, 10**9, "e5m2"),
+    "fp8-e4m3": block(8, 10**9, "e4m3", scales="one"),
+    "fp8-e5m2": block(8, 10**9, "e5m2", scales="one"),
+    "fp8-e4m3-per-tensor": block(8, 10**9, "e4m3"),
+    "fp8-e5m2-per-tensor": block(8, 10**9, "e5m2"),
+    "fp8-per-token-head": block(8, "head", "e4m3", scales="f32"),
+    "int8-per-token-head": block(8, "head", "int8", scales="f32"),
+    "mxfp8": block(8, 32, "e4m3", scales="e8m0"),
+    "mxfp4": block(4, 32, "e2m1", scales="e8m0"),
+    "nvfp4": block(4, 16, "e2m1", scales="e4m3"),
+    "nvfp4-per-tensor": block(4, 16, "e2m1", scales="e4m3 of tensor"),
     "turbo4": block(4, 64, "lm", had=True, signs=True),
 }
 
@@ -95,6 +108,52 @@ def nearest_float8(y, levels):
     up, down = levels[high] - size, size - levels[low]
     place = np.where(up < down, high, np.where(down < up, low, low + low % 2))
     return np.copysign(levels[place], y).astype(f32)
+
+
+# Formats of other engines, whose scales reach as far as they reach
+
+FLOATS = {
+    "e4m3": (ml_dtypes.float8_e4m3fn, 448, 8),
+    "e5m2": (ml_dtypes.float8_e5m2, 57344, 15),
+    "e2m1": (ml_dtypes.float4_e2m1fn, 6, 2),
+}
+
+
+def cast(x, levels):
+    """To the nearest, ties to even; beyond the largest to the largest."""
+    dtype, largest, _ = FLOATS[levels]
+    assert float(ml_dtypes.finfo(dtype).max) == largest
+    return np.clip(x, f32(-largest), f32(largest)).astype(dtype).astype(f32)
+
+
+def engine_group(x, s):
+    """The decoded values of one group of such a format."""
+    absmax = np.abs(x).max()
+    if s["scales"] == "one":
+        return cast(x, s["levels"])
+    if s["scales"] == "f32":
+        # vLLM: max(absmax / QUANT_MAX, 1e-6); integers are rounded half away from zero.
+        largest = 127 if s["levels"] == "int8" else FLOATS[s["levels"]][1]
+        scale = max(absmax / f32(largest), f32(1e-6))
+        y = x * (f32(1) / scale)
+        if s["levels"] == "int8":
+            wide = y.astype(f64)
+            return (np.sign(wide) * np.floor(np.abs(wide) + 0.5)).astype(f32) * scale
+        return cast(y, s["levels"]) * scale
+    if s["scales"] == "e8m0":
+        # The specification, 6.3: the largest power of two not above the largest magnitude, over that
+        # of the element format.
+        power = math.frexp(float(absmax))[1] - 1 if absmax else -127
+        power = max(power - FLOATS[s["levels"]][2], -127)
+        scale = np.array([2.0**power], f32).astype(ml_dtypes.float8_e8m0fnu).astype(f32)[0]
+        assert float(scale) == 2.0**power
+        # Exact in f64, whatever the power.
+        return cast((x.astype(f64) / 2.0**power).astype(f32), s["levels"]) * scale
+    unit = s["tensor"] if s["scales"] == "e4m3 of tensor" else f32(1)
+    if unit == 0:
+        return np.zeros_like(x)
+    scale = cast(np.array([absmax / f32(6) / unit]), "e4m3")[0] * unit
+    return cast(x * inverse(scale), s["levels"]) * scale
 
 
 # Scales
@@ -187,6 +246,8 @@ def group_with(x, s, fraction):
 
 
 def one_group(x, s):
+    if s["scales"] != "f16":
+        return engine_group(x, s), True, f32(0)
     y, fits, excess = searched_group(x, s) if s["mse"] else group_with(x, s, f32(1))
     return y, fits and (bool(y.any()) or not x.any()), excess
 
@@ -258,9 +319,10 @@ def attempt(x, s, rope, exponent):
     else:
         lines = body.reshape(1, -1)
     out = np.zeros_like(lines)
+    group = dim if s["group"] == "head" else s["group"]
     for line, decoded in zip(lines, out):
-        for start in range(0, len(line), s["group"]):
-            part = slice(start, start + s["group"])
+        for start in range(0, len(line), group):
+            part = slice(start, start + group)
             decoded[part], good, over = one_group(line[part], s)
             fits, excess = fits and bool(good), max(excess, over)
     if s["ch"]:
@@ -279,7 +341,8 @@ def attempt(x, s, rope, exponent):
 
 
 def decoded(x, name, rope):
-    s = parse(name)
+    # 448 is the largest scale, 6 the largest element.
+    s = {**parse(name), "tensor": np.abs(x).max() / f32(448 * 6)}
     out, fits, _ = attempt(x, s, rope, 0)
     if fits:
         return out, 0
@@ -309,6 +372,13 @@ def main():
         "constant": np.full((1, 2, 32), -0.3, f32),
         "huge": normal(1, 3, 32) * f32(1e30),
         "tiny": normal(1, 3, 32) * f32(1e-30),
+        # Every step of E2M1 and its ties, magnitudes around powers of two, a block of the least numbers.
+        "steps": np.concatenate([
+            np.arange(-32, 32, dtype=f32) / f32(4) * f32(0.75), np.arange(32, dtype=f32) / f32(4) - f32(2),
+            f32(2) ** np.arange(-16, 16, dtype=f32), (f32(2) ** np.arange(-16, 16, dtype=f32)) * f32(1 - 2**-24),
+            np.arange(32, dtype=f32) * f32(2.0**-149), np.linspace(-500, 500, 32, dtype=f32),
+            np.linspace(-7e4, 7e4, 32, dtype=f32),
+        ]).reshape(1, 8, 32),
         "wide range": normal(1, 4, 32) * f32(10.0) ** np.array([0, -3, 2, 4], f32)[:, None],
     }
     rope = (1 / 10000 ** (np.arange(0, 32, 2) / 32)).astype(f32)
@@ -323,6 +393,9 @@ def main():
         "int3-g8-asym-ch-prerope-ctr-had-mse-s8-sink2",
     )]
     cases += [(of, name) for of in ("loud", "mixed") for name in PRESETS]
+    engines = [name for name, s in PRESETS.items() if s["scales"] != "f16"]
+    others = ("steps", "keys", "odd", "row", "constant", "huge", "tiny", "wide range")
+    cases += [(of, name) for of in others for name in engines]
     cases += [("ties", name) for name in (*PRESETS, "int4-g32-asym", "int4-g32-mid", "int3-g32")]
     cases += [("odd", f"int{bits}-g{group}{rest}") for bits, group, rest in (
         (3, 9, ""), (5, 100, "-asym"), (7, 31, "-mid-sink1"), (3, 9, "-ch"), (4, 64, "-had"),
@@ -330,7 +403,7 @@ def main():
     )]
     cases += [("row", "int3-g32"), ("row", "int5-g8-asym-ch"), ("row", "int6-g1000-mid")]
     cases += [(of, name) for of in ("constant", "huge", "tiny", "wide range") for name in (
-        "int4-g32-asym", "int3-g32-mid", "int4-g32-lm", "int3-g32-s8", "q8_0", "fp8-e4m3",
+        "int4-g32-asym", "int3-g32-mid", "int4-g32-lm", "int3-g32-s8", "q8_0", "fp8-e4m3-per-tensor",
         "int4-g32-asym-ctr-had-s8-sink1",
     )]
     bits = lambda xs: base64.b64encode(np.asarray(xs, "<f4").tobytes()).decode()

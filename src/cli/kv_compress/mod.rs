@@ -50,7 +50,7 @@ pub struct Arguments {
     /// Values that share a scale: codec int4-gN [default: 64]
     #[arg(long, value_name = "N", conflicts_with_all = ["codec", "decompress"])]
     group_size: Option<usize>,
-    /// Codec, as in `kvgauge validate`; k:NAME/v:NAME goes by the tensors' names
+    /// Codec, as in `kvgauge validate`; k:NAME/v:NAME and NAME@LAYERS go by the tensors' names
     /// [default: int4-g64]
     #[arg(long, value_name = "NAME", conflicts_with = "decompress")]
     codec: Option<String>,

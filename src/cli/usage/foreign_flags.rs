@@ -198,7 +198,7 @@ pub const FOREIGN_FLAGS: &[ForeignFlag] = &[
     foreign(
         &["residual-length", "residual_length", "recent"],
         "residual",
-        "recent tokens kept exact are --residual N, with --protocol decode",
+        "recent tokens kept exact are --residual N",
     ),
     foreign(&["c", "d", "x", "restore", "decode"], "decompress", "restoring is --decompress"),
     foreign(&["y", "overwrite", "f"], "force", "replacing a file is --force"),

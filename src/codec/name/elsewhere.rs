@@ -66,8 +66,7 @@ const fn entry(names: &'static [&'static str], what: &'static str, here: Here) -
     Elsewhere { names, what, here }
 }
 
-const OWN_SCALE: &str = "with one scale a tensor, from its largest value (an engine without \
-                         calibration takes 1 for it)";
+const SCALE_OF_ONE: &str = "with a scale of 1, as an engine has it without calibration";
 const UNEVEN: &str = "4 bits with uneven levels in blocks of 32";
 const WEIGHTS: &str = "a GGUF type for weights in super-blocks of 256";
 const NO_CACHE_TYPE: &str = "a way to quantise weights and not the cache";
@@ -100,12 +99,12 @@ pub const ELSEWHERE: &[Elsewhere] = &[
     entry(
         &["fp8", "f8", "fp8_e4m3", "fp8_e4m3fn", "e4m3", "fp8e4m3", "float8_e4m3fn", "f8_e4m3"],
         "8-bit floats of the kind E4M3",
-        Is("fp8-e4m3", OWN_SCALE),
+        Is("fp8-e4m3", SCALE_OF_ONE),
     ),
     entry(
         &["fp8_e5m2", "e5m2", "fp8e5m2", "float8_e5m2", "f8_e5m2"],
         "8-bit floats of the kind E5M2",
-        Is("fp8-e5m2", OWN_SCALE),
+        Is("fp8-e5m2", SCALE_OF_ONE),
     ),
     entry(
         &["fp8_inc"],
@@ -115,17 +114,18 @@ pub const ELSEWHERE: &[Elsewhere] = &[
     entry(
         &["fp8_per_token_head"],
         "vLLM's E4M3 with a scale for each token and head",
-        Near("fp8-e4m3", "with one scale a tensor"),
+        Is("fp8-per-token-head", ""),
     ),
     entry(
         &["fp8_ds_mla"],
         "vLLM's format for the latent cache of DeepSeek",
         Near("fp8-e4m3", "for keys and values"),
     ),
+    entry(&["mxfp8_e4m3", "mx8"], "MXFP8 of E4M3", Is("mxfp8", "")),
     entry(
-        &["mxfp8"],
-        "E4M3 with a power of two as scale for 32 values",
-        Near("fp8-e4m3", "with one scale a tensor"),
+        &["mxfp8_e5m2"],
+        "MXFP8 of E5M2",
+        Near("mxfp8", "of E4M3, which has more bits of mantissa"),
     ),
     entry(
         &["fp6", "mxfp6", "fp6_e3m2", "fp6_e2m3"],
@@ -153,20 +153,21 @@ pub const ELSEWHERE: &[Elsewhere] = &[
         "KVQuant's 2 bits with levels from a calibration",
         Near("int2-g64-lm-prerope", "levels for a Gaussian, keys before RoPE"),
     ),
+    entry(&["mx4", "mxfp4_e2m1"], "4-bit floats (E2M1) in blocks of 32", Is("mxfp4", "")),
     entry(
-        &["mxfp4", "mx4"],
-        "4-bit floats (E2M1) with a power of two as scale for 32 values",
-        Near("iq4_nl", UNEVEN),
+        &["fp4_e2m1"],
+        "SGLang's 4-bit floats (E2M1) with a power of two as scale for 16 values, rounded up",
+        Near("mxfp4", "with one for 32 values, rounded down"),
     ),
     entry(
-        &["nvfp4"],
-        "4-bit floats (E2M1) with an E4M3 scale for 16 values",
-        Near("int4-g16-s8", "4 bits with even levels and an 8-bit scale for 16 values"),
+        &["fp4", "f4", "e2m1", "float4_e2m1fn_x2"],
+        "4-bit floats (E2M1), and with which scales is not said",
+        Near("nvfp4", "with an E4M3 scale for 16 values; mxfp4 has a power of two for 32"),
     ),
     entry(
-        &["fp4", "f4", "fp4_e2m1", "e2m1", "float4_e2m1fn_x2"],
-        "4-bit floats (E2M1) with a scale for 16 values",
-        Near("int4-g16-s8", "4 bits with even levels and an 8-bit scale for 16 values"),
+        &["nvfp4_4over6"],
+        "vLLM's NVFP4 that puts the largest value of a block at 4 or at 6",
+        Near("nvfp4", "which puts it at 6"),
     ),
     // --- TurboQuant: vLLM and forks of llama.cpp
     entry(
@@ -208,13 +209,18 @@ pub const ELSEWHERE: &[Elsewhere] = &[
     entry(
         &["int8_per_token_head", "kv8", "kv_int8", "int8_kv", "kv_cache_int8"],
         "8 bits with a scale for each token and head",
+        Is("int8-per-token-head", "as vLLM has it"),
+    ),
+    entry(
+        &["int4_per_token_head"],
+        "vLLM's 4 bits from a minimum for each token and head, after signs and Hadamard",
         Near(
-            "int8-g64",
-            "the same kind of group where head vectors have 64 values, int8-g128 where 128",
+            "int4-g64-asym-had",
+            "the same kind of group where head vectors have 64 values, int4-g128-asym-had where 128",
         ),
     ),
     entry(
-        &["int4_per_token_head", "kv4", "kv_int4", "int4_kv", "qserve"],
+        &["kv4", "kv_int4", "int4_kv", "qserve"],
         "4 bits from a minimum for each token and head",
         Near(
             "int4-g64-asym",
@@ -383,7 +389,8 @@ mod tests {
     #[test]
     fn case_dashes_and_the_word_bit_make_no_difference() {
         for (typed, name) in [
-            ("NVFP4", "int4-g16-s8"),
+            ("FP4", "nvfp4"),
+            ("FP8_per_token_head", "fp8-per-token-head"),
             ("kivi-2bit", "k:int2-g64-asym-ch/v:int2-g64-asym"),
             ("KIVI_2_bits", "k:int2-g64-asym-ch/v:int2-g64-asym"),
             ("kivi-4bit", "kivi4"),

@@ -160,8 +160,8 @@ fn of_some_layers(lower: &str) -> Option<String> {
         || range
         || ["first", "last", "skip", "layer"].map(word).contains(&true);
     layers.then(|| {
-        "codecs of some layers alone are not built yet; k:NAME/v:NAME sets keys and values apart, \
-         and validate --attribute says what each layer costs"
+        "codecs of some layers are said behind one for all others, as in int4-g64+q8_0@0,1,-1; \
+         validate --attribute says what each layer costs"
             .into()
     })
 }

@@ -3,18 +3,21 @@
 //! Grammar: `NAME` for keys and values alike, or `k:NAME/v:NAME`. A name is a preset, the
 //! control `f16`, or fields joined by `-` in the order of [`FIELDS`]; defaults are
 //! left out on print. What is said for both, but means nothing for values (`prerope`), holds for
-//! the keys. [`compose`] makes a name of fields given one by one.
+//! the keys. [`compose`] makes a name of fields given one by one. `by_layer.rs` has codecs of some
+//! layers apart.
 
+mod by_layer;
 mod elsewhere;
 mod fields;
 mod hints;
 mod presets;
 
 use super::packing::Packing;
-use super::scheme::{Levels, MIN_GROUP, Rotation, Scheme};
+use super::scheme::{Levels, MIN_GROUP, Rotation, ScaleFormat, Scheme};
 use super::tensor_codec::{Codec, TensorCodec};
 use super::two_centre::{BlockRule, FittedLevels, TwoCentre};
 use crate::error::{Error, Result};
+pub(crate) use by_layer::Named;
 pub(crate) use fields::{FIELDS, Field, FieldKind, FieldTexts, GROUP, compose};
 use fields::{LEVELS, SINK, TWO_CENTRE_FLAGS, is_number, place, shown};
 use hints::unknown;
@@ -73,7 +76,7 @@ impl fmt::Display for Scheme {
             (self.centred, "ctr"),
             (self.rotation != Rotation::None, "had"),
             (self.searched, "mse"),
-            (self.small_scales, "s8"),
+            (self.scales == ScaleFormat::Small, "s8"),
         ] {
             if said {
                 write!(f, "-{word}")?;
@@ -103,16 +106,26 @@ impl FromStr for Codec {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self> {
-        let [key, value] = parse_sides(name, parse_codec_name)?;
+        Self::of_name(name, name)
+    }
+}
+
+impl Named for Codec {
+    fn of_name(name: &str, whole: &str) -> Result<Self> {
+        let [key, value] = parse_sides(name, whole, parse_codec_name)?;
         Ok(Self { key: key.key, value: value.value })
     }
 }
 
-/// Reads `NAME`, or the two of `k:NAME/v:NAME`, for keys and for values. `parse` gets a name and the
-/// whole that it was typed in.
-pub fn parse_sides<T: Copy>(name: &str, parse: impl Fn(&str, &str) -> Result<T>) -> Result<[T; 2]> {
-    let refuse = |what: &str| Error::input(format!("codec `{}`: {what}", shown(name)));
-    let Some(pair) = name.strip_prefix("k:") else { return Ok([parse(name, name)?; 2]) };
+/// Reads `NAME`, or the two of `k:NAME/v:NAME`, for keys and for values; `whole` is what it was
+/// typed in. `parse` gets a name and the whole.
+pub fn parse_sides<T: Copy>(
+    name: &str,
+    whole: &str,
+    parse: impl Fn(&str, &str) -> Result<T>,
+) -> Result<[T; 2]> {
+    let refuse = |what: &str| Error::input(format!("codec `{}`: {what}", shown(whole)));
+    let Some(pair) = name.strip_prefix("k:") else { return Ok([parse(name, whole)?; 2]) };
     let Some((key, value)) = pair.split_once("/v:") else {
         let error = refuse("expected k:NAME/v:NAME, found no `/v:`");
         return Err(error.hint(match hints::as_pair(name) {
@@ -124,7 +137,7 @@ pub fn parse_sides<T: Copy>(name: &str, parse: impl Fn(&str, &str) -> Result<T>)
         return Err(refuse("expected values without `prerope`: they have no position")
             .hint("say it for the keys only"));
     }
-    Ok([parse(key, name)?, parse(value, name)?])
+    Ok([parse(key, whole)?, parse(value, whole)?])
 }
 
 /// The codec of one name, for keys and values; `whole` is what it was typed in.
@@ -218,7 +231,7 @@ fn parse_scheme(name: &str, whole: &str) -> Result<Scheme> {
                 "ctr" => scheme.centred = true,
                 "had" => scheme.rotation = Rotation::Hadamard,
                 "mse" => scheme.searched = true,
-                "s8" => scheme.small_scales = true,
+                "s8" => scheme.scales = ScaleFormat::Small,
                 _ => return Err(unknown(name, whole)),
             },
         }
@@ -234,7 +247,7 @@ fn parse_scheme(name: &str, whole: &str) -> Result<Scheme> {
             refuse(what, "mid takes any number of bits")
         };
     }
-    if scheme.small_scales && scheme.levels == Levels::SignedExtreme {
+    if scheme.scales == ScaleFormat::Small && scheme.levels == Levels::SignedExtreme {
         return refuse(
             "ext without s8: its scales have a sign".into(),
             "mid has 16 levels as well",

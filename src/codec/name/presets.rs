@@ -2,7 +2,7 @@
 //! codecs` and `docs/codecs.md`.
 
 use crate::codec::packing::Packing;
-use crate::codec::scheme::{Levels, Rotation, Scheme};
+use crate::codec::scheme::{Levels, Rotation, ScaleFormat, Scheme};
 use crate::codec::tensor_codec::{Codec, TensorCodec};
 use crate::codec::two_centre::{BlockRule, FittedLevels, TwoCentre};
 
@@ -22,13 +22,21 @@ pub struct Preset {
 pub const PRESETS: &[Preset] = {
     use FittedLevels::{Nineteen, Sixteen};
     use Levels::{
-        Asymmetric, E4m3, E5m2, Gaussian, GgmlAsymmetric, GgmlSymmetric, Iq4Nl, SignedExtreme,
+        Asymmetric, E2m1, E4m3, E5m2, Gaussian, GgmlAsymmetric, GgmlSymmetric, Iq4Nl, SignedExtreme,
     };
     const fn block(bits: u8, levels: Levels) -> Codec {
         both(Scheme { bits, levels, ..Scheme::int4(32) })
     }
-    const fn whole(levels: Levels) -> Codec {
-        both(Scheme { bits: 8, levels, ..Scheme::int4(Scheme::WHOLE) })
+    const fn scaled(bits: u8, levels: Levels, group: usize, scales: ScaleFormat) -> Codec {
+        both(Scheme { bits, levels, scales, ..Scheme::int4(group) })
+    }
+    const fn vllm(
+        name: &'static str,
+        codec: Codec,
+        what: &'static str,
+        flag: &'static str,
+    ) -> Preset {
+        Preset { name, codec, what, engine: "vLLM", flag: Some(flag) }
     }
     const fn both(scheme: Scheme) -> Codec {
         pair(Packing::Scheme(scheme), Packing::Scheme(scheme))
@@ -141,17 +149,70 @@ pub const PRESETS: &[Preset] = {
         },
         Preset {
             name: "fp8-e4m3",
-            codec: whole(E4m3),
-            what: "8-bit floats, one scale a tensor, from its largest value",
-            engine: "vLLM",
+            codec: scaled(8, E4m3, Scheme::HEAD_VECTOR, ScaleFormat::One),
+            what: "8-bit floats as they are, a scale of 1, up to ±448",
+            engine: "vLLM, SGLang",
             flag: Some("--kv-cache-dtype fp8_e4m3"),
         },
         Preset {
             name: "fp8-e5m2",
-            codec: whole(E5m2),
-            what: "8-bit floats, one scale a tensor, from its largest value",
-            engine: "vLLM",
+            codec: scaled(8, E5m2, Scheme::HEAD_VECTOR, ScaleFormat::One),
+            what: "8-bit floats as they are, a scale of 1, up to ±57344",
+            engine: "vLLM, SGLang",
             flag: Some("--kv-cache-dtype fp8_e5m2"),
+        },
+        Preset {
+            name: "fp8-e4m3-per-tensor",
+            codec: scaled(8, E4m3, Scheme::WHOLE, ScaleFormat::F16),
+            what: "8-bit floats, one scale a tensor, from its largest value",
+            engine: "after vLLM, calibrated",
+            flag: None,
+        },
+        Preset {
+            name: "fp8-e5m2-per-tensor",
+            codec: scaled(8, E5m2, Scheme::WHOLE, ScaleFormat::F16),
+            what: "8-bit floats, one scale a tensor, from its largest value",
+            engine: "after vLLM, calibrated",
+            flag: None,
+        },
+        vllm(
+            "fp8-per-token-head",
+            scaled(8, E4m3, Scheme::HEAD_VECTOR, ScaleFormat::F32),
+            "E4M3, an f32 scale for each token and head",
+            "--kv-cache-dtype fp8_per_token_head",
+        ),
+        vllm(
+            "int8-per-token-head",
+            scaled(8, GgmlSymmetric, Scheme::HEAD_VECTOR, ScaleFormat::F32),
+            "8 bits, symmetric, an f32 scale for each token and head",
+            "--kv-cache-dtype int8_per_token_head",
+        ),
+        Preset {
+            name: "mxfp8",
+            codec: scaled(8, E4m3, 32, ScaleFormat::E8m0),
+            what: "E4M3 in blocks of 32, a power of two as scale",
+            engine: "OCP Microscaling 1.0",
+            flag: None,
+        },
+        Preset {
+            name: "mxfp4",
+            codec: scaled(4, E2m1, 32, ScaleFormat::E8m0),
+            what: "E2M1 in blocks of 32, a power of two as scale",
+            engine: "OCP Microscaling 1.0",
+            flag: None,
+        },
+        vllm(
+            "nvfp4",
+            scaled(4, E2m1, 16, ScaleFormat::E4m3),
+            "E2M1 in blocks of 16, E4M3 scales, 1 for the tensor",
+            "--kv-cache-dtype nvfp4",
+        ),
+        Preset {
+            name: "nvfp4-per-tensor",
+            codec: scaled(4, E2m1, 16, ScaleFormat::E4m3OfTensor),
+            what: "E2M1 in blocks of 16, E4M3 scales, one f32 a tensor, from its largest value",
+            engine: "after vLLM, calibrated",
+            flag: None,
         },
         Preset {
             name: "f16",

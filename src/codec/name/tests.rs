@@ -1,6 +1,7 @@
 //! Names that are some, and names that are none.
 
 use super::*;
+use crate::codec::CacheCodec;
 use crate::codec::scheme::NamedLevels;
 
 fn message(name: &str) -> String {
@@ -30,7 +31,7 @@ fn schemes() -> Vec<Scheme> {
                     centred,
                     rotation,
                     searched,
-                    small_scales,
+                    scales: if small_scales { ScaleFormat::Small } else { ScaleFormat::F16 },
                     sink,
                 };
                 let signed = levels == Levels::SignedExtreme && small_scales;
@@ -247,10 +248,10 @@ fn pairs_lists_and_layers_are_told_how_they_are_written() {
         ("q8_0 ", "did you mean q8_0?"),
         ("int4‑g64", "did you mean int4-g64?"),
         ("q8_0,q4_0", "one name here; a settings file lists them: codec = [\"q8_0\", \"q4_0\"]"),
-        ("0-1:f16/int4-g64", "codecs of some layers alone are not built yet"),
-        ("first2:q8_0/int4-g64", "codecs of some layers alone are not built yet"),
-        ("int4-g64-skip0,3", "codecs of some layers alone are not built yet"),
-        ("kvgauge4+q8_0@0,1,-1", "codecs of some layers alone are not built yet"),
+        ("0-1:f16/int4-g64", "codecs of some layers are said behind one for all others"),
+        ("first2:q8_0/int4-g64", "codecs of some layers are said behind one for all others"),
+        ("int4-g64-skip0,3", "codecs of some layers are said behind one for all others"),
+        ("kvgauge4+q8_0@0,1,-1", "codecs of some layers are said behind one for all others"),
         ("q4_0-had", "did you mean int4-g32-ext-had? q4_0 is int4-g32-ext"),
         ("q8_0-had", "q8_0 takes no further fields"),
         ("kvgauge4-had", "kvgauge4 takes no further fields"),
@@ -279,5 +280,39 @@ fn commas_part_names_but_not_layers_nor_halves_of_a_pair() {
         ("q4_0,", &["q4_0", ""]),
     ] {
         assert_eq!(split_names(list), names, "{list}");
+    }
+}
+
+#[test]
+fn codecs_of_layers_have_one_name() {
+    for (typed, printed) in [
+        ("kvgauge4+q8_0@0,1,-1", "kvgauge4+q8_0@0-1,-1"),
+        ("int4+k:f16/v:int4@4-7", "int4-g64+k:f16/v:int4-g64@4-7"),
+        ("kvgauge4+q8_0@-1+q8_0@1+q8_0@0", "kvgauge4+q8_0@0-1,-1"),
+        ("q4_0+int4-g32-ext@3", "q4_0"),
+        ("k:int4-g32/v:int4+f16@2-3,9", "k:int4-g32/v:int4-g64+f16@2-3,9"),
+        ("int4-g64", "int4-g64"),
+        ("q4_0+q8_0@0--1", "q8_0"),
+    ] {
+        let codec = typed.parse::<CacheCodec>().expect(typed);
+        assert_eq!(codec.to_string(), printed, "{typed}");
+        assert_eq!(printed.parse::<CacheCodec>().expect(printed), codec, "{typed}");
+    }
+    let many = format!("q4_0+q8_0@0{}", ",0".repeat(2000));
+    for (typed, words, hinted) in [
+        ("q8_0@0,1", "no codec of that name", "behind one for all others"),
+        ("q4_0+q8_0", "expected `+NAME@LAYERS`, found `+q8_0`", "kvgauge4+q8_0@0,1,-1"),
+        ("q4_0+q8_0@", "expected a layer or a range of layers, found ``", "0,4-7,-1"),
+        ("q4_0+q8_0@3-1", "expected a range that runs forward, found `3-1`", "0,4-7,-1"),
+        ("q4_0+q9_0@1", "`q9_0`: no codec of that name", "did you mean q4_0?"),
+        ("q4_0+", "expected `+NAME@LAYERS`, found `+`", "kvgauge4+q8_0@0,1,-1"),
+        ("+q4_0@1", "``: no codec of that name", "a name is expected"),
+        ("k:int4/v:int4-prerope+q4_0@1", "values without `prerope`", "keys only"),
+        (&many, "expected at most 1024 layers and ranges", "4-27"),
+    ] {
+        let error = typed.parse::<CacheCodec>().expect_err(typed);
+        assert!(error.to_string().contains(words), "{error}");
+        let hint = error.hint_text().expect(typed);
+        assert!(hint.contains(hinted), "{typed}: {hint}");
     }
 }

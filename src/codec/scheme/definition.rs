@@ -1,6 +1,7 @@
 //! Schemes: every dimension of the codec family.
 
 use super::levels::Levels;
+use super::scales::ScaleFormat;
 use crate::codec::geometry::Geometry;
 use crate::codec::hadamard::hadamard_block;
 use crate::codec::parts::{Part, PartElement, PartLayout, PartName};
@@ -17,7 +18,8 @@ pub const MIN_GROUP: usize = 8;
 pub struct Scheme {
     /// Bits a code: 2 … 8.
     pub bits: u8,
-    /// Consecutive values that share a scale; [`Scheme::WHOLE`]: all of the tensor's.
+    /// Consecutive values that share a scale; [`Scheme::WHOLE`]: all of the tensor's;
+    /// [`Scheme::HEAD_VECTOR`]: those of a head vector.
     pub group: usize,
     /// The levels of codes.
     pub levels: Levels,
@@ -32,8 +34,8 @@ pub struct Scheme {
     pub rotation: Rotation,
     /// The scale is searched for the least squared error.
     pub searched: bool,
-    /// Scales are stored in 8 bits, not in f16.
-    pub small_scales: bool,
+    /// How scales are stored.
+    pub scales: ScaleFormat,
     /// The first tokens, stored in 16 bits.
     pub sink: usize,
 }
@@ -54,6 +56,10 @@ impl Scheme {
     /// One group for all of a tensor.
     pub const WHOLE: usize = usize::MAX;
 
+    /// One group for each head vector: for each token and head. Without scales no group shows, and
+    /// this one is worked on fastest.
+    pub const HEAD_VECTOR: usize = 0;
+
     /// The scheme of a name that says nothing else: the seed's codec.
     pub const DEFAULT: Self = Self::int4(64);
 
@@ -68,7 +74,7 @@ impl Scheme {
             centred: false,
             rotation: Rotation::None,
             searched: false,
-            small_scales: false,
+            scales: ScaleFormat::F16,
             sink: 0,
         }
     }
@@ -78,9 +84,10 @@ impl Scheme {
         (*self == Self::int4(self.group)).then_some(self.group)
     }
 
-    /// Bytes of a stored scale.
-    pub(super) fn scale_bytes(&self) -> usize {
-        if self.small_scales { 1 } else { 2 }
+    /// With the number of values that a group of a head vector has.
+    pub(super) fn of_heads(self, head_dim: usize) -> Self {
+        let group = if self.group == Self::HEAD_VECTOR { head_dim.max(1) } else { self.group };
+        Self { group, ..self }
     }
 
     /// Whether this scheme can store a tensor of this geometry.
@@ -100,13 +107,13 @@ impl Scheme {
             Err(Error::input(format!("{what}: expected what can be known token by token"))
                 .hint("such a codec needs the whole prefix: use the prefix protocol"))
         };
-        if self.group == Self::WHOLE {
+        if self.group == Self::WHOLE || self.scales == ScaleFormat::E4m3OfTensor {
             return refuse("one scale a tensor");
         }
         if self.centred {
             return refuse("ctr, the mean over all tokens");
         }
-        match self.group {
+        match self.of_heads(head_dim).group {
             group if self.channel => Ok(group),
             group if head_dim.is_multiple_of(group) => Ok(1),
             group if group.is_multiple_of(head_dim) => Ok(group / head_dim),
@@ -144,17 +151,18 @@ impl Scheme {
         geometry: &Geometry,
         source: PartElement,
     ) -> Vec<PartLayout> {
-        use PartElement::{F16, U8};
+        use PartElement::{F16, F32, U8};
         let TokenCounts { heads, sinks, quantised } = self.token_counts(values, geometry);
         let dim = geometry.head_dim;
-        let groups = self.groups(heads, quantised, dim);
-        let scale = if self.small_scales { U8 } else { F16 };
+        let groups = self.of_heads(dim).groups(heads, quantised, dim);
+        let of_tensor = self.scales == ScaleFormat::E4m3OfTensor;
         // A product of what fits memory and at most 8.
         let bits = (heads * quantised * dim) as u128 * u128::from(self.bits);
         let parts = [
             (self.sink > 0).then(|| Part::new(PartName::Sinks, source, heads * sinks * dim)),
             self.centred.then(|| Part::new(PartName::Means, F16, heads * dim)),
-            Some(Part::new(PartName::Scales, scale, groups)),
+            of_tensor.then(|| Part::new(PartName::TensorScale, F32, groups.min(1))),
+            self.scales.element().map(|element| Part::new(PartName::Scales, element, groups)),
             self.levels.has_minimum().then(|| Part::new(PartName::Minima, F16, groups)),
             Some(Part::new(PartName::Codes, U8, bits.div_ceil(8) as usize)),
         ];

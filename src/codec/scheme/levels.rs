@@ -29,10 +29,13 @@ pub enum Levels {
     /// ggml's table of 16 levels.
     Iq4Nl,
     /// Floating point with 4 bits of exponent and 3 of mantissa, no infinities (Micikevicius et
-    /// al. 2022, OCP FP8); the scale is absmax / 448.
+    /// al. 2022, OCP FP8), up to 448.
     E4m3,
-    /// Floating point with 5 bits of exponent and 2 of mantissa; the scale is absmax / 57344.
+    /// Floating point with 5 bits of exponent and 2 of mantissa, up to 57344.
     E5m2,
+    /// Floating point with 2 bits of exponent and 1 of mantissa, up to 6 (OCP Microscaling
+    /// Formats 1.0).
+    E2m1,
 }
 
 /// Everything about a level set at a number of bits.
@@ -50,7 +53,7 @@ pub(super) struct LevelSet {
 pub(super) enum Points {
     /// One apart. Code 0 stands for `zero`; the encoder uses those from `first` to `last`.
     Even { zero: f32, first: f32, last: f32 },
-    /// One a code, rising unless they are 8-bit floats.
+    /// One a code, rising unless they are floats.
     Table(&'static [f32]),
     /// One a code, rising, each the negative of another.
     MirroredTable(&'static [f32]),
@@ -100,9 +103,8 @@ pub(super) enum Rounding {
     NearestOfTable,
     /// As ggml's quantize_row_iq4_nl_ref, which takes the scale anew.
     Iq4Nl,
-    /// To the nearest 8-bit float with 3 bits of mantissa, or with 2.
-    E4m3,
-    E5m2,
+    /// To the nearest float of so few bits.
+    Float(SmallFloat),
 }
 
 /// A level set that names can be made with.
@@ -155,6 +157,10 @@ impl Levels {
         let from_extreme = even(-half, -half, half - 1.0);
         let from_minimum = even(0.0, 0.0, 2.0 * half - 1.0);
         let ggml = |set| LevelSet { quantises_unrounded: true, ..set };
+        let float = |table, format: SmallFloat| {
+            let scale = ScaleFrom::AbsMax(format.largest);
+            set(Points::Table(table), scale, Rounding::Float(format))
+        };
         match self {
             Self::Symmetric => set(symmetric, ScaleFrom::AbsMax(half - 1.0), Rounding::Nearest),
             Self::Asymmetric => {
@@ -184,8 +190,9 @@ impl Levels {
                 let scale = ScaleFrom::SignedExtreme(IQ4_NL[0]);
                 set(Points::Table(&IQ4_NL), scale, Rounding::Iq4Nl)
             }
-            Self::E4m3 => set(Points::Table(&E4M3), ScaleFrom::AbsMax(E4M3_MAX), Rounding::E4m3),
-            Self::E5m2 => set(Points::Table(&E5M2), ScaleFrom::AbsMax(E5M2_MAX), Rounding::E5m2),
+            Self::E4m3 => float(&E4M3, SmallFloat::E4M3),
+            Self::E5m2 => float(&E5M2, SmallFloat::E5M2),
+            Self::E2m1 => float(&E2M1, SmallFloat::E2M1),
         }
     }
 
@@ -194,10 +201,6 @@ impl Levels {
         matches!(self.set(2).scale, ScaleFrom::Range(_))
     }
 }
-
-/// The largest level of the 8-bit floats.
-const E4M3_MAX: f32 = 448.0;
-const E5M2_MAX: f32 = 57344.0;
 
 /// Most levels of a table that a scale is searched for.
 pub(super) const MOST_SEARCHED: usize = 32;
@@ -247,40 +250,84 @@ static GAUSSIAN: LazyLock<[Vec<f32>; 6]> = LazyLock::new(|| {
     ]
 });
 
-static E4M3: LazyLock<Vec<f32>> = LazyLock::new(|| (0..=255).map(|code| float8(code, 3)).collect());
-static E5M2: LazyLock<Vec<f32>> = LazyLock::new(|| (0..=255).map(|code| float8(code, 2)).collect());
+static E4M3: LazyLock<Vec<f32>> = LazyLock::new(|| SmallFloat::E4M3.levels());
+static E5M2: LazyLock<Vec<f32>> = LazyLock::new(|| SmallFloat::E5M2.levels());
+static E2M1: LazyLock<Vec<f32>> = LazyLock::new(|| SmallFloat::E2M1.levels());
 
-/// The value of a sign, 7 − `mantissa` bits of exponent and a mantissa. What the formats take for infinities
-/// and NaN is the number that it would be without them, or 0: no writer writes it.
-fn float8(code: u8, mantissa: i32) -> f32 {
-    let bias = (1 << (6 - mantissa)) - 1;
-    let (exponent, fraction) =
-        (i32::from(code & 0x7f) >> mantissa, i32::from(code) & ((1 << mantissa) - 1));
-    let whole = if exponent > 0 { fraction + (1 << mantissa) } else { fraction };
-    let magnitude = whole as f32 * 2f32.powi(exponent.max(1) - bias - mantissa);
-    let largest = if mantissa == 3 { E4M3_MAX } else { E5M2_MAX };
-    let magnitude = if magnitude > largest { 0.0 } else { magnitude };
-    if code >= 0x80 { -magnitude } else { magnitude }
+/// A float of a sign and a few bits of exponent and mantissa, with subnormal numbers.
+#[derive(Clone, Copy)]
+pub(super) struct SmallFloat {
+    exponent: u32,
+    mantissa: u32,
+    /// What the format takes for infinities and NaN lies beyond.
+    pub largest: f32,
 }
 
-/// The code of the nearest 8-bit float, ties to even; what is too large becomes the largest.
-#[inline(always)]
-pub(super) fn nearest_float8(value: f32, mantissa: u32) -> u8 {
-    let bias = (1i32 << (6 - mantissa)) - 1;
-    let largest = if mantissa == 3 { E4M3_MAX } else { E5M2_MAX };
-    let magnitude = value.abs().min(largest);
-    // f32 has 23 bits of mantissa: adding half of the last kept bit rounds, and the carry is right.
-    let dropped = 23 - mantissa;
-    let bits = magnitude.to_bits();
-    let rounded = bits + ((1 << (dropped - 1)) - 1) + (bits >> dropped & 1);
-    let normal = (rounded >> dropped).wrapping_sub(((127 - bias) << mantissa) as u32);
-    // Below the smallest normal number the steps are even.
-    let step = f32::from_bits(((127 + bias - 1 + mantissa as i32) as u32) << 23);
-    // 2^23 rounds, and leaves a whole number in the low bits.
-    let subnormal = (magnitude * step + TWO_23).to_bits() & 0x7f_ffff;
-    let smallest = f32::from_bits(((127 + 1 - bias) as u32) << 23);
-    let code = if magnitude < smallest { subnormal } else { normal };
-    (code | (value.to_bits() >> 31) << 7) as u8
+impl SmallFloat {
+    pub const E4M3: Self = Self { exponent: 4, mantissa: 3, largest: 448.0 };
+    pub const E5M2: Self = Self { exponent: 5, mantissa: 2, largest: 57344.0 };
+    pub const E2M1: Self = Self { exponent: 2, mantissa: 1, largest: 6.0 };
+
+    #[inline(always)]
+    const fn bias(self) -> i32 {
+        (1 << (self.exponent - 1)) - 1
+    }
+
+    /// The value of a code; 0 of one beyond the largest number, which no writer writes.
+    fn value(self, code: u8) -> f32 {
+        let Self { exponent, mantissa, largest } = self;
+        let size = u32::from(code) & ((1 << (exponent + mantissa)) - 1);
+        let (power, fraction) = ((size >> mantissa) as i32, size & ((1 << mantissa) - 1));
+        let whole = if power > 0 { fraction + (1 << mantissa) } else { fraction };
+        let scale = 2f32.powi(power.max(1) - self.bias() - mantissa as i32);
+        let magnitude = whole as f32 * scale;
+        let magnitude = if magnitude > largest { 0.0 } else { magnitude };
+        if code >> (exponent + mantissa) == 1 { -magnitude } else { magnitude }
+    }
+
+    /// The values of all codes.
+    fn levels(self) -> Vec<f32> {
+        (0..1u32 << (1 + self.exponent + self.mantissa))
+            .map(|code| self.value(code as u8))
+            .collect()
+    }
+
+    /// The code of the nearest one, ties to even; what is too large becomes the largest.
+    #[inline(always)]
+    pub fn nearest(self, value: f32) -> u8 {
+        let (bias, mantissa) = (self.bias(), self.mantissa);
+        let magnitude = value.abs().min(self.largest);
+        // f32 has 23 bits of mantissa: adding half of the last kept bit rounds, and the carry is
+        // right.
+        let dropped = 23 - mantissa;
+        let bits = magnitude.to_bits();
+        let rounded = bits + ((1 << (dropped - 1)) - 1) + (bits >> dropped & 1);
+        let normal = (rounded >> dropped).wrapping_sub(((127 - bias) << mantissa) as u32);
+        // Below the smallest normal number the steps are even.
+        let step = f32::from_bits(((127 + bias - 1 + mantissa as i32) as u32) << 23);
+        // 2^23 rounds, and leaves a whole number in the low bits.
+        let subnormal = (magnitude * step + TWO_23).to_bits() & 0x7f_ffff;
+        let smallest = f32::from_bits(((127 + 1 - bias) as u32) << 23);
+        let code = if magnitude < smallest { subnormal } else { normal };
+        (code | (value.to_bits() >> 31) << (self.exponent + mantissa)) as u8
+    }
+
+    /// Of a code without a sign, without a table.
+    #[inline(always)]
+    pub fn magnitude(self, code: u8) -> f32 {
+        let (bias, mantissa) = (self.bias(), self.mantissa);
+        let normal = (u32::from(code) << (23 - mantissa)) + (((127 - bias) as u32) << 23);
+        let step = f32::from_bits(((127 + 1 - bias - mantissa as i32) as u32) << 23);
+        let size =
+            if code >> mantissa == 0 { f32::from(code) * step } else { f32::from_bits(normal) };
+        if size > self.largest { 0.0 } else { size }
+    }
+
+    /// The power of two that the largest number is of.
+    #[inline(always)]
+    pub fn largest_power(self) -> i32 {
+        (self.largest.to_bits() >> 23) as i32 - 127
+    }
 }
 
 #[cfg(test)]
@@ -320,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn eight_bit_floats_are_those_of_the_formats() {
+    fn small_floats_are_those_of_the_formats() {
         // OCP 8-bit floating point specification, table of values.
         for (code, e4m3, e5m2) in [
             (0x00, 0.0, 0.0),
@@ -335,27 +382,36 @@ mod tests {
             assert_eq!(table(Levels::E4m3, 8)[code], e4m3, "{code:#x}");
             assert_eq!(table(Levels::E5m2, 8)[code], e5m2, "{code:#x}");
         }
+        // OCP Microscaling Formats specification 1.0, section 5.3.3.
+        let positive = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0];
+        let negative = positive.map(|x: f32| -x);
+        assert_eq!(table(Levels::E2m1, 4), [positive, negative].concat());
     }
 
     /// Every float between two neighbours goes to the nearer one, and a tie to the even code.
     #[test]
-    fn values_become_the_nearest_eight_bit_float() {
-        for (levels, mantissa, finite) in [(Levels::E4m3, 3, 0x7e), (Levels::E5m2, 2, 0x7b)] {
-            let table = table(levels, 8);
+    fn values_become_the_nearest_small_float() {
+        for (levels, bits, format, finite) in [
+            (Levels::E4m3, 8, SmallFloat::E4M3, 0x7e),
+            (Levels::E5m2, 8, SmallFloat::E5M2, 0x7b),
+            (Levels::E2m1, 4, SmallFloat::E2M1, 0x7),
+        ] {
+            let table = table(levels, bits);
             for code in 0..=finite {
                 let value = table[usize::from(code)];
-                assert_eq!(nearest_float8(value, mantissa), code);
-                assert_eq!(nearest_float8(-value, mantissa), code | 0x80);
+                assert_eq!(format.nearest(value), code);
+                assert_eq!(format.nearest(-value), code | 1 << (bits - 1));
+                assert_eq!(format.magnitude(code), value);
                 if code < finite {
                     let middle = (value + table[usize::from(code) + 1]) / 2.0;
                     let even = code + code % 2;
-                    assert_eq!(nearest_float8(middle, mantissa), even, "{middle}");
-                    assert_eq!(nearest_float8(middle.next_down(), mantissa), code);
-                    assert_eq!(nearest_float8(middle.next_up(), mantissa), code + 1);
+                    assert_eq!(format.nearest(middle), even, "{middle}");
+                    assert_eq!(format.nearest(middle.next_down()), code);
+                    assert_eq!(format.nearest(middle.next_up()), code + 1);
                 }
             }
-            assert_eq!(nearest_float8(1e9, mantissa), finite);
-            assert_eq!(nearest_float8(f32::MIN_POSITIVE / 8.0, mantissa), 0);
+            assert_eq!(format.nearest(1e9), finite);
+            assert_eq!(format.nearest(f32::MIN_POSITIVE / 8.0), 0);
         }
     }
 }

@@ -9,6 +9,7 @@ mod groups;
 mod levels;
 mod payload;
 mod rows;
+mod scales;
 mod units;
 
 pub use definition::{MIN_GROUP, Rotation, Scheme};
@@ -16,3 +17,4 @@ pub use levels::Levels;
 #[cfg(test)]
 pub(super) use levels::NamedLevels;
 pub(super) use payload::SchemePayload;
+pub use scales::ScaleFormat;

@@ -8,6 +8,7 @@
 
 use super::definition::{Scheme, TokenCounts};
 use super::rows::{AddRows, Buffers, Decode, Encode, RowContext, StoredRange, at_least};
+use super::scales::ScaleFormat;
 use super::units::{UNIT, steps, units};
 use crate::codec::element::Element;
 use crate::codec::exponent::{PowerOfTwo, exponent_placing};
@@ -30,7 +31,9 @@ pub struct SchemePayload {
     sinks: Vec<u16>,
     /// [heads, head_dim]
     means: Vec<f16>,
-    /// Of f16 or of a byte each, little-endian; [groups].
+    /// What the scales are in units of; one where the scheme has it, none else.
+    tensor_scale: Vec<f32>,
+    /// In their format, little-endian; [groups].
     scales: Vec<u8>,
     /// [groups]
     minima: Vec<f16>,
@@ -40,6 +43,7 @@ pub struct SchemePayload {
 impl SchemePayload {
     /// With room for its parts, which are zero.
     pub fn empty<T: Element>(scheme: Scheme, values: usize, geometry: &Geometry) -> Self {
+        let scheme = scheme.of_heads(geometry.head_dim);
         let counts = scheme.token_counts(values, geometry);
         let held = counts.heads * (counts.sinks + counts.quantised) * geometry.head_dim;
         assert_eq!(held, values, "a geometry of another number of values");
@@ -53,7 +57,8 @@ impl SchemePayload {
             exponent: 0,
             sinks: vec![0; count(PartName::Sinks)],
             means: vec![f16::ZERO; count(PartName::Means)],
-            scales: vec![0; scheme.scale_bytes() * count(PartName::Scales)],
+            tensor_scale: vec![0.0; count(PartName::TensorScale)],
+            scales: vec![0; scheme.scales.bytes() * count(PartName::Scales)],
             minima: vec![f16::ZERO; count(PartName::Minima)],
             codes: vec![0; count(PartName::Codes)],
             layout,
@@ -78,6 +83,7 @@ impl SchemePayload {
             return None;
         }
         let mut packed = Self::empty::<T>(scheme, values.len(), geometry);
+        packed.tensor_scale.fill(absmax / LARGEST_OF_TENSOR);
         // One optimistic pass; the rare tensor out of range is done again.
         if packed.fill(arch, values, geometry).in_range {
             return Some(packed);
@@ -86,7 +92,7 @@ impl SchemePayload {
         let overflow = packed.fill(arch, values, geometry).overflow;
         // Scales of 8 bits reach less far: the largest is put at the top of them. Those of f16 can
         // be too large still where a rotation adds up some 2^15 values.
-        if overflow > 1.0 || scheme.small_scales && overflow > 0.0 {
+        if overflow > 1.0 || scheme.scales == ScaleFormat::Small && overflow > 0.0 {
             packed.exponent += (f64::from(overflow).log2().ceil() as i32).max(MOST_UP);
             packed.fill(arch, values, geometry);
         }
@@ -96,9 +102,10 @@ impl SchemePayload {
     /// Stores everything with the exponent that is set.
     fn fill<T: Element>(&mut self, arch: Arch, values: &[T], geometry: &Geometry) -> StoredRange {
         let apart = self.fill_sinks(values, geometry) & self.fill_means(arch, values, geometry);
+        let (sinks, exponent, tensor_scale) =
+            (self.counts.sinks, self.exponent, self.tensor_scale());
         let Self { scheme, means, scales, minima, codes, .. } = self;
-        let (sinks, exponent) = (self.counts.sinks, self.exponent);
-        let context = RowContext { geometry, scheme, exponent, means, sinks };
+        let context = RowContext { geometry, scheme, exponent, tensor_scale, means, sinks };
         let (mut scales, mut minima, mut codes) =
             (&mut scales[..], &mut minima[..], &mut codes[..]);
         let mut jobs = Vec::new();
@@ -148,7 +155,8 @@ impl SchemePayload {
             return true;
         }
         let (scheme, exponent, counts) = (&self.scheme, self.exponent, self.counts);
-        let context = RowContext { geometry, scheme, exponent, means: &[], sinks: counts.sinks };
+        let (tensor_scale, sinks) = (self.tensor_scale(), counts.sinks);
+        let context = RowContext { geometry, scheme, exponent, tensor_scale, means: &[], sinks };
         let mean = |rows: &mut Vec<f32>, (head, means): (usize, &mut [f16])| {
             let mut sums = vec![0f64; dim];
             for range in steps(counts.quantised, UNIT.div_ceil(dim)) {
@@ -182,9 +190,10 @@ impl SchemePayload {
         assert_eq!(out.len(), self.values, "output of another length than the payload");
         self.decode_sinks(geometry, out);
         let Self { scheme, exponent, means, counts, .. } = self;
-        let (dim, exponent) = (geometry.head_dim, *exponent);
-        let context = RowContext { geometry, scheme, exponent, means, sinks: counts.sinks };
-        let sinks = self.counts.sinks * dim;
+        let (dim, exponent, tensor_scale) = (geometry.head_dim, *exponent, self.tensor_scale());
+        let sinks = counts.sinks;
+        let context = RowContext { geometry, scheme, exponent, tensor_scale, means, sinks };
+        let sinks = sinks * dim;
         let mut jobs = Vec::new();
         let mut rest = &mut out[..];
         for unit in units(&self.scheme, self.counts, geometry) {
@@ -227,6 +236,10 @@ impl SchemePayload {
         }
     }
 
+    fn tensor_scale(&self) -> f32 {
+        self.tensor_scale.first().copied().unwrap_or(1.0)
+    }
+
     /// Number of values.
     pub fn len(&self) -> usize {
         self.values
@@ -238,6 +251,7 @@ impl SchemePayload {
             PartName::Values => &[],
             PartName::Sinks => bytemuck::cast_slice(&self.sinks),
             PartName::Means => bytemuck::cast_slice(&self.means),
+            PartName::TensorScale => bytemuck::cast_slice(&self.tensor_scale),
             PartName::Scales => &self.scales,
             PartName::Minima => bytemuck::cast_slice(&self.minima),
             PartName::Codes => &self.codes[..],
@@ -247,10 +261,11 @@ impl SchemePayload {
 
     /// The same, to be read into.
     pub fn parts_mut(&mut self) -> Vec<Part<&mut [u8]>> {
-        let Self { layout, sinks, means, scales, minima, codes, .. } = self;
-        let bytes: [(PartName, &mut [u8]); 5] = [
+        let Self { layout, sinks, means, tensor_scale, scales, minima, codes, .. } = self;
+        let bytes: [(PartName, &mut [u8]); 6] = [
             (PartName::Sinks, bytemuck::cast_slice_mut(sinks)),
             (PartName::Means, bytemuck::cast_slice_mut(means)),
+            (PartName::TensorScale, bytemuck::cast_slice_mut(tensor_scale)),
             (PartName::Scales, scales),
             (PartName::Minima, bytemuck::cast_slice_mut(minima)),
             (PartName::Codes, codes),
@@ -259,6 +274,10 @@ impl SchemePayload {
         bytes.into_iter().filter_map(|(name, bytes)| Some(own(name)?.with(bytes))).collect()
     }
 }
+
+/// What the largest magnitude of a tensor is in units of its scale: the largest level of E2M1 times
+/// the largest scale in E4M3.
+const LARGEST_OF_TENSOR: f32 = 6.0 * 448.0;
 
 /// The largest magnitude of a tensor with an exponent lies from 2⁶ up to 2⁷: rotations and means
 /// make numbers larger, which f16 has room for, and scales are smaller.

@@ -83,11 +83,11 @@ impl WithSimd for Encode<'_> {
         let in_range = f32::absmax(lines).is_finite();
         let mut range = StoredRange { in_range, overflow: 0.0 };
         let mut minima = self.minima.iter_mut();
-        let mut scales = self.scales.chunks_exact_mut(scheme.scale_bytes());
+        let mut scales = self.scales.chunks_exact_mut(scheme.scales.bytes().max(1));
         let line = line.max(1);
         for (line, codes) in lines.chunks(line).zip(codes.chunks_mut(line)) {
             for (group, codes) in line.chunks(scheme.group).zip(codes.chunks_mut(scheme.group)) {
-                let params = groups::encode(simd, group, scheme, codes);
+                let params = groups::encode(simd, group, scheme, context.tensor_scale, codes);
                 let (in_range, overflow) = (params.in_range, params.overflow);
                 range = range.and(StoredRange { in_range, overflow });
                 if let Some(scale) = scales.next() {
@@ -128,10 +128,11 @@ impl WithSimd for Decode<'_> {
         let (line, _) = scheme.lines(unit.heads, unit.rows, dim);
         let line = line.max(1);
         let mut minima = self.minima.iter();
-        let mut scales = self.scales.chunks_exact(scheme.scale_bytes());
+        let mut scales = self.scales.chunks_exact(scheme.scales.bytes().max(1));
         for (line, codes) in lines.chunks_mut(line).zip(codes.chunks(line)) {
             for (group, codes) in line.chunks_mut(scheme.group).zip(codes.chunks(scheme.group)) {
-                let scale = stored_scale(scales.next().unwrap_or_default());
+                let scale = scheme.scales.value(scales.next().unwrap_or_default());
+                let scale = scale * context.tensor_scale;
                 let minimum = minima.next().copied().unwrap_or_default();
                 let minimum = half_value(minimum.to_bits());
                 groups::decode(codes, scheme, scale, minimum, group);
@@ -143,15 +144,6 @@ impl WithSimd for Decode<'_> {
         for (index, rows) in unit.heads_mut(rows, geometry).enumerate() {
             context.back(simd, rows, unit.first, unit.head + index);
         }
-    }
-}
-
-#[inline(always)]
-fn stored_scale(bytes: &[u8]) -> f32 {
-    match *bytes {
-        [small] => groups::small_scale(small),
-        [low, high] => half_value(u16::from_le_bytes([low, high])),
-        _ => 0.0,
     }
 }
 
@@ -214,6 +206,8 @@ pub(super) struct RowContext<'a> {
     pub geometry: &'a Geometry<'a>,
     pub scheme: &'a Scheme,
     pub exponent: i32,
+    /// What stored scales are in units of.
+    pub tensor_scale: f32,
     /// [heads, head_dim]; none without `ctr`.
     pub means: &'a [f16],
     /// Tokens a head that are set apart.

@@ -71,7 +71,7 @@ pub(super) fn units(
                 heads: heads.len(),
                 first: rows.start,
                 rows: rows.len(),
-                scales: next(&mut scales, scheme.scale_bytes() * groups),
+                scales: next(&mut scales, scheme.scales.bytes() * groups),
                 minima: next(&mut minima, if has_minimum { groups } else { 0 }),
                 codes: next(&mut codes, packed_len(values, scheme.bits)),
             }

@@ -5,6 +5,7 @@ mod announced;
 mod parts;
 mod place;
 mod record;
+mod renamed;
 mod rotary;
 
 pub use parts::{Coded, Coding, Stored};
@@ -13,16 +14,17 @@ pub use record::{Record, is_float};
 use super::layout::{AxisOrder, Layout};
 use super::rotary::Rotations;
 use super::safetensors::{Header, LENGTH_BYTES, METADATA, Tensor, TextMap};
-use crate::codec::{Codec, Distortion, RotaryEmbedding, TensorCodec};
+use crate::codec::{CacheCodec, Codec, Distortion, RotaryEmbedding, TensorCodec};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Deserializer, Serialize};
 
 const KEY: &str = "kvgauge";
 const FORMAT: &str = "kvgauge-kv";
 /// Of files of symmetric INT4 and f16 alone, of all other codecs, of tensors that are not read as
-/// they lie, of keys of other rotary embeddings than one over the whole head in halves, and of two
-/// centres whose blocks are not runs of a power of two.
-const VERSIONS: [u32; 5] = [1, 2, 3, 4, 5];
+/// they lie, of keys of other rotary embeddings than one over the whole head in halves, of two
+/// centres whose blocks are not runs of a power of two, of scales in other engines' formats, and of
+/// codecs by layer.
+const VERSIONS: [u32; 7] = [1, 2, 3, 4, 5, 6, 7];
 /// Every compressed file begins so, after the header's length; the checksum follows.
 const OPENING: &str = r#"{"__metadata__":{"kvgauge":"{\"header_crc32\":\""#;
 /// Stands in the checksum's place while the header's checksum is taken.
@@ -87,17 +89,35 @@ fn not_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     T::deserialize(json).map(Some)
 }
 
-/// The version of the format that files have: the first one that knows what they hold.
-fn version_of(codec: &Codec, layout: &Layout, has_rotary: bool, tensors: &[Record]) -> u32 {
+/// The version of the format that files have: the first one that knows what they hold. `renamed`:
+/// codecs go by the names of before the sixth.
+fn version_of(
+    codec: &CacheCodec,
+    layout: &Layout,
+    has_rotary: bool,
+    tensors: &[Record],
+    renamed: bool,
+) -> u32 {
+    let sides = [codec.base().key, codec.base().value];
     let known_first = |codec: &TensorCodec| codec.packing().is_none_or(|p| p.as_int4().is_some());
-    let [first, second, third, fourth, fifth] = VERSIONS;
+    let [first, second, third, fourth, fifth, sixth, seventh] = VERSIONS;
     match layout.is_default() {
+        _ if !codec.is_uniform() => seventh,
+        _ if sides.iter().any(|side| renamed::is_of_sixth(side, renamed)) => sixth,
         _ if tensors.iter().any(|record| record.block.is_some()) => fifth,
         _ if has_rotary => fourth,
         false => third,
-        true if [codec.key, codec.value].iter().all(known_first) => first,
+        true if sides.iter().all(known_first) => first,
         true => second,
     }
+}
+
+/// Whether a codec goes by this name. How its layers are listed may change: each of its parts has one
+/// name for ever.
+fn is_named_so(codec: &CacheCodec, name: &str) -> bool {
+    let is_own = |part: &str| part.parse::<Codec>().is_ok_and(|codec| codec.to_string() == part);
+    let names = name.split('+').map(|part| part.split_once('@').map_or(part, |(name, _)| name));
+    codec.to_string() == name || !codec.is_uniform() && names.into_iter().all(is_own)
 }
 
 impl From<Distortion> for Quality {
@@ -116,7 +136,7 @@ impl Manifest {
     pub fn new(
         source: &Header,
         source_bytes: u64,
-        codec: Codec,
+        codec: &CacheCodec,
         layout: Layout,
         coded: &[Option<Coded>],
         rotations: &Rotations,
@@ -124,7 +144,7 @@ impl Manifest {
         // Nothing is said of axes that nobody looks at.
         let layout = if coded.iter().any(Option::is_some) { layout } else { Layout::default() };
         let record = |(tensor, coded): (&Tensor, &Option<Coded>)| {
-            Record::new(&tensor.name, tensor.info.dtype, &tensor.info.shape, &codec, coded.as_ref())
+            Record::new(&tensor.name, tensor.info.dtype, &tensor.info.shape, codec, coded.as_ref())
         };
         let mut manifest = Self {
             header_crc32: BLANK.into(),
@@ -143,7 +163,7 @@ impl Manifest {
         };
         manifest.set_rotations(rotations);
         let has_rotary = manifest.rotary.is_some();
-        manifest.version = version_of(&codec, &layout, has_rotary, &manifest.tensors);
+        manifest.version = version_of(codec, &layout, has_rotary, &manifest.tensors, false);
         manifest
     }
 
@@ -156,8 +176,8 @@ impl Manifest {
     /// How each tensor is stored, and the header of the file that holds them, as yet without
     /// metadata.
     pub fn stored(&self) -> Result<(Vec<Stored>, Header)> {
-        let of_file: Codec = self.codec.parse()?;
-        if of_file.to_string() != self.codec {
+        let of_file: CacheCodec = self.codec.parse()?;
+        if !is_named_so(&of_file, &self.codec) {
             return Err(Error::input(format!("codec {of_file} by another name: {:?}", self.codec)));
         }
         let layout = self.layout();
@@ -167,9 +187,10 @@ impl Manifest {
                 "layout: expected where it is not the usual one, and nowhere else",
             ));
         }
-        if self.version != version_of(&of_file, &layout, self.rotary.is_some(), &self.tensors) {
+        let (has_rotary, renamed) = (self.rotary.is_some(), self.has_former_names());
+        if self.version != version_of(&of_file, &layout, has_rotary, &self.tensors, renamed) {
             let version = self.version;
-            let rotary = if self.rotary.is_some() { ", rotary" } else { "" };
+            let rotary = if has_rotary { ", rotary" } else { "" };
             return Err(Error::input(format!(
                 "codec {of_file}, layout {layout}{rotary} in a file of version {version}"
             )));
@@ -252,15 +273,16 @@ impl Manifest {
         let stamp: Stamp = serde_json::from_str(json).map_err(parse)?;
         if stamp.format != FORMAT || !VERSIONS.contains(&stamp.version) {
             return Err(Error::input(format!(
-                "expected format {FORMAT} version 1 to 5, found {:?} version {}",
+                "expected format {FORMAT} version 1 to 7, found {:?} version {}",
                 stamp.format, stamp.version
             ))
             .hint(format!(
-                "this is kvgauge {}, which reads versions 1 to 5; a newer one made the file",
+                "this is kvgauge {}, which reads versions 1 to 7; a newer one made the file",
                 env!("CARGO_PKG_VERSION")
             )));
         }
-        let manifest: Self = serde_json::from_str(json).map_err(parse)?;
+        let mut manifest: Self = serde_json::from_str(json).map_err(parse)?;
+        manifest.rename().map_err(|e| damaged(format!("header: {e}")))?;
         let (stored, parts) = manifest.stored().map_err(|e| damaged(format!("header: {e}")))?;
         if parts.tensors != header.tensors {
             return Err(damaged("header: tensors and kvgauge entry do not agree"));

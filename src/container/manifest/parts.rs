@@ -100,7 +100,8 @@ impl Coding {
                     dtype: match part.element {
                         PartElement::F16 => Dtype::F16,
                         PartElement::Bf16 => Dtype::BF16,
-                        PartElement::U8 => Dtype::U8,
+                        PartElement::F32 => Dtype::F32,
+                        PartElement::U8 | PartElement::E8m0 | PartElement::E4m3 => Dtype::U8,
                     },
                     shape: match part.name {
                         PartName::Values => shape.to_vec(),

@@ -3,7 +3,7 @@
 use super::super::layout::Layout;
 use super::parts::{Coded, Coding};
 use super::{BLANK, not_null};
-use crate::codec::{BlockRule, Codec, TensorCodec};
+use crate::codec::{BlockRule, CacheCodec, Codec, TensorCodec};
 use crate::error::{Error, Result};
 use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
@@ -22,10 +22,9 @@ pub struct Record {
     pub shape: Vec<usize>,
     /// Of its stored parts, one after the other; eight hexadecimal digits.
     pub crc32: String,
-    /// Left out where it is the file's and that is one for keys and values, or the tensor holds
-    /// both.
+    /// Left out where it is the file's and that is one for all tensors.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "not_null")]
-    codec: Option<String>,
+    pub(super) codec: Option<String>,
     /// Of a tensor with codes: what is stored of it is divided by two to this power.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "not_null")]
     exponent: Option<i32>,
@@ -47,15 +46,17 @@ impl Record {
         name: &str,
         dtype: Dtype,
         shape: &[usize],
-        of_file: &Codec,
+        of_file: &CacheCodec,
         coded: Option<&Coded>,
     ) -> Self {
         let block = coded.and_then(Coded::block);
         let (codec, exponent, exponents) = match coded.map(|coded| coded.coding) {
             None => (Some(UNCHANGED.into()), None, None),
-            Some(Coding::Both(_)) => (None, None, Some([0, 0])),
+            Some(Coding::Both(own)) => {
+                ((!of_file.is_uniform()).then(|| own.to_string()), None, Some([0, 0]))
+            }
             Some(Coding::One(own)) => (
-                (of_file.key != of_file.value).then(|| own.to_string()),
+                (!is_one_for_all(of_file)).then(|| own.to_string()),
                 matches!(own, TensorCodec::Packed(_)).then_some(0),
                 None,
             ),
@@ -91,19 +92,23 @@ impl Record {
     }
 
     /// How it is stored; `None`: unchanged. `of_file`: what holds where it names no codec.
-    pub fn coded(&self, of_file: &Codec, layout: &Layout) -> Result<Option<Coded>> {
-        let one_for_all = of_file.key == of_file.value;
+    pub fn coded(&self, of_file: &CacheCodec, layout: &Layout) -> Result<Option<Coded>> {
+        let is_pair = layout.kv_axis.is_some();
+        let is_named = if is_pair { !of_file.is_uniform() } else { !is_one_for_all(of_file) };
         let no_exponent = self.exponent.is_none() && self.exponents.is_none();
         let coding = match self.codec.as_deref() {
             Some(UNCHANGED) if no_exponent && self.block.is_none() => return Ok(None),
-            None if layout.kv_axis.is_some() => Coding::Both(*of_file),
-            None if one_for_all => Coding::One(of_file.key),
-            Some(own) if layout.kv_axis.is_none() && !one_for_all => {
-                let both = [of_file.key, of_file.value];
-                match both.into_iter().find(|codec| codec.to_string() == own) {
-                    Some(codec) => Coding::One(codec),
-                    None => return Err(self.odd_codec(of_file)),
-                }
+            None if is_named => return Err(self.odd_codec(of_file)),
+            None if is_pair => Coding::Both(*of_file.base()),
+            None => Coding::One(of_file.base().key),
+            Some(own) if is_named && is_pair => {
+                let found = of_file.each().find(|codec| codec.to_string() == own);
+                Coding::Both(*found.ok_or_else(|| self.odd_codec(of_file))?)
+            }
+            Some(own) if is_named => {
+                let mut sides = of_file.each().flat_map(|codec| [codec.key, codec.value]);
+                let found = sides.find(|codec| codec.to_string() == own);
+                Coding::One(found.ok_or_else(|| self.odd_codec(of_file))?)
             }
             _ => return Err(self.odd_codec(of_file)),
         };
@@ -142,7 +147,7 @@ impl Record {
         }
     }
 
-    fn odd_codec(&self, of_file: &Codec) -> Error {
+    fn odd_codec(&self, of_file: &CacheCodec) -> Error {
         Error::input(format!("codec {:?} in a file of {of_file}", self.codec))
     }
 
@@ -150,6 +155,12 @@ impl Record {
     pub fn codec_name<'a>(&'a self, of_file: &'a str) -> &'a str {
         self.codec.as_deref().unwrap_or(of_file)
     }
+}
+
+/// Whether all tensors of a file have one codec, keys and values alike.
+fn is_one_for_all(of_file: &CacheCodec) -> bool {
+    let Codec { key, value } = of_file.base();
+    of_file.is_uniform() && key == value
 }
 
 /// The types that are compressed; all others are stored as they are.

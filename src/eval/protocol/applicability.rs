@@ -1,5 +1,7 @@
 //! Applicability of codecs: which a protocol can take, and how many targets feel them. Needs no
 //! weights, so that it can be asked before they are read.
+//!
+//! `codecs` are those that a model's layers have, each once or more.
 
 use super::Protocol;
 use crate::codec::{Codec, Packing, RotaryEmbedding, RotaryTable, TensorCodec};
@@ -10,30 +12,31 @@ use crate::model::ModelConfig;
 
 impl Protocol {
     /// Whether windows go through the model in chunks, with a cache that is kept from one to the next.
-    pub(crate) fn runs_in_chunks(self, codec: &Codec, head_dim: usize) -> bool {
+    pub(crate) fn runs_in_chunks(self, codecs: &[Codec], head_dim: usize) -> bool {
         match self {
-            Self::Prefix => false,
-            Self::Decode { residual, .. } => !is_one_pass(codec, head_dim, residual),
+            Self::Prefix { .. } => false,
+            Self::Decode { residual, .. } => !is_one_pass(codecs, head_dim, residual),
         }
     }
 
     /// Scored targets of a window whose prediction can feel a codec: those predicted from a token
-    /// that attends to a stored one.
+    /// that attends to a stored one, in any layer.
     pub fn targets_affected(
         self,
         head_dim: usize,
         shape: &WindowShape,
-        codec: &Codec,
+        codecs: &[Codec],
     ) -> Result<usize> {
         let first = match self {
             // Every predictor attends to the whole prefix.
-            Self::Prefix => {
+            Self::Prefix { residual } => {
                 let exact = |side: &TensorCodec| side.packing().map_or(0, Packing::sink);
-                let stored = codec.lossy_sides().iter().any(|side| exact(side) < shape.prefix());
-                if stored { 0 } else { shape.tokens() }
+                let stored = |side| stored_of_prefix(side, head_dim, shape.prefix(), residual);
+                let is_felt = |side| exact(side) < stored(side);
+                if lossy_sides(codecs).iter().any(is_felt) { 0 } else { shape.tokens() }
             }
             Self::Decode { residual, chunk } => {
-                first_affected(codec, head_dim, shape.tokens(), residual, chunk)?
+                first_affected(codecs, head_dim, shape.tokens(), residual, chunk)?
             }
         };
         Ok(shape.predictors_from(first))
@@ -48,18 +51,19 @@ impl Protocol {
         treatment: &Treatment,
     ) -> Result<()> {
         let of_codec = |e: Error| e.within(format!("codec {treatment}"));
-        let codec = &treatment.codec;
+        let codecs = &treatment.codecs(config.layers.len()).map_err(of_codec)?;
+        let sides = || codecs.iter().flat_map(|codec| [codec.key, codec.value]);
         let head_dim = config.head_dim();
         let rope = RotaryTable::of(RotaryEmbedding::none(head_dim), 0);
-        for side in [codec.key, codec.value] {
+        for side in sides() {
             side.check_head(head_dim, &rope).map_err(of_codec)?;
         }
         match self {
             // A group larger than one layer's keys would be a scale for values that are not there.
-            Self::Prefix => {
+            Self::Prefix { .. } => {
                 let values = (config.kv_heads() * head_dim).saturating_mul(shape.prefix());
-                let groups = [codec.key, codec.value].into_iter().filter_map(|c| c.group());
-                if let Some(group) = groups.max().filter(|group| *group > values) {
+                let group = sides().filter_map(|side| side.group()).max();
+                if let Some(group) = group.filter(|group| *group > values) {
                     return Err(Error::input(format!(
                         "codec {treatment}: expected a group of at most {values} values, which one \
                          layer's keys have, found {group}"
@@ -68,10 +72,9 @@ impl Protocol {
                 }
             }
             Self::Decode { .. } => {
-                let stream = |side: TensorCodec| side.block_tokens(head_dim);
-                let (key, value) =
-                    (stream(codec.key).map_err(of_codec)?, stream(codec.value).map_err(of_codec)?);
-                let block = key.max(value);
+                let blocks = sides().map(|side| side.block_tokens(head_dim));
+                let blocks = blocks.collect::<Result<Vec<_>>>().map_err(of_codec)?;
+                let block = blocks.into_iter().max().unwrap_or(1);
                 let context = shape.tokens();
                 if block > context {
                     return Err(of_codec(
@@ -83,17 +86,17 @@ impl Protocol {
                 }
             }
         }
-        match self.targets_affected(head_dim, shape, codec)? {
-            0 => Err(of_codec(self.unfelt(head_dim, shape, codec))),
+        match self.targets_affected(head_dim, shape, codecs)? {
+            0 => Err(of_codec(self.unfelt(head_dim, shape, codecs))),
             _ => Ok(()),
         }
     }
 
     /// The error for a codec that no scored target of a window can feel, with what would do.
-    fn unfelt(self, head_dim: usize, shape: &WindowShape, codec: &Codec) -> Error {
+    fn unfelt(self, head_dim: usize, shape: &WindowShape, codecs: &[Codec]) -> Error {
         let (targets, context) = (shape.scored_len(), shape.tokens());
         let is_felt = |protocol: Protocol, shape: &WindowShape| {
-            protocol.targets_affected(head_dim, shape, codec).is_ok_and(|affected| affected > 0)
+            protocol.targets_affected(head_dim, shape, codecs).is_ok_and(|affected| affected > 0)
         };
         let is_felt_at = |context| is_felt(self, &WindowShape::halves(context));
         // More of it never helps, or never hurts: the first that does is found by halving.
@@ -106,28 +109,38 @@ impl Protocol {
         };
         let context_hint =
             longer().map(|context| format!("--context {context} or more")).into_iter();
+        let residual = self.residual();
+        let with = |residual| match self {
+            Self::Prefix { .. } => is_felt(Self::Prefix { residual }, shape),
+            Self::Decode { chunk, .. } => is_felt(Self::Decode { residual, chunk }, shape),
+        };
+        let smaller = (residual > 0 && with(0)).then(|| {
+            // The largest that is felt.
+            let too_large = first_of(0, residual, |residual| !with(residual));
+            match too_large - 1 {
+                0 => "--residual 0".to_string(),
+                largest => format!("--residual {largest} or less"),
+            }
+        });
         match self {
-            Self::Prefix => Error::input(format!(
-                "expected a cache that is compressed, found all {} tokens of the prefix kept exact: \
-                 none of the {targets} scored targets would feel the codec",
-                shape.prefix()
-            ))
-            .hint(["fewer sink tokens".into()].into_iter().chain(context_hint).collect::<Vec<_>>().join(", or ") + " would do"),
-            Self::Decode { residual, chunk } => {
-                let with = |residual| is_felt(Self::Decode { residual, chunk }, shape);
-                let smaller = (residual > 0 && with(0)).then(|| {
-                    // The largest that is felt.
-                    let too_large = first_of(0, residual, |residual| !with(residual));
-                    match too_large - 1 {
-                        0 => "--residual 0".to_string(),
-                        largest => format!("--residual {largest} or less"),
-                    }
-                });
-                let block = codec.lossy_sides().iter().filter_map(|c| c.block_tokens(head_dim).ok()).max();
-                let blocks = block.filter(|block| *block > 1 && smaller.is_none()).map(|block| {
-                    format!("a codec with groups of fewer than {block} tokens")
-                });
-                let ways: Vec<String> = smaller.into_iter().chain(context_hint).chain(blocks).collect();
+            Self::Prefix { .. } => {
+                let first = smaller.unwrap_or_else(|| "fewer sink tokens".into());
+                let ways: Vec<String> = [first].into_iter().chain(context_hint).collect();
+                Error::input(format!(
+                    "expected a cache that is compressed, found all {} tokens of the prefix kept \
+                     exact: none of the {targets} scored targets would feel the codec",
+                    shape.prefix()
+                ))
+                .hint(ways.join(", or ") + " would do")
+            }
+            Self::Decode { chunk, .. } => {
+                let blocks = lossy_sides(codecs);
+                let block = blocks.iter().filter_map(|c| c.block_tokens(head_dim).ok()).max();
+                let blocks = block
+                    .filter(|block| *block > 1 && smaller.is_none())
+                    .map(|block| format!("a codec with groups of fewer than {block} tokens"));
+                let ways: Vec<String> =
+                    smaller.into_iter().chain(context_hint).chain(blocks).collect();
                 let hint = match ways.is_empty() {
                     true => "choose a shorter residual and a longer context".into(),
                     false => ways.join(", or ") + " would do",
@@ -158,11 +171,27 @@ fn first_of(from: usize, to: usize, holds: impl Fn(usize) -> bool) -> usize {
     high
 }
 
-/// Whether what is stored of a window is stored as it is written, so that one pass over the window
-/// does what a server's loop does.
-pub(in crate::eval) fn is_one_pass(codec: &Codec, head_dim: usize, residual: usize) -> bool {
+/// Keys and values of all layers, each codec once, but those of which only a control is made: a plain
+/// f16 round trip beside a codec stands for a side or a layer that is left as it is.
+fn lossy_sides(codecs: &[Codec]) -> Vec<TensorCodec> {
+    let mut sides = Vec::new();
+    for side in codecs.iter().flat_map(|codec| [codec.key, codec.value]) {
+        if !sides.contains(&side) {
+            sides.push(side);
+        }
+    }
+    if sides.len() > 1 {
+        sides.retain(|side| *side != TensorCodec::F16);
+    }
+    sides
+}
+
+/// Whether what is stored of a window is stored as it is written, in all layers, so that one pass
+/// over the window does what a server's loop does.
+pub(in crate::eval) fn is_one_pass(codecs: &[Codec], head_dim: usize, residual: usize) -> bool {
     let token_wise = |side: &TensorCodec| matches!(side.block_tokens(head_dim), Ok(1));
-    residual == 0 && token_wise(&codec.key) && token_wise(&codec.value)
+    let both = |codec: &Codec| token_wise(&codec.key) && token_wise(&codec.value);
+    residual == 0 && codecs.iter().all(both)
 }
 
 /// Tokens that are stored once `left` have left the residual: those that stay exact, and behind
@@ -177,19 +206,34 @@ pub(in crate::eval) fn stored_of(
     Ok(if left <= sink { left } else { sink + (left - sink) / block * block })
 }
 
+/// Tokens of a prefix that are stored where its last `residual` stay exact: by the same rule, but that
+/// all there is can be stored at once, and is where none stays.
+pub(in crate::eval) fn stored_of_prefix(
+    side: &TensorCodec,
+    head_dim: usize,
+    prefix: usize,
+    residual: usize,
+) -> usize {
+    let left = prefix.saturating_sub(residual);
+    match residual {
+        0 => prefix,
+        _ => stored_of(side, head_dim, left).unwrap_or(left),
+    }
+}
+
 /// The first position of a window that attends to a token in its stored form; the window's length
 /// where none does. Later ones do too.
 fn first_affected(
-    codec: &Codec,
+    codecs: &[Codec],
     head_dim: usize,
     context: usize,
     residual: usize,
     chunk: usize,
 ) -> Result<usize> {
     let exact = |side: &TensorCodec| side.packing().map_or(0, Packing::sink);
-    let one_pass = is_one_pass(codec, head_dim, residual);
+    let one_pass = is_one_pass(codecs, head_dim, residual);
     let mut first = context;
-    for side in codec.lossy_sides() {
+    for side in lossy_sides(codecs) {
         // A token attends to its own stored form, or to what was stored before its chunk.
         let of_side = match one_pass {
             true => exact(&side),

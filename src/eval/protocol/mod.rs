@@ -3,7 +3,7 @@
 
 mod applicability;
 
-pub(super) use applicability::{is_one_pass, stored_of};
+pub(super) use applicability::{is_one_pass, stored_of, stored_of_prefix};
 
 use crate::corpus::WindowShape;
 use serde::{Deserialize, Serialize};
@@ -18,7 +18,11 @@ pub const DEFAULT_CHUNK: usize = 32;
 pub enum Protocol {
     /// The first half of a window is computed exactly, its cache compressed and put back; the
     /// second half runs over it, its own keys and values exact. See [`prefix`].
-    Prefix,
+    Prefix {
+        /// Last tokens of the half that stay exact.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        residual: usize,
+    },
     /// Every token's keys and values are compressed once, when the token leaves the `residual`
     /// most recent ones, and never again. See [`decode`].
     Decode {
@@ -34,7 +38,11 @@ pub enum Protocol {
 #[serde(tag = "protocol", rename_all = "lowercase")]
 pub enum Protocols {
     /// `prefix` alone.
-    Prefix,
+    Prefix {
+        /// Last tokens of the prefix that stay exact.
+        #[serde(skip_serializing_if = "is_zero")]
+        residual: usize,
+    },
     /// `decode` alone.
     Decode {
         /// Most recent tokens that stay exact.
@@ -42,23 +50,28 @@ pub enum Protocols {
         /// Tokens that are computed together.
         chunk: usize,
     },
-    /// `prefix`, and `decode` with these.
+    /// `prefix` and `decode` with these.
     Both {
-        /// Most recent tokens that stay exact, under `decode`.
+        /// Most recent tokens that stay exact, under either.
         residual: usize,
         /// Tokens that are computed together, under `decode`.
         chunk: usize,
     },
 }
 
+/// Of a residual, which results of before it was one say nothing of.
+fn is_zero(tokens: &usize) -> bool {
+    *tokens == 0
+}
+
 impl Protocols {
     /// One by one, `prefix` first.
     pub fn each(self) -> Vec<Protocol> {
         match self {
-            Self::Prefix => vec![Protocol::Prefix],
+            Self::Prefix { residual } => vec![Protocol::Prefix { residual }],
             Self::Decode { residual, chunk } => vec![Protocol::Decode { residual, chunk }],
             Self::Both { residual, chunk } => {
-                vec![Protocol::Prefix, Protocol::Decode { residual, chunk }]
+                vec![Protocol::Prefix { residual }, Protocol::Decode { residual, chunk }]
             }
         }
     }
@@ -68,7 +81,8 @@ impl Protocols {
 impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Prefix => f.write_str("prefix"),
+            Self::Prefix { residual: 0 } => f.write_str("prefix"),
+            Self::Prefix { residual } => write!(f, "prefix, residual {residual}"),
             Self::Decode { residual, chunk } => {
                 write!(f, "decode, residual {residual}, chunk {chunk}")
             }
@@ -77,10 +91,20 @@ impl fmt::Display for Protocol {
 }
 
 impl Protocol {
+    /// [`Protocol::Prefix`] whose whole cache is compressed.
+    pub const PREFIX: Self = Self::Prefix { residual: 0 };
+
+    /// Most recent tokens that stay exact.
+    pub fn residual(self) -> usize {
+        match self {
+            Self::Prefix { residual } | Self::Decode { residual, .. } => residual,
+        }
+    }
+
     /// The meaning of its figures, in a sentence for people.
     pub fn tells(self) -> &'static str {
         match self {
-            Self::Prefix => {
+            Self::Prefix { .. } => {
                 "prefix: what a prompt's cache costs that is stored once and reused; new tokens stay exact"
             }
             Self::Decode { .. } => {
@@ -92,7 +116,7 @@ impl Protocol {
     /// The name every output carries.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Prefix => "prefix",
+            Self::Prefix { .. } => "prefix",
             Self::Decode { .. } => "decode",
         }
     }
@@ -101,7 +125,7 @@ impl Protocol {
     pub fn model_tokens(self, shape: &WindowShape, codecs: usize) -> usize {
         let inputs = shape.tokens() - 1;
         match self {
-            Self::Prefix => shape.prefix() + (1 + codecs) * (inputs - shape.prefix()),
+            Self::Prefix { .. } => shape.prefix() + (1 + codecs) * (inputs - shape.prefix()),
             Self::Decode { .. } => (1 + codecs) * inputs,
         }
     }

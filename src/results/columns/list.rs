@@ -10,7 +10,7 @@ use crate::results::verdict_words;
 /// Columns of the page's table; intervals stand in the cell of their figure.
 #[rustfmt::skip]
 pub(crate) const PAGE: &[&str] = &[
-    "codec", "verdict", "targets_affected", "bits_per_value", "compression_ratio",
+    "codec", "verdict", "targets_affected", "bits_per_value", "exact_share", "compression_ratio",
     "cache_bytes_per_token", "perplexity", "perplexity_change_percent",
     "perplexity_change_percent_ci95", "kld_mean", "kld_mean_ci95", "kld_p50", "kld_p90",
     "kld_p99", "kld_p999", "kld_max", "top1_agreement", "top1_agreement_ci95", "rms_delta_p",
@@ -29,7 +29,8 @@ pub(crate) const SWEEP: &[&str] = &[
     "codec", "bits_per_value", "compression_ratio", "perplexity", "perplexity_change_percent",
     "perplexity_change_percent_ci95", "kld_mean", "top1_agreement", "verdict",
 ];
-/// Of `validate`'s, under one protocol; [`FELT`] stands behind them where it says something.
+/// Of `validate`'s, under one protocol; [`FELT`] and [`EXACT`] stand behind them where they
+/// say something.
 #[rustfmt::skip]
 pub(crate) const VALIDATE: &[&str] = &[
     "codec", "bits_per_value", "compression_ratio", "perplexity", "perplexity_change_percent",
@@ -43,6 +44,7 @@ pub(crate) const DAMAGE: &[&str] = &[
     "perplexity_change_percent", "perplexity_change_percent_ci95", "kld_mean", "top1_agreement",
 ];
 pub(crate) const FELT: &str = "targets_affected";
+pub(crate) const EXACT: &str = "exact_share";
 
 /// In the order of the CSV file and of the schema page.
 pub(crate) const COLUMNS: &[Column] = &[
@@ -69,10 +71,11 @@ pub(crate) const COLUMNS: &[Column] = &[
     subject(
         "residual",
         "integer",
-        "Under `decode` alone: most recent tokens that stay exact.",
+        "Most recent tokens that stay exact, under `prefix` those of the prefix; there where it is \
+         not 0, and under `decode`.",
         |r| match r.subject.protocol {
-            Protocol::Decode { residual, .. } => whole(residual),
-            Protocol::Prefix => Value::Missing,
+            Protocol::Prefix { residual: 0 } => Value::Missing,
+            protocol => whole(protocol.residual()),
         },
     )
     .of("tokens"),
@@ -82,7 +85,7 @@ pub(crate) const COLUMNS: &[Column] = &[
         "Under `decode` alone: tokens computed together where tokens are not stored one by one.",
         |r| match r.subject.protocol {
             Protocol::Decode { chunk, .. } => whole(chunk),
-            Protocol::Prefix => Value::Missing,
+            Protocol::Prefix { .. } => Value::Missing,
         },
     )
     .of("tokens"),
@@ -92,7 +95,8 @@ pub(crate) const COLUMNS: &[Column] = &[
         "prefix",
         "integer",
         "Of a window, tokens before the one that predicts the first scored target; under protocol \
-         `prefix` these are compressed, under `decode` all but the last `residual` of a window.",
+         `prefix` these are compressed but for the last `residual`, under `decode` all but the last \
+         `residual` of a window.",
         |r| whole(r.subject.prefix),
     )
     .of("tokens"),
@@ -178,6 +182,16 @@ pub(crate) const COLUMNS: &[Column] = &[
         Table::Validate | Table::Protocols => format!("{v:.2}"),
         _ => format!("{v:.3}"),
     }),
+    cell(
+        "exact_share",
+        "number",
+        "Share of the values that are kept in 16 bits where the others are packed: sinks, the \
+         residual, and what fills no block.",
+        |r| r.figures().exact_share.map_or(Value::Missing, Value::Number),
+    )
+    .of("0…1")
+    .or_null("not logged, as by earlier versions and other programs")
+    .shown("percent", "exact", |v, _| percent(v)),
     cell("compression_ratio", "number", "f16 bytes over stored bytes.", |r| {
         Value::Number(r.figures().compression_ratio)
     })

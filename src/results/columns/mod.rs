@@ -11,7 +11,7 @@ use super::figures::{CodecFigures, CodecResult};
 use super::print::{interval, minus};
 use super::subject::SubjectInfo;
 use super::sweep::{CellReport, SubjectReport};
-pub(crate) use list::{COLUMNS, DAMAGE, FELT, MARKDOWN, PAGE, SIZE, SWEEP, VALIDATE};
+pub(crate) use list::{COLUMNS, DAMAGE, EXACT, FELT, MARKDOWN, PAGE, SIZE, SWEEP, VALIDATE};
 
 /// A codec's result and its subject: what a row of a table is made from.
 pub(crate) struct Row<'a> {
@@ -288,7 +288,7 @@ mod tests {
             (VALIDATE, Table::Validate),
             (SIZE, Table::Protocols),
             (DAMAGE, Table::Protocols),
-            (&[FELT][..], Table::Validate),
+            (&[FELT, EXACT][..], Table::Validate),
         ] {
             assert_eq!(named(keys).len(), keys.len(), "{keys:?}");
             assert!(headings(keys, table).iter().all(|heading| !heading.is_empty()), "{keys:?}");

@@ -69,7 +69,9 @@ impl Cells {
             let asked = asked.get(&place).cloned().unwrap_or_default();
             // `prefix` first, whichever was planned first.
             let (first, decode) = match beside {
-                Some(other) if first.subject.protocol != Protocol::Prefix => (other, Some(first)),
+                Some(other) if !matches!(first.subject.protocol, Protocol::Prefix { .. }) => {
+                    (other, Some(first))
+                }
                 other => (first, other),
             };
             subjects.push(SubjectReport::new(first, decode, &asked, limits));

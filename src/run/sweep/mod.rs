@@ -249,7 +249,7 @@ fn open<'a>(request: &'a Request, hub: &Hub, stages: &mut dyn Stages) -> Result<
         let (mut cells, mut refused, mut failed) = (Vec::new(), Vec::new(), Vec::new());
         for (cell, (codec, checked)) in own.zip(codecs.iter().zip(checked)) {
             match checked {
-                Ok(None) => cells.push((cell, codec.value)),
+                Ok(None) => cells.push((cell, codec.value.clone())),
                 Ok(Some(refusal)) => refused.push((cell, refusal)),
                 Err(error) => failed.push((cell, error)),
             }

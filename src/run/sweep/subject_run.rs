@@ -63,21 +63,24 @@ impl SubjectRun<'_> {
 
     /// The arm of a pending cell.
     pub fn arm(&self, id: &str) -> Option<Arm> {
-        self.pending.iter().find(|arm| arm.id == id).map(|arm| Arm::of(arm.codec))
+        self.pending.iter().find(|arm| arm.id == id).map(|arm| Arm::of(arm.codec.clone()))
     }
 
     pub fn take_over(&mut self, record: &WindowRecord) {
         let Some(baseline) = self.baseline.get_mut(record.window) else { return };
         *baseline = Some(record.baseline.0.clone());
-        let head_dim = self.info.model.head_dim;
+        let (layers, head_dim) = (self.info.model.layers, self.info.model.head_dim);
+        let protocol = self.info.protocol;
         let shape = self.subject.windows[record.window].shape();
         for arm in &mut self.pending {
             if let Some(done) = record.arms.iter().find(|done| done.cell_id == arm.id) {
                 let mut outcome = done.outcome.clone();
                 // Lines of version 1 do not have it.
-                if let Ok(affected) =
-                    self.info.protocol.targets_affected(head_dim, shape, &arm.codec.codec)
-                {
+                let affected = arm
+                    .codec
+                    .codecs(layers)
+                    .and_then(|codecs| protocol.targets_affected(head_dim, shape, &codecs));
+                if let Ok(affected) = affected {
                     outcome.targets_affected = affected as u64;
                 }
                 arm.windows[record.window] = Some(outcome);

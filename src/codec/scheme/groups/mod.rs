@@ -9,41 +9,47 @@ mod search;
 mod stored;
 mod vectors;
 
-pub use stored::{StoredParams, small_scale};
+pub use stored::StoredParams;
 
 use super::definition::Scheme;
-use super::levels::{IQ4_NL, LevelSet, Points, Rounding, ScaleFrom, nearest_float8};
+use super::levels::{IQ4_NL, LevelSet, Points, Rounding, ScaleFrom, SmallFloat};
+use super::scales::{ScaleFormat, shared_scale};
 use pulp::Simd;
 use quantiser::{DynamicRange, GroupQuantiser, inverse};
 use search::search;
 use vectors::{absmax, extreme};
 
-/// Codes of one group, and what is stored beside them. `codes` is as long as `x`.
+/// Codes of one group, and what is stored beside them. `codes` is as long as `x`; `tensor_scale` is
+/// what stored scales are in units of.
 #[inline(always)]
 pub(super) fn encode<S: Simd>(
     simd: S,
     x: &[f32],
     scheme: &Scheme,
+    tensor_scale: f32,
     codes: &mut [u8],
 ) -> StoredParams {
-    let mut params = encode_any(simd, x, scheme, codes);
+    let mut params = encode_any(simd, x, scheme, tensor_scale, codes);
     // A scale made of very small numbers, a square above all, may come to zero.
-    if params.scale == 0.0 && params.minimum == 0.0 {
+    if scheme.scales.has_exponent() && params.scale == 0.0 && params.minimum == 0.0 {
         params.in_range = absmax(simd, x) == 0.0;
     }
     params
 }
 
 #[inline(always)]
-fn encode_any<S: Simd>(simd: S, x: &[f32], scheme: &Scheme, codes: &mut [u8]) -> StoredParams {
+fn encode_any<S: Simd>(
+    simd: S,
+    x: &[f32],
+    scheme: &Scheme,
+    tensor_scale: f32,
+    codes: &mut [u8],
+) -> StoredParams {
     let levels = scheme.levels.set(scheme.bits);
-    match (levels.rounding, levels.scale) {
-        (Rounding::Iq4Nl, _) => return encode_iq4_nl(simd, x, codes),
-        (Rounding::E4m3, ScaleFrom::AbsMax(largest)) => {
-            return encode_float8::<S, 3>(simd, x, largest, codes);
-        }
-        (Rounding::E5m2, ScaleFrom::AbsMax(largest)) => {
-            return encode_float8::<S, 2>(simd, x, largest, codes);
+    match levels.rounding {
+        Rounding::Iq4Nl => return encode_iq4_nl(simd, x, codes),
+        Rounding::Float(format) => {
+            return encode_floats(simd, x, scheme.scales, format, tensor_scale, codes);
         }
         _ => {}
     }
@@ -66,7 +72,7 @@ fn encode_iq4_nl<S: Simd>(simd: S, x: &[f32], codes: &mut [u8]) -> StoredParams 
     if extreme.abs() < NOTHING {
         // The code for 1, times 0.
         codes.fill(0);
-        return StoredParams::new(0.0, false);
+        return StoredParams::new(0.0, ScaleFormat::F16);
     }
     let inverse = 1.0 / (extreme / IQ4_NL[0]);
     for (code, x) in codes.iter_mut().zip(x) {
@@ -79,20 +85,29 @@ fn encode_iq4_nl<S: Simd>(simd: S, x: &[f32], codes: &mut [u8]) -> StoredParams 
         product += weight * level * x;
         square += weight * level * level;
     }
-    StoredParams::new(product / square, false)
+    StoredParams::new(product / square, ScaleFormat::F16)
 }
 
 #[inline(always)]
-fn encode_float8<S: Simd, const MANTISSA: u32>(
+fn encode_floats<S: Simd>(
     simd: S,
     x: &[f32],
-    largest: f32,
+    scales: ScaleFormat,
+    format: SmallFloat,
+    tensor_scale: f32,
     codes: &mut [u8],
 ) -> StoredParams {
-    let params = StoredParams::new(absmax(simd, x) / largest, false);
+    let exact = match scales {
+        ScaleFormat::One => 1.0,
+        ScaleFormat::E8m0 => shared_scale(absmax(simd, x), format.largest_power()),
+        // A tensor of zeros has a scale of zero.
+        ScaleFormat::E4m3OfTensor if tensor_scale == 0.0 => 0.0,
+        _ => absmax(simd, x) / format.largest / tensor_scale,
+    };
+    let params = StoredParams::new(exact, scales).times(tensor_scale);
     let inverse = inverse(params.scale);
     for (code, x) in codes.iter_mut().zip(x) {
-        *code = nearest_float8(x * inverse, MANTISSA);
+        *code = format.nearest(x * inverse);
     }
     params
 }

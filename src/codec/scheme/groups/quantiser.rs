@@ -5,14 +5,15 @@ use super::vectors::{absmax, bounded, extreme, floor, range, to_codes};
 use crate::codec::convert::rounded_to_half;
 use crate::codec::scheme::definition::Scheme;
 use crate::codec::scheme::levels::{LevelSet, Rounding, ScaleFrom};
+use crate::codec::scheme::scales::ScaleFormat;
 use crate::lanes::whole;
 use pulp::Simd;
 
 /// 1 / scale; 0 where there is no usable scale, and values become the level nearest to 0.
 #[inline(always)]
 pub(super) fn inverse(scale: f32) -> f32 {
-    let usable = scale != 0.0 && scale.is_finite();
-    if usable { 1.0 / scale } else { 0.0 }
+    let inverse = 1.0 / scale;
+    if inverse.is_finite() { inverse } else { 0.0 }
 }
 
 /// The dynamic range of a group, of which its scale is made.
@@ -79,10 +80,13 @@ impl GroupQuantiser {
             }
             DynamicRange::Interval { low, high, steps } => ((high - low) / steps + 0.0, low),
         };
-        let params = StoredParams::new(exact, scheme.small_scales).with_minimum(low);
+        let params = StoredParams::new(exact, scheme.scales).with_minimum(low);
         match levels.quantises_unrounded {
-            true => Self { params, inverse: inverse(exact), low },
-            false => Self { params, inverse: inverse(params.scale), low: params.minimum },
+            // Single precision holds it as it is, but for the least.
+            true if scheme.scales != ScaleFormat::F32 => {
+                Self { params, inverse: inverse(exact), low }
+            }
+            _ => Self { params, inverse: inverse(params.scale), low: params.minimum },
         }
     }
 
@@ -155,7 +159,7 @@ impl GroupQuantiser {
                 })
             }
             // The others have encoders of their own.
-            Rounding::Nearest | Rounding::Iq4Nl | Rounding::E4m3 | Rounding::E5m2 => each!(|x| {
+            Rounding::Nearest | Rounding::Iq4Nl | Rounding::Float(_) => each!(|x| {
                 let (low, high) = (simd.sub_f32s(one, half), simd.sub_f32s(half, one));
                 let t = bounded(simd, simd.mul_f32s(x, inverse), low, high);
                 simd.add_f32s(whole(simd, t), half)

@@ -1,11 +1,11 @@
 //! The scale of least squared error.
 
 use super::quantiser::{DynamicRange, GroupQuantiser, asymmetric, inverse, narrowed};
-use super::stored::{stored_half, stored_small};
 use super::vectors::bounded;
 use crate::codec::convert::rounded_to_half;
 use crate::codec::scheme::definition::Scheme;
 use crate::codec::scheme::levels::{LevelSet, MOST_SEARCHED, Points};
+use crate::codec::scheme::scales::{ScaleFormat, stored_half, stored_small};
 use crate::lanes::{LANES, whole};
 use pulp::Simd;
 
@@ -96,13 +96,14 @@ impl Candidates {
         }
         let mut tried = Self { scales: wanted, inverses: wanted, lows, in_range: [false; PADDED] };
         let scales = tried.scales.iter_mut().zip(&mut tried.in_range);
-        match scheme.small_scales {
-            true => {
+        match scheme.scales {
+            ScaleFormat::Small => {
                 for (scale, in_range) in scales {
                     (*scale, *in_range) = stored_small(*scale);
                 }
             }
-            false => {
+            // Names with a search have no other.
+            _ => {
                 for (scale, in_range) in scales {
                     (*scale, *in_range) = stored_half(*scale);
                 }
