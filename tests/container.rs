@@ -75,9 +75,8 @@ impl Folder {
     /// Of head vectors that engines rotate.
     fn rotated(&self) -> PathBuf {
         let path = self.path("rotated.safetensors");
-        let tensor = |name, dtype, seed| {
-            zoo::tensor(name, dtype, &[1, 2, 128], &zoo::numbers(256, seed))
-        };
+        let tensor =
+            |name, dtype, seed| zoo::tensor(name, dtype, &[1, 2, 128], &zoo::numbers(256, seed));
         let tensors = [tensor("a.key", Dtype::F16, 1), tensor("a.value", Dtype::F32, 2)];
         write_file(&path, &tensors, Some(zoo::metadata())).unwrap();
         path
