@@ -15,7 +15,7 @@ use std::time::Instant;
 const HEADS: usize = 8;
 const TOKENS: usize = 32768;
 const ROUNDS: usize = 7;
-const CODECS: [&str; 31] = [
+const CODECS: [&str; 36] = [
     "kvgauge4",
     "kivi4",
     "q4_0",
@@ -34,6 +34,11 @@ const CODECS: [&str; 31] = [
     "mxfp4",
     "mxfp8",
     "nvfp4",
+    "int4-per-token-head",
+    "q4_0-had",
+    "exllamav3-4",
+    "mlx4",
+    "mlx3",
     "int2-g64",
     "int3-g64",
     "int5-g64-asym",

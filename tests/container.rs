@@ -80,6 +80,16 @@ impl Folder {
         path
     }
 
+    /// Of head vectors that engines rotate.
+    fn rotated(&self) -> PathBuf {
+        let path = self.path("rotated.safetensors");
+        let tensor =
+            |name, dtype, seed| zoo::tensor(name, dtype, &[1, 2, 128], &zoo::numbers(256, seed));
+        let tensors = [tensor("a.key", Dtype::F16, 1), tensor("a.value", Dtype::F32, 2)];
+        write_file(&path, &tensors, Some(zoo::metadata())).unwrap();
+        path
+    }
+
     fn names(&self) -> Vec<String> {
         names_in(self.0.path())
     }
@@ -601,16 +611,21 @@ const OF_FORMER_WRITERS: [&str; 11] = [
 const BLOCKS: [(&str, &str); 1] = [("v5-blocks-kvgauge4", "kvgauge4")];
 
 /// Of version 6: scales in the formats of other engines.
-const ENGINES: [(&str, &str); 4] = [
+const ENGINES: [(&str, &str); 6] = [
     ("v6-fp8", "k:fp8-e4m3/v:fp8-e5m2-per-tensor"),
     ("v6-per-token-head", "k:fp8-per-token-head/v:int8-per-token-head"),
     ("v6-mx", "k:mxfp4/v:mxfp8"),
     ("v6-nvfp4", "k:nvfp4-per-tensor/v:nvfp4"),
+    ("v6-zero-point", "k:int4-per-token-head/v:mlx3"),
+    ("v6-affine", "k:mlx8/v:quanto2"),
 ];
 
 /// Of version 7: codecs by layer.
 const LAYERS: (&str, &str) =
     ("v7-layers", "kvgauge4+q8_0@0,-1+k:int3-g8-asym-ch/v:f16@1+fp8-e4m3@2");
+/// Of version 6: rotations of engines.
+const ROTATIONS: [(&str, &str); 2] =
+    [("v6-rotated", "q5_1-had"), ("v6-rotated-32", "k:exllamav3-3/v:iq4_nl-had64")];
 
 /// Every later version must read the files of every earlier one.
 #[test]
@@ -626,6 +641,8 @@ fn golden_files() {
     let made_today = made_today.chain(ENGINES.map(|x| (&even, x)));
     let layers = folder.layers();
     let made_today = made_today.chain([(&layers, LAYERS)]);
+    let rotated = folder.rotated();
+    let made_today = made_today.chain(ROTATIONS.map(|x| (&rotated, x)));
     for (source, (name, codec)) in made_today {
         pack(source, &now, codec).unwrap();
         golden.is_written(name, &now);
@@ -727,7 +744,11 @@ fn small(folder: &Folder) -> Vec<Vec<u8>> {
         small_layout(folder),
         small_rotary(folder),
     ];
-    let codecs = ["k:nvfp4-per-tensor/v:mxfp4", "k:fp8-e4m3/v:int8-per-token-head"];
+    let codecs = [
+        "k:nvfp4-per-tensor/v:mxfp4",
+        "k:fp8-e4m3/v:int8-per-token-head",
+        "k:int4-per-token-head/v:mlx3",
+    ];
     all.extend(codecs.map(|codec| small_engines(folder, codec)));
     all.push(small_layers(folder));
     all
@@ -1091,6 +1112,8 @@ fn forged_names() {
         ("fp8-e4m3", r#"\"codec\":\"fp8-e4m3\""#, r#"\"codec\":\"fp8-e4m3-per-tensor\""#),
         ("fp8-e4m3-per-tensor", r#"\"version\":6"#, r#"\"version\":2"#),
         ("q4_0", r#"\"version\":2"#, r#"\"version\":6"#),
+        ("mlx4", r#"\"version\":6"#, r#"\"version\":2"#),
+        ("int4-per-token-head", r#"\"version\":6"#, r#"\"version\":5"#),
         ("int4-g64", r#"\"version\":1"#, r#"\"version\":6"#),
     ] {
         let whole = small_engines(&folder, codec);

@@ -137,7 +137,7 @@ fn eight_bit_floats_are_candles() {
 }
 
 /// Every kind of unit that work is cut into: rows, heads, everything.
-const ALL_KINDS: [&str; 18] = [
+const ALL_KINDS: [&str; 19] = [
     "int3-g64",
     "int3-g8",
     "int5-g48-asym",
@@ -155,6 +155,7 @@ const ALL_KINDS: [&str; 18] = [
     "nvfp4-per-tensor",
     "fp8-e4m3",
     "int8-per-token-head",
+    "mlx4",
     "int4-g4294967295-sink4294967295",
 ];
 

@@ -198,7 +198,7 @@ fn plan(codec: &str, layout: Layout) -> Plan {
     Plan { rope: Some(RopeParameters::of_theta(1e4)), layout, ..Plan::all(codec.parse().unwrap()) }
 }
 
-const CODECS: [&str; 15] = [
+const CODECS: [&str; 17] = [
     "kvgauge4",
     "kivi4",
     "int4-g64",
@@ -210,6 +210,8 @@ const CODECS: [&str; 15] = [
     "fp8-e5m2-per-tensor",
     "k:fp8-per-token-head/v:int8-per-token-head",
     "k:mxfp4/v:mxfp8",
+    "k:int4-per-token-head/v:mlx3",
+    "k:mlx8/v:quanto2",
     "k:nvfp4/v:nvfp4-per-tensor",
     "int7-g16-mid-prerope-mse",
     "k:int3-g8-asym-ch-prerope-ctr-had-s8-sink2/v:int5-g24-lm-had-mse-sink1",

@@ -860,6 +860,51 @@ fn logged(record: &Value) -> String {
     format!("{{\"crc32\":\"{crc32:08x}\",\"record\":{record}}}\n")
 }
 
+/// What was called fp8-e4m3 is fp8-e4m3-per-tensor now, and another codec has its name: a sweep that a
+/// former version began goes on, no finished cell is lost, and none passes for another codec's.
+#[test]
+fn a_folder_of_former_codec_names() {
+    let settings = "model = \"builtin\"\ncontext = 32\nwindows = 2\nprotocol = \"prefix\"\n";
+    let sweep = Sweep::new(&format!("{settings}codec = [\"f16\", \"fp8-e4m3-per-tensor\"]"));
+    sweep.results("out", &[]);
+    let before = sweep.json("out");
+    // As that version wrote them: ids are made of the name that the codec had then.
+    let log = sweep.path("out").join("cells.jsonl");
+    let lines = fs::read_to_string(&log).unwrap();
+    let former = |line: &str| -> String {
+        let record = &serde_json::from_str::<Value>(line).unwrap()["record"];
+        let record = record.to_string().replace("fp8-e4m3-per-tensor", "fp8-e4m3");
+        logged(&serde_json::from_str(&record.replace("sweep-cell/3", "sweep-cell/2")).unwrap())
+    };
+    fs::write(&log, lines.lines().map(former).collect::<String>()).unwrap();
+    let path = sweep.path("out").join("plan.json");
+    let plan = fs::read_to_string(&path).unwrap().replace("fp8-e4m3-per-tensor", "fp8-e4m3");
+    fs::write(&path, plan.replace("sweep-plan/2", "sweep-plan/1")).unwrap();
+    fs::remove_file(sweep.path("out").join("results.json")).unwrap();
+
+    // Read as what it is, and the settings as they would be written today.
+    let answer = sweep.report(&["out"], "read", &[]);
+    assert_eq!((answer.status, answer.stderr.as_str()), (Some(0), ""));
+    let read = sweep.json("read");
+    assert_eq!(cells(&read), cells(&before));
+    let config = &read["sweeps"][0]["config"];
+    assert!(config.as_str().unwrap().contains("\"fp8-e4m3-per-tensor\""), "{config}");
+    // Gone on with, by its name of today.
+    assert!(sweep.run("out", &[]).stderr.contains("2 cells are there already"));
+    // The codec that has the name now is computed, beside the other.
+    fs::write(&sweep.config, format!("{settings}codec = \"fp8-e4m3\"")).unwrap();
+    sweep.results("out", &[]);
+    let results = sweep.json("out");
+    let all = cells(&results);
+    let of = |codec: &str| -> Vec<&&Value> {
+        all.iter().filter(|cell| cell["codec"] == codec).collect()
+    };
+    let (new, old) = (of("fp8-e4m3"), of("fp8-e4m3-per-tensor"));
+    assert_eq!((all.len(), new.len(), old.len()), (3, 1, 1));
+    assert_ne!(new[0]["id"], old[0]["id"]);
+    assert_ne!(new[0]["kld_mean"], old[0]["kld_mean"]);
+}
+
 /// A field that a later version adds costs no cell, and a later version's line is told by its name.
 #[test]
 fn lines_of_later_versions() {

@@ -90,12 +90,46 @@ fn codecs_lists_what_there_is() {
     let result = validate(&[&["--model", "builtin", "--windows", "2"], &asked[..]].concat());
     let result = result.succeeds().json();
     for (listed, run) in codecs.iter().zip(result["codecs"].as_array().unwrap()) {
-        assert_eq!(listed["codec"], run["codec"]);
+        // Names that fields had before them go by their fields.
+        let name = listed["codec"].as_str().unwrap();
+        assert!(run["codec"] == name || ["q6_0", "kivi2"].contains(&name), "{name}: {run}");
         let bits = [&listed["bits_per_value"][0], &run["bits_per_value"]].map(|b| b.as_f64());
         let difference = bits[0].unwrap() - bits[1].unwrap();
         // 1024 tokens of context: the same 512 in the prefix, on fewer heads.
         assert!(difference.abs() < 0.01, "{listed}: {bits:?}");
     }
+}
+
+#[test]
+fn an_engine_has_its_own_words() {
+    let of = |engine: &str, more: &[&str]| {
+        let flags = ["--model", "builtin", "--windows", "2", "--protocol", "prefix", "--json"];
+        validate(&[&flags[..], &["--engine", engine], more].concat())
+    };
+    let names = |json: &Value| -> Vec<String> {
+        let codecs = json["codecs"].as_array().unwrap().iter();
+        codecs.map(|codec| codec["codec"].as_str().unwrap().to_string()).collect()
+    };
+    let json = of("llama.cpp:q8_0/q4_0,SGLang", &["--codec", "q8_0"]).succeeds().json();
+    assert_eq!(names(&json), ["q8_0", "k:q8_0-had/v:q4_0-had64", "fp8-e4m3", "fp8-e5m2"]);
+    assert_eq!(json["config"]["engine"], serde_json::json!(["llama.cpp:q8_0/q4_0", "SGLang"]));
+    let json = of("transformers", &[]).succeeds().json();
+    assert_eq!(names(&json), ["quanto4", "quanto2"]);
+    let unknown = of("vlm", &[]);
+    unknown.is_refused(&["--engine: expected an engine, found `vlm`"]);
+    unknown.hints("did you mean vllm?");
+    let word = of("vllm:q4_0", &[]);
+    word.is_refused(&["expected a word of vLLM's, found `q4_0`"]);
+    word.hints("fp8_e4m3");
+    // Where it runs, and what runs nowhere.
+    let listed = run(&["codecs", "--json"]).succeeds().json();
+    let listed = |name: &str| {
+        let codecs = listed["codecs"].as_array().unwrap();
+        codecs.iter().find(|codec| codec["codec"] == name).unwrap()["runs_on"].clone()
+    };
+    assert_eq!(listed("q4_0-had")[0]["engine"], "llama.cpp");
+    assert_eq!(listed("q4_0-had")[0]["flag"], "-ctk q4_0 -ctv q4_0");
+    assert_eq!(listed("kvgauge4"), serde_json::json!([]));
 }
 
 // --- Flags

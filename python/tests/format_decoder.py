@@ -102,7 +102,7 @@ class Scheme(NamedTuple):
     ch: bool = False
     prerope: bool = False
     ctr: bool = False
-    had: bool = False
+    had: object = False  # True, values of a block, or "64 on", "vllm"
     scales: str = "f16"
     sink: int = 0
     signs: bool = False
@@ -212,7 +212,16 @@ PRESETS = {
     "nvfp4": Scheme(4, 16, "e2m1", scales="e4m3"),
     "nvfp4-per-tensor": Scheme(4, 16, "e2m1", scales="e4m3 of tensor"),
     "turbo4": Scheme(4, 64, "lm", had=True, signs=True),
+    "int4-per-token-head": Scheme(4, 0, "zero", had="vllm", scales="f32 and zero"),
+    "quanto2": Scheme(2, 64, "asym"),
+    **{f"exllamav3-{bits}": Scheme(bits, 32, "mid", had=32) for bits in range(2, 9)},
+    **{f"mlx{bits}": Scheme(bits, 64, "asym") for bits in (2, 3, 4, 5, 6, 8)},
 }
+ROTATED = ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "iq4_nl")
+PRESETS.update({f"{name}-had": PRESETS[name]._replace(had="64 on") for name in ROTATED})
+PRESETS.update({f"{name}-had64": PRESETS[name]._replace(had=64) for name in ROTATED})
+# What versions before 6 know.
+OLD = {*ROTATED, "quanto4", "turbo4"}
 PAIRS = {
     "kivi4": ("int4-g64-asym-ch", "int4-g64-asym"),
     "kvgauge4": ("tc19-prerope-shape", "tc16"),
@@ -266,9 +275,7 @@ def is_first(codec):
 
 def is_sixth(codec):
     """Whether version 6 is the first that knows it by this name."""
-    scheme = scheme_of(codec)
-    new = type(scheme) is Scheme and scheme.scales not in ("f16", "s8")
-    return new or codec in FORMER.values()
+    return codec in PRESETS and codec not in OLD
 
 
 def today(codec):
@@ -297,6 +304,7 @@ def by_role(codec):
     if not match:
         # int4-gN-ext-prerope without its last field may be a preset.
         value = {"int4-g32-ext": "q4_0", "int5-g32-ext": "q5_0"}.get(without_rope(codec))
+        value = f"{codec}64" if f"{codec}64" in PRESETS else value
         return (codec, value or without_rope(codec)) if is_compressing(codec) else None
     pair = match.groups()
     if not all(map(is_compressing, pair)) or "-prerope" in pair[1]:
@@ -515,7 +523,8 @@ def check_rope(manifest):
                 good = "block" in tensor or dim % 8 == 0
                 need(good, "{!r}: a head vector of no multiple of 8", name)
             if scheme and scheme.had:
-                need(dim % 2 == 0, "{!r}: an odd head vector", name)
+                good = dim == 0 or rotated_block(scheme, dim)
+                need(good, "{!r}: a head vector that is not rotated so", name)
             needs = needs or bool(scheme and scheme.prerope)
         tensor["embedding"] = None
         need(("rotary" in tensor) == (by_tensor and needs), "{!r}: rotary or none", name)
@@ -620,11 +629,14 @@ def sizes_of(scheme, shape, dtype, block=None):
     if scheme.scales == "e4m3 of tensor":
         sizes["tensor_scale"] = "F32", min(groups, 1)
     if scheme.scales != "one":
-        sizes["scales"] = {"f16": "F16", "f32": "F32"}.get(scheme.scales, "U8"), groups
+        sizes["scales"] = WIDE_SCALES.get(scheme.scales, "U8"), groups
     if scheme.levels == "asym":
         sizes["minima"] = "F16", groups
     sizes["codes"] = "U8", -(-heads * body * dim * scheme.bits // 8)
     return sizes
+
+
+WIDE_SCALES = {"f16": "F16", "f32": "F32", "f32 and zero": "F32"}
 
 
 def of_heads(scheme, dim):
@@ -805,7 +817,7 @@ def scales_of(scheme, parts, what):
         return np.ones(1, np.float32)
     if form == "f16":
         return finite_f16(data, what).astype(np.float32)
-    if form == "f32":
+    if form in ("f32", "f32 and zero"):
         return finite_f32(data, what)
     code = np.frombuffer(data, np.uint8)
     if form == "s8":
@@ -820,7 +832,25 @@ def scales_of(scheme, parts, what):
     return scales
 
 
-def hadamard(x, most=math.inf):
+def vllm_signs(dim):
+    """Of numpy's MT19937, seeded as Matsumoto and Nishimura do."""
+    drawn = np.random.RandomState(0x9E3779B9)._bit_generator.random_raw(dim)
+    return 1 - 2 * (drawn >> 23 & 1).astype(np.float32)
+
+
+def rotated_block(scheme, dim):
+    """P of a D that can be rotated so; None of others."""
+    largest = dim & -dim
+    if scheme.had is True:
+        return largest if largest > 1 else None
+    if scheme.had == "64 on":
+        return largest if largest >= 64 else None
+    if scheme.had == "vllm":
+        return dim if largest == dim and dim <= 1024 else None
+    return scheme.had if largest >= scheme.had else None
+
+
+def hadamard(x, most=math.inf, factor=None):
     """Of each head vector, [heads, tokens, dim], in blocks of at most so many values."""
     dim = x.shape[-1]
     block = min(dim & -dim, most)
@@ -830,7 +860,7 @@ def hadamard(x, most=math.inf):
         a, b = pairs[..., 0, :], pairs[..., 1, :]
         x = np.stack([a + b, a - b], -2).reshape(x.shape)
         distance *= 2
-    return x * np.float32(1 / math.sqrt(block))
+    return x * np.float32(factor or 1 / math.sqrt(block))
 
 
 def reflections(x, run):
@@ -958,14 +988,22 @@ def decode_scheme(stored, side, tensor):
     place = np.arange(len(codes))
     within = place % max(line, 1)
     group = place // max(line, 1) * per_line + (within // min(scheme.group, max(line, 1)))
-    x = levels_of(scheme)[codes] * scales[group]
+    if scheme.levels == "zero":
+        words = scales.view("<u4")
+        level = codes.astype(np.float32) - (words & 15).astype(np.float32)[group]
+        x = level * (words & 0xFFFFFFF0).astype("<u4").view("<f4")[group]
+    else:
+        x = levels_of(scheme)[codes] * scales[group]
     if scheme.levels == "asym":
         x = x + wide("minima")[group]
     if scheme.ch:
         x = x.reshape(heads, dim, body).transpose(0, 2, 1)
     x = x.reshape(heads, body, dim)
     if scheme.had:
-        x = hadamard(x)
+        factor = 1 / dim if scheme.had == "vllm" else None
+        x = hadamard(x, rotated_block(scheme, dim), factor)
+    if scheme.had == "vllm":
+        x = x * vllm_signs(dim)
     if scheme.signs:
         flips = [-1 if SIGNS >> (channel % 64) & 1 else 1 for channel in range(dim)]
         x = x * np.array(flips, np.float32)

@@ -247,6 +247,9 @@ class Hand(unittest.TestCase):
         one("nvfp4", [16], [scales(b"\x3c"), codes(every)], [1.5 * x for x in sixteen])
         one("nvfp4-per-tensor", [16], [tensor_scale, scales(b"\x3c"), codes(every)],
             [15 * x for x in sixteen])
+        # A zero point of 3 and a scale of 2: levels of 2 and −2, rotated back, and channel 1 flipped.
+        zero = ("scales", "F32", 4, struct.pack("<I", 0x40000003))
+        one("int4-per-token-head", [1, 2], [zero, codes(b"\x15")], [0, -4])
         # A scale for each head vector, whatever its length.
         each = ("scales", "F32", 4, of_f32(0.5, 3))
         one("int8-per-token-head", [2, 3], [each, codes(b"\x80\x81\xff\x01\x80\x90")],
@@ -590,7 +593,7 @@ class Binary(unittest.TestCase):
                         other = other.replace("-s8", "").replace("s8", "")
                     fields = (f"int{bits}", f"g{next(groups)}", levels, other)
                     yield "-".join(field for field in fields if field not in ("", "sym"))
-        yield from format_decoder.PRESETS.keys() - {"turbo4"}
+        yield from (name for name, scheme in format_decoder.PRESETS.items() if not scheme.had)
         yield from ("kivi4", "k:q8_0/v:int3-g16-asym", "k:f16/v:int2-g32", "k:int4-g64/v:q4_1")
 
     def family(self, shapes, scales=(1.0, 1e-6, 3e4)):
@@ -662,6 +665,23 @@ class Binary(unittest.TestCase):
             for codec in codecs:
                 with self.subTest(codec, dim=dim):
                     self.both(file, "--codec", codec)
+
+    def test_rotations_of_engines(self):
+        for dim in (2, 32, 64, 96, 128, 192, 256):
+            file = serialize(self.family([(2, 7, dim), (3, 0, dim)]))
+            Path(self.source).write_bytes(file)
+            for codec, scheme in format_decoder.PRESETS.items():
+                if codec == "turbo4" or not scheme.had:
+                    continue
+                with self.subTest(codec, dim=dim):
+                    if format_decoder.rotated_block(scheme, dim):
+                        manifest = self.both(file, "--codec", codec)
+                        self.assertEqual(manifest["version"], 6)
+                    else:
+                        done = self.run_binary("-input", self.source, "-output", self.packed,
+                                               "--force", "--codec", codec)
+                        self.assertEqual(done.returncode, 2, done.stderr)
+                        self.assertIn("a head vector of", done.stderr)
 
     def test_keys_before_rope(self):
         codecs = ("int4-g32-prerope", "k:int4-g64-mid-prerope-ctr-had-sink5/v:q4_0",
@@ -1002,12 +1022,15 @@ class Binary(unittest.TestCase):
     def test_any_bytes_decode_alike(self):
         """Payloads that no writer writes, though the page allows them: any codes, finite numbers, exponents."""
         tensors = self.family([(2, 9, 24)], scales=(1.0,))
-        codecs = ("fp8-e4m3", "fp8-e5m2", "fp8-e4m3-per-tensor", "mxfp4", "mxfp8", "nvfp4",
+        blocks = self.family([(2, 9, 64)], scales=(1.0,))
+        of_blocks = ("int4-per-token-head", "exllamav3-3", "q4_0-had", "mlx6")
+        codecs = (*of_blocks, "fp8-e4m3", "fp8-e5m2", "fp8-e4m3-per-tensor", "mxfp4", "mxfp8", "nvfp4",
                   "nvfp4-per-tensor", "k:fp8-per-token-head/v:int8-per-token-head", "int3-g8-asym-ch-ctr-s8-sink2",
                   "turbo4", "int2-g16-ext-had",
                   "k:int4-g32-prerope-had/v:iq4_nl")
         for codec in codecs:
-            file = self.compress(serialize(tensors), "--codec", codec, "--rope-theta", "10000")
+            of = blocks if codec in of_blocks else tensors
+            file = self.compress(serialize(of), "--codec", codec, "--rope-theta", "10000")
             for exponent in (0, -200, -140, -3, 7, 100, 200):
                 manifest, header, data = take_apart(file)
                 for name, part in header.items():

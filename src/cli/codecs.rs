@@ -24,6 +24,19 @@ impl Arguments {
     }
 }
 
+/// Where a codec runs and how it is asked for there; whose it is and that no engine has it.
+fn whose(codec: &listing::Listed) -> Vec<String> {
+    if !codec.runs_on.is_empty() {
+        return codec.runs_on.iter().map(|on| format!("{}: {}", on.engine, on.flag)).collect();
+    }
+    vec![match (&codec.flag, codec.engine) {
+        (None, "control") => "control".into(),
+        (None, "kvgauge") => "kvgauge only".into(),
+        (None, origin) => format!("kvgauge only, {origin}"),
+        (Some(flag), origin) => format!("{origin}: {flag}"),
+    }]
+}
+
 /// For a terminal: each codec in two or three lines, since what it stands for is long.
 fn table(listing: &Listing) -> String {
     let on = &listing.measured_on;
@@ -42,10 +55,8 @@ fn table(listing: &Listing) -> String {
             codec.bits_per_value.iter().map(|bits| format!("{bits:5.2}")).collect();
         _ = writeln!(out, "{:<name$}  {}  {}", codec.codec, bits.join("  "), codec.what);
         let indent = name + 2 + 7 * bits.len();
-        if let Some(flag) = codec.flag {
-            _ = writeln!(out, "{:indent$}{}: {flag}", "", codec.engine);
-        } else if codec.engine != "kvgauge" {
-            _ = writeln!(out, "{:indent$}{}", "", codec.engine);
+        for whose in whose(codec) {
+            _ = writeln!(out, "{:indent$}{whose}", "");
         }
         if !codec.needs.is_empty() {
             _ = writeln!(out, "{:indent$}needs {}", "", codec.needs.join("; "));
@@ -80,10 +91,12 @@ mod tests {
                 [one, other] if one == other => one.clone(),
                 _ => bits.join(", "),
             };
-            let whose = match codec.flag {
-                Some(flag) => format!("{}: `{flag}`", codec.engine),
-                None => codec.engine.to_string(),
+            let marked = |whose: String| match whose.split_once(": ") {
+                Some((engine, flag)) => format!("{engine}: `{flag}`"),
+                None => whose,
             };
+            let whose: Vec<String> = whose(codec).into_iter().map(marked).collect();
+            let whose = whose.join("; ");
             let needs = codec.needs.join("; ");
             _ = writeln!(
                 rows,

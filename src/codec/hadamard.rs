@@ -12,11 +12,10 @@ pub(super) fn hadamard_block(dim: usize) -> usize {
 }
 
 /// The Walsh–Hadamard transform of each block of `block` values, in place, O(d log d): butterflies
-/// (a + b, a − b) over distances 1, 2, 4 … block / 2, then one product with f32(1 / √block). Its
-/// own inverse.
+/// (a + b, a − b) over distances 1, 2, 4 … block / 2, then one product with `scale`. Its own inverse
+/// where that is [`orthonormal`].
 #[inline(always)]
-pub(super) fn hadamard<S: Simd>(simd: S, values: &mut [f32], block: usize) {
-    let scale = (1.0 / (block as f64).sqrt()) as f32;
+pub(super) fn hadamard<S: Simd>(simd: S, values: &mut [f32], block: usize, scale: f32) {
     let lanes = S::F32_LANES;
     if block < lanes || lanes == 1 {
         for values in values.chunks_exact_mut(block) {
@@ -57,11 +56,16 @@ pub(super) fn hadamard<S: Simd>(simd: S, values: &mut [f32], block: usize) {
     }
 }
 
-/// The same of as many values as there are rows, a power of two of 2 or more, for each lane of one
-/// column of vectors.
+/// f32(1 / √block).
+pub(super) fn orthonormal(block: usize) -> f32 {
+    (1.0 / (block as f64).sqrt()) as f32
+}
+
+/// The orthonormal transform of as many values as there are rows, a power of two of 2 or more, for
+/// each lane of one column of vectors.
 #[inline(always)]
 pub(super) fn hadamard_rows<S: Simd>(simd: S, rows: &mut [Lanes], column: usize) {
-    let scale = (1.0 / (rows.len() as f64).sqrt()) as f32;
+    let scale = orthonormal(rows.len());
     let mut distance = 1;
     while distance < rows.len() {
         // Eight rows fit the registers: three distances a pass.
@@ -148,15 +152,13 @@ fn butterflies(values: &mut [f32], block: usize, scale: f32) {
     }
 }
 
-/// Bit i: channel i of each 64 changes its sign. Drawn once, by torch's generator with seed 0.
-pub(super) const SIGNS: u64 = 0xa685_0592_a197_d809;
-
-/// Flips the signs of a head vector's channels. Its own inverse.
+/// Flips the signs of a head vector's channels: of channel i where bit i mod 64 of word ⌊i / 64⌋,
+/// from the first word on again, is set. Its own inverse.
 #[inline(always)]
-pub(super) fn flip_signs(values: &mut [f32]) {
-    for chunk in values.chunks_mut(64) {
+pub(super) fn flip_signs(values: &mut [f32], signs: &[u64]) {
+    for (chunk, signs) in values.chunks_mut(64).zip(signs.iter().cycle()) {
         for (index, value) in chunk.iter_mut().enumerate() {
-            let flip = (SIGNS >> index & 1) as u32;
+            let flip = (signs >> index & 1) as u32;
             *value = f32::from_bits(value.to_bits() ^ flip << 31);
         }
     }

@@ -54,6 +54,11 @@ fn agree<T: Element>(names: &[&str], values: &[T], tokens: usize, dim: usize) ->
         let codec: Codec = name.parse().unwrap();
         for codec in [codec.key, codec.value] {
             let packing = *codec.packing().unwrap();
+            // Rotations of engines are not of every head vector.
+            if packing.check(&geometry).is_err() {
+                assert!(!dim.is_multiple_of(64) || !dim.is_power_of_two(), "{name} of {dim}");
+                continue;
+            }
             let scalar = stored_and_decoded(Arch::Scalar, packing, &geometry, values);
             for arch in archs() {
                 let other = stored_and_decoded(arch, packing, &geometry, values);
@@ -67,7 +72,7 @@ fn agree<T: Element>(names: &[&str], values: &[T], tokens: usize, dim: usize) ->
     all
 }
 
-const NAMES: [&str; 25] = [
+const NAMES: [&str; 34] = [
     "kvgauge4",
     "kivi4",
     "q4_0",
@@ -85,6 +90,15 @@ const NAMES: [&str; 25] = [
     "mxfp8",
     "nvfp4",
     "nvfp4-per-tensor",
+    "quanto2",
+    "mlx2",
+    "mlx3",
+    "mlx8",
+    "q5_1-had",
+    "iq4_nl-had",
+    "exllamav3-3",
+    "exllamav3-8",
+    "int4-per-token-head",
     "int3-g64-had-mse",
     "int5-g48-asym-mse",
     "int4-g24-ext-mse",

@@ -34,8 +34,9 @@ pub use element::Element;
 pub use geometry::Geometry;
 pub use halves::{compress_halves, decompress_halves};
 pub(crate) use name::{
-    FIELDS, Field, FieldKind, FieldTexts, GROUP, NOISE, Named, PRESETS, Preset, compose, nearest,
-    no_codec, parse_codec_name, parse_sides, split_names,
+    ENGINES, Engine, FIELDS, Field, FieldKind, FieldTexts, GROUP, NOISE, NOISE_PRESET, Named,
+    PRESETS, Preset, RENAMED, compose, lasting_name, nearest, no_codec, parse_codec_name,
+    parse_sides, split_names, todays_names,
 };
 pub use packing::Packing;
 pub use parts::{Part, PartElement, PartLayout, PartName};

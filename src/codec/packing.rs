@@ -53,7 +53,10 @@ impl Packing {
     /// The same for values, which have no position.
     pub(super) fn for_values(self) -> Self {
         match self {
-            Self::Scheme(scheme) => Self::Scheme(Scheme { prerope: false, ..scheme }),
+            Self::Scheme(scheme) => {
+                let rotation = scheme.rotation.for_values();
+                Self::Scheme(Scheme { prerope: false, rotation, ..scheme })
+            }
             Self::TwoCentre(codec) => {
                 Self::TwoCentre(TwoCentre { prerope: false, shaped: false, ..codec })
             }
@@ -67,6 +70,14 @@ impl Packing {
                 scheme.channel || scheme.prerope || scheme.centred || scheme.sink > 0
             }
             Self::TwoCentre(_) => true,
+        }
+    }
+
+    /// What a scheme's rotation demands of head vectors, in a few words.
+    pub(crate) fn rotation_needs(&self) -> Option<&'static str> {
+        match self {
+            Self::Scheme(scheme) => scheme.rotation.needs(),
+            Self::TwoCentre(_) => Some("head vectors of a multiple of 4"),
         }
     }
 

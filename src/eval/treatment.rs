@@ -171,7 +171,12 @@ mod tests {
         }
         for preset in PRESETS.iter().filter(|preset| !["f16", "int4-g64"].contains(&preset.name)) {
             let name = format!("noise-{}", preset.name);
-            assert_eq!(printed(&name), name);
+            let noise = LayerTreatment::noise_of(preset.codec.into()).map(Treatment::from);
+            assert_eq!(name.parse::<Treatment>().ok(), noise);
+            // Those that go by their fields do so here.
+            if preset.codec.to_string() == preset.name {
+                assert_eq!(printed(&name), name);
+            }
         }
     }
 

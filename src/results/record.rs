@@ -9,13 +9,16 @@ use super::log::{self, Logged, Rejected};
 use super::measurement::{self, CodecMeasurement, PerTarget};
 use super::plan::{CellName, PlannedCell};
 use super::subject::{SubjectInfo, UNKNOWN_INSTRUCTION_SET};
+use crate::codec::{lasting_name, todays_names};
 use crate::error::{Error, Result};
 use crate::eval::CodecWindow;
 use crate::hash;
 use serde::{Deserialize, Serialize};
 
-const CELL: &str = "kvgauge.sweep-cell/2";
-/// Lines of this version hold figures; they are read for ever.
+const CELL: &str = "kvgauge.sweep-cell/3";
+/// Lines of this version name some codecs as they were called before ([`todays_names`]).
+const CELL_OF_FORMER_NAMES: &str = "kvgauge.sweep-cell/2";
+/// Lines of this version hold figures, and former names; they are read for ever.
 const CELL_OF_FIGURES: &str = "kvgauge.sweep-cell/1";
 const WINDOW: &str = "kvgauge.sweep-window/2";
 /// Lines of this version hold scores as arrays of four numbers.
@@ -174,17 +177,26 @@ impl Logged for CellRecord {
             Failed,
         }
         let schema = log::schema(record)?;
-        if ![CELL, CELL_OF_FIGURES].contains(&schema.as_str()) {
+        if ![CELL, CELL_OF_FORMER_NAMES, CELL_OF_FIGURES].contains(&schema.as_str()) {
             return Err(Rejected::Version(schema));
         }
-        let Head { cell, status } = log::parse(record)?;
+        let rename = |codec: &mut String| {
+            if schema != CELL {
+                *codec = todays_names(codec);
+            }
+        };
+        let Head { mut cell, status } = log::parse(record)?;
+        rename(&mut cell.codec);
         let outcome = match status {
             Status::Failed => CellOutcome::Failed(log::parse(record)?),
             Status::Done if schema == CELL_OF_FIGURES => {
-                CellOutcome::Done(Box::new(of_figures(log::parse(record)?)?))
+                let mut result: CellResult = log::parse(record)?;
+                rename(&mut result.figures.codec);
+                CellOutcome::Done(Box::new(of_figures(result)?))
             }
             Status::Done => {
-                let measurement: CellMeasurement = log::parse(record)?;
+                let mut measurement: CellMeasurement = log::parse(record)?;
+                rename(&mut measurement.measured.codec);
                 measurement.check().map_err(|e| Rejected::Content(e.to_string()))?;
                 CellOutcome::Done(Box::new(measurement.into()))
             }
@@ -299,9 +311,10 @@ pub fn subject_id(subject: &SubjectInfo) -> Result<String> {
     Ok(short(&bytes))
 }
 
-/// Hash of a subject's id and a codec's name.
+/// Hash of a subject's id and what a codec's name means: one that is called otherwise now keeps its
+/// id, and the codec that has its former name another.
 pub fn cell_id(subject_id: &str, codec: &str) -> String {
-    short(format!("{subject_id} {codec}").as_bytes())
+    short(format!("{subject_id} {}", lasting_name(codec)).as_bytes())
 }
 
 /// 64 bits are plenty for the cells of a lifetime.
@@ -420,6 +433,47 @@ mod tests {
         assert!((figures.top1_agreement - 2.0 / 3.0).abs() < 1e-12);
         assert_eq!(figures.bits_per_value, 5.0);
         assert!(!json.contains("mean") && !json.contains("ci95") && !json.contains("verdict"));
+    }
+
+    /// What was once called fp8-e4m3 is fp8-e4m3-per-tensor, with the id that it had.
+    #[test]
+    fn lines_of_former_names_are_what_they_were() {
+        let of = |subject: &str, codec: &str| short(format!("{subject} {codec}").as_bytes());
+        let mut json = serde_json::to_value(CellLine::done(name(), measurement())).unwrap();
+        let subject_id = json["subject_id"].as_str().unwrap().to_string();
+        for (former, today) in [
+            ("fp8-e4m3", "fp8-e4m3-per-tensor"),
+            ("k:fp8-e5m2/v:f16", "k:fp8-e5m2-per-tensor/v:f16"),
+            ("noise-fp8-e4m3", "noise-fp8-e4m3-per-tensor"),
+            ("int4-g64", "int4-g64"),
+        ] {
+            json["schema"] = CELL_OF_FORMER_NAMES.into();
+            json["codec"] = former.into();
+            json["measured"]["codec"] = former.into();
+            json["id"] = of(&subject_id, former).into();
+            let read = CellRecord::read(&json.to_string()).unwrap();
+            assert_eq!(read.cell.codec, today);
+            let result = done(read);
+            assert_eq!(
+                (&result.figures.codec[..], &result.id),
+                (today, &cell_id(&subject_id, today))
+            );
+            // A line of today with that name is of another codec, and has another id.
+            json["schema"] = CELL.into();
+            let read = CellRecord::read(&json.to_string());
+            assert_eq!(read.is_ok(), former == today, "{former}");
+            json["id"] = cell_id(&subject_id, former).into();
+            assert_eq!(done(CellRecord::read(&json.to_string()).unwrap()).figures.codec, former);
+        }
+        let mut failed = serde_json::to_value(CellLine::failed(
+            PlannedCell { name: name(), id: None, refused: None },
+            &Error::input("no"),
+        ))
+        .unwrap();
+        failed["codec"] = "fp8-e5m2".into();
+        failed["schema"] = CELL_OF_FIGURES.into();
+        let read = CellRecord::read(&failed.to_string()).unwrap();
+        assert_eq!(read.cell.codec, "fp8-e5m2-per-tensor");
     }
 
     /// A field that another version adds is passed over at every level, one that it lacks has its default, and

@@ -2,7 +2,7 @@
 //! fields that other names are made of.
 
 use crate::codec::{Codec, Geometry, Packing, RotaryTable, TensorCodec};
-use crate::codec::{FIELDS, Field, FieldKind, NOISE, PRESETS, Preset};
+use crate::codec::{ENGINES, Engine, FIELDS, Field, FieldKind, NOISE_PRESET, PRESETS, Preset};
 use crate::error::Result;
 use serde::Serialize;
 
@@ -42,14 +42,25 @@ pub struct Listed {
     pub codec: &'static str,
     /// Its effect, in a few words.
     pub what: &'static str,
-    /// The engine it stands for, or `control`.
+    /// The engine it stands for, the first of several; else whose it is, or `control`.
     pub engine: &'static str,
-    /// How that engine is asked for it, where it can be.
-    pub flag: Option<&'static str>,
+    /// How that one is asked for it, where it can be.
+    pub flag: Option<String>,
+    /// The engines that have it; none: kvgauge only.
+    pub runs_on: Vec<RunsOn>,
     /// Of keys and values together, one for each of `head_dims`.
     pub bits_per_value: Vec<f64>,
     /// The demands on a model or a run, in a few words each.
     pub needs: Vec<String>,
+}
+
+/// An engine that has a codec.
+#[derive(Debug, Serialize)]
+pub struct RunsOn {
+    /// Its name.
+    pub engine: &'static str,
+    /// How it is asked for the codec.
+    pub flag: String,
 }
 
 /// A field of names.
@@ -73,23 +84,23 @@ pub fn listing() -> Result<Listing> {
     })
 }
 
-/// The control of an evaluation, which is no codec: it stores what `f16` does.
-const NOISE_PRESET: Preset = Preset {
-    name: NOISE,
-    codec: Codec { key: TensorCodec::F16, value: TensorCodec::F16 },
-    what: "Gaussian noise as large as the error of int4-g64; noise-NAME: of NAME",
-    engine: "control",
-    flag: None,
-};
-
 impl Listed {
     fn new(preset: &Preset) -> Result<Self> {
         let bits = HEAD_DIMS.iter().map(|head_dim| bits_per_value(&preset.codec, *head_dim));
+        let on = |engine: &'static Engine| {
+            Some(RunsOn { engine: engine.name, flag: engine.flag(preset.name)? })
+        };
+        let runs_on: Vec<RunsOn> = ENGINES.iter().filter_map(on).collect();
+        let (engine, flag) = match runs_on.first() {
+            Some(RunsOn { engine, flag }) => (*engine, Some(flag.clone())),
+            None => (preset.origin, preset.flag.map(Into::into)),
+        };
         Ok(Self {
             codec: preset.name,
             what: preset.what,
-            engine: preset.engine,
-            flag: preset.flag,
+            engine,
+            flag,
+            runs_on,
             bits_per_value: bits.collect::<Result<_>>()?,
             needs: needs(&preset.codec),
         })
@@ -128,11 +139,7 @@ fn needs(codec: &Codec) -> Vec<String> {
     if packings.iter().any(|packing| packing.prerope()) {
         needs.push("keys before RoPE".to_string());
     }
-    if packings.iter().any(|packing| matches!(packing, Packing::TwoCentre(_))) {
-        needs.push("head vectors of a multiple of 4".into());
-    } else if packings.iter().any(|packing| packing.is_rotated()) {
-        needs.push("even head vectors".into());
-    }
+    needs.extend(packings.iter().find_map(|packing| packing.rotation_needs()).map(Into::into));
     let blocks = [codec.key, codec.value].map(|side| side.block_tokens(HEAD_DIMS[0]));
     match blocks {
         [Ok(key), Ok(value)] if key.max(value) > 1 => {

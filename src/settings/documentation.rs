@@ -168,12 +168,16 @@ fn the_example_holds_every_key_with_its_default() {
 
     let (settings, _) = uncommented.split_once("[grid]").unwrap();
     let json = |raw| serde_json::to_value(Settings::resolve(raw).unwrap()).unwrap();
-    let (mut written, default) = (json(raw(settings)), json(RawSettings::default()));
+    // An engine adds to the codecs.
+    let others: Vec<&str> =
+        settings.lines().filter(|line| !line.starts_with("engine = ")).collect();
+    let (mut written, mut default) = (json(raw(&others.join("\n"))), json(RawSettings::default()));
     for setting in &SETTINGS {
         assert!(settings.contains(&format!("{} = ", setting.key)), "{}", setting.key);
         // Where no value is the default, the example shows another.
         if (setting.default)().is_none() {
             written[setting.json_key()].take();
+            default[setting.json_key()].take();
         }
     }
     assert_eq!(written, default);

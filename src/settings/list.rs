@@ -8,6 +8,7 @@
 //! The type says how one value is read ([`Value`](super::value::Value)). `Option` is for a setting
 //! without a default, `Vec<Given<_>>` for one that takes several values in one run.
 
+use super::engine::EngineCodecs;
 use super::location::{Given, Location};
 use super::setting::Group::{Evaluation, Limit, Subject, Validate};
 use super::setting::{Setting, Takes};
@@ -61,6 +62,12 @@ settings! {
     /// error's pattern matters or only its size
     codec: Vec<Given<Treatment>> = vec![Given::flag("--codec", "int4-g64".parse()?)],
         Setting::new(Evaluation, "--codec", "NAME").takes(Takes::List);
+
+    /// Every codec of an engine beside those of --codec, or NAME:WORD, the one that its own flag has this
+    /// word for: llama.cpp:q4_0, llama.cpp:q8_0/q4_0 (keys and values), vllm:fp8_e4m3
+    engine: Vec<Given<EngineCodecs>> = Vec::new(),
+        Setting::new(Evaluation, "--engine", "NAME").takes(Takes::List)
+            .default_words("").example("\"llama.cpp\"");
 
     /// How damage is measured: `prefix` (half a window is compressed, the other half runs over
     /// it), `decode` (every token is, as it is written) or `both`
@@ -164,7 +171,7 @@ pub(super) const GRID: &str = "grid";
 /// Every key of a file, for the hint beside an unknown one.
 pub(super) fn keys() -> impl Iterator<Item = &'static str> {
     SETTINGS.iter().flat_map(|setting| {
-        let grid = (setting.takes == Takes::List).then_some(GRID);
+        let grid = (setting.key == "codec").then_some(GRID);
         [Some(setting.key), setting.older.map(|older| older.key), grid].into_iter().flatten()
     })
 }

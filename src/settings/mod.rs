@@ -7,6 +7,7 @@
 
 #[cfg(test)]
 mod documentation;
+mod engine;
 mod entry;
 mod file;
 mod grid;

@@ -7,7 +7,8 @@ A case is a codec's name, an input, and what the input is decoded to; values are
 in base64, and so are the rotary frequencies. The definitions are those of "Encoding" and "Decoding"
 in src/container/FORMAT.md; what FORMAT.md has from elsewhere is here after its source: OCP Microscaling
 Formats 1.0 for mxfp4 and mxfp8, NVIDIA's and vLLM's descriptions of NVFP4, vLLM's kernel for scales of
-each token and head. Floats of 4 and 8 bits are rounded by ml_dtypes, which this project shares no code
+each token and head, llama.cpp's llama-kv-cache.cpp for its rotation, exllamav3's q_cache_kernels.cuh and
+MLX's affine_quantize. Floats of 4 and 8 bits are rounded by ml_dtypes, which this project shares no code
 with, but for the two of one scale a tensor, whose levels are listed here. Sums over a group are taken in f64, once: that the program sums in f32,
 in another order, must not show in a single bit of these cases.
 """
@@ -23,6 +24,8 @@ import numpy as np
 np.seterr(all="ignore")
 f32, f64 = np.float32, np.float64
 SIGNS = 0xA6850592A197D809
+# vLLM's: torch's bernoulli of a half, which is 24 bits of a number of MT19937 below a half.
+VLLM_SIGNS = 1 - 2 * (np.random.RandomState(0x9E3779B9)._bit_generator.random_raw(1024) >> 23 & 1).astype(f32)
 IQ4_NL = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], f32)
 DEFAULTS = dict.fromkeys(("ch", "prerope", "ctr", "had", "mse", "s8", "ggml", "signs"), False)
 
@@ -51,7 +54,15 @@ PRESETS = {
     "nvfp4": block(4, 16, "e2m1", scales="e4m3"),
     "nvfp4-per-tensor": block(4, 16, "e2m1", scales="e4m3 of tensor"),
     "turbo4": block(4, 64, "lm", had=True, signs=True),
+    "quanto2": block(2, 64, "asym", ggml=True),
+    "int4-per-token-head": block(4, "head", "zero", scales="f32 and zero", had="vllm"),
+    **{f"exllamav3-{bits}": block(bits, 32, "exllama", had=32) for bits in range(2, 9)},
+    **{f"mlx{bits}": block(bits, 64, "mlx") for bits in (2, 3, 4, 5, 6, 8)},
 }
+# Of keys, which is what a case is: the largest power of two of a multiple of 64; of values 64.
+for name in ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "iq4_nl"):
+    PRESETS[f"{name}-had"] = {**PRESETS[name], "had": "from 64"}
+    PRESETS[f"{name}-had64"] = {**PRESETS[name], "had": 64}
 
 
 def parse(name):
@@ -149,6 +160,15 @@ def engine_group(x, s):
         assert float(scale) == 2.0**power
         # Exact in f64, whatever the power.
         return cast((x.astype(f64) / 2.0**power).astype(f32), s["levels"]) * scale
+    if s["scales"] == "f32 and zero":
+        # vLLM: the zero point is in the low four bits of the scale that is stored.
+        low, high = x.min(), x.max()
+        scale = max((high - low) / f32(15), f32(1e-6))
+        whole = lambda t: np.trunc(t + np.where(t >= 0, f32(0.5), f32(-0.5)).astype(f32))
+        zero = np.clip(whole(-low / scale), f32(0), f32(15))
+        code = np.clip(whole(x * (f32(1) / scale) + zero), f32(0), f32(15))
+        kept = (np.array(scale).view(np.uint32) & np.uint32(0xFFFFFFF0)).view(f32)
+        return (code - zero) * kept
     unit = s["tensor"] if s["scales"] == "e4m3 of tensor" else f32(1)
     if unit == 0:
         return np.zeros_like(x)
@@ -240,6 +260,28 @@ def group_with(x, s, fraction):
         exact = f32((weight * wide * x).sum() / (weight * wide**2).sum())
         scale, fits, excess = store(exact, False)
         return level * scale, fits, excess
+    if levels == "exllama":
+        # s += 1e-10; floor(fma(v / s, m, m)); the scale is stored as a half and divided by m = 2^(bits - 1).
+        s = absmax + f32(1e-10) if absmax else absmax
+        code = np.clip(np.floor(((x * inverse(s)).astype(f64) * q + q).astype(f32)), f32(0), most)
+        scale, fits, excess = store(s / q, False)
+        # Where a half holds it at all.
+        assert not fits or s >= 65520 or scale == f32(np.float16(s)) / q
+        return (code - (q - f32(0.5))) * scale, fits, excess
+    if levels == "mlx":
+        high = max(high, f32(0))
+        step = max((high - low) / most, f32(1e-7))
+        step, edge = (step, low) if abs(low) > abs(high) else (-step, high)
+        away = lambda t: np.copysign(np.floor(np.abs(t.astype(f64)) + 0.5), t).astype(f32)
+        place = away(edge / step)
+        if place == 0:
+            return np.zeros_like(x), True, f32(0)
+        exact = edge / place
+        code = np.clip(away((x - edge) / exact), f32(0), most)
+        scale, fits, excess = store(exact, False)
+        bias = f32(np.float16(edge))
+        fits = fits and np.isfinite(bias)
+        return code * scale + bias, fits, max(excess, abs(edge) / f32(65504))
     table, largest = FLOAT8[levels]
     scale, fits, excess = store(absmax / f32(largest), False)
     return nearest_float8(x * inverse(scale), table) * scale, fits, excess
@@ -269,16 +311,34 @@ def searched_group(x, s):
 # Tensors, [heads, tokens, dim]
 
 
-def hadamard(x):
+def block_of(had, dim):
+    """Values of a block; None where head vectors of this size are not rotated so."""
+    largest = dim & -dim
+    fits = {True: dim % 2 == 0, "from 64": dim % 64 == 0, "vllm": largest == dim}
+    size = largest if had in fits else had
+    return size if fits.get(had, dim % size == 0) else None
+
+
+def hadamard(x, had, back=False):
     dim = x.shape[-1]
-    size = dim & -dim
+    size = block_of(had, dim)
     distance = 1
+    whole = x
     while distance < size:
         first = [i for i in range(dim) if not i & distance]
         second = [i + distance for i in first]
         y = x.copy()
         y[..., first], y[..., second] = x[..., first] + x[..., second], x[..., first] - x[..., second]
         x, distance = y, 2 * distance
+    # The same by Sylvester's matrix, as llama.cpp and vLLM write it down.
+    matrix = np.ones((1, 1))
+    while len(matrix) < size:
+        matrix = np.block([[matrix, matrix], [matrix, -matrix]])
+    blocks = whole.astype(f64).reshape(*x.shape[:-1], dim // size, size) @ matrix
+    if np.isfinite(blocks).all():
+        assert np.allclose(blocks.reshape(x.shape), x, rtol=1e-4, atol=1e-4 * np.abs(blocks).max())
+    if had == "vllm":
+        return x * f32(1 / size) if back else x
     return x * f32(1 / math.sqrt(size))
 
 
@@ -312,8 +372,9 @@ def attempt(x, s, rope, exponent):
         fits = fits and bool(np.isfinite(means).all())
         body = body - means
     flips = [-1 if s["signs"] and SIGNS >> (i % 64) & 1 else 1 for i in range(dim)]
+    flips = VLLM_SIGNS[:dim] if s["had"] == "vllm" else np.array(flips, f32)
     if s["had"]:
-        body = hadamard(body * np.array(flips, f32))
+        body = hadamard(body * flips, s["had"])
     if s["ch"]:
         lines = body.transpose(0, 2, 1).reshape(heads * dim, -1)
     else:
@@ -330,7 +391,7 @@ def attempt(x, s, rope, exponent):
     else:
         body = out.reshape(body.shape)
     if s["had"]:
-        body = hadamard(body) * np.array(flips, f32)
+        body = hadamard(body, s["had"], True) * flips
     if s["ctr"]:
         body = body + means
     if s["prerope"]:
@@ -380,6 +441,12 @@ def main():
             np.linspace(-7e4, 7e4, 32, dtype=f32),
         ]).reshape(1, 8, 32),
         "wide range": normal(1, 4, 32) * f32(10.0) ** np.array([0, -3, 2, 4], f32)[:, None],
+        # Several blocks of 32 and of 64, of unlike sizes; a largest power of two that is not all; one value
+        # far from the others; offsets, which a zero point does not reach.
+        "wide": normal(1, 2, 128) * f32(3.0) ** (np.arange(128) % 5).astype(f32),
+        "three": normal(1, 1, 192),
+        "far": np.where(np.arange(64) % 64 == 17, f32(90), normal(1, 2, 64)).astype(f32),
+        "offset": normal(1, 2, 64) + f32(7),
     }
     rope = (1 / 10000 ** (np.arange(0, 32, 2) / 32)).astype(f32)
     cases = [("keys", f"int{bits}-g32{levels}") for bits in (2, 3, 5, 6, 7, 8)
@@ -392,11 +459,17 @@ def main():
         "int2-g32-s8", "int4-g32-sink3", "int4-g32-sink99", "int4-g64-mid-prerope-ctr-had-sink4",
         "int3-g8-asym-ch-prerope-ctr-had-mse-s8-sink2",
     )]
-    cases += [(of, name) for of in ("loud", "mixed") for name in PRESETS]
-    engines = [name for name, s in PRESETS.items() if s["scales"] != "f16"]
-    others = ("steps", "keys", "odd", "row", "constant", "huge", "tiny", "wide range")
-    cases += [(of, name) for of in others for name in engines]
-    cases += [("ties", name) for name in (*PRESETS, "int4-g32-asym", "int4-g32-mid", "int3-g32")]
+    suits = lambda of, name: not PRESETS[name]["had"] or block_of(PRESETS[name]["had"], inputs[of].shape[-1])
+    presets = lambda of, names: [(of, name) for name in names if suits(of, name)]
+    for of in ("loud", "mixed", "ties"):
+        cases += presets(of, PRESETS)
+    rotated = [name for name, s in PRESETS.items() if s["had"] or s["levels"] == "mlx"]
+    for of in ("wide", "three", "far", "offset"):
+        cases += presets(of, rotated)
+    engines = [name for name, s in PRESETS.items() if s["scales"] != "f16" or s["levels"] in ("mlx", "exllama")]
+    for of in ("steps", "keys", "odd", "row", "constant", "huge", "tiny", "wide range"):
+        cases += presets(of, engines)
+    cases += [("ties", name) for name in ("int4-g32-asym", "int4-g32-mid", "int3-g32")]
     cases += [("odd", f"int{bits}-g{group}{rest}") for bits, group, rest in (
         (3, 9, ""), (5, 100, "-asym"), (7, 31, "-mid-sink1"), (3, 9, "-ch"), (4, 64, "-had"),
         (2, 1000, "-lm-ctr-had-sink2"), (6, 8, "-asym-ch-s8"),

@@ -8,9 +8,11 @@
 
 mod by_layer;
 mod elsewhere;
+mod engines;
 mod fields;
 mod hints;
 mod presets;
+mod renamed;
 
 use super::packing::Packing;
 use super::scheme::{Levels, MIN_GROUP, Rotation, ScaleFormat, Scheme};
@@ -18,11 +20,13 @@ use super::tensor_codec::{Codec, TensorCodec};
 use super::two_centre::{BlockRule, FittedLevels, TwoCentre};
 use crate::error::{Error, Result};
 pub(crate) use by_layer::Named;
+pub(crate) use engines::{ENGINES, Engine};
 pub(crate) use fields::{FIELDS, Field, FieldKind, FieldTexts, GROUP, compose};
 use fields::{LEVELS, SINK, TWO_CENTRE_FLAGS, is_number, place, shown};
 use hints::unknown;
 pub(crate) use hints::{NOISE, nearest, no_codec, split_names};
-pub(crate) use presets::{PRESETS, Preset};
+pub(crate) use presets::{NOISE_PRESET, PRESETS, Preset};
+pub(crate) use renamed::{RENAMED, lasting_name, todays_names};
 use std::fmt;
 use std::str::FromStr;
 

@@ -1,9 +1,9 @@
 //! Schemes: every dimension of the codec family.
 
 use super::levels::Levels;
+use super::rotation::Rotation;
 use super::scales::ScaleFormat;
 use crate::codec::geometry::Geometry;
-use crate::codec::hadamard::hadamard_block;
 use crate::codec::parts::{Part, PartElement, PartLayout, PartName};
 use crate::error::{Error, Result};
 
@@ -38,18 +38,6 @@ pub struct Scheme {
     pub scales: ScaleFormat,
     /// The first tokens, stored in 16 bits.
     pub sink: usize,
-}
-
-/// An orthonormal map of each head vector.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Rotation {
-    /// Head vectors as they are.
-    None,
-    /// Walsh–Hadamard (QuaRot, Ashkboos et al. 2024), in blocks of the largest power of two that
-    /// divides the head vector.
-    Hadamard,
-    /// The same after flips of sign that look random.
-    SignedHadamard,
 }
 
 impl Scheme {
@@ -92,11 +80,7 @@ impl Scheme {
 
     /// Whether this scheme can store a tensor of this geometry.
     pub fn check(&self, geometry: &Geometry) -> Result<()> {
-        let dim = geometry.head_dim;
-        if self.rotation != Rotation::None && dim > 0 && hadamard_block(dim) < 2 {
-            return Err(Error::input(format!("had: expected an even head vector, found {dim}"))
-                .hint("a Hadamard rotation works on blocks of a power of two"));
-        }
+        self.rotation.check(geometry.head_dim)?;
         if self.prerope { geometry.check_rope() } else { Ok(()) }
     }
 

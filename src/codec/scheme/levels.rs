@@ -28,6 +28,13 @@ pub enum Levels {
     GgmlAsymmetric,
     /// ggml's table of 16 levels.
     Iq4Nl,
+    /// As [`Levels::MidRise`], as exllamav3 rounds: with the scale that is not rounded to 16 bits yet.
+    Exllama,
+    /// From a bias on, in steps of a scale that may be below 0: MLX's affine levels. The bias is the end
+    /// of the range, widened to 0, that is farther from 0.
+    Mlx,
+    /// Scale · (code − zero point), as vLLM has it for each token and head; 4 bits.
+    ZeroPoint,
     /// Floating point with 4 bits of exponent and 3 of mantissa, no infinities (Micikevicius et
     /// al. 2022, OCP FP8), up to 448.
     E4m3,
@@ -103,6 +110,12 @@ pub(super) enum Rounding {
     NearestOfTable,
     /// As ggml's quantize_row_iq4_nl_ref, which takes the scale anew.
     Iq4Nl,
+    /// Down to a whole number after half of all levels are added, so that the sum is rounded.
+    DownFromLowest,
+    /// As MLX's affine_quantize.
+    Mlx,
+    /// As vLLM's kernel of int4_per_token_head.
+    ZeroPoint,
     /// To the nearest float of so few bits.
     Float(SmallFloat),
 }
@@ -189,6 +202,15 @@ impl Levels {
             Self::Iq4Nl => {
                 let scale = ScaleFrom::SignedExtreme(IQ4_NL[0]);
                 set(Points::Table(&IQ4_NL), scale, Rounding::Iq4Nl)
+            }
+            Self::Exllama => {
+                let points = even(0.5 - half, 0.5 - half, half - 0.5);
+                ggml(set(points, ScaleFrom::AbsMax(half), Rounding::DownFromLowest))
+            }
+            Self::Mlx => set(from_minimum, ScaleFrom::Range(2.0 * half - 1.0), Rounding::Mlx),
+            // The zero point of each group is what stands for 0.
+            Self::ZeroPoint => {
+                set(from_minimum, ScaleFrom::AbsMax(2.0 * half - 1.0), Rounding::ZeroPoint)
             }
             Self::E4m3 => float(&E4M3, SmallFloat::E4M3),
             Self::E5m2 => float(&E5M2, SmallFloat::E5M2),

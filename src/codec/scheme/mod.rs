@@ -8,13 +8,15 @@ mod definition;
 mod groups;
 mod levels;
 mod payload;
+mod rotation;
 mod rows;
 mod scales;
 mod units;
 
-pub use definition::{MIN_GROUP, Rotation, Scheme};
+pub use definition::{MIN_GROUP, Scheme};
 pub use levels::Levels;
 #[cfg(test)]
 pub(super) use levels::NamedLevels;
 pub(super) use payload::SchemePayload;
+pub use rotation::Rotation;
 pub use scales::ScaleFormat;

@@ -2,14 +2,13 @@
 //! compiled once, not for each type.
 
 use super::bits::{pack, unpack};
-use super::definition::{Rotation, Scheme};
+use super::definition::Scheme;
 use super::groups;
 use super::units::Unit;
 use crate::codec::convert::half_value;
 use crate::codec::element::Element;
 use crate::codec::exponent::PowerOfTwo;
 use crate::codec::geometry::Geometry;
-use crate::codec::hadamard::{flip_signs, hadamard, hadamard_block};
 use crate::lanes::{self, LANES};
 use half::f16;
 use pulp::{Simd, WithSimd};
@@ -227,14 +226,12 @@ impl RowContext<'_> {
     fn forward<S: Simd>(&self, simd: S, rows: &mut [f32], first: usize, head: usize) {
         self.before_rope(simd, rows, first);
         self.centre(rows, head, |x, mean| *x -= mean);
-        self.flip(rows);
-        self.hadamard(simd, rows);
+        self.scheme.rotation.forward(simd, rows, self.geometry.head_dim);
     }
 
     #[inline(always)]
     fn back<S: Simd>(&self, simd: S, rows: &mut [f32], first: usize, head: usize) {
-        self.hadamard(simd, rows);
-        self.flip(rows);
+        self.scheme.rotation.back(simd, rows, self.geometry.head_dim);
         self.centre(rows, head, |x, mean| *x += mean);
         self.rope(simd, false, rows, first);
         PowerOfTwo::scale(self.exponent, rows);
@@ -244,22 +241,6 @@ impl RowContext<'_> {
     fn rope<S: Simd>(&self, simd: S, back: bool, rows: &mut [f32], first: usize) {
         if let (true, Some(table)) = (self.scheme.prerope, self.geometry.rope) {
             table.rotate_rows(simd, self.geometry.first + self.sinks + first, back, rows);
-        }
-    }
-
-    #[inline(always)]
-    fn flip(&self, rows: &mut [f32]) {
-        if self.scheme.rotation == Rotation::SignedHadamard {
-            for row in rows.chunks_exact_mut(self.geometry.head_dim) {
-                flip_signs(row);
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn hadamard<S: Simd>(&self, simd: S, rows: &mut [f32]) {
-        if self.scheme.rotation != Rotation::None {
-            hadamard(simd, rows, hadamard_block(self.geometry.head_dim.max(1)));
         }
     }
 

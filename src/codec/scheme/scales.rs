@@ -22,6 +22,8 @@ pub enum ScaleFormat {
     E4m3OfTensor,
     /// Single precision, 10⁻⁶ at least: what vLLM has for each token and head.
     F32,
+    /// The same, the low four bits of its mantissa a group's zero point: vLLM's of 4 bits.
+    F32WithZero,
     /// None is stored: it is 1.
     One,
 }
@@ -29,7 +31,32 @@ pub enum ScaleFormat {
 /// What is added up of an exponent of f32, and of E8M0.
 const BIAS: i32 = 127;
 /// vLLM's least scale of a token and head.
-const LEAST_F32: f32 = 1e-6;
+pub(super) const LEAST_F32: f32 = 1e-6;
+
+/// A scale and a zero point in one number.
+pub(super) struct ScaleAndZero {
+    /// As it is decoded: without the bits that the zero point takes.
+    pub scale: f32,
+    /// A whole number from 0 to 15.
+    pub zero: f32,
+}
+
+impl ScaleAndZero {
+    const BITS: u32 = 15;
+
+    /// Out of one number.
+    #[inline(always)]
+    pub fn of(packed: f32) -> Self {
+        let bits = packed.to_bits();
+        Self { scale: f32::from_bits(bits & !Self::BITS), zero: (bits & Self::BITS) as f32 }
+    }
+
+    /// In one number.
+    #[inline(always)]
+    pub fn packed(&self) -> f32 {
+        f32::from_bits(self.scale.to_bits() & !Self::BITS | self.zero as u32)
+    }
+}
 
 impl ScaleFormat {
     /// The elements of the part that has them; `None` where none is stored.
@@ -39,7 +66,7 @@ impl ScaleFormat {
             Self::Small => Some(PartElement::U8),
             Self::E8m0 => Some(PartElement::E8m0),
             Self::E4m3 | Self::E4m3OfTensor => Some(PartElement::E4m3),
-            Self::F32 => Some(PartElement::F32),
+            Self::F32 | Self::F32WithZero => Some(PartElement::F32),
             Self::One => None,
         }
     }
@@ -50,7 +77,7 @@ impl ScaleFormat {
         match self {
             Self::F16 => 2,
             Self::Small | Self::E8m0 | Self::E4m3 | Self::E4m3OfTensor => 1,
-            Self::F32 => 4,
+            Self::F32 | Self::F32WithZero => 4,
             Self::One => 0,
         }
     }
@@ -73,7 +100,7 @@ impl ScaleFormat {
             }
             Self::F32 => (exact.max(LEAST_F32), true),
             // Made as they are stored.
-            Self::E8m0 | Self::One => (exact, true),
+            Self::E8m0 | Self::F32WithZero | Self::One => (exact, true),
         }
     }
 
@@ -94,12 +121,13 @@ impl ScaleFormat {
             Self::Small => u32::from(nearest_small(stored)),
             Self::E8m0 => stored.to_bits() >> 23,
             Self::E4m3 | Self::E4m3OfTensor => u32::from(SmallFloat::E4M3.nearest(stored)),
-            Self::F32 => stored.to_bits(),
+            Self::F32 | Self::F32WithZero => stored.to_bits(),
             Self::One => 0,
         }
     }
 
-    /// The scale of stored bytes, in units of the tensor's; 0 where there are none.
+    /// The scale of stored bytes, in units of the tensor's, with its zero point where it has one; 0
+    /// where there are none.
     #[inline(always)]
     pub(super) fn value(self, bytes: &[u8]) -> f32 {
         match (self, bytes) {

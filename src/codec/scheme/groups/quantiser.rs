@@ -9,6 +9,9 @@ use crate::codec::scheme::scales::ScaleFormat;
 use crate::lanes::whole;
 use pulp::Simd;
 
+/// Added to the largest magnitude of a group.
+const MARGIN: f32 = 1e-10;
+
 /// 1 / scale; 0 where there is no usable scale, and values become the level nearest to 0.
 #[inline(always)]
 pub(super) fn inverse(scale: f32) -> f32 {
@@ -69,7 +72,12 @@ impl GroupQuantiser {
     /// `fraction`: of the scale that leaves no value out; 1 without a search.
     #[inline(always)]
     pub fn new(range: DynamicRange, scheme: &Scheme, levels: &LevelSet, fraction: f32) -> Self {
+        let has_margin = matches!(levels.rounding, Rounding::DownFromLowest);
         let (exact, low) = match range {
+            // exllamav3's, so that nothing is divided by zero.
+            DynamicRange::Magnitude { size, level } if has_margin && size > 0.0 => {
+                ((size + MARGIN) / level, 0.0)
+            }
             DynamicRange::Magnitude { size, level } => (size / level * fraction, 0.0),
             DynamicRange::Interval { low, high, steps } if scheme.searched => {
                 let (low, high) = narrowed(low, high, fraction);
@@ -158,8 +166,16 @@ impl GroupQuantiser {
                     count
                 })
             }
+            Rounding::DownFromLowest => each!(|x| {
+                let t = simd.add_f32s(simd.mul_f32s(x, inverse), half);
+                floor(simd, bounded(simd, t, zero, most))
+            }),
             // The others have encoders of their own.
-            Rounding::Nearest | Rounding::Iq4Nl | Rounding::Float(_) => each!(|x| {
+            Rounding::Nearest
+            | Rounding::Iq4Nl
+            | Rounding::Mlx
+            | Rounding::ZeroPoint
+            | Rounding::Float(_) => each!(|x| {
                 let (low, high) = (simd.sub_f32s(one, half), simd.sub_f32s(half, one));
                 let t = bounded(simd, simd.mul_f32s(x, inverse), low, high);
                 simd.add_f32s(whole(simd, t), half)
