@@ -112,7 +112,7 @@ impl Rotation {
     fn flip(self, rows: &mut [f32], head_dim: usize) {
         let signs: &[u64] = match self {
             Self::SignedHadamard => &[SIGNS],
-            Self::VllmRandomised => &*VLLM_SIGNS,
+            Self::VllmRandomised => &VLLM_SIGNS,
             _ => return,
         };
         for row in rows.chunks_exact_mut(head_dim.max(1)) {
