@@ -127,3 +127,22 @@ fn distortion_by_hand() {
     let exact = DistortionSum::measure(&[1f32, 2.0], &[1f32, 2.0], 2).finish();
     assert_eq!((exact.snr_db, exact.rmse), (None, Some(0.0)));
 }
+
+/// A head vector whose range is beyond f32 once it is rotated: its scale takes an exponent.
+#[test]
+fn a_range_beyond_f32_comes_back_finite() {
+    for name in ["int4-per-token-head", "int8-per-token-head", "fp8-per-token-head", "mlx4", "q4_1"]
+    {
+        let codec: Codec = name.parse().unwrap();
+        let mut values = vec![0f32; 128];
+        values[5] = 2e38;
+        values[70] = -3e38;
+        let geometry = Geometry::rows(2, 64);
+        let (payload, _) = codec.key.compress_measured(&values, &geometry).unwrap();
+        let mut decoded = vec![0f32; values.len()];
+        payload.decompress(&geometry, &mut decoded);
+        for (value, decoded) in values.iter().zip(&decoded) {
+            assert!((value - decoded).abs() < 6e37, "{name}: {value} came back as {decoded}");
+        }
+    }
+}

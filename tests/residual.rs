@@ -124,3 +124,24 @@ fn a_residual_of_the_whole_prefix_is_refused() {
         assert!(hint.contains(&format!("--residual {most} or less")), "{hint}");
     }
 }
+
+/// A codec in a layer whose sliding window is no longer than the residual is never read there: no pass
+/// without having done anything.
+#[test]
+fn what_no_sliding_window_reaches_is_refused() {
+    let mut config = llama(256, 512, 3, 4, 2);
+    for layer in &mut config.layers[..2] {
+        layer.attention.window = Some(10);
+    }
+    let model = Model::load(&config, &RandomWeights, DType::F32, &Device::Cpu).unwrap();
+    // Two tokens further back than the first token that is not stored.
+    for residual in [9, 20] {
+        let error = evaluate(&model, residual, "f16+q4_0@0,1").unwrap_err();
+        assert!(error.to_string().contains("sliding windows"), "{error}");
+        assert!(error.hint_text().unwrap().contains("--residual 8 or less"), "{error}");
+    }
+    for (residual, codec) in [(8, "f16+q4_0@0,1"), (9, "f16+q4_0@2"), (9, "q4_0")] {
+        let found = evaluate(&model, residual, codec).unwrap();
+        assert!(kld(&found) > 0.0 && found.targets_affected > 0, "{residual} {codec}");
+    }
+}

@@ -1,5 +1,6 @@
 //! The layers that a file's tensors belong to, and the codec of each.
 
+use super::manifest::is_float;
 use super::origin;
 use super::safetensors::Header;
 use crate::codec::{CacheCodec, Codec};
@@ -26,7 +27,8 @@ impl<'a> FileLayers<'a> {
         let count = match origin::layer_count(header.metadata.as_ref())? {
             Some(count) => count,
             None => {
-                let named = header.tensors.iter().filter_map(|tensor| layer_of(&tensor.name));
+                let named = header.tensors.iter().filter(|tensor| is_float(tensor.info.dtype));
+                let named = named.filter_map(|tensor| layer_of(&tensor.name));
                 named.max().map_or(0, |last| last.saturating_add(1))
             }
         };

@@ -6,7 +6,6 @@ use super::protocol::Protocol;
 use super::round_trip::CodecContext;
 use super::{Arm, CodecOutcome, Evaluation, Observer, StageTimings, WindowOutcome};
 use super::{passes_at_once, window};
-use crate::codec::Codec;
 use crate::corpus::{Window, WindowShape};
 use crate::error::Result;
 use crate::model::Model;
@@ -100,10 +99,11 @@ impl Evaluator {
                 window::evaluate(model, windows, &arms, &mut passes, observer, timings)
             }
         }?;
+        let sliding = model.config().sliding_windows();
         for (outcome, window) in outcomes.iter_mut().zip(windows) {
             for (arm, done) in arms.iter().zip(&mut outcome.arms) {
                 let Ok(done) = done else { continue };
-                let codecs: Vec<Codec> = arm.codecs().collect();
+                let codecs = self.protocol.seen(arm.codecs(), &sliding);
                 let head_dim = self.model.config().head_dim();
                 let affected = self.protocol.targets_affected(head_dim, window.shape(), &codecs)?;
                 done.targets_affected = affected as u64;

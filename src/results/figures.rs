@@ -247,8 +247,18 @@ impl CodecFigures {
         let (stored_bytes, values) = (total(|w| w.stored_bytes), total(|w| w.values));
         let layers = layer_sums(windows);
         let bits_per_value = 8.0 * stored_bytes / values;
-        let kept = subject.model.kept(subject.context);
-        let per_token = |bytes: f64| kept * bytes / total(|w| w.cached_tokens);
+        let sizes: Vec<StoredSize> =
+            layers.iter().map(|layer| layer.key_size.plus(layer.value_size)).collect();
+        // Logs without sizes by layer have one codec for all of them, so that all are of one size.
+        let is_logged = sizes.iter().map(|size| size.values).sum::<u64>() as f64 == values;
+        let per_token = |of: fn(&StoredSize) -> u64, all: f64| {
+            let even = all / layers.len().max(1) as f64;
+            let kept = |(layer, size): (usize, &StoredSize)| {
+                let bytes = if is_logged { of(size) as f64 } else { even };
+                subject.model.kept(layer, subject.context) * bytes
+            };
+            sizes.iter().enumerate().map(kept).sum::<f64>() / total(|w| w.cached_tokens)
+        };
         let sum = |part: fn(&LayerDistortion) -> DistortionSum| {
             layers.iter().map(part).fold(DistortionSum::default(), DistortionSum::plus).finish()
         };
@@ -259,8 +269,11 @@ impl CodecFigures {
             bits_per_value,
             exact_share: exact_share(&layers),
             compression_ratio: SERVED_BITS / bits_per_value,
-            cache_bytes_per_token_f16: per_token(values * SERVED_BITS / 8.0),
-            cache_bytes_per_token: per_token(stored_bytes),
+            cache_bytes_per_token_f16: per_token(
+                |size| 2 * size.values,
+                values * SERVED_BITS / 8.0,
+            ),
+            cache_bytes_per_token: per_token(|size| size.bytes, stored_bytes),
             perplexity,
             perplexity_change: perplexity - mean_nll(baseline).exp(),
             perplexity_change_percent: percent(log_ratio.mean),
@@ -415,4 +428,43 @@ fn window_sums(nll: &[Vec<f64>]) -> Vec<f64> {
 fn mean_nll(nll: &[Vec<f64>]) -> f64 {
     let tokens: usize = nll.iter().map(Vec::len).sum();
     nll.iter().flatten().sum::<f64>() / tokens as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::eval::scores::TokenScore;
+    use crate::results::fixture;
+
+    /// A server keeps a quarter of the context in a layer with a window of that length: what this layer
+    /// takes counts a quarter, whatever the others take.
+    #[test]
+    fn a_sliding_windows_bytes_count_as_far_as_it_reaches() {
+        let size = |bytes| StoredSize { bytes, values: 640, exact: 0 };
+        let layer = |bytes| LayerDistortion {
+            key_size: size(bytes),
+            value_size: size(bytes),
+            ..LayerDistortion::default()
+        };
+        // 64 keys and 64 values of a token; the second layer in 8 bits, the first in 16.
+        let window = CodecWindow {
+            scores: vec![TokenScore { nll: 1.0, kld: 0.0, same_top: true }; 3],
+            targets_affected: 3,
+            layers: vec![layer(1280), layer(640)],
+            stored_bytes: 2 * (1280 + 640),
+            values: 4 * 640,
+            cached_tokens: 10,
+        };
+        let mut subject = fixture::subject_info("m", 1, 2);
+        subject.context = 40;
+        subject.model.sliding_windows = vec![Some(10), None];
+        let of = |window: CodecWindow| {
+            let figures = CodecFigures::new("x", &[window], &[vec![1.0; 3]], &subject);
+            [figures.cache_bytes_per_token, figures.cache_bytes_per_token_f16]
+        };
+        assert_eq!(of(window.clone()), [256.0 / 4.0 + 128.0, 256.0 / 4.0 + 256.0]);
+        // Logs of before have no sizes by layer, and the same codec in all.
+        let before = vec![LayerDistortion::default(); 2];
+        assert_eq!(of(CodecWindow { layers: before, ..window }), [0.625 * 384.0, 0.625 * 512.0]);
+    }
 }

@@ -13,6 +13,8 @@ use crate::codec::{lasting_name, todays_names};
 use crate::error::{Error, Result};
 use crate::eval::CodecWindow;
 use crate::hash;
+use crate::settings::FloatType;
+use candle_core::DType;
 use serde::{Deserialize, Serialize};
 
 const CELL: &str = "kvgauge.sweep-cell/3";
@@ -185,6 +187,11 @@ impl Logged for CellRecord {
                 *codec = todays_names(codec);
             }
         };
+        // Of former versions it is another codec's, under a name that nothing else has.
+        let same_floor = |codec: &str, dtype| match schema != CELL && is_floor(codec, dtype) {
+            true => Err(Rejected::Version(schema.clone())),
+            false => Ok(()),
+        };
         let Head { mut cell, status } = log::parse(record)?;
         rename(&mut cell.codec);
         let outcome = match status {
@@ -192,11 +199,13 @@ impl Logged for CellRecord {
             Status::Done if schema == CELL_OF_FIGURES => {
                 let mut result: CellResult = log::parse(record)?;
                 rename(&mut result.figures.codec);
+                same_floor(&result.figures.codec, result.subject.dtype)?;
                 CellOutcome::Done(Box::new(of_figures(result)?))
             }
             Status::Done => {
                 let mut measurement: CellMeasurement = log::parse(record)?;
                 rename(&mut measurement.measured.codec);
+                same_floor(&measurement.measured.codec, measurement.subject.dtype)?;
                 measurement.check().map_err(|e| Rejected::Content(e.to_string()))?;
                 CellOutcome::Done(Box::new(measurement.into()))
             }
@@ -235,7 +244,7 @@ fn of_figures(result: CellResult) -> std::result::Result<CellResult, Rejected> {
 }
 
 fn check_ids(id: &str, of: &str, subject: &SubjectInfo, codec: &str) -> Result<()> {
-    match subject_id(subject)? == *of && id == cell_id(of, codec) {
+    match subject_id(subject)? == *of && id == cell_id(of, codec, subject.dtype) {
         true => Ok(()),
         false => Err(Error::input("expected the ids that its subject and codec give")),
     }
@@ -312,9 +321,18 @@ pub fn subject_id(subject: &SubjectInfo) -> Result<String> {
 }
 
 /// Hash of a subject's id and what a codec's name means: one that is called otherwise now keeps its
-/// id, and the codec that has its former name another.
-pub fn cell_id(subject_id: &str, codec: &str) -> String {
-    short(format!("{subject_id} {}", lasting_name(codec)).as_bytes())
+/// id, and the codec that has its former name another. So has `f16` in 16 bits, which was a round trip.
+pub fn cell_id(subject_id: &str, codec: &str, dtype: FloatType) -> String {
+    let codec = match is_floor(codec, dtype) {
+        true => "f16 that rounds otherwise".into(),
+        false => lasting_name(codec),
+    };
+    short(format!("{subject_id} {codec}").as_bytes())
+}
+
+/// Whether a codec is what the rounding of a run in 16 bits is measured with.
+fn is_floor(codec: &str, dtype: FloatType) -> bool {
+    codec == "f16" && dtype.dtype() != DType::F32
 }
 
 /// 64 bits are plenty for the cells of a lifetime.
@@ -385,6 +403,30 @@ mod tests {
         }
     }
 
+    /// In 16 bits `f16` was a round trip that changed nothing: what former versions measured with it is no
+    /// floor.
+    #[test]
+    fn f16_in_16_bits_is_another_codec_than_before() {
+        let of = |schema: &str, dtype| {
+            let mut cell = measurement();
+            cell.subject.dtype = dtype;
+            cell.measured.codec = "f16".into();
+            cell.subject_id = subject_id(&cell.subject).unwrap();
+            cell.id = cell_id(&cell.subject_id, "f16", dtype);
+            let mut json = serde_json::to_value(CellLine::done(name(), cell)).unwrap();
+            json["schema"] = schema.into();
+            if schema != CELL {
+                let subject_id = json["subject_id"].as_str().unwrap();
+                json["id"] = short(format!("{subject_id} f16").as_bytes()).into();
+            }
+            CellRecord::read(&json.to_string())
+        };
+        assert!(of(CELL, FloatType::Bf16).is_ok() && of(CELL, FloatType::F32).is_ok());
+        assert!(of(CELL_OF_FORMER_NAMES, FloatType::F32).is_ok());
+        let former = of(CELL_OF_FORMER_NAMES, FloatType::Bf16);
+        assert!(matches!(former, Err(Rejected::Version(_))));
+    }
+
     /// A measurement whose figures are anything but whole numbers.
     fn measurement() -> CellMeasurement {
         let subject =
@@ -405,7 +447,7 @@ mod tests {
         };
         let subject_id = subject_id(&subject).unwrap();
         CellMeasurement {
-            id: cell_id(&subject_id, "int4-g64"),
+            id: cell_id(&subject_id, "int4-g64", FloatType::F32),
             subject_id,
             subject,
             baseline: (0..3).map(|w| PerTarget(vec![2.0 + 0.1 * f64::from(w); 3])).collect(),
@@ -456,13 +498,13 @@ mod tests {
             let result = done(read);
             assert_eq!(
                 (&result.figures.codec[..], &result.id),
-                (today, &cell_id(&subject_id, today))
+                (today, &cell_id(&subject_id, today, FloatType::F32))
             );
             // A line of today with that name is of another codec, and has another id.
             json["schema"] = CELL.into();
             let read = CellRecord::read(&json.to_string());
             assert_eq!(read.is_ok(), former == today, "{former}");
-            json["id"] = cell_id(&subject_id, former).into();
+            json["id"] = cell_id(&subject_id, former, FloatType::F32).into();
             assert_eq!(done(CellRecord::read(&json.to_string()).unwrap()).figures.codec, former);
         }
         let mut failed = serde_json::to_value(CellLine::failed(

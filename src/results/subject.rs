@@ -75,15 +75,13 @@ pub struct ModelInfo {
 }
 
 impl ModelInfo {
-    /// Share of the tokens of a context that a server keeps, over all layers: one with a sliding
-    /// window keeps no more than that.
-    pub fn kept(&self, context: usize) -> f64 {
-        if self.sliding_windows.is_empty() || context == 0 {
-            return 1.0;
+    /// Share of the tokens of a context that a server keeps in a layer: one with a sliding window keeps no
+    /// more than that.
+    pub fn kept(&self, layer: usize, context: usize) -> f64 {
+        match self.sliding_windows.get(layer).copied().flatten() {
+            Some(window) if window < context => window as f64 / context as f64,
+            _ => 1.0,
         }
-        let kept = |window: &Option<usize>| window.map_or(context, |window| window.min(context));
-        let kept: usize = self.sliding_windows.iter().map(kept).sum();
-        kept as f64 / (context * self.sliding_windows.len()) as f64
     }
 }
 

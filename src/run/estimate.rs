@@ -31,11 +31,11 @@ pub fn estimate(
     protocol: Protocol,
     subject: &Subject,
     codecs: &[Treatment],
-    passes: usize,
+    passes: impl Fn(&Treatment) -> usize,
 ) -> Result<SubjectEstimate> {
     let config = &subject.model.config;
     let weights = choose(settings, &subject.model)?;
-    let count = passes * codecs.len();
+    let count = codecs.iter().map(&passes).sum();
     let memory_bytes = weights.bytes
         + weights.cross_check
         + beside_weights(settings, subject, &weights, protocol, codecs, count)?;
@@ -77,7 +77,7 @@ pub fn estimate(
         CellEstimate {
             codec: name.to_string(),
             bits_per_value: 8.0 * of(|arm| arm.stored_bytes) as f64 / of(|arm| arm.values) as f64,
-            seconds: windows * (pass + scoring + codec) * passes as f64,
+            seconds: windows * (pass + scoring + codec) * passes(name) as f64,
         }
     };
     let cells = codecs.iter().zip(&of_layers).map(cell).collect();

@@ -228,8 +228,8 @@ pub fn check_codec(
     // A residual that leaves nothing to feel was asked for, and is a mistake.
     let beside = match (protocols, protocol) {
         (Protocols::Both { residual, .. }, Protocol::Decode { .. }) => {
-            let felt = codec
-                .codecs(config.layers.len())
+            let felt = protocol
+                .seen_of(codec, config.layers.len(), &config.sliding_windows())
                 .and_then(|codecs| protocol.targets_affected(config.head_dim(), &shape, &codecs));
             residual == 0 || felt.is_err()
         }

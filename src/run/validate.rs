@@ -121,9 +121,10 @@ pub fn dry_run(settings: &Settings, hub: &Hub, stages: &mut dyn Stages) -> Resul
             continue;
         }
         let parts = parts(settings, &subject.model.config, beside);
-        let passes = 1 + parts.as_ref().map_or(0, CacheParts::count);
+        let of_asked = 1 + parts.as_ref().map_or(0, CacheParts::count);
         let control = floor(settings.dtype.dtype()).filter(|control| !codecs.contains(control));
-        let codecs: Vec<Treatment> = codecs.into_iter().chain(control).collect();
+        let passes = |codec: &Treatment| if Some(codec) == control.as_ref() { 1 } else { of_asked };
+        let codecs: Vec<Treatment> = codecs.into_iter().chain(control.clone()).collect();
         estimates.push(estimate(settings, protocol, &subject, &codecs, passes)?);
     }
     Ok(together(estimates, Vec::new(), base))

@@ -113,7 +113,7 @@ settings! {
             .bounds(1.0, 1024.0, "1 to 1024", "leave it out to use every core")
             .default_words("all").example("2");
 
-    /// Seed of what codec `noise` draws
+    /// Seed of what controls draw: `noise`, and `f16` in 16 bits
     seed: u64 = 0,
         Setting::new(Evaluation, "--seed", "N");
 

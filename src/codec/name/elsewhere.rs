@@ -247,12 +247,12 @@ pub const ELSEWHERE: &[Elsewhere] = &[
     ),
     entry(
         &["3", "3bit", "i3", "uint3", "q3", "q3_0", "q3_1"],
-        "3-bit integers, which no engine's preset here has",
+        "3-bit integers, and whose is not said",
         Near("int3-g32-ext", "3 bits from a signed extreme"),
     ),
     entry(
         &["2", "2bit", "i2", "uint2", "q2", "q2_0", "q2_1"],
-        "2-bit integers, which no engine's preset here has",
+        "2-bit integers, and whose is not said",
         Near("int2-g32-asym", "2 bits from a minimum"),
     ),
     // --- Hugging Face's QuantizedCache and KIVI

@@ -79,7 +79,7 @@ pub const ENGINES: [Engine; 9] = [
     },
     Engine {
         name: "Transformers",
-        flag: "QuantizedCache(backend=\"quanto\", nbits={})",
+        flag: "QuantizedCache(\"quanto\", model.config, nbits={})",
         codecs: &[("4", "quanto4"), ("2", "quanto2")],
     },
     Engine {
@@ -97,7 +97,7 @@ pub const ENGINES: [Engine; 9] = [
     },
     Engine {
         name: "MLX",
-        flag: "--kv-bits {}",
+        flag: "--kv-bits {} --quantized-kv-start 0",
         codecs: &[
             ("8", "mlx8"),
             ("6", "mlx6"),

@@ -100,7 +100,8 @@ impl ScaleFormat {
             }
             Self::F32 => (exact.max(LEAST_F32), true),
             // Made as they are stored.
-            Self::E8m0 | Self::F32WithZero | Self::One => (exact, true),
+            Self::F32WithZero => (exact, exact.is_finite()),
+            Self::E8m0 | Self::One => (exact, true),
         }
     }
 

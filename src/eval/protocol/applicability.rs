@@ -19,6 +19,41 @@ impl Protocol {
         }
     }
 
+    /// The codecs of those layers, one a layer, in which a token can attend to a stored one: in a
+    /// sliding window no longer than the residual and the token itself, all that is seen is exact. A layer
+    /// of `f16` beside others is one that is left as it is. `windows`: of each layer; none where no layer
+    /// has one.
+    pub fn seen(
+        self,
+        codecs: impl Iterator<Item = Codec>,
+        windows: &[Option<usize>],
+    ) -> Vec<Codec> {
+        let residual = self.residual();
+        let is_seen = |layer: usize| {
+            let window = windows.get(layer).copied().flatten();
+            residual == 0 || window.is_none_or(|window| window > residual + 1)
+        };
+        let codecs: Vec<Codec> = codecs.collect();
+        let is_control = codecs.iter().all(Codec::is_f16);
+        let seen = codecs.into_iter().enumerate();
+        let seen = seen.filter(|(layer, codec)| is_seen(*layer) && (is_control || !codec.is_f16()));
+        seen.map(|(_, codec)| codec).collect()
+    }
+
+    /// Of a treatment on a model of so many layers.
+    ///
+    /// # Errors
+    /// A layer that is named and not there.
+    pub fn seen_of(
+        self,
+        treatment: &Treatment,
+        layers: usize,
+        windows: &[Option<usize>],
+    ) -> Result<Vec<Codec>> {
+        let of_layers = treatment.of_layers(layers)?;
+        Ok(self.seen(of_layers.iter().map(|layer| layer.codec), windows))
+    }
+
     /// Scored targets of a window whose prediction can feel a codec: those predicted from a token
     /// that attends to a stored one, in any layer.
     pub fn targets_affected(
@@ -86,9 +121,28 @@ impl Protocol {
                 }
             }
         }
-        match self.targets_affected(head_dim, shape, codecs)? {
-            0 => Err(of_codec(self.unfelt(head_dim, shape, codecs))),
-            _ => Ok(()),
+        let seen = self.seen_of(treatment, config.layers.len(), &config.sliding_windows())?;
+        if self.targets_affected(head_dim, shape, &seen)? > 0 {
+            return Ok(());
+        }
+        Err(of_codec(match self.targets_affected(head_dim, shape, codecs)? {
+            0 => self.unfelt(head_dim, shape, codecs),
+            _ => self.unseen(shape, config),
+        }))
+    }
+
+    /// The error for a codec of layers only whose sliding window is no longer than the residual.
+    fn unseen(self, shape: &WindowShape, config: &ModelConfig) -> Error {
+        let residual = self.residual();
+        let longest = config.sliding_windows().into_iter().flatten().max().unwrap_or(0);
+        let error = Error::input(format!(
+            "expected stored tokens within the sliding windows of its layers, of at most {longest} tokens, \
+             found none with residual {residual}: none of the {} scored targets would feel the codec",
+            shape.scored_len()
+        ));
+        match longest.checked_sub(2) {
+            Some(residual) => error.hint(format!("--residual {residual} or less would do")),
+            None => error.hint("name layers without a sliding window"),
         }
     }
 

@@ -43,7 +43,7 @@ pub fn dry_run(
     for (settings, protocol, cells, subject) in there {
         stages.stage("measuring one layer");
         let codecs: Vec<Treatment> = cells.iter().map(|(_, codec)| codec.clone()).collect();
-        match estimate(settings, protocol, &subject, &codecs, 1) {
+        match estimate(settings, protocol, &subject, &codecs, |_| 1) {
             Ok(estimated) => subjects.push(estimated),
             Err(error) => failures.add(cells.iter().map(|(cell, _)| *cell), error),
         }

@@ -381,7 +381,7 @@ impl Sweep<'_> {
             let mut pending = Vec::new();
             for (cell, codec) in cells {
                 let planned = &mut self.plan.cells[cell];
-                let cell_id = cell_id(&id, &planned.name.codec);
+                let cell_id = cell_id(&id, &planned.name.codec, info.dtype);
                 planned.id = Some(cell_id.clone());
                 // A cell that is asked for twice is done once.
                 if !self.cells.is_done(&cell_id) && planned_ids.insert(cell_id.clone()) {
@@ -451,10 +451,10 @@ impl Sweep<'_> {
                 first += 1;
                 continue;
             }
-            // Those that the same cells wait for.
-            let same = (first..run.info.windows).take_while(|window| run.waiting(*window) == ids);
+            // Of those, such as the same cells wait for.
+            let most = evaluator.windows_at_once(&run.subject.windows[first..], &arms);
+            let same = (first..first + most).take_while(|window| run.waiting(*window) == ids);
             let windows = &run.subject.windows[first..first + same.count()];
-            let windows = &windows[..evaluator.windows_at_once(windows, &arms)];
             match evaluator.evaluate_windows(windows, &arms, self.progress, &mut stages) {
                 Ok(outcomes) => {
                     for outcome in outcomes {

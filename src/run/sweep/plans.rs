@@ -200,7 +200,7 @@ mod tests {
         subject.instruction_set = set.into();
         let subject_id = subject_id(&subject).unwrap();
         let result = CellResult {
-            id: cell_id(&subject_id, codec),
+            id: cell_id(&subject_id, codec, subject.dtype),
             subject_id,
             subject,
             baseline: Baseline { perplexity: 20.0, nll_per_window: vec![3.0; 3], floor: None },

@@ -76,9 +76,8 @@ impl SubjectRun<'_> {
             if let Some(done) = record.arms.iter().find(|done| done.cell_id == arm.id) {
                 let mut outcome = done.outcome.clone();
                 // Lines of version 1 do not have it.
-                let affected = arm
-                    .codec
-                    .codecs(layers)
+                let affected = protocol
+                    .seen_of(&arm.codec, layers, &self.info.model.sliding_windows)
                     .and_then(|codecs| protocol.targets_affected(head_dim, shape, &codecs));
                 if let Ok(affected) = affected {
                     outcome.targets_affected = affected as u64;
