@@ -382,17 +382,37 @@ fn half_precision_gives_nearly_the_same_perplexity() {
     }
 }
 
+/// In 16 bits f16 beside a codec leaves a side as it is.
 #[test]
-fn an_exact_codec_has_no_error_and_no_infinity() {
-    let answer = good_with(&["--dtype", "f16", "--codec", "f16", "--json"]).succeeds();
+fn an_exact_side_has_no_error_and_no_infinity() {
+    let flags = ["--dtype", "f16", "--codec", "k:f16/v:q8_0", "--protocol", "prefix"];
+    let answer = good_with(&[&flags[..], &["--json"]].concat()).succeeds();
     let codec = &answer.json()["codecs"][0];
     assert_eq!(codec["key"], serde_json::json!({ "rmse": 0.0, "snr_db": null, "cosine": 1.0 }));
-    assert_eq!(codec["kld_max"], 0.0);
-    assert_eq!(codec["perplexity_change_percent"], 0.0);
-    assert_eq!(codec["verdict"], "pass");
-    let flags = ["--dtype", "f16", "--codec", "f16", "--protocol", "prefix"];
+    assert!(codec["value"]["snr_db"].as_f64().unwrap() > 30.0);
     let table = good_with(&flags).succeeds().stdout;
-    assert!(table.contains('∞') && table.contains("+0.00"), "{table}");
+    assert!(table.contains('∞') && !table.contains("inf"), "{table}");
+}
+
+/// What rounding to the run's 16 bits makes by itself is there whether it was asked for or not, under
+/// each protocol, and is what control f16 shows.
+#[test]
+fn a_run_in_16_bits_shows_its_floor() {
+    let run = |dtype: &str, codec: &str| {
+        good_with(&["--dtype", dtype, "--codec", codec, "--json"]).succeeds().json()
+    };
+    for dtype in ["bf16", "f16"] {
+        let (asked, other) = (run(dtype, "f16,q8_0"), run(dtype, "q8_0"));
+        for part in [|json: &Value| json.clone(), |json: &Value| json["decode"].clone()] {
+            let floor = &part(&asked)["baseline"]["floor"];
+            assert!(floor["kld_mean"].as_f64().unwrap() > 1e-9, "{dtype}: {floor}");
+            assert_eq!(floor["kld_mean"], part(&asked)["codecs"][0]["kld_mean"]);
+            assert_eq!(*floor, part(&other)["baseline"]["floor"], "{dtype}");
+        }
+    }
+    assert!(run("f32", "f16")["baseline"].get("floor").is_none());
+    let table = good_with(&["--dtype", "bf16"]).succeeds().stdout;
+    assert!(table.contains("floor     KLD of another rounding to bf16: prefix "), "{table}");
 }
 
 #[test]
