@@ -36,6 +36,16 @@ class DistortionSum:
 
 
 @dataclass(frozen=True)
+class StoredSize:
+    """What the keys or the values of one layer take as they are stored."""
+
+    bytes: int
+    values: int
+    #: Of these, the ones that are kept in 16 bits where the others are packed.
+    exact: int
+
+
+@dataclass(frozen=True)
 class CodecWindow:
     """One window under a codec."""
 
@@ -43,9 +53,9 @@ class CodecWindow:
     scores: List[TokenScore]
     #: (key, value) of each layer.
     layers: List[Tuple[DistortionSum, DistortionSum]]
-    #: Bytes of the compressed cache, the values it stands for, and the tokens those belong to.
-    stored_bytes: int
-    values: int
+    #: (key, value) of each layer.
+    sizes: List[Tuple[StoredSize, StoredSize]]
+    #: Tokens that they belong to.
     cached_tokens: int
     #: How many of the scored targets something compressed can reach.
     targets_affected: int
@@ -79,14 +89,24 @@ def measurement(
 
 
 def _window(window: CodecWindow) -> Dict[str, Any]:
+    layers = [
+        {
+            "key": asdict(key),
+            "value": asdict(value),
+            "key_size": asdict(key_size),
+            "value_size": asdict(value_size),
+        }
+        for (key, value), (key_size, value_size) in zip(window.layers, window.sizes)
+    ]
+    sizes = [size for layer in window.sizes for size in layer]
     return {
         "nll": _packed([score.nll for score in window.scores]),
         "kld": _packed([score.kld for score in window.scores]),
         "same_top": "".join("01"[score.same_top] for score in window.scores),
         "targets_affected": window.targets_affected,
-        "layers": [{"key": asdict(key), "value": asdict(value)} for key, value in window.layers],
-        "stored_bytes": window.stored_bytes,
-        "values": window.values,
+        "layers": layers,
+        "stored_bytes": sum(size.bytes for size in sizes),
+        "values": sum(size.values for size in sizes),
         "cached_tokens": window.cached_tokens,
     }
 

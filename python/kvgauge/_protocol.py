@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from ._codecs import ask
-from ._measurement import CodecMeasurement, CodecWindow, DistortionSum, TokenScore
+from ._measurement import CodecMeasurement, CodecWindow, DistortionSum, StoredSize, TokenScore
 from ._model import attention_reach, forward, logits_of_last, text_config
 from ._problem import Problem, first_line
 from ._rotation import file_metadata, rotations, static_frequencies
@@ -144,9 +144,10 @@ class _Files:
     def save(self, layers: Sequence[Layer]) -> None:
         save_layers(layers, self._path("original"), self.dtype, self.metadata, sync=False)
 
-    def round_trip(self, codec: str, device: Any) -> Tuple[List[Layer], int]:
-        """The layers that came back, in float32 on ``device``, and the bytes of the payload
-        between."""
+    def round_trip(
+        self, codec: str, device: Any
+    ) -> Tuple[List[Layer], List[Tuple[StoredSize, StoredSize]]]:
+        """The layers that came back, in float32 on ``device``, and what each took between."""
         original, packed, unpacked = map(self._path, ("original", "packed", "unpacked"))
         common: Dict[str, Any] = {"threads": self.threads, "force": True, "sync": False}
         try:
@@ -158,21 +159,32 @@ class _Files:
             raise CompressionError(
                 f"codec {codec}: {message}", error.hint, error.exit_status
             ) from error
-        return list(load_layers(unpacked, device, "f32").values()), _payload_bytes(packed)
+        layers = list(load_layers(unpacked, device, "f32").values())
+        return layers, _stored_sizes(packed, len(layers))
 
     def _path(self, name: str) -> str:
         return os.path.join(self.folder, f"{name}.safetensors")
 
 
-def _payload_bytes(path: str) -> int:
-    """Bytes that a compressed file spends on its tensors: all but the header, and two for every
-    exponent that is not the default, which the header has."""
+def _stored_sizes(path: str, layers: int) -> List[Tuple[StoredSize, StoredSize]]:
+    """What a compressed file spends on the keys and on the values of each layer: their parts, and two
+    bytes for an exponent that is not the default, which the header has."""
     with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
-    tensors = json.loads(header["__metadata__"]["kvgauge"])["tensors"]
-    exponents = len([tensor for tensor in tensors if tensor.get("exponent", 0) != 0])
-    return os.path.getsize(path) - 8 - length + 2 * exponents
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    manifest = json.loads(header.pop("__metadata__")["kvgauge"])
+    tensors = {tensor["name"]: tensor for tensor in manifest["tensors"]}
+
+    def size(name: str) -> StoredSize:
+        parts = {
+            part[len(name) + 1 :]: entry["data_offsets"][1] - entry["data_offsets"][0]
+            for part, entry in header.items()
+            if part.startswith(name + ".")
+        }
+        exponent = 2 if tensors[name].get("exponent", 0) != 0 else 0
+        values = math.prod(tensors[name]["shape"])
+        return StoredSize(sum(parts.values()) + exponent, values, parts.get("sinks", 0) // 2)
+
+    return [(size(f"layer.{index}.key"), size(f"layer.{index}.value")) for index in range(layers)]
 
 
 def _add_window(
@@ -211,7 +223,7 @@ def _add_window(
     files.save(layers)
     result.cache_shape = (layers[0][0].shape[1], layers[0][0].shape[3])
     for measured in result.codecs:
-        returned, stored_bytes = files.round_trip(measured.codec, model.device)
+        returned, sizes = files.round_trip(measured.codec, model.device)
         distortion = _layer_distortion(layers, returned)
         clock.lap("codec")
         logits = _continue(model, continuation, returned)
@@ -219,10 +231,7 @@ def _add_window(
         advanced(continuation.shape[1])
         window_scores = _score(logits, base, base_rows, targets)
         clock.lap("scoring")
-        values = sum(key.numel() + value.numel() for key, value in layers)
-        measured.windows.append(
-            CodecWindow(window_scores, distortion, stored_bytes, values, prefix, affected)
-        )
+        measured.windows.append(CodecWindow(window_scores, distortion, sizes, prefix, affected))
 
 
 def _prefill(model: Any, tokens: "torch.Tensor") -> List[Layer]:

@@ -253,7 +253,9 @@ def _config(
         "windows": "all" if options.windows is None else options.windows,
         "first_window": options.first_window,
         "codec": codecs,
+        "engine": [],
         "protocol": "prefix",
+        "residual": 0,
         "bos": options.bos,
         # transformers matches control tokens in a text as the model's own.
         "parse_special": True,

@@ -21,6 +21,7 @@ from kvgauge._measurement import (
     CodecMeasurement,
     CodecWindow,
     DistortionSum,
+    StoredSize,
     TokenScore,
     measurement,
 )
@@ -166,7 +167,11 @@ class Random:
             return DistortionSum(energy, draw.uniform(0, 1), draw.uniform(15, 16), 128, 16)
 
         layers = [(tensor(), tensor()) for _ in range(2)]
-        return CodecWindow(scores, layers, draw.randrange(200, 300), 512, 8, len(scores))
+        sizes = [
+            (StoredSize(draw.randrange(50, 75), 128, 0), StoredSize(draw.randrange(50, 75), 128, 8))
+            for _ in range(2)
+        ]
+        return CodecWindow(scores, layers, sizes, 8, len(scores))
 
 
 class Figures(unittest.TestCase):
@@ -212,8 +217,8 @@ class Figures(unittest.TestCase):
         thousandths = statistics.quantiles(every_kld, n=1000, method="inclusive")
         perplexity = math.exp(sum(sums) / len(sums) / targets)
         base_perplexity = math.exp(sum(map(sum, drawn.baseline)) / len(sums) / targets)
-        stored = sum(window.stored_bytes for window in each)
-        values = sum(window.values for window in each)
+        sizes = [size for window in each for layer in window.sizes for size in layer]
+        stored, values = (sum(size.bytes for size in sizes), sum(size.values for size in sizes))
         tokens = sum(window.cached_tokens for window in each)
         change = reference.mean_interval(ratios)
         share = reference.mean_interval(shares)
