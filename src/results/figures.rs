@@ -251,13 +251,16 @@ impl CodecFigures {
             layers.iter().map(|layer| layer.key_size.plus(layer.value_size)).collect();
         // Logs without sizes by layer have one codec for all of them, so that all are of one size.
         let is_logged = sizes.iter().map(|size| size.values).sum::<u64>() as f64 == values;
+        let kept = |layer: usize| subject.model.kept(layer, subject.context);
         let per_token = |of: fn(&StoredSize) -> u64, all: f64| {
-            let even = all / layers.len().max(1) as f64;
-            let kept = |(layer, size): (usize, &StoredSize)| {
-                let bytes = if is_logged { of(size) as f64 } else { even };
-                subject.model.kept(layer, subject.context) * bytes
+            let bytes: f64 = match is_logged {
+                true => (0..).zip(&sizes).map(|(layer, size)| kept(layer) * of(size) as f64).sum(),
+                false => {
+                    let count = sizes.len();
+                    all * ((0..count).map(kept).sum::<f64>() / count.max(1) as f64)
+                }
             };
-            sizes.iter().enumerate().map(kept).sum::<f64>() / total(|w| w.cached_tokens)
+            bytes / total(|w| w.cached_tokens)
         };
         let sum = |part: fn(&LayerDistortion) -> DistortionSum| {
             layers.iter().map(part).fold(DistortionSum::default(), DistortionSum::plus).finish()
