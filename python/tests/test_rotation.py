@@ -12,6 +12,7 @@ from architectures import random_model
 from support import FolderTest, need_kv_compress, need_modules
 
 from kvgauge import _protocol, _rotation, perplexity
+from kvgauge._measurement import StoredSize
 from kvgauge._rotation import Rotation
 from kvgauge.cache import Layer
 
@@ -245,7 +246,9 @@ class BeforeRope(FolderTest):
         ("cohere", {"rope_theta": 10000.0}, [Form(1e4, 16, True)] * 4),
     )
 
-    def round_trip(self, layers: List[Layer], codec: str, metadata: Any) -> Tuple[List[Layer], int]:
+    def round_trip(
+        self, layers: List[Layer], codec: str, metadata: Any
+    ) -> Tuple[List[Layer], List[Tuple[StoredSize, StoredSize]]]:
         files = _protocol._Files(str(self.folder), "f32", None, metadata)
         files.save(layers)
         return files.round_trip(codec, "cpu")
@@ -260,9 +263,10 @@ class BeforeRope(FolderTest):
                 layers = _protocol._prefill(model, ids)
             rotations = _rotation.rotations(model, 7, TOKENS, "int4-g64-prerope")
             metadata = _rotation.file_metadata(rotations)
-            returned, size = self.round_trip(layers, "int4-g64-prerope", metadata)
-            # [2, 100, 16]: 3200 values, and keys and values of four layers.
-            self.assertEqual(size, 2 * 4 * (3200 // 2 + 2 * 3200 // 64))
+            returned, sizes = self.round_trip(layers, "int4-g64-prerope", metadata)
+            # [2, 100, 16]: 3200 values, for keys and for values of four layers.
+            side = StoredSize(bytes=3200 // 2 + 2 * 3200 // 64, values=3200, exact=0)
+            self.assertEqual(sizes, [(side, side)] * 4)
             self.assertEqual(len(returned), 4)
             for layer, form in enumerate(forms):
                 with self.subTest(kind, layer=layer):
@@ -291,9 +295,9 @@ class BeforeRope(FolderTest):
                 layers = _protocol._prefill(model, torch.arange(32)[None])
             metadata = _rotation.file_metadata(_rotation.rotations(model, 7, 32, "kvgauge4"))
             for codec in ("int4-g64", "q4_0", "f16", "k:int4-g32/v:f16"):
-                mine, size = self.round_trip(layers, codec, metadata)
-                plain, plain_size = self.round_trip(layers, codec, {})
-                self.assertEqual(size, plain_size, codec)
+                mine, sizes = self.round_trip(layers, codec, metadata)
+                plain, plain_sizes = self.round_trip(layers, codec, {})
+                self.assertEqual(sizes, plain_sizes, codec)
                 for one, other in zip(mine, plain):
                     self.assertTrue(all(map(torch.equal, one, other)), (kind, codec))
 
@@ -313,7 +317,7 @@ class BeforeRope(FolderTest):
                 ]
                 behind, before, _, exact = sums
                 self.assertTrue(exact < behind and 0.5 < before / behind < 2.0, sums)
-                eight_bits = [codec.windows[0].stored_bytes for codec in result.codecs[:2]]
+                eight_bits = [codec.windows[0].sizes for codec in result.codecs[:2]]
                 self.assertEqual(*eight_bits)
                 self.assert_only()
 
