@@ -43,6 +43,23 @@ pub(super) struct Heads {
     pub head_dim: usize,
 }
 
+/// Columns of a row a token, [tokens, width].
+pub(super) struct Columns {
+    pub rows: Tensor,
+    pub first: usize,
+}
+
+impl Columns {
+    pub fn width(&self) -> usize {
+        self.rows.dims()[1]
+    }
+
+    /// [tokens, count]
+    fn take(&self, count: usize) -> Result<Tensor> {
+        Ok(self.rows.narrow(1, self.first, count)?)
+    }
+}
+
 impl Attention {
     /// `name`: of a part of its layer.
     pub fn load(
@@ -88,37 +105,32 @@ impl Attention {
     ) -> Result<(Tensor, Tensor, Tensor)> {
         let AttentionConfig { heads, kv_heads, head_dim, .. } = self.config;
         let shape = Heads { queries: heads, keys: kv_heads, head_dim };
-        let normed = match &self.norms {
-            None => None,
-            Some(norms) => Some(self.normed(qkv, norms)?),
-        };
-        let qkv = normed.as_ref().unwrap_or(qkv);
-        let (query, key, value) = match kernels::split_and_rotate(qkv, angles, shape)? {
+        let at = |first: usize| Columns { rows: qkv.clone(), first: first * head_dim };
+        let (mut query, mut key) = (at(0), at(heads));
+        if let Some([of_queries, of_keys]) = &self.norms {
+            query = self.normed(of_queries, query, heads)?;
+            key = self.normed(of_keys, key, kv_heads)?;
+        }
+        let parts = [query, key, at(heads + kv_heads)];
+        let [query, key, value] = match kernels::split_and_rotate(&parts, angles, shape)? {
             Some(split) => split,
-            None => split_and_rotate(qkv, angles, shape)?,
+            None => split_and_rotate(&parts, angles, shape)?,
         };
         Ok((tempered(query, self.config.temperature, start)?, key, value))
     }
 
-    /// Queries and keys normed, values as they are, in one row again.
-    fn normed(&self, qkv: &Tensor, [of_queries, of_keys]: &[Norm; 2]) -> Result<Tensor> {
-        let AttentionConfig { heads, kv_heads, head_dim, qk_norm, .. } = self.config;
-        let tokens = qkv.dim(0)?;
-        let take = |first: usize, count: usize| -> Result<Tensor> {
-            Ok(qkv.narrow(1, first * head_dim, count * head_dim)?.contiguous()?)
-        };
-        let normed = |norm: &Norm, x: Tensor, heads: usize| -> Result<Tensor> {
-            match qk_norm {
-                QkNorm::AllHeads => norm.forward(&x),
-                _ => {
-                    let x = norm.forward_heads(&x.reshape((tokens, heads, head_dim))?)?;
-                    Ok(x.reshape((tokens, heads * head_dim))?)
-                }
+    fn normed(&self, norm: &Norm, columns: Columns, heads: usize) -> Result<Columns> {
+        let AttentionConfig { head_dim, qk_norm, .. } = self.config;
+        let x = columns.take(heads * head_dim)?.contiguous()?;
+        let rows = match qk_norm {
+            QkNorm::AllHeads => norm.forward(&x)?,
+            _ => {
+                let tokens = x.dim(0)?;
+                let x = norm.forward_heads(&x.reshape((tokens, heads, head_dim))?)?;
+                x.reshape((tokens, heads * head_dim))?
             }
         };
-        let query = normed(of_queries, take(0, heads)?, heads)?;
-        let key = normed(of_keys, take(heads, kv_heads)?, kv_heads)?;
-        Ok(Tensor::cat(&[query, key, take(heads + kv_heads, kv_heads)?], 1)?)
+        Ok(Columns { rows, first: 0 })
     }
 
     /// See [`causal`].
@@ -140,13 +152,13 @@ fn tempered(query: Tensor, temperature: Option<Temperature>, start: usize) -> Re
 }
 
 fn split_and_rotate(
-    qkv: &Tensor,
+    [query, key, value]: &[Columns; 3],
     angles: Option<&Angles>,
     Heads { queries, keys, head_dim }: Heads,
-) -> Result<(Tensor, Tensor, Tensor)> {
-    let tokens = qkv.dim(0)?;
-    let take = |first: usize, count: usize| -> Result<Tensor> {
-        let part = qkv.narrow(1, first * head_dim, count * head_dim)?;
+) -> Result<[Tensor; 3]> {
+    let take = |columns: &Columns, count: usize| -> Result<Tensor> {
+        let part = columns.take(count * head_dim)?;
+        let tokens = part.dim(0)?;
         Ok(part.reshape((tokens, count, head_dim))?.transpose(0, 1)?.contiguous()?)
     };
     let rotate = |x: Tensor| -> Result<Tensor> {
@@ -163,7 +175,7 @@ fn split_and_rotate(
             rest => Ok(Tensor::cat(&[turned, x.narrow(2, channels, rest)?], 2)?),
         }
     };
-    Ok((rotate(take(0, queries)?)?, rotate(take(queries, keys)?)?, take(queries + keys, keys)?))
+    Ok([rotate(take(query, queries)?)?, rotate(take(key, keys)?)?, take(value, keys)?])
 }
 
 /// 0 where a query attends to a key and −∞ elsewhere, [1, 1, rows, seen], made on the device:

@@ -5,7 +5,7 @@
 //! Loops are written for the compiler to vectorise; `pulp` picks the widest instruction set at
 //! run time.
 
-use super::attention::Heads;
+use super::attention::{Columns, Heads};
 use super::config::Activation;
 use super::rope::Angles;
 use crate::codec::RotaryPairs;
@@ -16,71 +16,79 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 use std::marker::PhantomData;
 
-/// Queries, keys and values of [tokens, width], each [heads, tokens, head_dim]. `rotate`: by the
+/// Queries, keys and values, each [heads, tokens, head_dim], of columns of `rows`. `rotate`: by the
 /// index of the token, a head vector and where it goes.
 fn split(
-    qkv: &[f32],
-    width: usize,
+    parts: &[Columns; 3],
+    rows: [&[f32]; 3],
     Heads { queries, keys, head_dim }: Heads,
     rotate: impl Fn(usize, &[f32], &mut [f32]) + Sync,
-) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
-    let tokens = qkv.len() / width;
-    let take = |first: usize, count: usize, rotated: bool| {
+) -> [Vec<f32>; 3] {
+    let take = |part: usize, count: usize, rotated: bool| {
+        let (rows, first) = (rows[part], parts[part].first);
+        let width = parts[part].width();
+        let tokens = rows.len() / width;
         let mut out = vec![0f32; count * tokens * head_dim];
         out.par_chunks_mut(tokens * head_dim).enumerate().for_each(|(head, out)| {
-            let column = (first + head) * head_dim;
+            let column = first + head * head_dim;
             for (token, out) in out.chunks_exact_mut(head_dim).enumerate() {
-                let x = &qkv[token * width + column..][..head_dim];
+                let x = &rows[token * width + column..][..head_dim];
                 if rotated { rotate(token, x, out) } else { out.copy_from_slice(x) }
             }
         });
         out
     };
-    (take(0, queries, true), take(queries, keys, true), take(queries + keys, keys, false))
+    [take(0, queries, true), take(1, keys, true), take(2, keys, false)]
 }
 
 /// See [`super::attention::Attention::split`].
 pub fn split_and_rotate(
-    qkv: &Tensor,
+    parts: &[Columns; 3],
     angles: Option<&Angles>,
     heads: Heads,
-) -> Result<Option<(Tensor, Tensor, Tensor)>> {
-    let (tokens, width) = qkv.dims2()?;
+) -> Result<Option<[Tensor; 3]>> {
+    let [query, key, value] = parts.each_ref().map(|part| &part.rows);
+    let tokens = value.dim(0)?;
     let split = match angles {
-        None => with_f32([qkv], |[qkv]| split(qkv, width, heads, |_, x, y| y.copy_from_slice(x)))?,
-        Some(Angles { cos, sin, pairs }) => with_f32([qkv, cos, sin], |[qkv, cos, sin]| {
-            let n = cos.len() / tokens;
-            let at = |token: usize| (&cos[token * n..][..n], &sin[token * n..][..n]);
-            match pairs {
-                RotaryPairs::Halves => split(qkv, width, heads, |token, x, y| {
-                    let ((cos, sin), (x, rest)) = (at(token), x.split_at(2 * n));
-                    let (y, y_rest) = y.split_at_mut(2 * n);
-                    let ((x1, x2), (y1, y2)) = (x.split_at(n), y.split_at_mut(n));
-                    for i in 0..n {
-                        y1[i] = x1[i] * cos[i] - x2[i] * sin[i];
-                        y2[i] = x2[i] * cos[i] + x1[i] * sin[i];
-                    }
-                    y_rest.copy_from_slice(rest);
-                }),
-                RotaryPairs::Neighbours => split(qkv, width, heads, |token, x, y| {
-                    let ((cos, sin), (x, rest)) = (at(token), x.split_at(2 * n));
-                    let (y, y_rest) = y.split_at_mut(2 * n);
-                    for i in 0..n {
-                        let (a, b) = (x[2 * i], x[2 * i + 1]);
-                        y[2 * i] = a * cos[i] - b * sin[i];
-                        y[2 * i + 1] = b * cos[i] + a * sin[i];
-                    }
-                    y_rest.copy_from_slice(rest);
-                }),
-            }
+        None => with_f32([query, key, value], |rows| {
+            split(parts, rows, heads, |_, x, y| y.copy_from_slice(x))
         })?,
+        Some(Angles { cos, sin, pairs }) => {
+            with_f32([query, key, value, cos, sin], |[query, key, value, cos, sin]| {
+                let rows = [query, key, value];
+                let n = cos.len() / tokens;
+                let at = |token: usize| (&cos[token * n..][..n], &sin[token * n..][..n]);
+                match pairs {
+                    RotaryPairs::Halves => split(parts, rows, heads, |token, x, y| {
+                        let ((cos, sin), (x, rest)) = (at(token), x.split_at(2 * n));
+                        let (y, y_rest) = y.split_at_mut(2 * n);
+                        let ((x1, x2), (y1, y2)) = (x.split_at(n), y.split_at_mut(n));
+                        for i in 0..n {
+                            y1[i] = x1[i] * cos[i] - x2[i] * sin[i];
+                            y2[i] = x2[i] * cos[i] + x1[i] * sin[i];
+                        }
+                        y_rest.copy_from_slice(rest);
+                    }),
+                    RotaryPairs::Neighbours => split(parts, rows, heads, |token, x, y| {
+                        let ((cos, sin), (x, rest)) = (at(token), x.split_at(2 * n));
+                        let (y, y_rest) = y.split_at_mut(2 * n);
+                        for i in 0..n {
+                            let (a, b) = (x[2 * i], x[2 * i + 1]);
+                            y[2 * i] = a * cos[i] - b * sin[i];
+                            y[2 * i + 1] = b * cos[i] + a * sin[i];
+                        }
+                        y_rest.copy_from_slice(rest);
+                    }),
+                }
+            })?
+        }
     };
-    let Some((query, key, value)) = split else { return Ok(None) };
+    let Some([query, key, value]) = split else { return Ok(None) };
     let tensor = |values: Vec<f32>, count: usize| {
         Tensor::from_vec(values, (count, tokens, heads.head_dim), &Device::Cpu)
     };
     let Heads { queries, keys, .. } = heads;
-    Ok(Some((tensor(query, queries)?, tensor(key, keys)?, tensor(value, keys)?)))
+    Ok(Some([tensor(query, queries)?, tensor(key, keys)?, tensor(value, keys)?]))
 }
 
 /// e^x to within 2 ulp for x in [−87, 88], clamped outside: x = n·ln 2 + r, |r| ≤ ln 2 / 2, and a
