@@ -14,7 +14,6 @@ use crate::error::{Error, Result};
 use crate::eval::CodecWindow;
 use crate::hash;
 use crate::settings::FloatType;
-use candle_core::DType;
 use serde::{Deserialize, Serialize};
 
 const CELL: &str = "kvgauge.sweep-cell/3";
@@ -332,7 +331,7 @@ pub fn cell_id(subject_id: &str, codec: &str, dtype: FloatType) -> String {
 
 /// Whether a codec is what the rounding of a run in 16 bits is measured with.
 fn is_floor(codec: &str, dtype: FloatType) -> bool {
-    codec == "f16" && dtype.dtype() != DType::F32
+    codec == "f16" && dtype.floor().is_some()
 }
 
 /// 64 bits are plenty for the cells of a lifetime.

@@ -67,7 +67,7 @@ pub fn run(
         // Behind the codecs' own arms, with which they share the baseline.
         let alone = codecs.iter().flat_map(|c| parts.iter().flat_map(|parts| parts.arms(c)));
         let own = codecs.iter().cloned().map(Arm::of);
-        let arms: Vec<Arm> = own.chain(alone).chain(floor(dtype).map(Arm::of)).collect();
+        let arms: Vec<Arm> = own.chain(alone).chain(settings.dtype.floor().map(Arm::of)).collect();
         runs.push((protocol, arms, parts));
     }
     let tokens = |(protocol, arms, _): &(Protocol, Vec<Arm>, _)| -> usize {
@@ -80,7 +80,7 @@ pub fn run(
         let evaluator = Evaluator::new(&model, protocol, context, settings.seed);
         let mut evaluation =
             evaluator.evaluate(&subject.windows, &arms, progress).map_err(|e| explain(e, dtype))?;
-        let floor = floor(dtype).and_then(|_| evaluation.codecs.pop());
+        let floor = settings.dtype.floor().and_then(|_| evaluation.codecs.pop());
         let subject = subject.info(settings, protocol, provenance.clone());
         done.push(ProtocolRun { subject, evaluation, floor, parts });
     }
@@ -122,7 +122,7 @@ pub fn dry_run(settings: &Settings, hub: &Hub, stages: &mut dyn Stages) -> Resul
         }
         let parts = parts(settings, &subject.model.config, beside);
         let of_asked = 1 + parts.as_ref().map_or(0, CacheParts::count);
-        let control = floor(settings.dtype.dtype()).filter(|control| !codecs.contains(control));
+        let control = settings.dtype.floor().filter(|control| !codecs.contains(control));
         let passes = |codec: &Treatment| if Some(codec) == control.as_ref() { 1 } else { of_asked };
         let codecs: Vec<Treatment> = codecs.into_iter().chain(control.clone()).collect();
         estimates.push(estimate(settings, protocol, &subject, &codecs, passes)?);
@@ -153,11 +153,6 @@ fn taken(settings: &Settings, refused: &[Refusal], beside: bool) -> Vec<Treatmen
     let takes =
         |codec: &Treatment| !beside || refused.iter().all(|refused| refused.codec != *codec);
     settings.codecs().into_iter().filter(takes).collect()
-}
-
-/// What the rounding of a run in 16 bits is measured with, whichever codecs were asked for.
-fn floor(dtype: DType) -> Option<Treatment> {
-    (dtype != DType::F32).then(Treatment::floor)
 }
 
 /// The parts of the cache that are measured alone under a protocol, which is the first or `beside` it:

@@ -34,10 +34,9 @@ impl Settings {
     /// with the control that says what rounding makes.
     pub fn resolve_all(raw: RawSettings) -> Result<Vec<Self>> {
         let mut all = Self::each(raw)?;
-        for run in all.iter_mut().filter(|run| run.dtype.dtype() != DType::F32) {
-            if !run.codecs().contains(&Treatment::floor()) {
-                run.codec.push(Given::flag("--codec", Treatment::floor()));
-            }
+        for run in &mut all {
+            let floor = run.dtype.floor().filter(|floor| !run.codecs().contains(floor));
+            run.codec.extend(floor.map(|floor| Given::flag("--codec", floor)));
         }
         Ok(all)
     }

@@ -2,6 +2,7 @@
 
 use super::value::{ReadText, Value, Words, whole_number};
 use crate::error::{Error, Result};
+use crate::eval::Treatment;
 use candle_core::{DType, Device};
 use clap::builder::ValueParser;
 use clap::value_parser;
@@ -192,6 +193,11 @@ impl FloatType {
             FloatType::Bf16 => DType::BF16,
             FloatType::F16 => DType::F16,
         }
+    }
+
+    /// The control that measures what rounding makes in a run of 16 bits.
+    pub fn floor(self) -> Option<Treatment> {
+        (self != FloatType::F32).then(Treatment::floor)
     }
 }
 
