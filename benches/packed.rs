@@ -32,6 +32,10 @@ const VOCAB: usize = 32_000;
 const TOKENS: [usize; 2] = [512, 2048];
 const ROUNDS: usize = 3;
 
+/// As the programs have it.
+#[global_allocator]
+static ALLOCATOR: kvgauge::HugePages = kvgauge::HugePages;
+
 fn main() -> kvgauge::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let folder = arguments.iter().position(|a| a == "--write").map(|at| arguments[at + 1].as_str());

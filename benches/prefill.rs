@@ -32,6 +32,10 @@ const CASES: [Case; 4] = [
     Case { name: "qwen3", config: shapes::qwen3_06b, tokens: [512, 4096], rounds: 3 },
 ];
 
+/// As the programs have it.
+#[global_allocator]
+static ALLOCATOR: kvgauge::HugePages = kvgauge::HugePages;
+
 fn main() -> kvgauge::Result<()> {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|w| w == name);

@@ -18,6 +18,7 @@ pub mod eval;
 mod gguf_value;
 mod hash;
 pub mod hub;
+mod huge_pages;
 mod instruction_set;
 mod lanes;
 pub mod model;
@@ -34,4 +35,5 @@ mod tensor;
 pub mod whole_file;
 
 pub use error::{Error, Result};
+pub use huge_pages::HugePages;
 pub use instruction_set::instruction_set;
