@@ -117,6 +117,67 @@ fn shards_put_together_are_the_whole() {
     assert_eq!(sweep.results("together", &[]), whole);
 }
 
+/// Jobs as they are printed; tests/slurm.sh hands them to Slurm.
+#[test]
+fn jobs_are_printed_for_a_scheduler() {
+    let sweep = Sweep::new(CONFIG);
+    let submit = |words: &[&str]| {
+        let mut command = kvgauge();
+        command.current_dir(sweep.folder.path()).args(["sweep", "sweep.toml"]).args(words);
+        run_command(command)
+    };
+    let out = sweep.folder.path().canonicalize().unwrap().join("results/sweep");
+    let out = out.display();
+    let slurm = submit(&["--submit", "slurm", "--dry-run", "--shards", "2", "--seed", "3"]);
+    slurm.succeeds();
+    let line = |start: &str| slurm.stdout.lines().find(|line| line.starts_with(start)).unwrap();
+    assert!(slurm.stdout.contains("\n#SBATCH --array=1-2\n"), "{}", slurm.stdout);
+    let part = line("exec ");
+    assert!(part.contains(" sweep sweep.toml --seed 3 "), "{part}");
+    assert!(part.contains(&format!(" --output {out} --cuts ")), "{part}");
+    assert!(part.contains(" --shard \"$SLURM_ARRAY_TASK_ID/2\" "), "{part}");
+    assert!(slurm.stdout.contains(&format!(" report {out} --output {out}\n")), "{}", slurm.stdout);
+    assert!(!sweep.folder.path().join("results").exists());
+    // What a task of it would run.
+    let cuts = part.split(" --cuts ").nth(1).unwrap().split(' ').next().unwrap();
+    for (index, whole) in [("1", &["1/2"][..]), ("2", &["2/2"])] {
+        let mut command = kvgauge();
+        command.current_dir(sweep.folder.path()).args(["sweep", "sweep.toml", "--output", "parts"]);
+        command.args(["--cuts", cuts, "--shard", "auto"]);
+        for (name, value) in [("ID", index), ("MIN", "1"), ("STEP", "1"), ("COUNT", "2")] {
+            command.env(format!("SLURM_ARRAY_TASK_{name}"), value);
+        }
+        let answer = run_command(command);
+        answer.succeeds();
+        let said = format!("note: shard {}, as Slurm's array says", whole[0]);
+        assert!(answer.stderr.contains(&said), "{}", answer.stderr);
+    }
+    sweep.report(&["parts"], "merged", &[]).succeeds();
+    assert_eq!(sweep.results("whole", &[]), sweep.read("merged", "results.json"));
+
+    let kubernetes = ["--submit", "kubernetes", "--dry-run", "--shards", "2", "--"];
+    let jobs = submit(&[&kubernetes[..], &["image=here/kvgauge:1", "claim=data"]].concat());
+    jobs.succeeds();
+    let jobs: Value = serde_json::from_str(&jobs.stdout).unwrap();
+    let spec = &jobs["items"][0]["spec"];
+    assert_eq!((&spec["completionMode"], &spec["completions"]), (&"Indexed".into(), &2.into()));
+    let command = spec["template"]["spec"]["containers"][0]["command"].as_array().unwrap();
+    assert_eq!(command[..3], ["kvgauge", "sweep", "sweep.toml"]);
+    assert_eq!(jobs["items"][1]["spec"]["suspend"], true);
+
+    for (words, said) in [
+        (&["--submit", "kubernetes"][..], "expected --dry-run beside it"),
+        (&["--submit", "kubernetes", "--dry-run"], "found no image"),
+        (&["--submit", "kubernetes", "--dry-run", "--", "gpu=1"], "found gpu=1"),
+        (&["--shard", "auto"], "expected one of SLURM_ARRAY_TASK_ID"),
+        (&["--shard", "1/3", "--cuts", "4"], "expected 2 rising numbers up to 10"),
+    ] {
+        let answer = submit(words);
+        assert_eq!(answer.status, Some(2), "{words:?}");
+        assert!(answer.stderr.contains(said), "{words:?}: {}", answer.stderr);
+    }
+}
+
 /// Each codec under each protocol, the recommendation under both, and what `decode` cannot take.
 #[test]
 fn both_protocols_run_by_default() {

@@ -8,6 +8,7 @@ mod kv_compress;
 mod live;
 mod output;
 mod progress;
+mod submit;
 mod sweep;
 mod usage;
 mod validate;

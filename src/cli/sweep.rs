@@ -3,6 +3,7 @@
 use super::flags::{EvaluationFlags, LimitFlags, SubjectFlags};
 use super::live::SweepProgress;
 use super::progress::{DownloadBars, TerminalProgress};
+use super::submit::{SubmitTo, command_line, submit};
 use super::{Outcome, output};
 use crate::error::{Error, Result};
 use crate::eval::verdict::Limits;
@@ -12,11 +13,11 @@ use crate::results::plan::Plan;
 use crate::results::sweep::{SweepReport, SweepSource};
 use crate::run::subject::Stages;
 use crate::run::sweep::{self, Cells, Request, Shard};
-use crate::settings::{ConfigFile, SETTINGS, Settings};
+use crate::settings::{ConfigFile, Settings};
 use crate::whole_file::same_target;
 use clap::Args;
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::Arc;
 
 /// The arguments of `kvgauge sweep`.
@@ -29,9 +30,25 @@ pub struct SweepArguments {
     /// [default: results/NAME for NAME.toml]
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
-    /// Run the I-th of N parts, for a scheduler; `kvgauge report` puts them together
-    #[arg(long, value_name = "I/N")]
-    shard: Option<Shard>,
+    /// Run the I-th of N parts, for a scheduler; `kvgauge report` puts them together. auto: the part
+    /// that the environment says (Slurm, Kubernetes, SkyPilot, Grid Engine, GNU parallel)
+    #[arg(long, value_name = "I/N|auto")]
+    shard: Option<ShardWord>,
+    /// Number of parts: of --submit, instead of one for every ten minutes; of --shard auto, where the
+    /// environment does not say it
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    shards: Option<u64>,
+    /// Cells that the parts after the first begin with, where they are not of equal number; --submit
+    /// works them out
+    #[arg(long, value_name = "I,I…", value_delimiter = ',', requires = "shard")]
+    cuts: Vec<usize>,
+    /// Submit the parts, and a job behind them that makes the report; with --dry-run, print the jobs
+    /// instead (kubernetes: always with it)
+    #[arg(long, value_name = "SCHEDULER", conflicts_with_all = ["shard", "json"])]
+    submit: Option<SubmitTo>,
+    /// Options of the scheduler, behind --: for sbatch; for Kubernetes image=NAME claim=NAME
+    #[arg(last = true, value_name = "OPTION", requires = "submit")]
+    options: Vec<String>,
     /// Print the cells, their bits a value, and an estimate of time and memory; run nothing
     #[arg(long)]
     dry_run: bool,
@@ -45,6 +62,21 @@ pub struct SweepArguments {
     subject: SubjectFlags,
     #[command(flatten)]
     evaluation: EvaluationFlags,
+}
+
+/// What --shard says.
+#[derive(Clone, Copy)]
+enum ShardWord {
+    Given(Shard),
+    Auto,
+}
+
+impl FromStr for ShardWord {
+    type Err = String;
+
+    fn from_str(word: &str) -> std::result::Result<Self, String> {
+        if word == "auto" { Ok(Self::Auto) } else { word.parse().map(Self::Given) }
+    }
 }
 
 /// The arguments of `kvgauge report`.
@@ -87,6 +119,17 @@ impl SweepArguments {
         let limits = first.limits();
         super::use_threads(threads)?;
         let hub = Hub::new(HubOptions::from_env(offline), Arc::new(DownloadBars::new()))?;
+        let shards = self.shards.map(|shards| shards as usize);
+        let shard = match self.shard {
+            None => Shard::WHOLE,
+            Some(ShardWord::Given(shard)) => shard,
+            Some(ShardWord::Auto) => {
+                let variable = |name: &str| std::env::var(name).ok();
+                let (shard, scheduler) = Shard::of_environment(variable, shards)?;
+                TerminalProgress::new().note(&format!("shard {shard}, as {scheduler} says"));
+                shard
+            }
+        };
         let request = Request {
             settings,
             source: SweepSource {
@@ -95,11 +138,15 @@ impl SweepArguments {
                 config: file.text,
             },
             output: self.output.unwrap_or_else(|| default_output(&file.path)),
-            shard: self.shard.unwrap_or(Shard::WHOLE),
+            shard,
+            cuts: self.cuts,
             force: self.force,
         };
         let config = Some(self.config.as_path());
         check_inputs(&request.output, &request.settings, config)?;
+        if let Some(scheduler) = self.submit {
+            return submit(&request, &hub, scheduler, shards, self.options, self.dry_run);
+        }
         if self.dry_run {
             let mut progress = TerminalProgress::new();
             let estimate = sweep::dry_run(&request, &hub, &mut progress);
@@ -254,59 +301,4 @@ fn common_limits(plans: &[Plan], given: Limits) -> Result<Limits> {
 
 fn default_output(config: &Path) -> PathBuf {
     Path::new("results").join(config.file_stem().unwrap_or_default())
-}
-
-/// A command line for the same results: the one of this run, without flags that change none.
-fn command_line(words: impl IntoIterator<Item = OsString>) -> String {
-    const WITH_VALUE: [&str; 2] = ["--output", "--shard"];
-    const ALONE: [&str; 3] = ["--json", "--dry-run", "--force"];
-    let setting = |flag: &str| SETTINGS.iter().find(|s| s.flag == flag && !s.changes_figures);
-    let mut command = String::from("kvgauge");
-    let mut words = words.into_iter().skip(1);
-    while let Some(word) = words.next() {
-        let word = word.to_string_lossy();
-        let (flag, value) = word.split_once('=').map_or((&*word, false), |(flag, _)| (flag, true));
-        let setting = setting(flag);
-        let alone = setting.is_some_and(|setting| setting.value_name == "BOOL");
-        if alone || ALONE.contains(&flag) {
-            continue;
-        }
-        if setting.is_some() || WITH_VALUE.contains(&flag) {
-            if !value {
-                words.next();
-            }
-            continue;
-        }
-        command.push(' ');
-        command.push_str(&quoted(&word));
-    }
-    command
-}
-
-/// As a shell takes it for one word.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
-    match !word.is_empty() && word.chars().all(plain) {
-        true => word.into(),
-        false => format!("'{}'", word.replace('\'', r"'\''")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_command_that_is_told_leaves_out_what_changes_no_result() {
-        let told = |line: &str| command_line(line.split('|').map(OsString::from));
-        for (typed, expected) in [
-            ("/usr/bin/kvgauge|sweep|a.toml", "kvgauge sweep a.toml"),
-            ("k|sweep|--shard|2/3|a.toml|--output|x", "kvgauge sweep a.toml"),
-            ("k|sweep|--shard=2/3|a.toml|--output=x|--json", "kvgauge sweep a.toml"),
-            ("k|sweep|a.toml|--windows|5|--strict=true", "kvgauge sweep a.toml --windows 5"),
-            ("k|sweep|it's a.toml", r"kvgauge sweep 'it'\''s a.toml'"),
-        ] {
-            assert_eq!(told(typed), expected);
-        }
-    }
 }

@@ -8,18 +8,23 @@
 
 mod assemble;
 mod cells;
+mod cuts;
 mod dry_run;
 mod folder;
 mod plans;
 mod report_files;
+mod scheduler;
 mod shard;
 mod subject_run;
+mod submit;
 
 pub use cells::Cells;
+pub use cuts::Costs;
 pub use dry_run::dry_run;
 pub use plans::read_plans;
 pub use report_files::{FILES, check_folder, check_report, write_report};
 pub use shard::Shard;
+pub use submit::{Job, Submitted, quoted};
 
 use crate::error::{Error, Kind, Result};
 use crate::eval::verdict::Limits;
@@ -54,6 +59,8 @@ pub struct Request {
     pub output: PathBuf,
     /// Which part of the cells is this process's.
     pub shard: Shard,
+    /// The first cells of the parts after the first; without any, parts are of equal number.
+    pub cuts: Vec<usize>,
     /// Whether files that kvgauge did not write are replaced.
     pub force: bool,
 }
@@ -222,7 +229,7 @@ impl Opened<'_> {
 /// A sweep of which no cell can be run.
 fn open<'a>(request: &'a Request, hub: &Hub, stages: &mut dyn Stages) -> Result<Vec<Opened<'a>>> {
     let total = request.runs().map(|(settings, _)| settings.codec.len()).sum();
-    let mine = request.shard.range(total);
+    let mine = request.shard.range(total, &request.cuts)?;
     if let Some(settings) = request.settings.first() {
         settings.device.open()?;
     }

@@ -18,16 +18,40 @@ impl Shard {
     /// All cells.
     pub const WHOLE: Self = Self { index: 1, of: 1 };
 
+    /// The part of an index, from 1, of so many; `None` where there is no such part.
+    pub fn new(index: usize, of: usize) -> Option<Self> {
+        (1..=of).contains(&index).then_some(Self { index, of })
+    }
+
     /// Whether there is one part.
     pub fn is_whole(self) -> bool {
         self.of == 1
     }
 
     /// Its part of `cells` cells. A run of neighbours: those that share a baseline stay together.
-    pub fn range(self, cells: usize) -> Range<usize> {
-        // In 128 bits no product overflows.
-        let edge = |shard: usize| (cells as u128 * shard as u128 / self.of as u128) as usize;
-        edge(self.index - 1)..edge(self.index)
+    /// `cuts`: the first cells of the parts after the first; without any, parts are of equal number.
+    ///
+    /// # Errors
+    /// Cuts for another number of parts, out of order or behind the last cell.
+    pub fn range(self, cells: usize, cuts: &[usize]) -> Result<Range<usize>> {
+        if cuts.is_empty() {
+            // In 128 bits no product overflows.
+            let edge = |shard: usize| (cells as u128 * shard as u128 / self.of as u128) as usize;
+            return Ok(edge(self.index - 1)..edge(self.index));
+        }
+        let in_order = cuts.is_sorted() && cuts.last().is_some_and(|last| *last <= cells);
+        if cuts.len() != self.of - 1 || !in_order {
+            return Err(Error::input(format!(
+                "--cuts: expected {} rising numbers up to {cells}, found {cuts:?}",
+                self.of - 1
+            ))
+            .hint("--submit works them out; without --cuts parts have the same number of cells"));
+        }
+        let edge = |shard: usize| match shard {
+            0 => 0,
+            shard => cuts.get(shard - 1).copied().unwrap_or(cells),
+        };
+        Ok(edge(self.index - 1)..edge(self.index))
     }
 
     /// A file of this shard's own.
@@ -47,7 +71,7 @@ impl FromStr for Shard {
         let pair = text.split_once('/').map(|(index, of)| (number(index), number(of)));
         match pair {
             Some((Some(index), Some(of))) if index <= of => Ok(Self { index, of }),
-            _ => Err("expected I/N with I from 1 to N, such as 2/3".into()),
+            _ => Err("expected I/N with I from 1 to N, such as 2/3, or auto".into()),
         }
     }
 }
@@ -96,13 +120,24 @@ mod tests {
             for cells in 0..40 {
                 let mut next = 0;
                 for index in 1..=of {
-                    let range = Shard { index, of }.range(cells);
+                    let range = Shard { index, of }.range(cells, &[]).unwrap();
                     assert_eq!(range.start, next);
                     assert!(range.len() <= cells.div_ceil(of));
                     next = range.end;
                 }
                 assert_eq!(next, cells);
             }
+        }
+    }
+
+    #[test]
+    fn cuts_are_taken_as_they_are_or_refused() {
+        let of = |index, cuts: &[usize]| Shard { index, of: 3 }.range(10, cuts);
+        assert_eq!([1, 2, 3].map(|index| of(index, &[7, 7]).unwrap()), [0..7, 7..7, 7..10]);
+        assert_eq!(of(3, &[2, 10]).unwrap(), 10..10);
+        for cuts in [&[3][..], &[1, 2, 3], &[5, 4], &[5, 11]] {
+            let error = of(1, cuts).unwrap_err().to_string();
+            assert!(error.contains("2 rising numbers up to 10"), "{error}");
         }
     }
 

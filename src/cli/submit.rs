@@ -1,0 +1,153 @@
+//! A sweep as jobs of a scheduler: `kvgauge sweep --submit`, and command lines made of this one's.
+
+use super::progress::TerminalProgress;
+use super::{Outcome, output};
+use crate::error::{Error, Result};
+use crate::hub::Hub;
+use crate::report;
+use crate::run::subject::Stages;
+use crate::run::sweep::{self, Costs, Job, Request, Submitted, quoted};
+use crate::settings::SETTINGS;
+use clap::ValueEnum;
+use std::ffi::OsString;
+
+/// Schedulers that jobs are made for.
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+pub enum SubmitTo {
+    /// sbatch(1)
+    Slurm,
+    /// JSON for kubectl
+    Kubernetes,
+}
+
+/// Makes the jobs of a sweep, and hands them over or prints them. `shards`: the number of parts, if it
+/// was given.
+pub fn submit(
+    request: &Request,
+    hub: &Hub,
+    scheduler: SubmitTo,
+    shards: Option<usize>,
+    options: Vec<String>,
+    dry_run: bool,
+) -> Result<Outcome> {
+    if scheduler == SubmitTo::Kubernetes && !dry_run {
+        return Err(Error::input("--submit kubernetes: expected --dry-run beside it, found none")
+            .hint("kvgauge prints the jobs, and kubectl apply -f - takes them"));
+    }
+    let mut progress = TerminalProgress::new();
+    let estimate = sweep::dry_run(request, hub, &mut progress);
+    progress.clear();
+    let (estimate, first_failure) = estimate?;
+    if let Some(error) = first_failure {
+        let failed = estimate.failed.len();
+        let all = estimate.cells() + failed;
+        progress.note(&format!("{failed} of {all} cells would fail, the first: {error}"));
+    }
+    let costs = Costs::new(request, &estimate);
+    let job = Job {
+        program: std::env::current_exe()
+            .map_err(|e| Error::system(format!("the path of this program: {e}")))?,
+        words: words_of_a_part(std::env::args_os()),
+        output: std::path::absolute(&request.output)
+            .map_err(|e| Error::io(&request.output, &e).within("--output"))?,
+        cuts: costs.cuts(shards.unwrap_or_else(|| costs.worthwhile())),
+        force: request.force,
+        options,
+    };
+    let page = job.output.join(sweep::FILES[0]);
+    match (scheduler, dry_run) {
+        (SubmitTo::Slurm, true) => {
+            output::print(&format!("{}\n{}", job.slurm_parts(), job.slurm_report()))?;
+        }
+        (SubmitTo::Slurm, false) => {
+            sweep::check_folder(&request.output)?;
+            let Submitted { parts, report } = job.submit_to_slurm()?;
+            output::print(&format!(
+                "job {parts}: {} parts\njob {report}: the report, when they have ended\n\
+                 report: {}\n",
+                job.parts(),
+                page.display()
+            ))?;
+        }
+        (SubmitTo::Kubernetes, _) => output::print(&report::json(&job.kubernetes()?)?)?,
+    }
+    Ok(Outcome::Done)
+}
+
+/// A command line for the same results: the one of this run, without flags that change none.
+pub fn command_line(words: impl IntoIterator<Item = OsString>) -> String {
+    let own = |flag: &str| {
+        OF_ONE_RUN.iter().find(|(name, _)| *name == flag).map(|(_, value)| *value).or_else(|| {
+            let setting = SETTINGS.iter().find(|s| s.flag == flag && !s.changes_figures)?;
+            Some(setting.value_name != "BOOL")
+        })
+    };
+    let words = without(words, own);
+    let words = words.iter().map(|word| quoted(word));
+    ["kvgauge".into()].into_iter().chain(words).collect::<Vec<String>>().join(" ")
+}
+
+/// The words that a part of this sweep is run with.
+fn words_of_a_part(words: impl IntoIterator<Item = OsString>) -> Vec<String> {
+    let of_the_whole = ["--output", "--shards", "--submit", "--dry-run"];
+    without(words, |flag| {
+        let known = OF_ONE_RUN.iter().find(|(name, _)| *name == flag);
+        known.filter(|(name, _)| of_the_whole.contains(name)).map(|(_, value)| *value)
+    })
+}
+
+/// Flags that have nothing to do with results, and whether a value stands behind them.
+const OF_ONE_RUN: [(&str, bool); 8] = [
+    ("--output", true),
+    ("--shard", true),
+    ("--shards", true),
+    ("--cuts", true),
+    ("--submit", true),
+    ("--json", false),
+    ("--dry-run", false),
+    ("--force", false),
+];
+
+/// The words of a command line behind the program, up to `--`, without some flags and their values.
+/// `dropped`: of a flag to leave out, whether a value stands behind it.
+fn without(
+    words: impl IntoIterator<Item = OsString>,
+    dropped: impl Fn(&str) -> Option<bool>,
+) -> Vec<String> {
+    let mut words = words.into_iter().skip(1).take_while(|word| word != "--");
+    let mut left = Vec::new();
+    while let Some(word) = words.next() {
+        let word = word.to_string_lossy();
+        let (flag, joined) = word.split_once('=').map_or((&*word, false), |(flag, _)| (flag, true));
+        match dropped(flag) {
+            None => left.push(word.into_owned()),
+            Some(true) if !joined => _ = words.next(),
+            Some(_) => {}
+        }
+    }
+    left
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_that_is_told_leaves_out_what_changes_no_result() {
+        let told = |line: &str| command_line(line.split('|').map(OsString::from));
+        for (typed, expected) in [
+            ("/usr/bin/kvgauge|sweep|a.toml", "kvgauge sweep a.toml"),
+            ("k|sweep|--shard|2/3|a.toml|--output|x", "kvgauge sweep a.toml"),
+            ("k|sweep|--shard=2/3|a.toml|--output=x|--json", "kvgauge sweep a.toml"),
+            ("k|sweep|a.toml|--windows|5|--strict=true", "kvgauge sweep a.toml --windows 5"),
+            ("k|sweep|it's a.toml", r"kvgauge sweep 'it'\''s a.toml'"),
+            ("k|sweep|a.toml|--submit|slurm|--shards|9|--|-p|all", "kvgauge sweep a.toml"),
+        ] {
+            assert_eq!(told(typed), expected);
+        }
+        let part =
+            "k|sweep|a.toml|--submit=slurm|--output|x|--threads|2|--force|--dry-run|--|-p|all";
+        let words = words_of_a_part(part.split('|').map(OsString::from));
+        assert_eq!(words, ["sweep", "a.toml", "--threads", "2", "--force"]);
+    }
+}
