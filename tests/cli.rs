@@ -813,6 +813,46 @@ fn limits_on_kld_and_top1_are_judged() {
     );
 }
 
+/// 4 layers × 2 KV heads × 64 channels × keys and values are 1024 values a token: 2048 bytes in 16 bits,
+/// 544 in 4.25.
+#[test]
+fn memory_is_told_in_mb_and_gb_and_can_have_a_limit() {
+    let lax = ["--max-ppl-change", "1000", "--batch", "1000"];
+    let run = |more: &[&str]| good_with(&[&lax[..], more].concat());
+    let result = run(&["--json"]).succeeds().json();
+    for codec in [&result["codecs"][0], &result["decode"]["codecs"][0]] {
+        for (key, expected) in [
+            ("cache_bytes_per_token_f16", 2048.0),
+            ("cache_bytes_per_token", 544.0),
+            ("cache_mb_per_sequence_f16", 0.131072),
+            ("cache_mb_per_sequence", 0.034816),
+            ("cache_mb_per_1000_tokens_f16", 2.048),
+            ("cache_mb_per_1000_tokens", 0.544),
+            ("gb_saved", 0.096256),
+        ] {
+            let found = codec[key].as_f64().unwrap();
+            assert!((found - expected).abs() < 1e-12, "{key}: {found}");
+        }
+    }
+    assert_eq!(result["config"]["batch"], 1000);
+    let table = run(&[]).succeeds().stdout;
+    let cache = "cache     0.13 MB a sequence of 64 tokens in 16 bits, 2.05 MB per 1000 tokens\n";
+    assert!(table.contains(cache) && table.contains("  3.76×  0.03 "), "{table}");
+
+    let judged = |most: &str| {
+        let result = run(&["--max-bytes-per-token", most, "--json"]).succeeds().json();
+        let codec = &result["codecs"][0];
+        [&codec["verdict"], &codec["verdicts"]["bytes_per_token"]]
+            .map(|verdict| verdict.as_str().unwrap().to_string())
+    };
+    assert_eq!(judged("544"), ["pass", "pass"]);
+    assert_eq!(judged("543.9"), ["fail", "fail"]);
+    let fails = run(&["--max-bytes-per-token", "500", "--strict"]).ends_with_result(1).stdout;
+    assert!(fails.contains("FAIL: 544 bytes a token, more than 500"), "{fails}");
+    run(&["--max-bytes-per-token", "-1"]).is_refused(&["--max-bytes-per-token", "0 or more"]);
+    validate(&["--batch", "0"]).is_refused(&["--batch", "at least 1", "found 0"]);
+}
+
 #[test]
 fn one_window_has_no_interval() {
     let one = ["--model", "builtin", "--context", "64", "--windows", "1"];

@@ -28,10 +28,10 @@ pub struct Arguments {
 
 impl Arguments {
     pub fn run(self) -> Result<Outcome> {
-        let limits = Settings::resolve(self.limits.into_raw()?)?.limits();
+        let settings = Settings::resolve(self.limits.into_raw()?)?;
         let within = |e: Error| e.within(self.measurement.display());
         let measurement = Measurement::read(&read(&self.measurement)?).map_err(within)?;
-        let figures = FiguresReport::new(measurement, limits);
+        let figures = FiguresReport::new(measurement, settings.limits(), settings.batch);
         output::print(&match self.json {
             true => report::json(&figures)?,
             false => table::render_figures(&figures),

@@ -84,7 +84,7 @@ impl SweepArguments {
         let settings = Settings::resolve_all(raw)?;
         let Some(first) = settings.first() else { return Ok(Outcome::Done) };
         let (threads, offline, strict) = (first.threads, first.offline, first.strict);
-        let limits = first.limits();
+        let (limits, batch) = (first.limits(), first.batch);
         super::use_threads(threads)?;
         let hub = Hub::new(HubOptions::from_env(offline), Arc::new(DownloadBars::new()))?;
         let request = Request {
@@ -119,7 +119,7 @@ impl SweepArguments {
         progress.clear();
         let outcome = outcome?;
 
-        let report = outcome.cells.report(&outcome.plans, &limits);
+        let report = outcome.cells.report(&outcome.plans, &limits, batch);
         match request.shard.is_whole() {
             true => write_and_tell(&report, &request.output, self.force, self.json)?,
             false if self.json => output::print(&report::json(&report)?)?,
@@ -137,7 +137,7 @@ impl SweepArguments {
             // Of this sweep alone, whatever else lies in its folder.
             None if strict
                 && request.shard.is_whole()
-                && outcome.cells.report(&[outcome.plan], &limits).misses_limit() =>
+                && outcome.cells.report(&[outcome.plan], &limits, batch).misses_limit() =>
             {
                 Ok(Outcome::LimitMissed)
             }
@@ -159,16 +159,22 @@ impl ReportArguments {
             max_ppl_change: flags.max_ppl_change.first().map_or(f64::NAN, |given| given.value.0),
             max_kld: flags.max_kld.first().map(|given| given.value),
             min_top1: flags.min_top1.first().map(|given| given.value),
+            max_bytes_per_token: flags.max_bytes_per_token.first().map(|given| given.value),
         };
+        let batch = flags.batch.first().map(|given| given.value);
         Settings::resolve(flags)?;
         let limits = common_limits(&plans, given)?;
+        let batch = match batch {
+            Some(batch) => batch,
+            None => common("--batch", plans.iter().map(|plan| plan.batch), |n| n.to_string())?,
+        };
         sweep::check_folder(&self.output)?;
         sweep::check_report(&self.output, &plans, self.force)?;
         let cells = Cells::read(&self.folders)?;
         for note in cells.notes() {
             TerminalProgress::new().note(&note);
         }
-        let report = cells.report(&plans, &limits);
+        let report = cells.report(&plans, &limits, batch);
         write_and_tell(&report, &self.output, self.force, self.json)?;
         let strict = self.strict || plans.iter().any(|plan| plan.strict);
         Ok(if strict && report.misses_limit() { Outcome::LimitMissed } else { Outcome::Done })
@@ -212,25 +218,6 @@ fn write_and_tell(report: &SweepReport, folder: &Path, force: bool, json: bool) 
 /// The limits of the sweeps, but those that `given` has: a percentage that is a number, others that
 /// are there.
 fn common_limits(plans: &[Plan], given: Limits) -> Result<Limits> {
-    fn one<T: PartialEq + Copy>(
-        flag: &str,
-        mut found: impl Iterator<Item = T>,
-        show: impl Fn(T) -> String,
-    ) -> Result<T> {
-        let first = found.next().ok_or_else(|| {
-            Error::input("expected a sweep's folder, found none")
-                .hint("name the folder that kvgauge sweep wrote to")
-        })?;
-        match found.find(|other| *other != first) {
-            Some(other) => Err(Error::input(format!(
-                "these sweeps have different limits: {} and {}",
-                show(first),
-                show(other)
-            ))
-            .hint(format!("choose one with {flag}"))),
-            None => Ok(first),
-        }
-    }
     let optional = |limit: Option<f64>| limit.map_or("none".into(), |limit| limit.to_string());
     let limits = || plans.iter().map(|plan| &plan.limits);
     Ok(Limits {
@@ -238,18 +225,49 @@ fn common_limits(plans: &[Plan], given: Limits) -> Result<Limits> {
             false => given.max_ppl_change,
             true => {
                 let changes = limits().map(|limits| limits.max_ppl_change);
-                one("--max-ppl-change", changes, |limit| format!("{limit} %"))?
+                common("--max-ppl-change", changes, |limit| format!("{limit} %"))?
             }
         },
         max_kld: match given.max_kld {
             Some(_) => given.max_kld,
-            None => one("--max-kld", limits().map(|limits| limits.max_kld), optional)?,
+            None => common("--max-kld", limits().map(|limits| limits.max_kld), optional)?,
         },
         min_top1: match given.min_top1 {
             Some(_) => given.min_top1,
-            None => one("--min-top1", limits().map(|limits| limits.min_top1), optional)?,
+            None => common("--min-top1", limits().map(|limits| limits.min_top1), optional)?,
+        },
+        max_bytes_per_token: match given.max_bytes_per_token {
+            Some(_) => given.max_bytes_per_token,
+            None => {
+                let most = limits().map(|limits| limits.max_bytes_per_token);
+                common("--max-bytes-per-token", most, optional)?
+            }
         },
     })
+}
+
+/// What all sweeps have for a flag.
+///
+/// # Errors
+/// Sweeps that differ, of which one must be chosen.
+fn common<T: PartialEq + Copy>(
+    flag: &str,
+    mut found: impl Iterator<Item = T>,
+    show: impl Fn(T) -> String,
+) -> Result<T> {
+    let first = found.next().ok_or_else(|| {
+        Error::input("expected a sweep's folder, found none")
+            .hint("name the folder that kvgauge sweep wrote to")
+    })?;
+    match found.find(|other| *other != first) {
+        Some(other) => Err(Error::input(format!(
+            "these sweeps have different limits: {flag} {} and {}",
+            show(first),
+            show(other)
+        ))
+        .hint(format!("choose one with {flag}"))),
+        None => Ok(first),
+    }
 }
 
 fn default_output(config: &Path) -> PathBuf {

@@ -12,7 +12,7 @@ pub(crate) fn align_left(rows: &[Vec<String>], left: usize) -> String {
     lay_out(rows, left, &[]).0
 }
 
-/// As [`align`], with three more spaces before each column of `groups`, and where those begin.
+/// As [`align`], with one more space before each column of `groups`, and where those begin.
 pub(crate) fn align_groups(rows: &[Vec<String>], groups: &[usize]) -> (String, Vec<usize>) {
     lay_out(rows, 1, groups)
 }
@@ -24,7 +24,7 @@ fn lay_out(rows: &[Vec<String>], left: usize, groups: &[usize]) -> (String, Vec<
     let widths: Vec<usize> = (0..columns).map(width).collect();
     let gap = |column: usize| match column {
         0 => 0,
-        column if groups.contains(&column) => 5,
+        column if groups.contains(&column) => 3,
         _ => 2,
     };
     let start =

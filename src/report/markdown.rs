@@ -2,8 +2,9 @@
 
 use super::text::{one_line, printable};
 use crate::eval::verdict::Limits;
+use crate::results::answers;
 use crate::results::columns::{Column, MARKDOWN, Row, SIZE, Table, named};
-use crate::results::print::{bos, dtype_and_device, short, windows};
+use crate::results::print::{bos, cache_words, dtype_and_device, short, windows};
 use crate::results::sweep::{SubjectReport, SweepReport, UnfinishedCell};
 use crate::results::verdict_words;
 use crate::whole_file::MARKDOWN_MARK;
@@ -57,8 +58,9 @@ fn section(
     }
     writeln!(
         out,
-        ", {windows} of {context} tokens, {bos}, {place}, baseline perplexity {:.4}.\n",
-        subject.baseline.perplexity
+        ", {windows} of {context} tokens, {bos}, {place}, baseline perplexity {:.4}. {}.\n",
+        subject.baseline.perplexity,
+        subject.cells.first().map_or(String::new(), |cell| cache_words(&cell.result, s))
     )?;
     let limit = verdict_words::limits(limits);
     if let Some(reason) = subject.baseline.meaningless(s.model.vocab_size) {
@@ -81,6 +83,7 @@ fn section(
             )?,
         }
     }
+    out.push_str(&within(subject));
     if protocols.len() > 1 {
         for view in &protocols {
             writeln!(out, "- {}", view.subject.protocol.tells())?;
@@ -88,6 +91,13 @@ fn section(
         out.push('\n');
     }
     table(out, subject, &protocols)
+}
+
+/// The answers for a KL divergence and for so many bytes: two lines, and an empty one.
+fn within(subject: &SubjectReport) -> String {
+    let named = |codec: &Option<String>| codec.as_deref().map_or("none".into(), code);
+    let [klds, bytes] = answers::in_words(subject, named);
+    format!("{klds}.  \n{bytes}.\n\n")
 }
 
 /// Under two protocols without top-1, which there is no room for.
@@ -205,7 +215,7 @@ mod tests {
             let cells = report.subjects.iter().map(|subject| subject.cells.len()).sum::<usize>();
             assert_eq!(rows.len(), heads + cells, "{name}");
             let both = report.subjects.iter().any(|subject| subject.decode.is_some());
-            let bars = if both { 10 } else { 8 };
+            let bars = if both { 11 } else { 9 };
             assert!(rows.iter().all(|row| row.matches('|').count() == bars), "{name}: {text}");
         }
     }

@@ -1,9 +1,10 @@
 //! The end of a sweep as text for a terminal.
 
 use super::align::align;
-use super::table::{baseline_line, subject_lines};
+use super::table::{baseline_line, cache_line, subject_lines};
 use super::text::one_line;
 use crate::eval::verdict::Limits;
+use crate::results::answers;
 use crate::results::columns::{Row, SWEEP, Table, headings, texts};
 use crate::results::figures::{CodecFigures, CodecResult};
 use crate::results::print::{interval, signed, small};
@@ -12,8 +13,8 @@ use crate::results::sweep::{SubjectReport, SweepReport, UnfinishedCell};
 use crate::results::verdict_words;
 use std::fmt::Write;
 
-const LEGEND: &str = "bits a value; KLD: mean, nats; top-1: likeliest token unchanged; interval: \
-    95 %, over windows\n* recommended; needs N, has M: inconclusive, N windows would settle it (80 % range), the text has M\n";
+const LEGEND: &str = "bits a value; MB: cache of a sequence; KLD: mean, nats; top-1: likeliest token \
+    unchanged; interval: 95 %\n* recommended; needs N, has M: inconclusive, N windows would settle it (80 % range), the text has M\n";
 
 /// Ends with a newline. At most 110 columns for names of up to 25 characters; no colours, so
 /// that it can be pasted anywhere.
@@ -36,6 +37,10 @@ pub fn render(report: &SweepReport) -> String {
             out.push('\n');
         }
         out.push_str(&recommendation(subject, &report.limits));
+        let named = |codec: &Option<String>| codec.as_deref().map_or("none".into(), one_line);
+        for answer in answers::in_words(subject, named) {
+            let _ = writeln!(out, "{answer}");
+        }
         out.push('\n');
     }
     if !report.subjects.is_empty() {
@@ -66,7 +71,8 @@ fn head(
     if report.instruction_sets().len() > 1 {
         writeln!(out, "computed  on {}", one_line(&subject.subject.instruction_set))?;
     }
-    baseline_line(out, &subject.baseline)
+    baseline_line(out, &subject.baseline)?;
+    cache_line(out, subject.cells.first().map(|cell| &cell.result), &subject.subject)
 }
 
 fn rows(subject: &SubjectReport) -> Vec<Vec<String>> {

@@ -7,17 +7,17 @@ use crate::eval::Protocol;
 use crate::eval::verdict::{Limits, Verdict};
 use crate::results::columns::{DAMAGE, EXACT, FELT, Row, SIZE, Table, VALIDATE, headings, texts};
 use crate::results::figures::{Baseline, CodecResult, Floor};
-use crate::results::print::{self, bos, compressed, dtype_and_device, short};
+use crate::results::print::{self, bos, compressed, dtype_and_device, short, three_digits};
 use crate::results::subject::SubjectInfo;
 use crate::results::validation::{FiguresReport, ProtocolResult, Validation};
 use crate::results::verdict_words;
 use std::fmt::Write;
 
 /// For the headings, which have no room for it.
-const LEGEND: &str = "bits a value; KLD: mean and 99th percentile, nats; top-1: likeliest token \
-    unchanged; SNR in dB\n";
-const BOTH_LEGEND: &str = "bits a value; interval: 95 %; KLD: mean, nats; top-1: likeliest token \
-    unchanged\n";
+const LEGEND: &str = "bits a value; MB: cache of a sequence; KLD: mean and 99th percentile, nats; top-1: \
+    likeliest token unchanged; SNR in dB\n";
+const BOTH_LEGEND: &str = "bits a value; MB: cache of a sequence; interval: 95 %; KLD: mean, nats; top-1: \
+    likeliest token unchanged\n";
 const FELT_LEGEND: &str = "felt: scored targets that attend to a stored token\n";
 const EXACT_LEGEND: &str =
     "exact: values kept in 16 bits, which bits count: sinks, the residual, what fills no block\n";
@@ -81,6 +81,7 @@ pub fn render_figures(figures: &FiguresReport) -> String {
     let _ = writeln!(out, "kvgauge {kvgauge_version}, protocol `{}`", subject.protocol);
     let _ = subject_lines(&mut out, subject);
     let _ = baseline_line(&mut out, baseline);
+    let _ = cache_line(&mut out, codecs.first(), subject);
     out.push('\n');
     one(&mut out, subject, baseline, &codecs.iter().collect::<Vec<_>>(), limits);
     out
@@ -222,6 +223,7 @@ fn head(out: &mut String, r: &Validation) -> std::fmt::Result {
         t.total, t.load, t.codec
     )?;
     baseline_line(out, &r.baseline)?;
+    cache_line(out, r.codecs.first().map(|codec| &codec.result), &r.subject)?;
     floor_line(out, r)
 }
 
@@ -244,6 +246,22 @@ fn floor_line(out: &mut String, r: &Validation) -> std::fmt::Result {
 
 pub(super) fn baseline_line(out: &mut String, baseline: &Baseline) -> std::fmt::Result {
     writeln!(out, "baseline  perplexity {:.4}", baseline.perplexity)
+}
+
+/// The cache in 16 bits.
+pub(super) fn cache_line(
+    out: &mut String,
+    result: Option<&CodecResult>,
+    subject: &SubjectInfo,
+) -> std::fmt::Result {
+    let Some(size) = result.map(|result| result.cache) else { return Ok(()) };
+    writeln!(
+        out,
+        "cache     {} MB a sequence of {} tokens in 16 bits, {} MB per 1000 tokens",
+        three_digits(size.cache_mb_per_sequence_f16),
+        subject.context,
+        three_digits(size.cache_mb_per_1000_tokens_f16)
+    )
 }
 
 /// Model, text and windows.

@@ -5,7 +5,9 @@
 //! ([`validation`]) and a sweep ([`sweep`]) say of several codecs. `columns` lists the figures that
 //! every table shows.
 
+pub mod answers;
 pub mod attribution;
+pub mod cache_size;
 pub(crate) mod columns;
 pub mod figures;
 #[cfg(test)]

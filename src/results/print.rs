@@ -1,5 +1,6 @@
 //! Figures as they are written for people.
 
+use super::figures::CodecResult;
 use super::subject::SubjectInfo;
 use crate::eval::Protocol;
 
@@ -28,6 +29,15 @@ pub fn percent(share: f64) -> String {
     format!("{:.1} %", 100.0 * share)
 }
 
+/// A positive figure in three digits, or as many as its whole part has.
+pub fn three_digits(figure: f64) -> String {
+    match figure.abs() {
+        size if size < 9.995 => format!("{figure:.2}"),
+        size if size < 99.95 => format!("{figure:.1}"),
+        _ => format!("{figure:.0}"),
+    }
+}
+
 /// In MB of 1e6 or GB of 1e9.
 pub fn bytes(bytes: u64) -> String {
     match bytes as f64 * 1e-6 {
@@ -45,6 +55,17 @@ pub fn interval(ends: Option<[f64; 2]>, end: fn(f64) -> String) -> String {
 pub fn minus(text: &str) -> String {
     let text = text.replace('-', "−");
     if text.trim_matches(['−', '0', '.']).is_empty() { text.replace('−', "") } else { text }
+}
+
+/// The cache in 16 bits: what a codec's MB compare with.
+pub fn cache_words(result: &CodecResult, subject: &SubjectInfo) -> String {
+    let size = &result.cache;
+    format!(
+        "Cache in 16 bits: {} MB for a sequence of {} tokens, {} MB for 1000 tokens",
+        three_digits(size.cache_mb_per_sequence_f16),
+        subject.context,
+        three_digits(size.cache_mb_per_1000_tokens_f16)
+    )
 }
 
 /// `1 window`, `20 windows`
@@ -82,6 +103,12 @@ pub fn compressed(subject: &SubjectInfo) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn three_digits_are_enough() {
+        let told = [0.0, 1.114, 9.994, 9.996, 99.94, 99.96, 12345.6].map(three_digits);
+        assert_eq!(told, ["0.00", "1.11", "9.99", "10.0", "99.9", "100", "12346"]);
+    }
 
     #[test]
     fn units_fit_the_figure() {

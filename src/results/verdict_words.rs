@@ -14,6 +14,9 @@ pub(crate) fn limits(limits: &Limits) -> String {
     if let Some(least) = limits.min_top1 {
         words.push_str(&format!(", top-1 at least {} %", in_percent(least)));
     }
+    if let Some(most) = limits.max_bytes_per_token {
+        words.push_str(&format!(", at most {most} bytes a token"));
+    }
     words
 }
 
@@ -75,6 +78,12 @@ fn reasons(result: &CodecResult, against: &Limits) -> Vec<String> {
             true => format!("the limit of {least} % is inside the interval of top-1"),
             false => format!("the whole interval of top-1 is below {least} %"),
         });
+    }
+    if let (Some(Verdict::Fail), Some(most)) =
+        (judgement.verdicts.bytes_per_token, against.max_bytes_per_token)
+    {
+        let bytes = result.figures.cache_bytes_per_token;
+        reasons.push(format!("{bytes:.0} bytes a token, more than {most}"));
     }
     reasons
 }

@@ -136,6 +136,17 @@ settings! {
             .bounds(0.0, 1.0, "a share from 0 to 1",
                 "0.95 asks that 95 % of targets keep their likeliest token");
 
+    /// Largest accepted cache, bytes a token of a full context, keys and values of all layers
+    max_bytes_per_token: Option<f64> = None,
+        Setting::new(Limit, "--max-bytes-per-token", "BYTES").default_words("none").example("20000")
+            .bounds(0.0, f64::MAX, "bytes a token, 0 or more",
+                "the table's `cache` line says what a token takes in 16 bits");
+
+    /// Sequences whose cache is in memory at a time, for the GB that a codec saves
+    batch: usize = 1,
+        Setting::new(Limit, "--batch", "N")
+            .bounds(1.0, f64::MAX, "at least 1", LEAVE_OUT);
+
     /// Exit with status 1 unless every codec passes; a sweep, unless one can be recommended for
     /// every model, text and context
     strict: bool = false,

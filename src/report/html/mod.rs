@@ -96,7 +96,7 @@ fn title(report: &SweepReport) -> String {
 
 /// Hidden until the script, which answers to them, shows them.
 fn limit_fields(limits: &Limits) -> Markup {
-    let Limits { max_ppl_change: limit, max_kld, min_top1 } = limits;
+    let Limits { max_ppl_change: limit, max_kld, min_top1, max_bytes_per_token } = limits;
     html! {
         p class="limit" hidden {
             label for="limit" { "Limit on the perplexity change" } " "
@@ -108,6 +108,10 @@ fn limit_fields(limits: &Limits) -> Markup {
             input id="min-top1" type="number" step="any" inputmode="decimal" min="0" max="1"
                 placeholder="any" value=(empty_if_none(*min_top1));
             " (share) "
+            label for="max-bytes" { "bytes a token at most" } " "
+            input id="max-bytes" type="number" step="any" inputmode="decimal" min="0"
+                placeholder="any" value=(empty_if_none(*max_bytes_per_token));
+            " "
             button type="button" id="reset" hidden { "back to the limits of the sweep" } " "
             span class="note" {
                 "Answers, verdicts and ★ follow them; the pictures show " (limit) " %."
@@ -202,6 +206,7 @@ fn section<'a>(
                 }
             }
             (tables::recommended(report, subject))
+            (tables::within(subject))
         }
     }
 }
