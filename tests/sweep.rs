@@ -151,12 +151,12 @@ fn answers_are_the_cheapest_within_a_kld_and_the_best_within_bytes() {
         assert_eq!(answer["codec"].as_str(), best, "{limit}");
         answered += usize::from(best.is_some());
     }
-    for (answer, limit) in subject["best_within_bytes"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .zip([600.0, 1024.0, 2048.0 / 3.0, 512.0])
-    {
+    for (answer, limit) in subject["best_within_bytes"].as_array().unwrap().iter().zip([
+        600.0,
+        1024.0,
+        2048.0 / 3.0,
+        512.0,
+    ]) {
         assert_eq!(answer["max_bytes_per_token"], limit);
         let within = cells.iter().filter(|cell| cell.1 <= limit);
         let best = within.min_by(|a, b| a.2.total_cmp(&b.2)).map(|cell| cell.0);

@@ -124,10 +124,7 @@ pub fn best_within_bytes(
 
 /// `fewest bytes within a mean KLD of 0.001: NAME; 0.01: NAME`, and the same of bytes. `named`: a codec, or
 /// that there is none.
-pub fn in_words(
-    subject: &SubjectReport,
-    named: impl Fn(&Option<String>) -> String,
-) -> [String; 2] {
+pub fn in_words(subject: &SubjectReport, named: impl Fn(&Option<String>) -> String) -> [String; 2] {
     let klds = subject.cheapest_within_kld.iter();
     let klds = klds.map(|answer| format!("{}: {}", answer.max_kld, named(&answer.codec)));
     let bytes = subject.best_within_bytes.iter();

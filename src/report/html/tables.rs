@@ -218,7 +218,8 @@ pub fn recommended(report: &SweepReport, subject: &SubjectReport) -> Markup {
 
 /// The cheapest codec within a KL divergence, the best one within so many bytes.
 pub fn within(subject: &SubjectReport) -> Markup {
-    let f16 = subject.cells.first().map_or(0.0, |cell| cell.result.figures.cache_bytes_per_token_f16);
+    let f16 =
+        subject.cells.first().map_or(0.0, |cell| cell.result.figures.cache_bytes_per_token_f16);
     let klds = subject.cheapest_within_kld.iter();
     let klds = klds.map(|answer| (answer.max_kld.to_string(), &answer.codec));
     let bytes = subject.best_within_bytes.iter().map(|answer| {
@@ -237,10 +238,7 @@ pub fn within(subject: &SubjectReport) -> Markup {
     }
 }
 
-fn answers<'a>(
-    heading: &str,
-    rows: impl Iterator<Item = (String, &'a Option<String>)>,
-) -> Markup {
+fn answers<'a>(heading: &str, rows: impl Iterator<Item = (String, &'a Option<String>)>) -> Markup {
     html! {
         div class="scroll" {
             table class="small" {
