@@ -32,10 +32,10 @@ impl Arguments {
         let within = |e: Error| e.within(self.measurement.display());
         let measurement = Measurement::read(&read(&self.measurement)?).map_err(within)?;
         let figures = FiguresReport::new(measurement, settings.limits(), settings.batch);
-        output::print(&match self.json {
-            true => report::json(&figures)?,
-            false => table::render_figures(&figures),
-        })?;
+        match self.json {
+            true => output::print(&report::json(&figures)?)?,
+            false => output::print_text(&table::render_figures(&figures, output::stdout_width()))?,
+        }
         Ok(match self.strict && figures.misses_limit() {
             true => Outcome::LimitMissed,
             false => Outcome::Done,

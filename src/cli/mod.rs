@@ -4,9 +4,11 @@ mod codecs;
 mod extract;
 mod figures;
 mod flags;
+mod introduction;
 mod kv_compress;
 mod live;
 mod output;
+mod pace;
 mod progress;
 mod sweep;
 mod usage;
@@ -61,9 +63,17 @@ struct KvCompress {
 /// Done, and a limit that the user set was missed.
 const LIMIT_MISSED: u8 = 1;
 
+/// The request is wrong, or there is none.
+const USAGE: u8 = 2;
+
 /// The binary `kvgauge`.
 pub fn main() -> ExitCode {
     let mut words: Vec<OsString> = std::env::args_os().collect();
+    if words.len() < 2 {
+        // Not eprint: it panics where stderr is a pipe that nobody reads any more.
+        let _ = std::io::stderr().write_all(introduction::INTRODUCTION.as_bytes());
+        return ExitCode::from(USAGE);
+    }
     if words.get(1).is_some_and(|word| word == "kv-compress") {
         words = kv_compress::with_double_dashes(words);
     }
@@ -105,7 +115,7 @@ fn finish(run: impl FnOnce() -> Result<Outcome>) -> ExitCode {
             // Not eprint: it panics where stderr is a pipe that nobody reads any more.
             let _ = std::io::stderr().write_all(report_of(&error).as_bytes());
             ExitCode::from(match error.kind() {
-                Kind::Input => 2,
+                Kind::Input => USAGE,
                 Kind::System => 3,
             })
         }

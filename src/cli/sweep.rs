@@ -209,10 +209,11 @@ fn write_and_tell(report: &SweepReport, folder: &Path, force: bool, json: bool) 
         TerminalProgress::new().note(&note);
     }
     let page = sweep::write_report(report, folder, force)?;
-    output::print(&match json {
-        true => report::json(report)?,
-        false => format!("{}\nreport: {}\n", sweep_table::render(report), page.display()),
-    })
+    if json {
+        return output::print(&report::json(report)?);
+    }
+    let table = sweep_table::render(report, output::stdout_width());
+    output::print_text(&format!("{table}\nreport: {}\n", page.display()))
 }
 
 /// The limits of the sweeps, but those that `given` has: a percentage that is a number, others that

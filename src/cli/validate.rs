@@ -89,7 +89,10 @@ impl Arguments {
             Kind::Picture,
         ));
         // A long run is told even where its file cannot be written any more.
-        output::print(&if json { object } else { table::render(&result) })?;
+        match json {
+            true => output::print(&object)?,
+            false => output::print_text(&table::render(&result, output::stdout_width()))?,
+        }
         written?;
         Ok(if settings.strict && result.misses_limit() {
             Outcome::LimitMissed

@@ -73,7 +73,7 @@ mod tests {
                 for file in &files {
                     std::fs::write(folder.join(&file.name), &file.bytes).unwrap();
                 }
-                let table = crate::report::sweep_table::render(&report);
+                let table = crate::report::sweep_table::render(&report, None);
                 std::fs::write(folder.join("stdout.txt"), table).unwrap();
             }
         }
@@ -204,7 +204,7 @@ mod tests {
                     _ => {}
                 }
             }
-            let table = crate::report::sweep_table::render(&report);
+            let table = crate::report::sweep_table::render(&report, None);
             assert_eq!(table.contains(both), mixed, "{name}");
             assert_eq!(table.contains("\ncomputed  on x86-64 avx2\n"), mixed, "{name}");
         }

@@ -5,6 +5,7 @@ use crate::eval::verdict::Limits;
 use crate::results::answers;
 use crate::results::columns::{Column, MARKDOWN, Row, SIZE, Table, named};
 use crate::results::print::{bos, cache_words, dtype_and_device, short, windows};
+use crate::results::print::{model_name, text_name};
 use crate::results::sweep::{SubjectReport, SweepReport, UnfinishedCell};
 use crate::results::verdict_words;
 use crate::whole_file::MARKDOWN_MARK;
@@ -41,7 +42,7 @@ fn section(
     mixed: bool,
 ) -> std::fmt::Result {
     let s = &subject.subject;
-    let (model, text) = (code(&s.model.provenance.source), code(&s.text.source));
+    let (model, text) = (code(s.model.name()), code(s.text.name()));
     write!(out, "\n### {model} on {text}, context {}\n\n", s.context)?;
     let protocols = subject.by_protocol();
     let names: Vec<String> =
@@ -167,7 +168,8 @@ fn unfinished(cell: &UnfinishedCell) -> String {
     let context = cell.context.map_or(String::new(), |context| format!(", context {context}"));
     let error = cell.error.as_ref().map_or(String::new(), |error| format!(": {}", code(error)));
     let hint = cell.hint.as_ref().map_or(String::new(), |hint| format!(" ({})", code(hint)));
-    let (codec, model, text) = (code(&cell.codec), code(&cell.model), code(&cell.text));
+    let codec = code(&cell.codec);
+    let (model, text) = (code(model_name(&cell.model)), code(text_name(&cell.text)));
     let protocol = cell.protocol.as_ref().map_or(String::new(), |name| format!(", {}", code(name)));
     format!("- {codec} on {model}, {text}{context}{protocol}{error}{hint}\n")
 }

@@ -57,6 +57,38 @@ pub fn minus(text: &str) -> String {
     if text.trim_matches(['−', '0', '.']).is_empty() { text.replace('−', "") } else { text }
 }
 
+/// A model as a headline names it: as on the hub, or the last part of a path, so that a report can be
+/// shared. Results keep what was asked for.
+pub fn model_name(source: &str) -> &str {
+    let local = source.starts_with(['/', '.', '~']) || source.contains('\\');
+    let file = source.to_ascii_lowercase().ends_with(".gguf");
+    let of_hub = !local && !file && source.matches('/').count() == 1;
+    if of_hub { source } else { last_part(source) }
+}
+
+/// A text as a headline names it: the last part of a path.
+pub fn text_name(source: &str) -> &str {
+    last_part(source)
+}
+
+fn last_part(path: &str) -> &str {
+    let path = path.trim_end_matches(['/', '\\']);
+    match path.rsplit(['/', '\\']).next() {
+        Some(name) if !["", ".", ".."].contains(&name) => name,
+        _ => path,
+    }
+}
+
+/// In the largest unit that keeps two digits.
+pub fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 0.95 => "< 1 s".into(),
+        s if s < 99.5 => format!("{s:.0} s"),
+        s if s < 99.5 * 60.0 => format!("{:.0} min", s / 60.0),
+        s => format!("{:.1} h", s / 3600.0),
+    }
+}
+
 /// The cache in 16 bits: what a codec's MB compare with.
 pub fn cache_words(result: &CodecResult, subject: &SubjectInfo) -> String {
     let size = &result.cache;
@@ -103,6 +135,33 @@ pub fn compressed(subject: &SubjectInfo) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn headlines_name_no_path() {
+        for (source, name) in [
+            ("builtin", "builtin"),
+            ("OWNER/NAME@main", "OWNER/NAME@main"),
+            ("/home/me/models/llama", "llama"),
+            ("models/a.Q4_K_M.gguf", "a.Q4_K_M.gguf"),
+            ("../OWNER/NAME/", "NAME"),
+            ("./x", "x"),
+            ("~/x", "x"),
+            (r"C:\models\x.gguf", "x.gguf"),
+            ("a/b/c", "c"),
+            ("..", ".."),
+            ("", ""),
+        ] {
+            assert_eq!(model_name(source), name);
+        }
+        let texts = ["wikitext-2", "data/wiki.test.raw", "/tmp/a b.txt"].map(text_name);
+        assert_eq!(texts, ["wikitext-2", "wiki.test.raw", "a b.txt"]);
+    }
+
+    #[test]
+    fn a_duration_keeps_two_digits() {
+        let told: Vec<String> = [0.2, 1.2, 75.0, 119.0, 5400.0, 90000.0].map(duration).to_vec();
+        assert_eq!(told, ["< 1 s", "1 s", "75 s", "2 min", "90 min", "25.0 h"]);
+    }
 
     #[test]
     fn three_digits_are_enough() {
