@@ -818,7 +818,9 @@ fn limits_on_kld_and_top1_are_judged() {
     assert_ne!(judged(&["--min-top1", "1", "--max-kld", "10"])[2], "pass");
     let table = good_with(&["--max-kld", "1e-9", "--max-ppl-change", "1000"]).succeeds().stdout;
     assert!(
-        table.contains("FAIL, take more bits or another codec: the whole interval of the mean KLD is above"),
+        table.contains(
+            "FAIL, take more bits or another codec: the whole interval of the mean KLD is above"
+        ),
         "{table}"
     );
 }
@@ -1306,9 +1308,7 @@ fn the_table_fits_a_terminal() {
         assert!(line.chars().count() <= 110, "{} columns: {line}", line.chars().count());
     }
     assert!(!table.contains('\u{1b}'), "{table}");
-    for word in
-        ["kvgauge", "`prefix`", "builtin", "no BOS", "baseline", "\n  decode: ", "3.76×"]
-    {
+    for word in ["kvgauge", "`prefix`", "builtin", "no BOS", "baseline", "\n  decode: ", "3.76×"] {
         assert!(table.contains(word), "no {word} in\n{table}");
     }
     let one = validate(&["--model", "builtin", "--context", "64", "--windows", "1"]);
@@ -1340,7 +1340,10 @@ fn the_embedded_model_s_table_ends_with_what_to_type_next() {
 #[test]
 fn a_narrow_terminal_is_not_exceeded() {
     let binary = env!("CARGO_BIN_EXE_kvgauge");
-    let line = format!("stty cols 60; '{binary}' validate {} --codec q8_0,int4-g64", GOOD.join(" "));
+    let line = format!(
+        "stty rows 24 cols 60; '{binary}' validate {} --codec q8_0,int4-g64",
+        GOOD.join(" ")
+    );
     let mut script = std::process::Command::new("script");
     script.args(["-qec", &line, "/dev/null"]).stdin(Stdio::null()).env("TERM", "xterm");
     let output = match script.output() {
@@ -1358,6 +1361,8 @@ fn a_narrow_terminal_is_not_exceeded() {
     };
     let mut figures = 0;
     for line in seen.lines().map(shown) {
+        // A bar is filled up with spaces.
+        let line = line.trim_end();
         assert!(line.chars().count() <= 60, "{} columns: {line}", line.chars().count());
         figures += line.matches(" … ").count();
     }

@@ -826,7 +826,8 @@ fn a_dry_run_tells_which_cells_would_fail() {
     assert_eq!(of(&told["failed"]), of(&results["failed"]));
 
     let told = &text.stdout;
-    let title = format!("{model} on builtin, context 8, protocol prefix fails: f16, int4-g64\n");
+    let name = Path::new(model).file_name().unwrap().to_str().unwrap();
+    let title = format!("{name} on builtin, context 8, protocol prefix fails: f16, int4-g64\n");
     assert!(told.contains(&title), "{told}");
     let (_, why) = told.split_once(&title).unwrap();
     let mut lines = why.lines();

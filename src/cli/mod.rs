@@ -1,6 +1,7 @@
 //! The command line: parse → run → print. The only place that prints.
 
 mod codecs;
+mod completions;
 mod extract;
 mod figures;
 mod flags;
@@ -49,6 +50,10 @@ enum Command {
     Figures(figures::Arguments),
     /// List every codec with a name: bits a value, what it stands for, what it needs
     Codecs(codecs::Arguments),
+    /// Print a script that completes commands and flags in a shell
+    Completions(completions::CompletionsArguments),
+    /// Write man pages to a folder
+    Man(completions::ManArguments),
 }
 
 /// The binary `kv-compress`: the subcommand of that name, alone.
@@ -86,6 +91,8 @@ pub fn main() -> ExitCode {
             Command::KvCompress(arguments) => arguments.run(),
             Command::Figures(arguments) => arguments.run(),
             Command::Codecs(arguments) => arguments.run(),
+            Command::Completions(arguments) => arguments.run(),
+            Command::Man(arguments) => arguments.run(),
         })
     })
 }

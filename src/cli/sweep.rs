@@ -1,6 +1,6 @@
 //! `kvgauge sweep` and `kvgauge report`.
 
-use super::flags::{EvaluationFlags, LimitFlags, SubjectFlags};
+use super::flags::{EvaluationFlags, LimitFlags, OUTPUT, SubjectFlags};
 use super::live::SweepProgress;
 use super::progress::{DownloadBars, TerminalProgress};
 use super::{Outcome, output};
@@ -27,7 +27,7 @@ pub struct SweepArguments {
     config: PathBuf,
     /// Folder for the report and the log that a later run goes on from
     /// [default: results/NAME for NAME.toml]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = OUTPUT)]
     output: Option<PathBuf>,
     /// Run the I-th of N parts, for a scheduler; `kvgauge report` puts them together
     #[arg(long, value_name = "I/N")]
@@ -36,11 +36,14 @@ pub struct SweepArguments {
     #[arg(long)]
     dry_run: bool,
     /// Replace files in the output folder that kvgauge did not write, and reports of other sweeps
-    #[arg(long)]
+    #[arg(long, help_heading = OUTPUT)]
     force: bool,
     /// Print one JSON object instead of tables
-    #[arg(long)]
+    #[arg(long, help_heading = OUTPUT)]
     json: bool,
+    /// Print one line for each model, text and context instead of tables, for a CI log
+    #[arg(long, conflicts_with = "json", help_heading = OUTPUT)]
+    summary: bool,
     #[command(flatten)]
     subject: SubjectFlags,
     #[command(flatten)]
@@ -54,7 +57,7 @@ pub struct ReportArguments {
     #[arg(required = true, value_name = "DIR")]
     folders: Vec<PathBuf>,
     /// Folder for the report
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = OUTPUT)]
     output: PathBuf,
     #[command(flatten)]
     limits: LimitFlags,
@@ -62,11 +65,14 @@ pub struct ReportArguments {
     #[arg(long)]
     strict: bool,
     /// Replace files in the output folder that kvgauge did not write, and reports of other sweeps
-    #[arg(long)]
+    #[arg(long, help_heading = OUTPUT)]
     force: bool,
     /// Print one JSON object instead of tables
-    #[arg(long)]
+    #[arg(long, help_heading = OUTPUT)]
     json: bool,
+    /// Print one line for each model, text and context instead of tables, for a CI log
+    #[arg(long, conflicts_with = "json", help_heading = OUTPUT)]
+    summary: bool,
 }
 
 impl SweepArguments {
@@ -119,9 +125,10 @@ impl SweepArguments {
         progress.clear();
         let outcome = outcome?;
 
+        let told = Told::of(self.json, self.summary);
         let report = outcome.cells.report(&outcome.plans, &limits, batch);
         match request.shard.is_whole() {
-            true => write_and_tell(&report, &request.output, self.force, self.json)?,
+            true => write_and_tell(&report, &request.output, self.force, told)?,
             false if self.json => output::print(&report::json(&report)?)?,
             false => output::print(&format!(
                 "shard {}: {} of {} cells done\n\
@@ -175,7 +182,7 @@ impl ReportArguments {
             TerminalProgress::new().note(&note);
         }
         let report = cells.report(&plans, &limits, batch);
-        write_and_tell(&report, &self.output, self.force, self.json)?;
+        write_and_tell(&report, &self.output, self.force, Told::of(self.json, self.summary))?;
         let strict = self.strict || plans.iter().any(|plan| plan.strict);
         Ok(if strict && report.misses_limit() { Outcome::LimitMissed } else { Outcome::Done })
     }
@@ -203,14 +210,34 @@ fn check_inputs(folder: &Path, settings: &[Settings], config: Option<&Path>) -> 
     Ok(())
 }
 
-fn write_and_tell(report: &SweepReport, folder: &Path, force: bool, json: bool) -> Result<()> {
+/// What is printed at the end.
+#[derive(Clone, Copy, PartialEq)]
+enum Told {
+    Tables,
+    Json,
+    Summary,
+}
+
+impl Told {
+    fn of(json: bool, summary: bool) -> Self {
+        match (json, summary) {
+            (true, _) => Self::Json,
+            (_, true) => Self::Summary,
+            _ => Self::Tables,
+        }
+    }
+}
+
+fn write_and_tell(report: &SweepReport, folder: &Path, force: bool, told: Told) -> Result<()> {
     // The tables say it themselves.
-    if let Some(note) = report.instruction_sets_note().filter(|_| json) {
+    if let Some(note) = report.instruction_sets_note().filter(|_| told != Told::Tables) {
         TerminalProgress::new().note(&note);
     }
     let page = sweep::write_report(report, folder, force)?;
-    if json {
-        return output::print(&report::json(report)?);
+    match told {
+        Told::Json => return output::print(&report::json(report)?),
+        Told::Summary => return output::print(&report::summary::of_sweep(report)),
+        Told::Tables => {}
     }
     let table = sweep_table::render(report, output::stdout_width());
     output::print_text(&format!("{table}\nreport: {}\n", page.display()))
@@ -278,7 +305,7 @@ fn default_output(config: &Path) -> PathBuf {
 /// A command line for the same results: the one of this run, without flags that change none.
 fn command_line(words: impl IntoIterator<Item = OsString>) -> String {
     const WITH_VALUE: [&str; 2] = ["--output", "--shard"];
-    const ALONE: [&str; 3] = ["--json", "--dry-run", "--force"];
+    const ALONE: [&str; 4] = ["--json", "--summary", "--dry-run", "--force"];
     let setting = |flag: &str| SETTINGS.iter().find(|s| s.flag == flag && !s.changes_figures);
     let mut command = String::from("kvgauge");
     let mut words = words.into_iter().skip(1);
