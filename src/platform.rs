@@ -30,6 +30,19 @@ pub fn free_memory() -> Option<u64> {
     None
 }
 
+/// Columns of the terminal that an open file is; `None` where it is none, or the system does not say.
+#[cfg(unix)]
+pub fn terminal_width(file: impl std::os::fd::AsFd) -> Option<usize> {
+    let columns = rustix::termios::tcgetwinsize(file).ok()?.ws_col;
+    (columns > 0).then_some(columns.into())
+}
+
+/// Columns of the terminal that an open file is: this system is not asked.
+#[cfg(not(unix))]
+pub fn terminal_width<F>(_: F) -> Option<usize> {
+    None
+}
+
 /// [`free_memory`], and what can be swapped out, of which a container's share is not known.
 pub fn free_memory_and_swap() -> Option<u64> {
     #[cfg(target_os = "linux")]

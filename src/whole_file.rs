@@ -9,7 +9,7 @@
 mod kind;
 mod target;
 
-pub use kind::{Kind, MARKDOWN_MARK, PAGE_MARK, PICTURE_MARK};
+pub use kind::{CARD_MARK, Kind, MANUAL_MARK, MARKDOWN_MARK, PAGE_MARK, PICTURE_MARK};
 pub use target::{check_apart, same_target};
 
 use crate::error::{Error, Result};

@@ -494,10 +494,19 @@ fn help_and_version_go_to_stdout() {
 }
 
 #[test]
-fn nothing_asked_for_shows_the_help() {
+fn nothing_asked_for_shows_what_it_is_and_three_commands() {
     let answer = run(&[]);
     assert_eq!((answer.status, answer.stdout.as_str()), (Some(2), ""));
-    assert!(answer.stderr.contains("Usage: kvgauge"), "{}", answer.stderr);
+    assert!(answer.stderr.contains("\nUsage: kvgauge COMMAND\n"), "{}", answer.stderr);
+    let shown = answer.stderr.lines().filter_map(|line| line.strip_prefix("  kvgauge "));
+    let shown: Vec<Vec<&str>> = shown.map(|line| line.split(' ').collect()).collect();
+    assert_eq!(shown.len(), 3);
+    for words in shown {
+        // Complete as it stands, but for a model that is not here and its text.
+        let help = run(&[&words[..], &["--help"]].concat()).succeeds();
+        assert!(help.stdout.contains("Usage: kvgauge"), "{}", help.stdout);
+    }
+    assert!(answer.stderr.lines().all(|line| line.chars().count() <= 60), "{}", answer.stderr);
 }
 
 #[test]
@@ -710,9 +719,10 @@ fn both_protocols_run_unless_one_is_chosen() {
     let table = good_with(&["--codec", "int4-g64", "--codec", "int4-g64-ctr"]).succeeds().stdout;
     for words in [
         "protocols `prefix` and `decode, residual 0, chunk 32`",
-        "int4-g64, prefix: ",
-        "int4-g64, decode: ",
-        "int4-g64-ctr, decode: no verdict: codec int4-g64-ctr: ctr, the mean over all tokens",
+        "\nint4-g64: 1 prediction in ",
+        "% (decode); cache of 64 tokens 0.03 MB, not 0.13\n  prefix: ",
+        "\n  decode: ",
+        "\n  decode: no verdict: codec int4-g64-ctr: ctr, the mean over all tokens",
         "prefix: what a prompt's cache costs",
         "decode: what a server pays",
         "no codec passes under both protocols",
@@ -808,9 +818,51 @@ fn limits_on_kld_and_top1_are_judged() {
     assert_ne!(judged(&["--min-top1", "1", "--max-kld", "10"])[2], "pass");
     let table = good_with(&["--max-kld", "1e-9", "--max-ppl-change", "1000"]).succeeds().stdout;
     assert!(
-        table.contains("FAIL: the whole interval of the mean KLD is above 0.000000001"),
+        table.contains(
+            "FAIL, take more bits or another codec: the whole interval of the mean KLD is above"
+        ),
         "{table}"
     );
+}
+
+/// 4 layers × 2 KV heads × 64 channels × keys and values are 1024 values a token: 2048 bytes in 16 bits,
+/// 544 in 4.25.
+#[test]
+fn memory_is_told_in_mb_and_gb_and_can_have_a_limit() {
+    let lax = ["--max-ppl-change", "1000", "--batch", "1000"];
+    let run = |more: &[&str]| good_with(&[&lax[..], more].concat());
+    let result = run(&["--json"]).succeeds().json();
+    for codec in [&result["codecs"][0], &result["decode"]["codecs"][0]] {
+        for (key, expected) in [
+            ("cache_bytes_per_token_f16", 2048.0),
+            ("cache_bytes_per_token", 544.0),
+            ("cache_mb_per_sequence_f16", 0.131072),
+            ("cache_mb_per_sequence", 0.034816),
+            ("cache_mb_per_1000_tokens_f16", 2.048),
+            ("cache_mb_per_1000_tokens", 0.544),
+            ("gb_saved", 0.096256),
+        ] {
+            let found = codec[key].as_f64().unwrap();
+            assert!((found - expected).abs() < 1e-12, "{key}: {found}");
+        }
+    }
+    assert_eq!(result["config"]["batch"], 1000);
+    let table = run(&[]).succeeds().stdout;
+    let cache = "cache     0.13 MB a sequence of 64 tokens in 16 bits, 2.05 MB per 1000 tokens\n";
+    assert!(table.contains(cache) && table.contains("  3.76×  0.03 "), "{table}");
+
+    let judged = |most: &str| {
+        let result = run(&["--max-bytes-per-token", most, "--json"]).succeeds().json();
+        let codec = &result["codecs"][0];
+        [&codec["verdict"], &codec["verdicts"]["bytes_per_token"]]
+            .map(|verdict| verdict.as_str().unwrap().to_string())
+    };
+    assert_eq!(judged("544"), ["pass", "pass"]);
+    assert_eq!(judged("543.9"), ["fail", "fail"]);
+    let fails = run(&["--max-bytes-per-token", "500", "--strict"]).ends_with_result(1).stdout;
+    assert!(fails.contains("FAIL, take fewer bits: 544 bytes a token, more than 500"), "{fails}");
+    run(&["--max-bytes-per-token", "-1"]).is_refused(&["--max-bytes-per-token", "0 or more"]);
+    validate(&["--batch", "0"]).is_refused(&["--batch", "at least 1", "found 0"]);
 }
 
 #[test]
@@ -882,7 +934,8 @@ fn strict_turns_a_missed_limit_into_status_1() {
         "--strict",
     ])
     .ends_with_result(1);
-    assert!(table.stdout.contains("f16, prefix: PASS"), "{}", table.stdout);
+    assert!(table.stdout.contains("\nf16: no prediction changes"), "{}", table.stdout);
+    assert!(table.stdout.contains("\n  prefix: PASS, use it: "), "{}", table.stdout);
     assert!(table.stdout.contains("passes under both protocols: f16\n"), "{}", table.stdout);
 }
 
@@ -1255,14 +1308,68 @@ fn the_table_fits_a_terminal() {
         assert!(line.chars().count() <= 110, "{} columns: {line}", line.chars().count());
     }
     assert!(!table.contains('\u{1b}'), "{table}");
-    for word in
-        ["kvgauge", "`prefix`", "builtin", "no BOS", "baseline", "int4-g64, decode: ", "3.76×"]
-    {
+    for word in ["kvgauge", "`prefix`", "builtin", "no BOS", "baseline", "\n  decode: ", "3.76×"] {
         assert!(table.contains(word), "no {word} in\n{table}");
     }
     let one = validate(&["--model", "builtin", "--context", "64", "--windows", "1"]);
     let one = one.succeeds().stdout;
     assert!(one.contains("one window has no interval"), "{one}");
+}
+
+/// Where the embedded model was tried, and nowhere else, two lines say what to type next.
+#[test]
+fn the_embedded_model_s_table_ends_with_what_to_type_next() {
+    let table = good_with(&[]).succeeds().stdout;
+    let last: Vec<&str> = table.lines().rev().take(2).collect();
+    assert!(last[1].starts_with("next: your model  kvgauge validate --model "), "{table}");
+    assert!(last[0].starts_with("      your text   kvgauge validate --model "), "{table}");
+    assert!(!good_with(&["--json"]).succeeds().stdout.contains("next:"));
+    let model = ModelFolder::new();
+    let table = model.validate(&[]).succeeds().stdout;
+    assert!(!table.contains("next:"), "{table}");
+    // A headline names the folder and the file, not where they are.
+    let name = model.folder.path().file_name().unwrap().to_str().unwrap();
+    assert!(table.contains(&format!("\nmodel     {name}\n")), "{table}");
+    assert!(table.contains("\ntext      short.txt (") && !table.contains(utf8(&model.text)));
+    let json = model.validate(&["--json"]).succeeds().json();
+    assert_eq!(json["text"]["source"], utf8(&model.text));
+}
+
+/// On a terminal of 60 columns no line is longer, and the same figures are there.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_narrow_terminal_is_not_exceeded() {
+    let binary = env!("CARGO_BIN_EXE_kvgauge");
+    let line = format!(
+        "stty rows 24 cols 60; '{binary}' validate {} --codec q8_0,int4-g64",
+        GOOD.join(" ")
+    );
+    let mut script = std::process::Command::new("script");
+    script.args(["-qec", &line, "/dev/null"]).stdin(Stdio::null()).env("TERM", "xterm");
+    let output = match script.output() {
+        Ok(output) => output,
+        Err(error) => return skip("a narrow terminal", &format!("script: {error}")),
+    };
+    let seen = String::from_utf8_lossy(&output.stdout).replace('\r', "\n");
+    assert!(output.status.success(), "{seen}");
+    // What a terminal shows of a line: all but what tells it where to write.
+    let shown = |line: &str| -> String {
+        let mut parts = line.split('\u{1b}');
+        let first = parts.next().unwrap_or_default().to_string();
+        let rest = parts.map(|part| part.trim_start_matches(|c: char| "[?;0123456789".contains(c)));
+        first + &rest.map(|part| part.chars().skip(1).collect::<String>()).collect::<String>()
+    };
+    let mut figures = 0;
+    for line in seen.lines().map(shown) {
+        // A bar is filled up with spaces.
+        let line = line.trim_end();
+        assert!(line.chars().count() <= 60, "{} columns: {line}", line.chars().count());
+        figures += line.matches(" … ").count();
+    }
+    assert_eq!(figures, 4, "{seen}");
+    for words in ["\nprefix\n", "\ndecode\n", "evaluating [", "\nnext: your model"] {
+        assert!(seen.contains(words), "no {words} in {seen}");
+    }
 }
 
 /// `script` runs a command on a pseudo terminal and copies what appears there to its stdout.
@@ -1301,8 +1408,11 @@ fn an_interrupt_ends_a_long_run_at_once_and_leaves_nothing() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // Long enough to be in the middle of the evaluation.
-    std::thread::sleep(Duration::from_millis(1500));
+    // Says how long it takes as soon as it knows: then it is in the middle of the evaluation.
+    let mut said = String::new();
+    let mut errors = std::io::BufReader::new(child.stderr.take().unwrap());
+    std::io::BufRead::read_line(&mut errors, &mut said).unwrap();
+    assert!(said.starts_with("note: this takes about "), "{said}");
     assert!(child.try_wait().unwrap().is_none(), "the run must be long enough to interrupt");
     let clock = Instant::now();
     let id = child.id().to_string();
@@ -1311,6 +1421,8 @@ fn an_interrupt_ends_a_long_run_at_once_and_leaves_nothing() {
     assert!(clock.elapsed() < Duration::from_secs(1), "{:?}", clock.elapsed());
     const SIGINT: i32 = 2;
     assert_eq!(output.status.signal(), Some(SIGINT));
-    assert!(output.stdout.is_empty() && output.stderr.is_empty());
+    let mut rest = String::new();
+    std::io::Read::read_to_string(&mut errors, &mut rest).unwrap();
+    assert!(output.stdout.is_empty() && rest.is_empty(), "{rest}");
     assert!(names_in(folder.path()).is_empty());
 }

@@ -140,7 +140,7 @@ fn jobs_are_printed_for_a_scheduler() {
     assert!(!sweep.folder.path().join("results").exists());
     // What a task of it would run.
     let cuts = part.split(" --cuts ").nth(1).unwrap().split(' ').next().unwrap();
-    for (index, whole) in [("1", &["1/2"][..]), ("2", &["2/2"])] {
+    for (index, shard) in [("1", "1/2"), ("2", "2/2")] {
         let mut command = kvgauge();
         command.current_dir(sweep.folder.path()).args(["sweep", "sweep.toml", "--output", "parts"]);
         command.args(["--cuts", cuts, "--shard", "auto"]);
@@ -149,7 +149,7 @@ fn jobs_are_printed_for_a_scheduler() {
         }
         let answer = run_command(command);
         answer.succeeds();
-        let said = format!("note: shard {}, as Slurm's array says", whole[0]);
+        let said = format!("note: shard {shard}, as Slurm's array says");
         assert!(answer.stderr.contains(&said), "{}", answer.stderr);
     }
     sweep.report(&["parts"], "merged", &[]).succeeds();
@@ -176,6 +176,69 @@ fn jobs_are_printed_for_a_scheduler() {
         assert_eq!(answer.status, Some(2), "{words:?}");
         assert!(answer.stderr.contains(said), "{words:?}: {}", answer.stderr);
     }
+}
+
+/// The answers for a KLD and for so many bytes, beside a plain look at all cells.
+#[test]
+fn answers_are_the_cheapest_within_a_kld_and_the_best_within_bytes() {
+    let config = "model = \"builtin\"\ncontext = 96\nwindows = 6\nbatch = 4\n\
+        codec = [\"f16\", \"q8_0\", \"int4-g16\", \"int4-g64\", \"int3-g64\", \"int2-g64\"]\n\
+        max_kld = 0.05\nmax_bytes_per_token = 600";
+    let sweep = Sweep::new(config);
+    sweep.results("out", &[]);
+    let results = sweep.json("out");
+    assert_eq!((&results["batch"], &results["max_bytes_per_token"]), (&4.into(), &600.0.into()));
+    let subject = &results["subjects"][0];
+    let number = |cell: &Value, key: &str| cell[key].as_f64().unwrap();
+    // Codec, bytes a token, the larger KLD and the larger upper end of its interval.
+    let cells: Vec<(&str, f64, f64, f64)> = (0..6)
+        .map(|i| {
+            let [a, b] = [&subject["cells"][i], &subject["decode"]["cells"][i]];
+            assert_eq!(a["codec"], b["codec"]);
+            let both = |key: &str| number(a, key).max(number(b, key));
+            let end = |cell: &Value| cell["kld_mean_ci95"][1].as_f64().unwrap();
+            let name = a["codec"].as_str().unwrap();
+            (name, both("cache_bytes_per_token"), both("kld_mean"), end(a).max(end(b)))
+        })
+        .filter(|(name, ..)| *name != "f16")
+        .collect();
+    let mut answered = 0;
+    for (answer, limit) in
+        subject["cheapest_within_kld"].as_array().unwrap().iter().zip([0.05, 0.001, 0.01, 0.1])
+    {
+        assert_eq!(answer["max_kld"], limit);
+        let within = cells.iter().filter(|(.., end)| *end <= limit);
+        let best = within.min_by(|a, b| a.1.total_cmp(&b.1)).map(|cell| cell.0);
+        assert_eq!(answer["codec"].as_str(), best, "{limit}");
+        answered += usize::from(best.is_some());
+    }
+    for (answer, limit) in subject["best_within_bytes"].as_array().unwrap().iter().zip([
+        600.0,
+        1024.0,
+        2048.0 / 3.0,
+        512.0,
+    ]) {
+        assert_eq!(answer["max_bytes_per_token"], limit);
+        let within = cells.iter().filter(|cell| cell.1 <= limit);
+        let best = within.min_by(|a, b| a.2.total_cmp(&b.2)).map(|cell| cell.0);
+        assert_eq!(answer["codec"].as_str(), best, "{limit}");
+        answered += usize::from(best.is_some());
+    }
+    assert!(answered >= 5, "{answered}: {subject}");
+    let told = |answer: &Value| answer["codec"].as_str().unwrap_or("none").to_string();
+    let told = told(&subject["best_within_bytes"][0]);
+    let text = String::from_utf8(sweep.read("out", "report.md")).unwrap();
+    let line = format!("Smallest KLD within bytes a token of 600: `{told}`; 1024: ");
+    assert!(text.contains(&line), "{text}");
+    // Another limit and batch, without another run.
+    let flags = ["--batch", "8", "--max-bytes-per-token", "1", "--json"];
+    let again = sweep.report(&["out"], "again", &flags).succeeds().json();
+    let saved = |results: &Value| number(&results["subjects"][0]["cells"][3], "gb_saved");
+    assert!((saved(&again) - 2.0 * saved(&results)).abs() < 1e-15);
+    assert!((saved(&results) - 4.0 * 96.0 * (2048.0 - 544.0) / 1e9).abs() < 1e-15);
+    assert_eq!(again["subjects"][0]["cells"][3]["verdicts"]["bytes_per_token"], "fail");
+    let command = again["sweeps"][0]["command"].as_str().unwrap();
+    assert!(command.ends_with("--max-bytes-per-token 1 --batch 8"), "{command}");
 }
 
 /// Each codec under each protocol, the recommendation under both, and what `decode` cannot take.
@@ -824,7 +887,8 @@ fn a_dry_run_tells_which_cells_would_fail() {
     assert_eq!(of(&told["failed"]), of(&results["failed"]));
 
     let told = &text.stdout;
-    let title = format!("{model} on builtin, context 8, protocol prefix fails: f16, int4-g64\n");
+    let name = Path::new(model).file_name().unwrap().to_str().unwrap();
+    let title = format!("{name} on builtin, context 8, protocol prefix fails: f16, int4-g64\n");
     assert!(told.contains(&title), "{told}");
     let (_, why) = told.split_once(&title).unwrap();
     let mut lines = why.lines();

@@ -191,6 +191,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="SHARE",
         help="smallest accepted share of targets that keep their likeliest token [default: any]",
     )
+    add(
+        "--max-bytes-per-token",
+        type=_limit("bytes a token, 0 or more"),
+        metavar="BYTES",
+        help="largest accepted cache, bytes a token of a full context [default: any]",
+    )
     add("--strict", action="store_true", help="exit with status 1 unless every codec passes")
     add("--json", action="store_true", help="print one JSON object instead of the table")
     add("--output", metavar="FILE", help="also write the JSON object to a file")

@@ -15,12 +15,14 @@ _LIMIT_MISSED = 1
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits that a codec must keep to, each an interval's. ``max_ppl_change``: percent, up or
-    down. ``max_kld``: nats a token. ``min_top1``: share of targets, 0…1."""
+    """Limits that a codec must keep to, each an interval's but the last. ``max_ppl_change``:
+    percent, up or down. ``max_kld``: nats a token. ``min_top1``: share of targets, 0…1.
+    ``max_bytes_per_token``: bytes of the cache."""
 
     max_ppl_change: float = 1.0
     max_kld: Optional[float] = None
     min_top1: Optional[float] = None
+    max_bytes_per_token: Optional[float] = None
 
     def arguments(self) -> List[str]:
         """The flags of the binary."""
@@ -28,6 +30,7 @@ class Limits:
             "--max-ppl-change": self.max_ppl_change,
             "--max-kld": self.max_kld,
             "--min-top1": self.min_top1,
+            "--max-bytes-per-token": self.max_bytes_per_token,
         }
         return [f"{flag}={limit!r}" for flag, limit in named.items() if limit is not None]
 

@@ -176,7 +176,9 @@ def _run(options: argparse.Namespace) -> Tuple[str, bool]:
         "instruction_set": _instruction_set(),
         "seed": 0,
     }
-    limits = Limits(options.max_ppl_change, options.max_kld, options.min_top1)
+    limits = Limits(
+        options.max_ppl_change, options.max_kld, options.min_top1, options.max_bytes_per_token
+    )
     measured = measurement(_for_binary(subject), evaluation.baseline, evaluation.codecs)
     figures = work_out(measured, limits)
     result: Dict[str, Any] = {
@@ -267,6 +269,8 @@ def _config(
         "max_ppl_increase": options.max_ppl_change,
         "max_kld": options.max_kld,
         "min_top1": options.min_top1,
+        "max_bytes_per_token": options.max_bytes_per_token,
+        "batch": 1,
         "strict": options.strict,
         "offline": _offline(),
         "weights": "f32",

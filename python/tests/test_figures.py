@@ -508,9 +508,9 @@ class Misbehaving(FolderTest):
     def test_limits_are_handed_over(self) -> None:
         path = self.folder / "arguments"
         self.fake(f"cat >/dev/null; printf '%s ' \"$@\" >\"{path}\"; echo '{{}}'; exit 1")
-        figures = work_out({}, max_ppl_change=0.1, max_kld=1e-5, min_top1=0.5)
+        figures = work_out({}, max_ppl_change=0.1, max_kld=1e-5, min_top1=0.5, max_bytes_per_token=9.5)
         self.assertEqual((figures.result, figures.limit_missed), ({}, True))
-        limits = "--max-ppl-change=0.1 --max-kld=1e-05 --min-top1=0.5"
+        limits = "--max-ppl-change=0.1 --max-kld=1e-05 --min-top1=0.5 --max-bytes-per-token=9.5"
         self.assertEqual(path.read_text().strip(), f"figures - --json --strict {limits}")
 
 

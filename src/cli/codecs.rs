@@ -19,7 +19,10 @@ impl Arguments {
     /// Prints the list.
     pub fn run(self) -> Result<Outcome> {
         let listing = listing::listing()?;
-        output::print(&if self.json { report::json(&listing)? } else { table(&listing) })?;
+        match self.json {
+            true => output::print(&report::json(&listing)?)?,
+            false => output::print_text(&table(&listing))?,
+        }
         Ok(Outcome::Done)
     }
 }

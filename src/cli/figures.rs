@@ -28,14 +28,14 @@ pub struct Arguments {
 
 impl Arguments {
     pub fn run(self) -> Result<Outcome> {
-        let limits = Settings::resolve(self.limits.into_raw()?)?.limits();
+        let settings = Settings::resolve(self.limits.into_raw()?)?;
         let within = |e: Error| e.within(self.measurement.display());
         let measurement = Measurement::read(&read(&self.measurement)?).map_err(within)?;
-        let figures = FiguresReport::new(measurement, limits);
-        output::print(&match self.json {
-            true => report::json(&figures)?,
-            false => table::render_figures(&figures),
-        })?;
+        let figures = FiguresReport::new(measurement, settings.limits(), settings.batch);
+        match self.json {
+            true => output::print(&report::json(&figures)?)?,
+            false => output::print_text(&table::render_figures(&figures, output::stdout_width()))?,
+        }
         Ok(match self.strict && figures.misses_limit() {
             true => Outcome::LimitMissed,
             false => Outcome::Done,

@@ -4,6 +4,9 @@ use crate::error::Result;
 use crate::settings::{self, Given, Group, Location, RawSettings, Setting, Takes, Value, Visitor};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
+/// The heading of flags about what is printed and written.
+pub const OUTPUT: &str = "Output";
+
 /// The place of rarely needed flags in the help: behind all others.
 const LAST: usize = 100;
 
@@ -85,6 +88,7 @@ fn argument<T: Value>(setting: &'static Setting) -> Arg {
         .value_name(setting.value_name)
         .value_parser(T::parser())
         .allow_negative_numbers(T::SIGNED)
+        .help_heading(setting.purpose.heading())
         .help(setting.help(T::SWITCH));
     if let Some(older) = setting.older {
         argument = argument.visible_alias(older.flag);

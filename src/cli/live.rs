@@ -1,12 +1,14 @@
 //! A sweep on stderr: on a terminal a table whose rows fill as windows are done, under a bar with
-//! the time left; elsewhere one plain line a cell.
+//! the time left; elsewhere one plain line a cell, and now and then one of how far it is.
 
-use super::progress::{TerminalProgress, new_bar, style};
+use super::pace::{Pace, Word};
+use super::progress::{TerminalProgress, new_bar, stderr_width, style, with_bar};
 use crate::eval::Observer;
 use crate::report::sweep_table;
 use crate::report::text::one_line;
 use crate::results::figures::CodecResult;
 use crate::results::plan::CellName;
+use crate::results::print::{model_name, text_name};
 use crate::results::record::{CellOutcome, CellRecord};
 use crate::results::subject::SubjectInfo;
 use crate::run::subject::Stages;
@@ -27,6 +29,9 @@ pub struct SweepProgress {
     drawn: Option<Instant>,
     done: usize,
     cells: usize,
+    /// Since the first tokens were through, behind the load of the first model.
+    pace: Option<(Pace, Instant)>,
+    tokens: usize,
 }
 
 impl SweepProgress {
@@ -43,6 +48,8 @@ impl SweepProgress {
             drawn: None,
             done: 0,
             cells: 0,
+            pace: None,
+            tokens: 0,
         }
     }
 
@@ -67,6 +74,17 @@ impl SweepProgress {
 impl Observer for SweepProgress {
     fn advanced(&mut self, tokens: usize) {
         self.total.inc(tokens as u64);
+        let Some((pace, began)) = &mut self.pace else {
+            self.pace = Some((Pace::new(self.tokens.saturating_sub(tokens)), Instant::now()));
+            return;
+        };
+        match pace.advanced(tokens, began.elapsed()) {
+            Some(Word::Long(words)) => self.say(&format!(
+                "note: {words}; after Ctrl-C the same command goes on where it stopped"
+            )),
+            Some(Word::Progress(words)) if !self.visible => self.say(&words),
+            _ => {}
+        }
     }
 }
 
@@ -95,7 +113,8 @@ impl SweepObserver for SweepProgress {
         }
         (self.done, self.cells) = (self.done + done, self.done + done + to_do);
         self.total = self.screen.add(new_bar(self.visible));
-        self.total.set_style(style("[{bar:32}] {percent:>3} %  {msg}  {eta} left"));
+        self.tokens = tokens;
+        self.total.set_style(style(&with_bar("BAR {percent:>3} %  {msg}  {eta} left", 42)));
         self.total.set_length(tokens as u64);
         self.tell_count();
         if self.visible {
@@ -115,17 +134,17 @@ impl SweepObserver for SweepProgress {
     }
 
     fn window(&mut self, subject: &SubjectInfo, windows: usize, so_far: &[CodecResult]) {
-        let (model, text) = (&subject.model.provenance.source, &subject.text.source);
+        let (model, text) = (subject.model.name(), subject.text.name());
         let mut lines = vec![one_line(&format!(
             "{model} on {text}, context {}, {}: {windows} of {} windows",
             subject.context,
             subject.protocol.name(),
             subject.windows
         ))];
-        lines.extend(sweep_table::so_far(so_far, subject));
+        lines.extend(sweep_table::so_far(so_far, subject, stderr_width()));
         while self.rows.len() < lines.len() {
             let row = self.screen.add(ProgressBar::new_spinner());
-            row.set_style(style("{msg}"));
+            row.set_style(style("{wide_msg}"));
             self.rows.push(row);
         }
         for row in self.rows.drain(lines.len()..) {
@@ -140,6 +159,7 @@ impl SweepObserver for SweepProgress {
         self.rows.drain(..).for_each(|row| row.finish_and_clear());
         self.done += 1;
         let CellName { model, text, context, protocol, codec } = &record.cell;
+        let (model, text) = (model_name(model), text_name(text));
         let (context, told) = match &record.outcome {
             CellOutcome::Done(result) => {
                 (Some(result.subject.context), sweep_table::brief(&result.figures))

@@ -1,12 +1,15 @@
 //! The command line: parse → run → print. The only place that prints.
 
 mod codecs;
+mod completions;
 mod extract;
 mod figures;
 mod flags;
+mod introduction;
 mod kv_compress;
 mod live;
 mod output;
+mod pace;
 mod progress;
 mod submit;
 mod sweep;
@@ -48,6 +51,10 @@ enum Command {
     Figures(figures::Arguments),
     /// List every codec with a name: bits a value, what it stands for, what it needs
     Codecs(codecs::Arguments),
+    /// Print a script that completes commands and flags in a shell
+    Completions(completions::CompletionsArguments),
+    /// Write man pages to a folder
+    Man(completions::ManArguments),
 }
 
 /// The binary `kv-compress`: the subcommand of that name, alone.
@@ -62,9 +69,17 @@ struct KvCompress {
 /// Done, and a limit that the user set was missed.
 const LIMIT_MISSED: u8 = 1;
 
+/// The request is wrong, or there is none.
+const USAGE: u8 = 2;
+
 /// The binary `kvgauge`.
 pub fn main() -> ExitCode {
     let mut words: Vec<OsString> = std::env::args_os().collect();
+    if words.len() < 2 {
+        // Not eprint: it panics where stderr is a pipe that nobody reads any more.
+        let _ = std::io::stderr().write_all(introduction::INTRODUCTION.as_bytes());
+        return ExitCode::from(USAGE);
+    }
     if words.get(1).is_some_and(|word| word == "kv-compress") {
         words = kv_compress::with_double_dashes(words);
     }
@@ -77,6 +92,8 @@ pub fn main() -> ExitCode {
             Command::KvCompress(arguments) => arguments.run(),
             Command::Figures(arguments) => arguments.run(),
             Command::Codecs(arguments) => arguments.run(),
+            Command::Completions(arguments) => arguments.run(),
+            Command::Man(arguments) => arguments.run(),
         })
     })
 }
@@ -106,7 +123,7 @@ fn finish(run: impl FnOnce() -> Result<Outcome>) -> ExitCode {
             // Not eprint: it panics where stderr is a pipe that nobody reads any more.
             let _ = std::io::stderr().write_all(report_of(&error).as_bytes());
             ExitCode::from(match error.kind() {
-                Kind::Input => 2,
+                Kind::Input => USAGE,
                 Kind::System => 3,
             })
         }

@@ -1,11 +1,13 @@
 //! Output: to stdout, and to files that are neither each other's nor the request's own.
 
 use crate::error::{Error, Result};
+use crate::platform;
+use crate::report::text::wrap;
 use crate::report::{self, dry_run_table};
 use crate::results::timings::DryRun;
 use crate::settings::Settings;
 use crate::whole_file;
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::path::Path;
 
 /// Prints to stdout. A reader that went away (`| head`) is no error.
@@ -19,12 +21,26 @@ pub fn print(text: &str) -> Result<()> {
     }
 }
 
+/// Prints words and tables: on a terminal within its width.
+pub fn print_text(text: &str) -> Result<()> {
+    match stdout_width() {
+        Some(width) => print(&wrap(text, width)),
+        None => print(text),
+    }
+}
+
+/// Columns of the terminal that stdout is.
+pub fn stdout_width() -> Option<usize> {
+    let stdout = std::io::stdout();
+    if stdout.is_terminal() { platform::terminal_width(stdout) } else { None }
+}
+
 /// Prints what a run would take. `unit`: what a codec on a subject is called.
 pub fn print_estimate(estimate: &DryRun, json: bool, unit: &str) -> Result<()> {
-    print(&match json {
-        true => report::json(estimate)?,
-        false => dry_run_table::render(estimate, unit),
-    })
+    match json {
+        true => print(&report::json(estimate)?),
+        false => print_text(&dry_run_table::render(estimate, unit)),
+    }
 }
 
 /// Refuses files to write, each with its flag, of which two are one file or one is read as well.

@@ -1,20 +1,37 @@
 //! Progress on stderr, on a terminal only: stages, download bars, the evaluation's rate and
-//! time left. Notes appear everywhere.
+//! time left. Notes appear everywhere, and elsewhere a line now and then of how far a long run is.
 
+use super::pace::{Pace, Word};
 use crate::container::Report;
 use crate::eval::Observer;
 use crate::hub::DownloadProgress;
+use crate::platform;
 use crate::run::subject::Stages;
 use crate::run::validate::ValidationObserver;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The stages of a command and the rate of an evaluation.
 pub struct TerminalProgress {
     bar: ProgressBar,
     visible: bool,
+    /// Of the evaluation, and when it began.
+    pace: Option<(Pace, Instant)>,
+}
+
+/// Columns of the terminal that stderr is.
+pub fn stderr_width() -> Option<usize> {
+    let stderr = std::io::stderr();
+    if stderr.is_terminal() { platform::terminal_width(stderr) } else { None }
+}
+
+/// A template's `BAR` as a bar of 32 columns, or of fewer where the terminal is narrow. `beside`: columns
+/// of what else is in its line.
+pub fn with_bar(template: &str, beside: usize) -> String {
+    let room = stderr_width().map_or(32, |width| width.saturating_sub(beside).clamp(4, 32));
+    template.replace("BAR", &format!("[{{bar:{room}}}]"))
 }
 
 /// A bar on stderr, or one that draws nothing.
@@ -32,18 +49,30 @@ impl TerminalProgress {
     /// Draws nothing until a stage begins, nor where stderr is no terminal.
     pub fn new() -> Self {
         let visible = std::io::stderr().is_terminal();
-        Self { bar: new_bar(visible), visible }
+        Self { bar: new_bar(visible), visible, pace: None }
     }
 
     /// Removes the bar, so that what follows starts on a clean line.
     pub fn clear(&self) {
         self.bar.finish_and_clear();
     }
+
+    /// Prints a line above the bar.
+    fn say(&self, line: &str) {
+        // Not eprintln: it panics where stderr is a pipe that nobody reads any more.
+        self.bar.suspend(|| _ = writeln!(std::io::stderr(), "{line}"));
+    }
 }
 
 impl Observer for TerminalProgress {
     fn advanced(&mut self, tokens: usize) {
         self.bar.inc(tokens as u64);
+        let Some((pace, began)) = &mut self.pace else { return };
+        match pace.advanced(tokens, began.elapsed()) {
+            Some(Word::Long(words)) => self.note(&words),
+            Some(Word::Progress(words)) if !self.visible => self.say(&words),
+            _ => {}
+        }
     }
 }
 
@@ -57,8 +86,7 @@ impl Stages for TerminalProgress {
     }
 
     fn note(&mut self, text: &str) {
-        // Not eprintln: it panics where stderr is a pipe that nobody reads any more.
-        self.bar.suspend(|| _ = writeln!(std::io::stderr(), "note: {text}"));
+        self.say(&format!("note: {text}"));
     }
 }
 
@@ -66,15 +94,15 @@ impl ValidationObserver for TerminalProgress {
     fn begin(&mut self, tokens: usize) {
         self.clear();
         self.bar = new_bar(self.visible);
+        self.pace = Some((Pace::new(tokens), Instant::now()));
+        let line = with_bar("evaluating BAR {percent:>3} %  {rate} tokens/s  {eta} left", 46);
         // The style first: a length makes the bar visible.
-        self.bar.set_style(
-            style("evaluating [{bar:32}] {percent:>3} %  {rate} tokens/s  {eta} left").with_key(
-                "rate",
-                |state: &ProgressState, out: &mut dyn std::fmt::Write| {
-                    let _ = write!(out, "{:.0}", state.per_sec());
-                },
-            ),
-        );
+        self.bar.set_style(style(&line).with_key(
+            "rate",
+            |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+                let _ = write!(out, "{:.0}", state.per_sec());
+            },
+        ));
         self.bar.set_length(tokens as u64);
         if self.visible {
             self.bar.enable_steady_tick(Duration::from_millis(250));
@@ -102,9 +130,12 @@ impl DownloadBars {
 impl DownloadProgress for DownloadBars {
     fn start(&self, file: &str, bytes: u64) {
         let bar = new_bar(std::io::stderr().is_terminal());
-        bar.set_style(style(
-            "{msg} [{bar:32}] {bytes} of {total_bytes}  {bytes_per_sec}  {eta} left",
-        ));
+        // Without the bar where it would not fit.
+        let line = match stderr_width() {
+            Some(width) if width < 110 => "{msg} {percent} % of {total_bytes}  {eta} left".into(),
+            _ => with_bar("{msg} BAR {bytes} of {total_bytes}  {bytes_per_sec}  {eta} left", 0),
+        };
+        bar.set_style(style(&line));
         bar.set_message(file.to_string());
         bar.set_length(bytes);
         self.with(|slot| *slot = Some(bar));
@@ -130,7 +161,8 @@ impl FileProgress {
     /// Draws nothing until a file is large enough to wait for.
     pub fn new() -> Self {
         let bar = ProgressBar::hidden();
-        bar.set_style(style("[{bar:32}] {bytes} of {total_bytes}  {bytes_per_sec}  {eta} left"));
+        let line = "BAR {bytes} of {total_bytes}  {bytes_per_sec}  {eta} left";
+        bar.set_style(style(&with_bar(line, 52)));
         Self(bar)
     }
 

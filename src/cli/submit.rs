@@ -89,7 +89,7 @@ pub fn command_line(words: impl IntoIterator<Item = OsString>) -> String {
 
 /// The words that a part of this sweep is run with.
 fn words_of_a_part(words: impl IntoIterator<Item = OsString>) -> Vec<String> {
-    let of_the_whole = ["--output", "--shards", "--submit", "--dry-run"];
+    let of_the_whole = ["--output", "--shards", "--submit", "--dry-run", "--summary"];
     without(words, |flag| {
         let known = OF_ONE_RUN.iter().find(|(name, _)| *name == flag);
         known.filter(|(name, _)| of_the_whole.contains(name)).map(|(_, value)| *value)
@@ -97,13 +97,14 @@ fn words_of_a_part(words: impl IntoIterator<Item = OsString>) -> Vec<String> {
 }
 
 /// Flags that have nothing to do with results, and whether a value stands behind them.
-const OF_ONE_RUN: [(&str, bool); 8] = [
+const OF_ONE_RUN: [(&str, bool); 9] = [
     ("--output", true),
     ("--shard", true),
     ("--shards", true),
     ("--cuts", true),
     ("--submit", true),
     ("--json", false),
+    ("--summary", false),
     ("--dry-run", false),
     ("--force", false),
 ];

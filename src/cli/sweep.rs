@@ -1,6 +1,6 @@
 //! `kvgauge sweep` and `kvgauge report`.
 
-use super::flags::{EvaluationFlags, LimitFlags, SubjectFlags};
+use super::flags::{EvaluationFlags, LimitFlags, OUTPUT, SubjectFlags};
 use super::live::SweepProgress;
 use super::progress::{DownloadBars, TerminalProgress};
 use super::submit::{SubmitTo, command_line, submit};
@@ -20,6 +20,9 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
+/// The heading of flags about parts of a sweep.
+const SCHEDULER: &str = "Scheduler";
+
 /// The arguments of `kvgauge sweep`.
 #[derive(Args)]
 #[command(after_help = "Flags override CONFIG; what neither sets has its default.")]
@@ -28,36 +31,42 @@ pub struct SweepArguments {
     config: PathBuf,
     /// Folder for the report and the log that a later run goes on from
     /// [default: results/NAME for NAME.toml]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = OUTPUT)]
     output: Option<PathBuf>,
     /// Run the I-th of N parts, for a scheduler; `kvgauge report` puts them together. auto: the part
     /// that the environment says (Slurm, Kubernetes, SkyPilot, Grid Engine, GNU parallel)
-    #[arg(long, value_name = "I/N|auto")]
+    #[arg(long, value_name = "I/N|auto", help_heading = SCHEDULER)]
     shard: Option<ShardWord>,
     /// Number of parts: of --submit, instead of one for every ten minutes; of --shard auto, where the
     /// environment does not say it
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    #[arg(long, value_name = "N", help_heading = SCHEDULER)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     shards: Option<u64>,
     /// Cells that the parts after the first begin with, where they are not of equal number; --submit
     /// works them out
     #[arg(long, value_name = "I,I…", value_delimiter = ',', requires = "shard")]
+    #[arg(help_heading = SCHEDULER)]
     cuts: Vec<usize>,
     /// Submit the parts, and a job behind them that makes the report; with --dry-run, print the jobs
     /// instead (kubernetes: always with it)
     #[arg(long, value_name = "SCHEDULER", conflicts_with_all = ["shard", "json"])]
+    #[arg(help_heading = SCHEDULER)]
     submit: Option<SubmitTo>,
     /// Options of the scheduler, behind --: for sbatch; for Kubernetes image=NAME claim=NAME
-    #[arg(last = true, value_name = "OPTION", requires = "submit")]
+    #[arg(last = true, value_name = "OPTION", requires = "submit", help_heading = SCHEDULER)]
     options: Vec<String>,
     /// Print the cells, their bits a value, and an estimate of time and memory; run nothing
     #[arg(long)]
     dry_run: bool,
     /// Replace files in the output folder that kvgauge did not write, and reports of other sweeps
-    #[arg(long)]
+    #[arg(long, help_heading = OUTPUT)]
     force: bool,
     /// Print one JSON object instead of tables
-    #[arg(long)]
+    #[arg(long, help_heading = OUTPUT)]
     json: bool,
+    /// Print one line for each model, text and context instead of tables, for a CI log
+    #[arg(long, conflicts_with = "json", help_heading = OUTPUT)]
+    summary: bool,
     #[command(flatten)]
     subject: SubjectFlags,
     #[command(flatten)]
@@ -86,7 +95,7 @@ pub struct ReportArguments {
     #[arg(required = true, value_name = "DIR")]
     folders: Vec<PathBuf>,
     /// Folder for the report
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = OUTPUT)]
     output: PathBuf,
     #[command(flatten)]
     limits: LimitFlags,
@@ -94,11 +103,14 @@ pub struct ReportArguments {
     #[arg(long)]
     strict: bool,
     /// Replace files in the output folder that kvgauge did not write, and reports of other sweeps
-    #[arg(long)]
+    #[arg(long, help_heading = OUTPUT)]
     force: bool,
     /// Print one JSON object instead of tables
-    #[arg(long)]
+    #[arg(long, help_heading = OUTPUT)]
     json: bool,
+    /// Print one line for each model, text and context instead of tables, for a CI log
+    #[arg(long, conflicts_with = "json", help_heading = OUTPUT)]
+    summary: bool,
 }
 
 impl SweepArguments {
@@ -116,7 +128,7 @@ impl SweepArguments {
         let settings = Settings::resolve_all(raw)?;
         let Some(first) = settings.first() else { return Ok(Outcome::Done) };
         let (threads, offline, strict) = (first.threads, first.offline, first.strict);
-        let limits = first.limits();
+        let (limits, batch) = (first.limits(), first.batch);
         super::use_threads(threads)?;
         let hub = Hub::new(HubOptions::from_env(offline), Arc::new(DownloadBars::new()))?;
         let shards = self.shards.map(|shards| shards as usize);
@@ -166,9 +178,10 @@ impl SweepArguments {
         progress.clear();
         let outcome = outcome?;
 
-        let report = outcome.cells.report(&outcome.plans, &limits);
+        let told = Told::of(self.json, self.summary);
+        let report = outcome.cells.report(&outcome.plans, &limits, batch);
         match request.shard.is_whole() {
-            true => write_and_tell(&report, &request.output, self.force, self.json)?,
+            true => write_and_tell(&report, &request.output, self.force, told)?,
             false if self.json => output::print(&report::json(&report)?)?,
             false => output::print(&format!(
                 "shard {}: {} of {} cells done\n\
@@ -184,7 +197,7 @@ impl SweepArguments {
             // Of this sweep alone, whatever else lies in its folder.
             None if strict
                 && request.shard.is_whole()
-                && outcome.cells.report(&[outcome.plan], &limits).misses_limit() =>
+                && outcome.cells.report(&[outcome.plan], &limits, batch).misses_limit() =>
             {
                 Ok(Outcome::LimitMissed)
             }
@@ -206,17 +219,23 @@ impl ReportArguments {
             max_ppl_change: flags.max_ppl_change.first().map_or(f64::NAN, |given| given.value.0),
             max_kld: flags.max_kld.first().map(|given| given.value),
             min_top1: flags.min_top1.first().map(|given| given.value),
+            max_bytes_per_token: flags.max_bytes_per_token.first().map(|given| given.value),
         };
+        let batch = flags.batch.first().map(|given| given.value);
         Settings::resolve(flags)?;
         let limits = common_limits(&plans, given)?;
+        let batch = match batch {
+            Some(batch) => batch,
+            None => common("--batch", plans.iter().map(|plan| plan.batch), |n| n.to_string())?,
+        };
         sweep::check_folder(&self.output)?;
         sweep::check_report(&self.output, &plans, self.force)?;
         let cells = Cells::read(&self.folders)?;
         for note in cells.notes() {
             TerminalProgress::new().note(&note);
         }
-        let report = cells.report(&plans, &limits);
-        write_and_tell(&report, &self.output, self.force, self.json)?;
+        let report = cells.report(&plans, &limits, batch);
+        write_and_tell(&report, &self.output, self.force, Told::of(self.json, self.summary))?;
         let strict = self.strict || plans.iter().any(|plan| plan.strict);
         Ok(if strict && report.misses_limit() { Outcome::LimitMissed } else { Outcome::Done })
     }
@@ -244,40 +263,42 @@ fn check_inputs(folder: &Path, settings: &[Settings], config: Option<&Path>) -> 
     Ok(())
 }
 
-fn write_and_tell(report: &SweepReport, folder: &Path, force: bool, json: bool) -> Result<()> {
+/// What is printed at the end.
+#[derive(Clone, Copy, PartialEq)]
+enum Told {
+    Tables,
+    Json,
+    Summary,
+}
+
+impl Told {
+    fn of(json: bool, summary: bool) -> Self {
+        match (json, summary) {
+            (true, _) => Self::Json,
+            (_, true) => Self::Summary,
+            _ => Self::Tables,
+        }
+    }
+}
+
+fn write_and_tell(report: &SweepReport, folder: &Path, force: bool, told: Told) -> Result<()> {
     // The tables say it themselves.
-    if let Some(note) = report.instruction_sets_note().filter(|_| json) {
+    if let Some(note) = report.instruction_sets_note().filter(|_| told != Told::Tables) {
         TerminalProgress::new().note(&note);
     }
     let page = sweep::write_report(report, folder, force)?;
-    output::print(&match json {
-        true => report::json(report)?,
-        false => format!("{}\nreport: {}\n", sweep_table::render(report), page.display()),
-    })
+    match told {
+        Told::Json => return output::print(&report::json(report)?),
+        Told::Summary => return output::print(&report::summary::of_sweep(report)),
+        Told::Tables => {}
+    }
+    let table = sweep_table::render(report, output::stdout_width());
+    output::print_text(&format!("{table}\nreport: {}\n", page.display()))
 }
 
 /// The limits of the sweeps, but those that `given` has: a percentage that is a number, others that
 /// are there.
 fn common_limits(plans: &[Plan], given: Limits) -> Result<Limits> {
-    fn one<T: PartialEq + Copy>(
-        flag: &str,
-        mut found: impl Iterator<Item = T>,
-        show: impl Fn(T) -> String,
-    ) -> Result<T> {
-        let first = found.next().ok_or_else(|| {
-            Error::input("expected a sweep's folder, found none")
-                .hint("name the folder that kvgauge sweep wrote to")
-        })?;
-        match found.find(|other| *other != first) {
-            Some(other) => Err(Error::input(format!(
-                "these sweeps have different limits: {} and {}",
-                show(first),
-                show(other)
-            ))
-            .hint(format!("choose one with {flag}"))),
-            None => Ok(first),
-        }
-    }
     let optional = |limit: Option<f64>| limit.map_or("none".into(), |limit| limit.to_string());
     let limits = || plans.iter().map(|plan| &plan.limits);
     Ok(Limits {
@@ -285,18 +306,49 @@ fn common_limits(plans: &[Plan], given: Limits) -> Result<Limits> {
             false => given.max_ppl_change,
             true => {
                 let changes = limits().map(|limits| limits.max_ppl_change);
-                one("--max-ppl-change", changes, |limit| format!("{limit} %"))?
+                common("--max-ppl-change", changes, |limit| format!("{limit} %"))?
             }
         },
         max_kld: match given.max_kld {
             Some(_) => given.max_kld,
-            None => one("--max-kld", limits().map(|limits| limits.max_kld), optional)?,
+            None => common("--max-kld", limits().map(|limits| limits.max_kld), optional)?,
         },
         min_top1: match given.min_top1 {
             Some(_) => given.min_top1,
-            None => one("--min-top1", limits().map(|limits| limits.min_top1), optional)?,
+            None => common("--min-top1", limits().map(|limits| limits.min_top1), optional)?,
+        },
+        max_bytes_per_token: match given.max_bytes_per_token {
+            Some(_) => given.max_bytes_per_token,
+            None => {
+                let most = limits().map(|limits| limits.max_bytes_per_token);
+                common("--max-bytes-per-token", most, optional)?
+            }
         },
     })
+}
+
+/// What all sweeps have for a flag.
+///
+/// # Errors
+/// Sweeps that differ, of which one must be chosen.
+fn common<T: PartialEq + Copy>(
+    flag: &str,
+    mut found: impl Iterator<Item = T>,
+    show: impl Fn(T) -> String,
+) -> Result<T> {
+    let first = found.next().ok_or_else(|| {
+        Error::input("expected a sweep's folder, found none")
+            .hint("name the folder that kvgauge sweep wrote to")
+    })?;
+    match found.find(|other| *other != first) {
+        Some(other) => Err(Error::input(format!(
+            "these sweeps have different limits: {flag} {} and {}",
+            show(first),
+            show(other)
+        ))
+        .hint(format!("choose one with {flag}"))),
+        None => Ok(first),
+    }
 }
 
 fn default_output(config: &Path) -> PathBuf {

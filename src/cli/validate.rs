@@ -1,15 +1,18 @@
 //! `kvgauge validate`.
 
-use super::flags::{EvaluationFlags, SubjectFlags, ValidateFlags};
+use super::flags::{EvaluationFlags, OUTPUT, SubjectFlags, ValidateFlags};
 use super::progress::{DownloadBars, TerminalProgress};
 use super::{Outcome, output};
 use crate::error::{Error, Result};
 use crate::hub::{Hub, HubOptions};
+use crate::report::badge::Badge;
 use crate::report::{self, charts, table};
+use crate::results::validation::Validation;
 use crate::run::validate;
 use crate::settings::{ConfigFile, RawSettings, Settings};
 use crate::whole_file::{self, Existing, Kind, NewFile};
 use clap::Args;
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -24,42 +27,69 @@ pub struct Arguments {
     #[arg(long)]
     dry_run: bool,
     /// Print one JSON object instead of the table
-    #[arg(long)]
+    #[arg(long, help_heading = OUTPUT)]
     json: bool,
+    /// Print one line instead of the table, for a CI log
+    #[arg(long, conflicts_with = "json", help_heading = OUTPUT)]
+    summary: bool,
     /// Also write the JSON object to a file
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     output: Option<PathBuf>,
+    /// Also write a badge with codec, verdict and KLD: a picture (.svg), or what a badge service
+    /// reads (.json)
+    #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
+    badge: Option<PathBuf>,
+    /// Also write the results as `model-index`, YAML for a Hugging Face model card
+    #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
+    model_card: Option<PathBuf>,
     #[command(flatten)]
     own: ValidateFlags,
     /// Draw what --attribute found, as SVG
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     picture: Option<PathBuf>,
-    /// Replace files of --output and --picture that kvgauge did not write
-    #[arg(long)]
+    /// Replace files that kvgauge did not write
+    #[arg(long, help_heading = OUTPUT)]
     force: bool,
     /// Read settings from a TOML file; flags override it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
+/// The text of a file; `None`: there is nothing to write.
+type Render = fn(&Validation) -> Result<Option<String>>;
+
+/// A file to write beside what is printed.
+struct OutputFile {
+    flag: &'static str,
+    path: PathBuf,
+    kind: Kind,
+    render: Render,
+}
+
+fn badge_picture(result: &Validation) -> Result<Option<String>> {
+    Ok(Some(Badge::of_validation(result).svg()))
+}
+
+fn badge_endpoint(result: &Validation) -> Result<Option<String>> {
+    Badge::of_validation(result).endpoint().map(Some)
+}
+
 impl Arguments {
     /// Evaluates, writes and prints.
     pub fn run(self) -> Result<Outcome> {
         let dry_run = self.dry_run;
-        let (json, path, picture) = (self.json, self.output.clone(), self.picture.clone());
-        let (force, config) = (self.force, self.config.clone());
+        let (json, summary, force) = (self.json, self.summary, self.force);
+        let files = self.files()?;
+        let (config, picture) = (self.config.clone(), self.picture.is_some());
         let settings = Settings::resolve(self.into_raw()?)?;
-        if picture.is_some() && !settings.attribute {
+        if picture && !settings.attribute {
             return Err(Error::input("--picture: expected --attribute beside it, found none")
                 .hint("the picture shows what --attribute finds"));
         }
-        let files = [("--output", &path, Kind::Validation), ("--picture", &picture, Kind::Picture)];
-        let files = files.map(|(flag, path, kind)| Some((flag, path.as_deref()?, kind)));
-        let files: Vec<_> = files.into_iter().flatten().collect();
-        let written: Vec<_> = files.iter().map(|(flag, path, _)| (*flag, *path)).collect();
+        let written: Vec<_> = files.iter().map(|file| (file.flag, file.path.as_path())).collect();
         output::check_apart(&written, std::slice::from_ref(&settings), config.as_deref())?;
-        for (flag, path, kind) in files {
-            let writable = NewFile::create(path, Existing::own(kind, force));
+        for OutputFile { flag, path, kind, .. } in &files {
+            let writable = NewFile::create(path, Existing::own(*kind, force));
             writable.map_err(|e| e.within(flag))?;
         }
         super::use_threads(settings.threads)?;
@@ -75,27 +105,53 @@ impl Arguments {
         progress.clear();
         let result = result?;
 
-        let object = report::json(&result)?;
-        let write = |path: &Option<PathBuf>, text: Option<&str>, kind| match (path, text) {
-            (Some(path), Some(text)) => {
-                whole_file::write(path, text.as_bytes(), Existing::own(kind, force))
-            }
-            _ => Ok(()),
-        };
-        let chart = charts::attribution(&result).map(|chart| chart.standalone());
-        let written = write(&path, Some(&object), Kind::Validation).and(write(
-            &picture,
-            chart.as_deref(),
-            Kind::Picture,
-        ));
+        let mut written = Ok(());
+        for OutputFile { path, kind, render, .. } in &files {
+            let text = render(&result);
+            let write = |text: Option<String>| match text {
+                Some(text) => whole_file::write(path, text.as_bytes(), Existing::own(*kind, force)),
+                None => Ok(()),
+            };
+            written = written.and(text.and_then(write));
+        }
         // A long run is told even where its file cannot be written any more.
-        output::print(&if json { object } else { table::render(&result) })?;
+        match (json, summary) {
+            (true, _) => output::print(&report::json(&result)?)?,
+            (_, true) => output::print(&report::summary::of_validation(&result))?,
+            _ => output::print_text(&table::render(&result, output::stdout_width()))?,
+        }
         written?;
         Ok(if settings.strict && result.misses_limit() {
             Outcome::LimitMissed
         } else {
             Outcome::Done
         })
+    }
+
+    /// The files to write beside what is printed.
+    fn files(&self) -> Result<Vec<OutputFile>> {
+        let badge = match self.badge.as_deref().map(|path| path.extension().and_then(OsStr::to_str))
+        {
+            None | Some(Some("svg")) => (Kind::Picture, badge_picture as Render),
+            Some(Some("json")) => (Kind::Badge, badge_endpoint as Render),
+            Some(_) => {
+                return Err(Error::input("--badge: expected a name that ends in .svg or .json")
+                    .hint(".svg is a picture, .json what a badge service reads"));
+            }
+        };
+        let card: Render = |result| Ok(Some(report::model_card::render(result)));
+        let chart: Render =
+            |result| Ok(charts::attribution(result).map(|chart| chart.standalone()));
+        let all: [(_, _, _, Render); 4] = [
+            ("--output", &self.output, Kind::Validation, |result| report::json(result).map(Some)),
+            ("--picture", &self.picture, Kind::Picture, chart),
+            ("--badge", &self.badge, badge.0, badge.1),
+            ("--model-card", &self.model_card, Kind::Card, card),
+        ];
+        let asked = all.into_iter().filter_map(|(flag, path, kind, render)| {
+            Some(OutputFile { flag, path: path.clone()?, kind, render })
+        });
+        Ok(asked.collect())
     }
 
     /// Flags over file.

@@ -21,11 +21,14 @@ pub struct Limits {
     /// Smallest share of targets that keep their likeliest token, 0…1.
     #[serde(default)]
     pub min_top1: Option<f64>,
+    /// Largest cache, bytes a token of a full context.
+    #[serde(default)]
+    pub max_bytes_per_token: Option<f64>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_ppl_change: 1.0, max_kld: None, min_top1: None }
+        Self { max_ppl_change: 1.0, max_kld: None, min_top1: None, max_bytes_per_token: None }
     }
 }
 
@@ -85,6 +88,16 @@ pub struct Verdicts {
     /// Against `min_top1`, where it is set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub top1: Option<Verdict>,
+    /// Against `max_bytes_per_token`, where it is set: bytes are counted, so that there is no interval.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes_per_token: Option<Verdict>,
+}
+
+impl Verdicts {
+    /// Those beside the perplexity's, of the limits that are set.
+    pub fn others(&self) -> impl Iterator<Item = Verdict> {
+        [self.kld, self.top1, self.bytes_per_token].into_iter().flatten()
+    }
 }
 
 /// The logarithms of the ratios of perplexities that a change of `percent` up or down gives.
@@ -184,12 +197,22 @@ fn settled_at(z: f64, windows: usize) -> Option<usize> {
 
 impl Judgement {
     /// The worst verdict of the limits that are set, and how many windows would settle it.
-    pub fn new(perplexity: Criterion, kld: Option<Criterion>, top1: Option<Criterion>) -> Self {
+    /// `fits`: whether the cache is within its limit.
+    pub fn new(
+        perplexity: Criterion,
+        kld: Option<Criterion>,
+        top1: Option<Criterion>,
+        fits: Option<bool>,
+    ) -> Self {
         let of = |criterion: &Option<Criterion>| criterion.as_ref().map(Criterion::verdict);
-        let verdicts =
-            Verdicts { perplexity_change: perplexity.verdict(), kld: of(&kld), top1: of(&top1) };
-        let all = [Some(verdicts.perplexity_change), verdicts.kld, verdicts.top1];
-        let verdict = all.into_iter().flatten().max().unwrap_or(Verdict::Inconclusive);
+        let verdicts = Verdicts {
+            perplexity_change: perplexity.verdict(),
+            kld: of(&kld),
+            top1: of(&top1),
+            bytes_per_token: fits.map(|fits| if fits { Verdict::Pass } else { Verdict::Fail }),
+        };
+        let others = verdicts.others();
+        let verdict = others.fold(verdicts.perplexity_change, Verdict::max);
         // All that are open must be settled; what cannot be told of one cannot be told of all.
         let open = || {
             let criteria = [Some(&perplexity), kld.as_ref(), top1.as_ref()].into_iter().flatten();
@@ -261,12 +284,14 @@ mod tests {
     fn the_worst_verdict_counts() {
         let kld = |most| Some(Criterion::kld(&[0.010, 0.011, 0.012], most));
         let top1 = |least| Some(Criterion::top1(Estimate::of(&[0.95, 0.94, 0.96]), least));
-        let verdict = |kld, top1| Judgement::new(change(&CHANGE, 2.0), kld, top1).verdict;
+        let verdict = |kld, top1| Judgement::new(change(&CHANGE, 2.0), kld, top1, None).verdict;
         assert_eq!(verdict(kld(0.02), top1(0.9)), Verdict::Pass);
         assert_eq!(verdict(kld(0.011), top1(0.9)), Verdict::Inconclusive);
         assert_eq!(verdict(kld(0.011), top1(0.99)), Verdict::Fail);
         assert_eq!(verdict(kld(0.005), None), Verdict::Fail);
-        let judgement = Judgement::new(change(&CHANGE, 2.0), kld(0.005), top1(0.9));
+        let size = |fits| Judgement::new(change(&CHANGE, 2.0), None, None, Some(fits)).verdict;
+        assert_eq!([size(true), size(false)], [Verdict::Pass, Verdict::Fail]);
+        let judgement = Judgement::new(change(&CHANGE, 2.0), kld(0.005), top1(0.9), Some(true));
         assert_eq!(judgement.verdicts.perplexity_change, Verdict::Pass);
         assert_eq!(judgement.verdicts.top1, Some(Verdict::Pass));
         assert_eq!(judgement.invalid("no text".into()).verdict, Verdict::Invalid);

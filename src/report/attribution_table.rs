@@ -1,6 +1,6 @@
 //! Where a codec's damage comes from, as text for a terminal.
 
-use super::align::align;
+use super::align::align_within;
 use crate::results::attribution::{Attribution, PartFigures, Sum};
 use crate::results::figures::CodecFigures;
 use crate::results::print::{interval, percent, signed, small};
@@ -12,7 +12,8 @@ const LAYER_PARTS: usize = 5;
 const HEADS: usize = 8;
 
 /// Ends with a newline.
-pub fn render(whole: &CodecFigures, attribution: &Attribution) -> String {
+/// `width`: of the terminal, within which a table that is wider comes in blocks.
+pub fn render(whole: &CodecFigures, attribution: &Attribution, width: Option<usize>) -> String {
     let Attribution { parts, sums } = attribution;
     let titles = ["part", "KLD", "95 % interval", "of whole", "ppl change", "95 % interval"];
     let mut rows = vec![titles.map(String::from).to_vec()];
@@ -46,7 +47,7 @@ pub fn render(whole: &CodecFigures, attribution: &Attribution) -> String {
         }
     }
     out.push('\n');
-    out.push_str(&align(&rows));
+    out.push_str(&align_within(&rows, width));
     let _ = writeln!(
         out,
         "sum of the parts {} (keys {}, values {}), whole {}\n{}",
@@ -101,7 +102,7 @@ mod tests {
 
     fn lines(layers: usize, heads: usize, windows: usize) -> Vec<String> {
         let (whole, attribution) = fixture::attribution("int4-g64", layers, heads, windows);
-        render(&whole, &attribution).lines().map(String::from).collect()
+        render(&whole, &attribution, None).lines().map(String::from).collect()
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::align::align;
 use super::text::one_line;
-use crate::results::print::bytes;
+use crate::results::print::{bytes, duration, model_name, text_name};
 use crate::results::sweep::UnfinishedCell;
 use crate::results::timings::{DryRun, SubjectEstimate};
 
@@ -32,6 +32,7 @@ pub fn render(run: &DryRun, unit: &str) -> String {
 
 fn render_subject(subject: &SubjectEstimate) -> String {
     let SubjectEstimate { model, text, context, protocol, windows, weights, .. } = subject;
+    let (model, text) = (one_line(model_name(model)), one_line(text_name(text)));
     let title = ["codec", "bits", "time"].map(String::from).to_vec();
     let shared = ["prefill and baseline", "", &duration(subject.shared_seconds)];
     let cells = subject.cells.iter().map(|cell| {
@@ -50,6 +51,7 @@ fn render_subject(subject: &SubjectEstimate) -> String {
 /// Cells that differ in their codec alone.
 fn render_failed(cells: &[UnfinishedCell]) -> String {
     let UnfinishedCell { model, text, context, protocol, error, hint, .. } = &cells[0];
+    let (model, text) = (model_name(model), text_name(text));
     let context = context.map_or(String::new(), |context| format!(", context {context}"));
     let protocol = protocol.as_ref().map_or(String::new(), |name| format!(", protocol {name}"));
     let codecs: Vec<&str> = cells.iter().map(|cell| cell.codec.as_str()).collect();
@@ -58,25 +60,4 @@ fn render_failed(cells: &[UnfinishedCell]) -> String {
     let said = said.into_iter().filter_map(|(what, said)| Some((what, said.as_ref()?)));
     let said = said.map(|(what, said)| format!("  {what}: {}\n", one_line(said)));
     format!("{}\n{}\n", one_line(&title), said.collect::<String>())
-}
-
-/// In the largest unit that keeps two digits.
-fn duration(seconds: f64) -> String {
-    match seconds {
-        s if s < 0.95 => "< 1 s".into(),
-        s if s < 99.5 => format!("{s:.0} s"),
-        s if s < 99.5 * 60.0 => format!("{:.0} min", s / 60.0),
-        s => format!("{:.1} h", s / 3600.0),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn units_fit_the_figure() {
-        let told: Vec<String> = [0.2, 1.2, 75.0, 119.0, 5400.0, 90000.0].map(duration).to_vec();
-        assert_eq!(told, ["< 1 s", "1 s", "75 s", "2 min", "90 min", "25.0 h"]);
-    }
 }

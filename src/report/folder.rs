@@ -1,5 +1,6 @@
 //! The files that a sweep leaves behind.
 
+use super::badge::Badge;
 use super::{charts, csv, html, json, markdown};
 use crate::error::Result;
 use crate::results::sweep::SweepReport;
@@ -33,13 +34,16 @@ pub fn files(report: &SweepReport) -> Result<Vec<ReportFile>> {
     // Names begin with the subject's number where there are several, and `decode` beside another
     // protocol.
     let prefixes = (1..).zip(&report.subjects).flat_map(|(number, subject)| {
-        let number = match report.subjects.len() {
-            1 => String::new(),
-            _ => format!("{number}-"),
-        };
+        let number = numbered(report, number);
         let decode = subject.decode.as_ref().map(|_| format!("{number}decode-"));
         std::iter::once(number).chain(decode)
     });
+    for (number, subject) in (1..).zip(&report.subjects) {
+        let prefix = numbered(report, number);
+        let badge = Badge::of_subject(subject);
+        files.push(file(&format!("{prefix}badge.svg"), Kind::Picture, badge.svg()));
+        files.push(file(&format!("{prefix}badge.json"), Kind::Badge, badge.endpoint()?));
+    }
     for (prefix, charts) in prefixes.zip(&pictures) {
         for chart in charts {
             let picture = chart.chart.standalone();
@@ -47,6 +51,14 @@ pub fn files(report: &SweepReport) -> Result<Vec<ReportFile>> {
         }
     }
     Ok(files)
+}
+
+/// How a subject's files begin where there are several.
+fn numbered(report: &SweepReport, number: usize) -> String {
+    match report.subjects.len() {
+        1 => String::new(),
+        _ => format!("{number}-"),
+    }
 }
 
 #[cfg(test)]
@@ -65,7 +77,8 @@ mod tests {
         let folder = std::env::var_os("KVGAUGE_REPORT_DIR").map(std::path::PathBuf::from);
         for (name, report) in fixture::all() {
             let files = files(&report).unwrap();
-            assert_eq!(files.len(), 4 + 6 * report.by_protocol().len(), "{name}");
+            let badges = 2 * report.subjects.len();
+            assert_eq!(files.len(), 4 + 6 * report.by_protocol().len() + badges, "{name}");
             assert!(files.iter().all(|file| file.bytes.ends_with(b"\n")), "{name}");
             if let Some(folder) = &folder {
                 let folder = folder.join(name);
@@ -73,7 +86,7 @@ mod tests {
                 for file in &files {
                     std::fs::write(folder.join(&file.name), &file.bytes).unwrap();
                 }
-                let table = crate::report::sweep_table::render(&report);
+                let table = crate::report::sweep_table::render(&report, None);
                 std::fs::write(folder.join("stdout.txt"), table).unwrap();
             }
         }
@@ -97,7 +110,10 @@ mod tests {
                 let svg = document.root_element();
                 assert_eq!(svg.attribute("role"), Some("img"));
                 assert!(svg.attribute("aria-label").is_some_and(|label| !label.is_empty()));
-                assert!(svg.attribute("width").is_none() && svg.attribute("viewBox").is_some());
+                // A badge is as large as the text beside it, whatever is around.
+                let sized = file.name.ends_with("badge.svg");
+                assert_eq!(svg.attribute("width").is_some(), sized, "{}", file.name);
+                assert!(svg.attribute("viewBox").is_some());
                 for attribute in document.descendants().flat_map(|node| node.attributes()) {
                     let value = attribute.value();
                     assert!(
@@ -204,7 +220,7 @@ mod tests {
                     _ => {}
                 }
             }
-            let table = crate::report::sweep_table::render(&report);
+            let table = crate::report::sweep_table::render(&report, None);
             assert_eq!(table.contains(both), mixed, "{name}");
             assert_eq!(table.contains("\ncomputed  on x86-64 avx2\n"), mixed, "{name}");
         }

@@ -2,8 +2,10 @@
 
 use super::text::{one_line, printable};
 use crate::eval::verdict::Limits;
+use crate::results::answers;
 use crate::results::columns::{Column, MARKDOWN, Row, SIZE, Table, named};
-use crate::results::print::{bos, dtype_and_device, short, windows};
+use crate::results::print::{bos, cache_words, dtype_and_device, short, windows};
+use crate::results::print::{model_name, text_name};
 use crate::results::sweep::{SubjectReport, SweepReport, UnfinishedCell};
 use crate::results::verdict_words;
 use crate::whole_file::MARKDOWN_MARK;
@@ -40,7 +42,7 @@ fn section(
     mixed: bool,
 ) -> std::fmt::Result {
     let s = &subject.subject;
-    let (model, text) = (code(&s.model.provenance.source), code(&s.text.source));
+    let (model, text) = (code(s.model.name()), code(s.text.name()));
     write!(out, "\n### {model} on {text}, context {}\n\n", s.context)?;
     let protocols = subject.by_protocol();
     let names: Vec<String> =
@@ -57,8 +59,9 @@ fn section(
     }
     writeln!(
         out,
-        ", {windows} of {context} tokens, {bos}, {place}, baseline perplexity {:.4}.\n",
-        subject.baseline.perplexity
+        ", {windows} of {context} tokens, {bos}, {place}, baseline perplexity {:.4}. {}.\n",
+        subject.baseline.perplexity,
+        subject.cells.first().map_or(String::new(), |cell| cache_words(&cell.result, s))
     )?;
     let limit = verdict_words::limits(limits);
     if let Some(reason) = subject.baseline.meaningless(s.model.vocab_size) {
@@ -81,6 +84,7 @@ fn section(
             )?,
         }
     }
+    out.push_str(&within(subject));
     if protocols.len() > 1 {
         for view in &protocols {
             writeln!(out, "- {}", view.subject.protocol.tells())?;
@@ -88,6 +92,13 @@ fn section(
         out.push('\n');
     }
     table(out, subject, &protocols)
+}
+
+/// The answers for a KL divergence and for so many bytes: two lines, and an empty one.
+fn within(subject: &SubjectReport) -> String {
+    let named = |codec: &Option<String>| codec.as_deref().map_or("none".into(), code);
+    let [klds, bytes] = answers::in_words(subject, named);
+    format!("{klds}.  \n{bytes}.\n\n")
 }
 
 /// Under two protocols without top-1, which there is no room for.
@@ -157,7 +168,8 @@ fn unfinished(cell: &UnfinishedCell) -> String {
     let context = cell.context.map_or(String::new(), |context| format!(", context {context}"));
     let error = cell.error.as_ref().map_or(String::new(), |error| format!(": {}", code(error)));
     let hint = cell.hint.as_ref().map_or(String::new(), |hint| format!(" ({})", code(hint)));
-    let (codec, model, text) = (code(&cell.codec), code(&cell.model), code(&cell.text));
+    let codec = code(&cell.codec);
+    let (model, text) = (code(model_name(&cell.model)), code(text_name(&cell.text)));
     let protocol = cell.protocol.as_ref().map_or(String::new(), |name| format!(", {}", code(name)));
     format!("- {codec} on {model}, {text}{context}{protocol}{error}{hint}\n")
 }
@@ -205,7 +217,7 @@ mod tests {
             let cells = report.subjects.iter().map(|subject| subject.cells.len()).sum::<usize>();
             assert_eq!(rows.len(), heads + cells, "{name}");
             let both = report.subjects.iter().any(|subject| subject.decode.is_some());
-            let bars = if both { 10 } else { 8 };
+            let bars = if both { 11 } else { 9 };
             assert!(rows.iter().all(|row| row.matches('|').count() == bars), "{name}: {text}");
         }
     }

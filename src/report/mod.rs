@@ -2,12 +2,15 @@
 
 pub(crate) mod align;
 mod attribution_table;
+pub mod badge;
 pub mod charts;
 mod csv;
 pub mod dry_run_table;
 mod folder;
 mod html;
 mod markdown;
+pub mod model_card;
+pub mod summary;
 pub mod sweep_table;
 pub mod table;
 pub(crate) mod text;

@@ -1,23 +1,25 @@
 //! The end of a sweep as text for a terminal.
 
-use super::align::align;
-use super::table::{baseline_line, subject_lines};
+use super::align::{align, align_within};
+use super::table::{baseline_line, cache_line, subject_lines};
 use super::text::one_line;
 use crate::eval::verdict::Limits;
+use crate::results::answers;
 use crate::results::columns::{Row, SWEEP, Table, headings, texts};
 use crate::results::figures::{CodecFigures, CodecResult};
-use crate::results::print::{interval, signed, small};
+use crate::results::print::{interval, model_name, signed, small, text_name};
 use crate::results::subject::SubjectInfo;
 use crate::results::sweep::{SubjectReport, SweepReport, UnfinishedCell};
 use crate::results::verdict_words;
 use std::fmt::Write;
 
-const LEGEND: &str = "bits a value; KLD: mean, nats; top-1: likeliest token unchanged; interval: \
-    95 %, over windows\n* recommended; needs N, has M: inconclusive, N windows would settle it (80 % range), the text has M\n";
+const LEGEND: &str = "bits a value; MB: cache of a sequence; KLD: mean, nats; top-1: likeliest token \
+    unchanged; interval: 95 %\n* recommended; needs N, has M: inconclusive, N windows would settle it (80 % range), the text has M\n";
 
 /// Ends with a newline. At most 110 columns for names of up to 25 characters; no colours, so
-/// that it can be pasted anywhere.
-pub fn render(report: &SweepReport) -> String {
+/// that it can be pasted anywhere. `width`: of the terminal, within which a table that is wider comes
+/// in blocks.
+pub fn render(report: &SweepReport, width: Option<usize>) -> String {
     let mut out = String::new();
     for subject in &report.subjects {
         let views = subject.by_protocol();
@@ -29,13 +31,17 @@ pub fn render(report: &SweepReport) -> String {
             } else {
                 out.push('\n');
             }
-            out.push_str(&align(&rows(view)));
+            out.push_str(&align_within(&rows(view), width));
         }
         for refused in subject.decode.iter().flat_map(|decode| &decode.refused) {
             out.push_str(&one_line(&format!("no verdict under decode: {}", refused.error)));
             out.push('\n');
         }
         out.push_str(&recommendation(subject, &report.limits));
+        let named = |codec: &Option<String>| codec.as_deref().map_or("none".into(), one_line);
+        for answer in answers::in_words(subject, named) {
+            let _ = writeln!(out, "{answer}");
+        }
         out.push('\n');
     }
     if !report.subjects.is_empty() {
@@ -66,7 +72,8 @@ fn head(
     if report.instruction_sets().len() > 1 {
         writeln!(out, "computed  on {}", one_line(&subject.subject.instruction_set))?;
     }
-    baseline_line(out, &subject.baseline)
+    baseline_line(out, &subject.baseline)?;
+    cache_line(out, subject.cells.first().map(|cell| &cell.result), &subject.subject)
 }
 
 fn rows(subject: &SubjectReport) -> Vec<Vec<String>> {
@@ -79,13 +86,22 @@ fn rows(subject: &SubjectReport) -> Vec<Vec<String>> {
     rows
 }
 
-/// The same rows, with their headings, for codecs that are still running. No line ends.
-pub fn so_far(results: &[CodecResult], subject: &SubjectInfo) -> Vec<String> {
-    let mut rows = vec![headings(SWEEP, Table::Sweep)];
-    rows.extend(
-        results.iter().map(|result| texts(SWEEP, &Row::new(result, subject), Table::Sweep)),
-    );
-    align(&rows).lines().map(str::to_string).collect()
+/// The same rows, with their headings, for codecs that are still running: fewer columns where a terminal
+/// of this `width` has no room for all. No line ends.
+pub fn so_far(results: &[CodecResult], subject: &SubjectInfo, width: Option<usize>) -> Vec<String> {
+    const FEW: &[&str] = &["codec", "perplexity_change_percent", "kld_mean", "verdict"];
+    let table = |columns: &[&str]| {
+        let row = |result| texts(columns, &Row::new(result, subject), Table::Sweep);
+        let rows: Vec<_> =
+            [headings(columns, Table::Sweep)].into_iter().chain(results.iter().map(row)).collect();
+        let lines = align(&rows).lines().map(str::to_string).collect::<Vec<_>>();
+        let longest = lines.iter().map(|line| line.chars().count()).max();
+        (lines, width.is_none() || longest <= width)
+    };
+    match table(SWEEP) {
+        (lines, true) => lines,
+        _ => table(FEW).0,
+    }
 }
 
 /// A finished cell's figures in half a line.
@@ -124,7 +140,8 @@ fn unfinished(what: &str, cell: &UnfinishedCell) -> String {
         None => String::new(),
     };
     let protocol = cell.protocol.as_ref().map_or(String::new(), |name| format!(", {name}"));
-    let place = format!("{} on {}, {}{context}{protocol}", cell.codec, cell.model, cell.text);
+    let (model, text) = (model_name(&cell.model), text_name(&cell.text));
+    let place = format!("{} on {model}, {text}{context}{protocol}", cell.codec);
     let place = one_line(&place);
     format!("{what}: {place}{error}\n")
 }
@@ -135,7 +152,7 @@ mod tests {
     use crate::results::fixture;
 
     fn rendered(name: &str) -> String {
-        render(&fixture::all().into_iter().find(|(found, _)| *found == name).unwrap().1)
+        render(&fixture::all().into_iter().find(|(found, _)| *found == name).unwrap().1, None)
     }
 
     #[test]
@@ -149,6 +166,31 @@ mod tests {
         assert!(text.contains("\nfailed: int4-g99999999 on HuggingFaceTB"), "{text}");
         assert!(text.contains("\nmissing: int5-g64 on"), "{text}");
         assert_eq!(text.matches(" * ").count(), 1, "{text}");
+    }
+
+    /// But for names, which have no place to break.
+    #[test]
+    fn a_narrow_terminal_gets_blocks() {
+        let (_, report) =
+            fixture::all().into_iter().find(|(name, _)| *name == "both-protocols").unwrap();
+        let narrow = crate::report::text::wrap(&render(&report, Some(60)), 60);
+        for line in narrow.lines() {
+            assert!(line.chars().count() <= 60, "{line}");
+        }
+        // Every figure of the wide table, in as many words.
+        let wide = render(&report, None);
+        let mut words: Vec<&str> = narrow.split_whitespace().collect();
+        words.sort_unstable();
+        for word in wide.split_whitespace() {
+            assert!(words.binary_search(&word).is_ok(), "{word} in\n{narrow}");
+        }
+        let views = report.by_protocol();
+        let results: Vec<_> = views[0].cells.iter().map(|cell| cell.result.clone()).collect();
+        for (width, columns) in [(None, 10), (Some(110), 10), (Some(60), 4)] {
+            let lines = so_far(&results, &views[0].subject, width);
+            let titles = lines[0].replace("ppl change", "change");
+            assert_eq!(titles.split_whitespace().count(), columns, "{titles}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! verdict can be given later, against any limit. NaN and infinities cannot occur in the JSON:
 //! serde_json writes them as `null`.
 
+use super::cache_size::CacheSize;
 use super::subject::SubjectInfo;
 use crate::codec::{Distortion, DistortionSum};
 use crate::eval::scores::TokenScore;
@@ -171,6 +172,9 @@ pub struct CodecResult {
     /// The figures, free of limits.
     #[serde(flatten)]
     pub figures: CodecFigures,
+    /// What follows from them for the memory of a server.
+    #[serde(flatten)]
+    pub cache: CacheSize,
     /// The verdict on them.
     #[serde(flatten)]
     pub judgement: Judgement,
@@ -316,12 +320,14 @@ impl CodecFigures {
         }
     }
 
-    /// Held against limits; `subject` and `baseline` are those these figures were found on.
+    /// Held against limits; `subject` and `baseline` are those these figures were found on. `batch`:
+    /// sequences whose cache is there at a time.
     pub fn judge(
         mut self,
         subject: &SubjectInfo,
         baseline: &Baseline,
         limits: &Limits,
+        batch: usize,
     ) -> CodecResult {
         // An earlier version's could reach below 0.
         self.kld_mean_ci95 = positive_ci95(&self.kld_per_window);
@@ -331,6 +337,7 @@ impl CodecFigures {
             Criterion::perplexity_change(change, limits.max_ppl_change),
             limits.max_kld.map(|most| Criterion::kld(&self.kld_per_window, most)),
             limits.min_top1.map(|least| Criterion::top1(self.top1(subject.windows), least)),
+            limits.max_bytes_per_token.map(|most| self.cache_bytes_per_token <= most),
         );
         let unfelt = || {
             (self.targets_affected <= 0.0).then(|| "no scored target could feel the codec".into())
@@ -339,7 +346,8 @@ impl CodecFigures {
             Some(reason) => judgement.invalid(reason),
             None => judgement,
         };
-        CodecResult { figures: self, judgement }
+        let cache = CacheSize::new(&self, subject.context, batch);
+        CodecResult { figures: self, cache, judgement }
     }
 
     /// ln of the ratio of perplexities over windows.
@@ -373,12 +381,11 @@ impl CodecResult {
     pub fn passes(&self, limit: f64) -> bool {
         let Some([low, high]) = self.figures.mean_log_ratio_ci95 else { return false };
         let [least, most] = change_bounds(limit);
-        let verdicts = &self.judgement.verdicts;
-        let others = [verdicts.kld, verdicts.top1].into_iter().flatten();
+        let mut others = self.judgement.verdicts.others();
         self.judgement.verdict != Verdict::Invalid
             && low >= least
             && high <= most
-            && others.max().unwrap_or(Verdict::Pass) == Verdict::Pass
+            && others.all(|verdict| verdict == Verdict::Pass)
     }
 }
 

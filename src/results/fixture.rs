@@ -20,6 +20,8 @@ use std::collections::BTreeMap;
 pub const HOSTILE: &str =
     "<script>alert(1)</script>\"><img src=x onerror='alert(2)'>&amp;|`\u{1b}[31m\n</svg>";
 const TARGETS: usize = 255;
+/// Sequences of every report.
+pub const BATCH: usize = 8;
 
 /// A made-up codec: the figures that all others of its cell are drawn around.
 #[derive(Debug, Clone)]
@@ -104,7 +106,7 @@ fn part(info: SubjectInfo, codecs: &[MadeUpCodec], limits: &Limits) -> ProtocolC
         .map(|(codec, seed)| {
             let figures = figures(codec, seed, &info, &baseline);
             let id = format!("{:016x}", seed * 0x9e37_79b9_7f4a_7c15u64 % 0xffff_ffff_ffff);
-            (id, figures.judge(&info, &baseline, limits))
+            (id, figures.judge(&info, &baseline, limits, BATCH))
         })
         .collect();
     ProtocolCells { subject: info, baseline, cells }
@@ -112,7 +114,12 @@ fn part(info: SubjectInfo, codecs: &[MadeUpCodec], limits: &Limits) -> ProtocolC
 
 /// Both protocols, all limits, a codec that `decode` refuses and one that not all targets feel.
 fn both() -> SweepReport {
-    let limits = Limits { max_ppl_change: 2.0, max_kld: Some(0.2), min_top1: Some(0.3) };
+    let limits = Limits {
+        max_ppl_change: 2.0,
+        max_kld: Some(0.2),
+        min_top1: Some(0.3),
+        max_bytes_per_token: Some(12_000.0),
+    };
     let info = |protocol| {
         let mut info = subject_info("HuggingFaceTB/SmolLM2-135M", 20, 30);
         info.text.parse_special = false;
@@ -298,6 +305,7 @@ pub fn report(subjects: Vec<SubjectReport>) -> SweepReport {
                     .into(),
         }],
         limits: Limits::default(),
+        batch: BATCH,
         subjects,
         failed: vec![],
         missing: vec![],

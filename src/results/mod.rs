@@ -5,13 +5,16 @@
 //! ([`validation`]) and a sweep ([`sweep`]) say of several codecs. `columns` lists the figures that
 //! every table shows.
 
+pub mod answers;
 pub mod attribution;
+pub mod cache_size;
 pub(crate) mod columns;
 pub mod figures;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod log;
 pub mod measurement;
+pub(crate) mod plain_words;
 pub mod plan;
 pub(crate) mod print;
 pub mod record;

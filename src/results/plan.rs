@@ -41,6 +41,9 @@ pub struct Plan {
     /// The limits asked for.
     #[serde(flatten)]
     pub limits: Limits,
+    /// Sequences that the report says the saved GB of; earlier plans say none.
+    #[serde(default = "one")]
+    pub batch: usize,
     /// Whether missing it is exit status 1.
     pub strict: bool,
     /// All cells of the whole sweep, in order.
@@ -60,6 +63,10 @@ pub struct PlannedCell {
     pub refused: Option<RefusedCodec>,
 }
 
+fn one() -> usize {
+    1
+}
+
 impl CellName {
     /// For comparing: the same however its paths are spelt.
     pub fn key(&self) -> Self {
@@ -73,8 +80,14 @@ impl CellName {
 
 impl Plan {
     /// A plan of this version.
-    pub fn new(source: SweepSource, limits: Limits, strict: bool, cells: Vec<PlannedCell>) -> Self {
-        Self { schema: PLAN.into(), source, limits, strict, cells }
+    pub fn new(
+        source: SweepSource,
+        limits: Limits,
+        batch: usize,
+        strict: bool,
+        cells: Vec<PlannedCell>,
+    ) -> Self {
+        Self { schema: PLAN.into(), source, limits, batch, strict, cells }
     }
 
     /// A plan from the bytes of its file.

@@ -1,5 +1,6 @@
 //! Figures as they are written for people.
 
+use super::figures::CodecResult;
 use super::subject::SubjectInfo;
 use crate::eval::Protocol;
 
@@ -28,6 +29,15 @@ pub fn percent(share: f64) -> String {
     format!("{:.1} %", 100.0 * share)
 }
 
+/// A positive figure in three digits, or as many as its whole part has.
+pub fn three_digits(figure: f64) -> String {
+    match figure.abs() {
+        size if size < 9.995 => format!("{figure:.2}"),
+        size if size < 99.95 => format!("{figure:.1}"),
+        _ => format!("{figure:.0}"),
+    }
+}
+
 /// In MB of 1e6 or GB of 1e9.
 pub fn bytes(bytes: u64) -> String {
     match bytes as f64 * 1e-6 {
@@ -45,6 +55,49 @@ pub fn interval(ends: Option<[f64; 2]>, end: fn(f64) -> String) -> String {
 pub fn minus(text: &str) -> String {
     let text = text.replace('-', "−");
     if text.trim_matches(['−', '0', '.']).is_empty() { text.replace('−', "") } else { text }
+}
+
+/// A model as a headline names it: as on the hub, or the last part of a path, so that a report can be
+/// shared. Results keep what was asked for.
+pub fn model_name(source: &str) -> &str {
+    let local = source.starts_with(['/', '.', '~']) || source.contains('\\');
+    let file = source.to_ascii_lowercase().ends_with(".gguf");
+    let of_hub = !local && !file && source.matches('/').count() == 1;
+    if of_hub { source } else { last_part(source) }
+}
+
+/// A text as a headline names it: the last part of a path.
+pub fn text_name(source: &str) -> &str {
+    last_part(source)
+}
+
+fn last_part(path: &str) -> &str {
+    let path = path.trim_end_matches(['/', '\\']);
+    match path.rsplit(['/', '\\']).next() {
+        Some(name) if !["", ".", ".."].contains(&name) => name,
+        _ => path,
+    }
+}
+
+/// In the largest unit that keeps two digits.
+pub fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 0.95 => "< 1 s".into(),
+        s if s < 99.5 => format!("{s:.0} s"),
+        s if s < 99.5 * 60.0 => format!("{:.0} min", s / 60.0),
+        s => format!("{:.1} h", s / 3600.0),
+    }
+}
+
+/// The cache in 16 bits: what a codec's MB compare with.
+pub fn cache_words(result: &CodecResult, subject: &SubjectInfo) -> String {
+    let size = &result.cache;
+    format!(
+        "Cache in 16 bits: {} MB for a sequence of {} tokens, {} MB for 1000 tokens",
+        three_digits(size.cache_mb_per_sequence_f16),
+        subject.context,
+        three_digits(size.cache_mb_per_1000_tokens_f16)
+    )
 }
 
 /// `1 window`, `20 windows`
@@ -82,6 +135,39 @@ pub fn compressed(subject: &SubjectInfo) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn headlines_name_no_path() {
+        for (source, name) in [
+            ("builtin", "builtin"),
+            ("OWNER/NAME@main", "OWNER/NAME@main"),
+            ("/home/me/models/llama", "llama"),
+            ("models/a.Q4_K_M.gguf", "a.Q4_K_M.gguf"),
+            ("../OWNER/NAME/", "NAME"),
+            ("./x", "x"),
+            ("~/x", "x"),
+            (r"C:\models\x.gguf", "x.gguf"),
+            ("a/b/c", "c"),
+            ("..", ".."),
+            ("", ""),
+        ] {
+            assert_eq!(model_name(source), name);
+        }
+        let texts = ["wikitext-2", "data/wiki.test.raw", "/tmp/a b.txt"].map(text_name);
+        assert_eq!(texts, ["wikitext-2", "wiki.test.raw", "a b.txt"]);
+    }
+
+    #[test]
+    fn a_duration_keeps_two_digits() {
+        let told: Vec<String> = [0.2, 1.2, 75.0, 119.0, 5400.0, 90000.0].map(duration).to_vec();
+        assert_eq!(told, ["< 1 s", "1 s", "75 s", "2 min", "90 min", "25.0 h"]);
+    }
+
+    #[test]
+    fn three_digits_are_enough() {
+        let told = [0.0, 1.114, 9.994, 9.996, 99.94, 99.96, 12345.6].map(three_digits);
+        assert_eq!(told, ["0.00", "1.11", "9.99", "10.0", "99.9", "100", "12346"]);
+    }
 
     #[test]
     fn units_fit_the_figure() {

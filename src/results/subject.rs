@@ -1,5 +1,6 @@
 //! The subject of a measurement: model, text, windows and protocol, which codecs are compared on.
 
+use super::print::{model_name, text_name};
 use crate::corpus::WindowShape;
 use crate::eval::Protocol;
 use crate::model::source::Provenance;
@@ -75,6 +76,11 @@ pub struct ModelInfo {
 }
 
 impl ModelInfo {
+    /// For headlines.
+    pub fn name(&self) -> &str {
+        model_name(&self.provenance.source)
+    }
+
     /// Share of the tokens of a context that a server keeps in a layer: one with a sliding window keeps no
     /// more than that.
     pub fn kept(&self, layer: usize, context: usize) -> f64 {
@@ -102,6 +108,13 @@ pub struct TextInfo {
     /// Whether control tokens that it spells out were the model's own.
     #[serde(default = "yes")]
     pub parse_special: bool,
+}
+
+impl TextInfo {
+    /// For headlines.
+    pub fn name(&self) -> &str {
+        text_name(&self.source)
+    }
 }
 
 fn yes() -> bool {

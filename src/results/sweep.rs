@@ -1,5 +1,6 @@
 #![doc = include_str!("SCHEMA.md")]
 
+use super::answers::{self, WithinBytes, WithinKld};
 use super::figures::{Baseline, CodecResult};
 use super::subject::SubjectInfo;
 use super::validation::RefusedCodec;
@@ -24,6 +25,8 @@ pub struct SweepReport {
     /// The limits behind the verdicts.
     #[serde(flatten)]
     pub limits: Limits,
+    /// Sequences behind `gb_saved`.
+    pub batch: usize,
     /// At least one finished cell each.
     pub subjects: Vec<SubjectReport>,
     /// Cells that ended in an error.
@@ -50,12 +53,18 @@ impl SweepSource {
         self.config == other.config && without_path(self) == without_path(other)
     }
 
-    /// For results judged by `limits` where the sweep itself had the limits `own`.
-    pub fn at_limits(&self, own: &Limits, limits: &Limits) -> Self {
-        const FLAGS: [&str; 4] =
-            ["--max-ppl-change", "--max-ppl-increase", "--max-kld", "--min-top1"];
+    /// For results judged by limits and of a batch where the sweep itself had `own` ones.
+    pub fn with_terms(&self, own: (&Limits, usize), (limits, batch): (&Limits, usize)) -> Self {
+        const FLAGS: [&str; 6] = [
+            "--max-ppl-change",
+            "--max-ppl-increase",
+            "--max-kld",
+            "--min-top1",
+            "--max-bytes-per-token",
+            "--batch",
+        ];
         let mut source = self.clone();
-        if limits != own {
+        if (limits, batch) != own {
             let mut words = self.command.split(' ');
             let mut kept: Vec<String> = Vec::new();
             while let Some(word) = words.next() {
@@ -68,6 +77,9 @@ impl SweepSource {
             kept.push(format!("--max-ppl-change {}", limits.max_ppl_change));
             kept.extend(limits.max_kld.map(|most| format!("--max-kld {most}")));
             kept.extend(limits.min_top1.map(|least| format!("--min-top1 {least}")));
+            let most = limits.max_bytes_per_token;
+            kept.extend(most.map(|most| format!("--max-bytes-per-token {most}")));
+            kept.extend((batch > 1).then(|| format!("--batch {batch}")));
             source.command = kept.join(" ");
         }
         source
@@ -86,6 +98,10 @@ pub struct SubjectReport {
     pub recommended_under: Vec<&'static str>,
     /// For `max_ppl_increase` first, then for usual limits in rising order.
     pub recommended: Vec<Recommendation>,
+    /// For `max_kld` first, where it is set, then for usual limits in rising order.
+    pub cheapest_within_kld: Vec<WithinKld>,
+    /// For `max_bytes_per_token` first, where it is set, then for parts of 16 bits' bytes.
+    pub best_within_bytes: Vec<WithinBytes>,
     /// In the order asked for.
     pub cells: Vec<CellReport>,
     /// Where both protocols ran: what is above is `prefix`'s, and this `decode`'s.
@@ -193,6 +209,13 @@ impl SubjectReport {
                 codec: recommend(&first, decode.as_ref(), limit).filter(|_| complete),
             })
             .collect();
+        let candidates = answers::candidates(&first, decode.as_ref(), complete);
+        let cheapest_within_kld = answers::cheapest_within_kld(&candidates, limits.max_kld);
+        let best_within_bytes = answers::best_within_bytes(
+            &candidates,
+            limits.max_bytes_per_token,
+            first.cells.first().map_or(0.0, |(_, result)| result.figures.cache_bytes_per_token_f16),
+        );
         let decode = decode.map(|part| DecodeReport {
             protocol: part.subject.protocol,
             scored_tokens: part.subject.scored_tokens,
@@ -206,6 +229,8 @@ impl SubjectReport {
             baseline: first.baseline,
             recommended_under,
             recommended,
+            cheapest_within_kld,
+            best_within_bytes,
             cells: cell_reports(first.cells),
             decode,
         }
@@ -300,12 +325,13 @@ impl SweepReport {
     pub fn new(
         sweeps: Vec<SweepSource>,
         limits: Limits,
+        batch: usize,
         subjects: Vec<SubjectReport>,
         failed: Vec<UnfinishedCell>,
         missing: Vec<UnfinishedCell>,
     ) -> Self {
         let (schema, kvgauge_version) = (SCHEMA, env!("CARGO_PKG_VERSION"));
-        Self { schema, kvgauge_version, sweeps, limits, subjects, failed, missing }
+        Self { schema, kvgauge_version, sweeps, limits, batch, subjects, failed, missing }
     }
 
     /// True when a cell has no result, or a subject no codec to recommend at the limit, which
@@ -354,10 +380,11 @@ mod tests {
     fn the_command_has_the_limits_of_the_results() {
         let at = |command: &str, own: f64, kld: Option<f64>| {
             let (config_path, config) = (String::new(), String::new());
-            let limits = |change| Limits { max_ppl_change: change, max_kld: kld, min_top1: None };
+            let limits =
+                |change| Limits { max_ppl_change: change, max_kld: kld, ..Limits::default() };
             let source = SweepSource { command: command.into(), config_path, config };
             let own = Limits { max_ppl_change: own, ..Limits::default() };
-            source.at_limits(&own, &limits(2.5)).command
+            source.with_terms((&own, 1), (&limits(2.5), 1)).command
         };
         assert_eq!(at("kvgauge sweep a.toml", 2.5, None), "kvgauge sweep a.toml");
         for typed in ["", " --max-ppl-increase 1", " --max-ppl-change=1", " --max-kld 3"] {
@@ -367,6 +394,17 @@ mod tests {
         assert_eq!(
             at("kvgauge sweep a.toml --min-top1 0.9", 2.5, Some(0.1)),
             "kvgauge sweep a.toml --max-ppl-change 2.5 --max-kld 0.1"
+        );
+        let limits = Limits { max_bytes_per_token: Some(9000.0), ..Limits::default() };
+        let source = SweepSource {
+            command: "kvgauge sweep a.toml --batch 8".into(),
+            config_path: String::new(),
+            config: String::new(),
+        };
+        assert_eq!(source.with_terms((&limits, 8), (&limits, 8)), source);
+        assert_eq!(
+            source.with_terms((&limits, 8), (&limits, 4)).command,
+            "kvgauge sweep a.toml --max-ppl-change 1 --max-bytes-per-token 9000 --batch 4"
         );
     }
 }

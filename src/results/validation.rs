@@ -59,6 +59,8 @@ pub struct FiguresReport {
     /// The limits behind the verdicts.
     #[serde(flatten)]
     pub limits: Limits,
+    /// Sequences behind `gb_saved`.
+    pub batch: usize,
     /// The untouched cache.
     pub baseline: Baseline,
     /// In the order of the measurement.
@@ -67,17 +69,17 @@ pub struct FiguresReport {
 
 impl FiguresReport {
     /// Figures and verdicts of a measurement that was checked ([`Measurement::read`]).
-    pub fn new(measurement: Measurement, limits: Limits) -> Self {
+    pub fn new(measurement: Measurement, limits: Limits, batch: usize) -> Self {
         let Measurement { subject, baseline, codecs } = measurement;
         let nll: Vec<Vec<f64>> = baseline.into_iter().map(|window| window.0).collect();
         let baseline = Baseline::of(&nll);
         let result = |codec: &CodecMeasurement| {
             let figures = CodecFigures::new(&codec.codec, &codec.windows, &nll, &subject);
-            figures.judge(&subject, &baseline, &limits)
+            figures.judge(&subject, &baseline, &limits, batch)
         };
         let codecs = codecs.iter().map(result).collect();
         let (schema, kvgauge_version) = (FIGURES_SCHEMA, env!("CARGO_PKG_VERSION"));
-        Self { schema, kvgauge_version, subject, limits, baseline, codecs }
+        Self { schema, kvgauge_version, subject, limits, batch, baseline, codecs }
     }
 
     /// True when a codec does not pass.
@@ -216,7 +218,7 @@ impl ProtocolRun {
                 let found = parts.map(|_| figures(&alone[next.next().unwrap_or_default()]));
                 Attribution::new(&whole, &found)
             });
-            let result = whole.judge(subject, &baseline, &settings.limits());
+            let result = whole.judge(subject, &baseline, &settings.limits(), settings.batch);
             ValidatedCodec { result, attribution }
         };
         let codecs = whole.iter().enumerate().map(validated).collect();

@@ -3,7 +3,7 @@
 use super::figures::CodecResult;
 use super::print::percent;
 use super::subject::SubjectInfo;
-use crate::eval::verdict::{LEAST_WINDOWS_TO_PLAN, Limits, Verdict};
+use crate::eval::verdict::{Judgement, LEAST_WINDOWS_TO_PLAN, Limits, Verdict, Verdicts};
 
 /// The limits, in words: `±1 % perplexity, mean KLD at most 0.01`.
 pub(crate) fn limits(limits: &Limits) -> String {
@@ -14,6 +14,9 @@ pub(crate) fn limits(limits: &Limits) -> String {
     if let Some(least) = limits.min_top1 {
         words.push_str(&format!(", top-1 at least {} %", in_percent(least)));
     }
+    if let Some(most) = limits.max_bytes_per_token {
+        words.push_str(&format!(", at most {most} bytes a token"));
+    }
     words
 }
 
@@ -22,7 +25,8 @@ fn in_percent(share: f64) -> f64 {
     (share * 1e8).round() / 1e6
 }
 
-/// The verdict and what it rests on: a line, and indented ones behind it. Ends without a newline.
+/// The verdict, what to do, and what it rests on: a line, and indented ones behind it. Ends without a
+/// newline.
 pub(crate) fn sentence(result: &CodecResult, subject: &SubjectInfo, against: &Limits) -> String {
     let judgement = &result.judgement;
     let reasons = match judgement.verdict {
@@ -31,7 +35,8 @@ pub(crate) fn sentence(result: &CodecResult, subject: &SubjectInfo, against: &Li
         // The reason is the baseline's, which is told once.
         Verdict::Invalid => "nothing was measured that a limit could be held against".into(),
     };
-    let mut lines = vec![format!("{}: {reasons}", judgement.verdict.word().to_uppercase())];
+    let word = judgement.verdict.word().to_uppercase();
+    let mut lines = vec![format!("{word}{}: {reasons}", to_do(judgement))];
     if judgement.verdict == Verdict::Inconclusive {
         lines.push(advice(result, subject));
     }
@@ -41,6 +46,20 @@ pub(crate) fn sentence(result: &CodecResult, subject: &SubjectInfo, against: &Li
         lines.push(format!("only {share} of the scored targets attend to a stored token"));
     }
     lines.join("\n    ")
+}
+
+/// What to do with a codec, behind a comma.
+fn to_do(judgement: &Judgement) -> &'static str {
+    let Verdicts { perplexity_change, kld, top1, bytes_per_token } = judgement.verdicts;
+    let damage = [Some(perplexity_change), kld, top1].contains(&Some(Verdict::Fail));
+    match (judgement.verdict, bytes_per_token) {
+        (Verdict::Pass, _) => ", use it",
+        (Verdict::Inconclusive, _) => ", measure more",
+        (Verdict::Fail, Some(Verdict::Fail)) if damage => ", take another codec",
+        (Verdict::Fail, Some(Verdict::Fail)) => ", take fewer bits",
+        (Verdict::Fail, _) => ", take more bits or another codec",
+        (Verdict::Invalid, _) => "",
+    }
 }
 
 /// The criteria whose verdict is that of the whole, and why.
@@ -75,6 +94,12 @@ fn reasons(result: &CodecResult, against: &Limits) -> Vec<String> {
             true => format!("the limit of {least} % is inside the interval of top-1"),
             false => format!("the whole interval of top-1 is below {least} %"),
         });
+    }
+    if let (Some(Verdict::Fail), Some(most)) =
+        (judgement.verdicts.bytes_per_token, against.max_bytes_per_token)
+    {
+        let bytes = result.figures.cache_bytes_per_token;
+        reasons.push(format!("{bytes:.0} bytes a token, more than {most}"));
     }
     reasons
 }

@@ -93,6 +93,7 @@ impl Settings {
             max_ppl_change: self.max_ppl_change.0,
             max_kld: self.max_kld,
             min_top1: self.min_top1,
+            max_bytes_per_token: self.max_bytes_per_token,
         }
     }
 

@@ -25,6 +25,8 @@ pub struct Setting {
     pub example: &'static str,
     /// The commands that take it.
     pub group: Group,
+    /// Its place in the help.
+    pub purpose: Purpose,
     /// The number of values.
     pub takes: Takes,
     /// Least and largest value that make sense.
@@ -61,6 +63,31 @@ pub enum Group {
     Validate,
 }
 
+/// What somebody has in mind who looks for a flag: the headings of the help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Model, text and windows.
+    MeasuredOn,
+    /// Codecs and protocols.
+    Measured,
+    /// Limits.
+    Judged,
+    /// Arithmetic, processors, network.
+    Machine,
+}
+
+impl Purpose {
+    /// The heading.
+    pub const fn heading(self) -> &'static str {
+        match self {
+            Self::MeasuredOn => "What to measure on",
+            Self::Measured => "What to measure",
+            Self::Judged => "How to judge",
+            Self::Machine => "Machine and arithmetic",
+        }
+    }
+}
+
 /// The number of values that a setting takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Takes {
@@ -84,7 +111,12 @@ pub struct Bounds {
 
 impl Setting {
     /// An entry with nothing special about it; the list adds key, meaning and default.
-    pub const fn new(group: Group, flag: &'static str, value_name: &'static str) -> Self {
+    pub const fn new(
+        group: Group,
+        purpose: Purpose,
+        flag: &'static str,
+        value_name: &'static str,
+    ) -> Self {
         Self {
             key: "",
             older: None,
@@ -95,6 +127,7 @@ impl Setting {
             default_words: None,
             example: "",
             group,
+            purpose,
             takes: Takes::One,
             bounds: None,
             decode_only: false,

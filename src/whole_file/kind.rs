@@ -11,6 +11,10 @@ use std::path::Path;
 pub const PAGE_MARK: &str = "<meta name=\"generator\" content=\"kvgauge\">";
 /// The first line of a Markdown report; readers of Markdown do not show it.
 pub const MARKDOWN_MARK: &str = "<!-- written by kvgauge -->\n";
+/// How the first line of a model card's results begins, a comment.
+pub const CARD_MARK: &str = "# Written by kvgauge";
+/// The first line of a manual's page, a comment.
+pub const MANUAL_MARK: &str = ".\\\" Written by kvgauge\n";
 /// The first attributes of a picture.
 pub const PICTURE_MARK: &str =
     " xmlns=\"http://www.w3.org/2000/svg\" data-generator=\"kvgauge\" class=\"chart\"";
@@ -33,6 +37,12 @@ pub enum Kind {
     Markdown,
     /// SVG.
     Picture,
+    /// What a badge service reads.
+    Badge,
+    /// The results of a model card.
+    Card,
+    /// A page of the manual.
+    Manual,
     /// `plan.json` of a sweep.
     Plan,
     /// `timings.json` of a sweep.
@@ -40,13 +50,16 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 11] = [
         Self::Validation,
         Self::Sweep,
         Self::Page,
         Self::Table,
         Self::Markdown,
         Self::Picture,
+        Self::Badge,
+        Self::Card,
+        Self::Manual,
         Self::Plan,
         Self::Timings,
     ];
@@ -79,6 +92,9 @@ impl Kind {
             Self::Sweep => json(r#"{"schema":"kvgauge.sweep/"#),
             Self::Plan => json(r#"{"schema":"kvgauge.sweep-plan/"#),
             Self::Timings => json(r#"{"threads":"#) && head.contains("\"prepare\":"),
+            Self::Badge => json(r#"{"schemaVersion":1,"label":"KVcache"#),
+            Self::Card => head.starts_with(CARD_MARK),
+            Self::Manual => head.starts_with(MANUAL_MARK),
             Self::Table => head.starts_with("id,status,model_source,"),
             // Behind each mark, how files began before there was one.
             Self::Page => {
@@ -106,6 +122,9 @@ impl Kind {
             Self::Table => "the results.csv of a sweep",
             Self::Markdown => "a Markdown report of kvgauge",
             Self::Picture => "a picture of kvgauge",
+            Self::Badge => "a badge's JSON of kvgauge",
+            Self::Card => "the model card's results of kvgauge",
+            Self::Manual => "a man page of kvgauge",
             Self::Plan => "the plan of a sweep",
             Self::Timings => "the timings of a sweep",
         }
@@ -142,6 +161,8 @@ mod tests {
             ("<!-- written by kvgauge -->\n## ", Some(Kind::Markdown)),
             ("## What compressing the KV cache costs\n\n", Some(Kind::Markdown)),
             ("id,status,model_source,model_revision,", Some(Kind::Table)),
+            ("{\"schemaVersion\":1,\"label\":\"KV cache q8_0\",", Some(Kind::Badge)),
+            ("# Written by kvgauge 0.1.0: its place", Some(Kind::Card)),
             // Others' files, some of which speak of kvgauge.
             ("", None),
             ("kvgauge.validation/1", None),
@@ -153,6 +174,7 @@ mod tests {
             ("<!doctype html>\n<title>My page about kvgauge</title>", None),
             ("<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 24 24\">", None),
             ("id,name\n", None),
+            ("{\"schemaVersion\":1,\"label\":\"build\"}", None),
             ("\u{7f}ELF", None),
         ] {
             assert_eq!(Kind::of(head.as_bytes()), kind, "{head}");

@@ -50,7 +50,7 @@ pub fn snr(subject: &SubjectReport, tensor: Tensor) -> (Chart, String) {
     let label = format!(
         "Signal-to-noise ratio of {what} in dB by layer and codec, {} rows, {layers} layers, on {}",
         rows.len(),
-        subject.subject.model.provenance.source
+        subject.subject.model.name()
     );
     let names: Vec<Vec<String>> =
         rows.iter().map(|row| name_lines(&row.name, LABEL_LENGTH)).collect();

@@ -55,7 +55,7 @@ pub fn attribution(result: &Validation) -> Option<Chart> {
     if codecs.is_empty() {
         return None;
     }
-    Some(attribution::picture(&result.subject.model.provenance.source, &codecs))
+    Some(attribution::picture(result.subject.model.name(), &codecs))
 }
 
 /// The codec's name as it stands in labels: one line, or one each for keys and values.

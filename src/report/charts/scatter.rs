@@ -51,7 +51,7 @@ pub fn perplexity(subject: &SubjectReport, limit: f64) -> (Chart, String) {
     let label = format!(
         "Perplexity change in percent against bits a value, {} codecs on {}, with 95 % intervals",
         points.len(),
-        subject.subject.model.provenance.source
+        subject.subject.model.name()
     );
     let y_name = format!("Perplexity change, %{scale}");
     let (chart, notes) = scatter(
@@ -92,7 +92,7 @@ pub fn kld(subject: &SubjectReport) -> (Chart, String) {
         "Mean KL divergence in nats a token against bits a value, {} codecs on {}, with 95 % \
          intervals",
         points.len(),
-        subject.subject.model.provenance.source
+        subject.subject.model.name()
     );
     let floors = points.iter().filter(|p| p.control).map(|p| p.figure);
     let axis = Axis::log_above(held.iter().copied(), floors);

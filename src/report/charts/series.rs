@@ -32,7 +32,7 @@ pub fn position(subject: &SubjectReport, limit: f64) -> (Chart, String) {
     let label = format!(
         "Change of the negative log-likelihood along the window, {} codecs on {}",
         cells.len(),
-        subject.subject.model.provenance.source
+        subject.subject.model.name()
     );
     let key = key(&cells);
     let chart = draw(&label, Frame::UNDER + key.height(), |canvas| {
@@ -95,7 +95,7 @@ pub fn distribution(subject: &SubjectReport) -> (Chart, String) {
     let label = format!(
         "Share of tokens whose KL divergence is at least x, {} codecs on {}",
         cells.len(),
-        subject.subject.model.provenance.source
+        subject.subject.model.name()
     );
     let key = key(&cells);
     let chart = draw(&label, Frame::UNDER + key.height(), |canvas| {

@@ -45,6 +45,8 @@ struct CellData<'a> {
     codec: &'a str,
     bits: f64,
     ratio: f64,
+    /// Of the cache, a token.
+    bytes: f64,
     kld: f64,
     log_ratio: OnScale,
     /// On the log scale; no mean where it is 0.
@@ -65,6 +67,7 @@ impl<'a> CellData<'a> {
             codec: &f.codec,
             bits: f.bits_per_value,
             ratio: f.compression_ratio,
+            bytes: f.cache_bytes_per_token,
             kld: f.kld_mean,
             log_ratio: on_scale(f.log_ratio(windows)),
             log_kld: on_scale(positive_log(&f.kld_per_window)),

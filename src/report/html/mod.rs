@@ -14,7 +14,7 @@ use crate::eval::verdict::Limits;
 use crate::model::source::Provenance;
 use crate::results::columns::{self, PAGE};
 use crate::results::print::{bos, compressed, dtype_and_device, windows};
-use crate::results::print::{interval, minus, signed, small};
+use crate::results::print::{interval, minus, model_name, signed, small, text_name};
 use crate::results::sweep::{CellReport, SubjectReport, SweepReport, UnfinishedCell};
 use crate::results::verdict_words;
 use crate::whole_file::PAGE_MARK;
@@ -88,7 +88,7 @@ fn page(report: &SweepReport, charts: &[Vec<NamedChart>], data: String) -> Marku
 }
 
 fn title(report: &SweepReport) -> String {
-    let names = report.subjects.iter().map(|s| s.subject.model.provenance.source.as_str());
+    let names = report.subjects.iter().map(|s| s.subject.model.name());
     let mut names: Vec<&str> = names.collect();
     names.dedup();
     format!("KV cache compression: {}", names.join(", "))
@@ -96,7 +96,7 @@ fn title(report: &SweepReport) -> String {
 
 /// Hidden until the script, which answers to them, shows them.
 fn limit_fields(limits: &Limits) -> Markup {
-    let Limits { max_ppl_change: limit, max_kld, min_top1 } = limits;
+    let Limits { max_ppl_change: limit, max_kld, min_top1, max_bytes_per_token } = limits;
     html! {
         p class="limit" hidden {
             label for="limit" { "Limit on the perplexity change" } " "
@@ -108,6 +108,10 @@ fn limit_fields(limits: &Limits) -> Markup {
             input id="min-top1" type="number" step="any" inputmode="decimal" min="0" max="1"
                 placeholder="any" value=(empty_if_none(*min_top1));
             " (share) "
+            label for="max-bytes" { "bytes a token at most" } " "
+            input id="max-bytes" type="number" step="any" inputmode="decimal" min="0"
+                placeholder="any" value=(empty_if_none(*max_bytes_per_token));
+            " "
             button type="button" id="reset" hidden { "back to the limits of the sweep" } " "
             span class="note" {
                 "Answers, verdicts and ★ follow them; the pictures show " (limit) " %."
@@ -136,7 +140,7 @@ fn answer(report: &SweepReport, index: usize, subject: &SubjectReport) -> Markup
     html! {
         p class="answer" data-subject=(index) {
             span class="where" {
-                (s.model.provenance.source) " on " (s.text.source) ", context " (s.context)
+                (s.model.name()) " on " (s.text.name()) ", context " (s.context)
                 ", within " span class="at" { (verdict_words::limits(&report.limits)) }
             }
             " " strong class="codec" { (codec) } " " span class="says" { (says) }
@@ -185,8 +189,8 @@ fn section<'a>(
     html! {
         section id={ "subject-" (index + 1) } {
             h2 {
-                bdi { (s.model.provenance.source) } " " span class="on" { "on" } " "
-                bdi { (s.text.source) } span class="on" { ", context " (s.context) }
+                bdi { (s.model.name()) } " " span class="on" { "on" } " "
+                bdi { (s.text.name()) } span class="on" { ", context " (s.context) }
             }
             @if subject.decode.is_some() { (tables::both(index, subject, &views)) }
             @for (place, (view, charts)) in views.iter().zip(charts).enumerate() {
@@ -202,6 +206,7 @@ fn section<'a>(
                 }
             }
             (tables::recommended(report, subject))
+            (tables::within(subject))
         }
     }
 }
@@ -240,7 +245,7 @@ fn unfinished(title: &str, cells: &[UnfinishedCell]) -> Markup {
             li {
                 code { (cell.codec) }
                 @if let Some(name) = &cell.protocol { " under " (name) }
-                " on " (cell.model) ", " (cell.text)
+                " on " (model_name(&cell.model)) ", " (text_name(&cell.text))
                 @if let Some(context) = cell.context { ", context " (context) }
                 @if let Some(error) = &cell.error {
                     br; span class="error" { "error:" } " " (error)
@@ -282,7 +287,7 @@ fn provenance(report: &SweepReport) -> Markup {
                         (model(&s.model.provenance))
                     }
                     @if told.insert(("text", &s.text.source)) {
-                        dt { "text " bdi { (s.text.source) } }
+                        dt { "text " bdi { (s.text.name()) } }
                         dd {
                             (s.text.bytes) " bytes, "
                             @if let Some(tokens) = s.text.tokens { (tokens) " tokens, " }
@@ -305,7 +310,7 @@ fn provenance(report: &SweepReport) -> Markup {
 
 fn model(model: &Provenance) -> Markup {
     html! {
-        dt { "model " bdi { (model.source) } }
+        dt { "model " bdi { (model_name(&model.source)) } }
         dd {
             @match &model.revision {
                 Some(revision) => { "revision " code { (revision) } }

@@ -59,12 +59,16 @@
     if (limits.top1 !== null) {
       list.push({ estimate: cell.top1, least: limits.top1, most: Infinity });
     }
+    // Counted, without an error.
+    if (limits.bytes !== null) {
+      list.push({ estimate: [cell.bytes, 0], least: -Infinity, most: limits.bytes });
+    }
     return list;
   };
 
   const judge = ({ estimate: [mean, error], least, most }, windows) => {
     if (error === null) return "inconclusive";
-    const half = t975(windows - 1) * error;
+    const half = error === 0 ? 0 : t975(windows - 1) * error;
     // JSON has no infinity: the logarithm of a KLD of 0.
     const [low, high] = mean === null ? [-Infinity, -Infinity] : [mean - half, mean + half];
     if (low >= least && high <= most) return "pass";
@@ -128,9 +132,10 @@
       }, null);
   };
 
-  const words = ({ change, kld, top1 }) => `±${change} % perplexity` +
+  const words = ({ change, kld, top1, bytes }) => `±${change} % perplexity` +
     (kld === null ? "" : `, mean KLD at most ${kld}`) +
-    (top1 === null ? "" : `, top-1 at least ${Math.round(top1 * 1e8) / 1e6} %`);
+    (top1 === null ? "" : `, top-1 at least ${Math.round(top1 * 1e8) / 1e6} %`) +
+    (bytes === null ? "" : `, at most ${bytes} bytes a token`);
 
   const tables = [...document.querySelectorAll("table[data-view]")];
   const both = [...document.querySelectorAll("table[data-both]")];
@@ -203,16 +208,17 @@
     sortable(table);
     pair(table.closest(".view"), table);
   }
-  const fields = ["limit", "max-kld", "min-top1"].map((id) => document.getElementById(id));
+  const ids = ["limit", "max-kld", "min-top1", "max-bytes"];
+  const fields = ids.map((id) => document.getElementById(id));
   if (fields[0]) {
     const reset = document.getElementById("reset");
     const { max_ppl_increase: change, max_kld: kld, min_top1: top1 } = data.limits;
-    const own = [change, kld, top1];
+    const own = [change, kld, top1, data.limits.max_bytes_per_token];
     fields[0].closest(".limit").hidden = false;
     // A limit that is not set is an empty field, but for the first.
     const read = (field, i) => {
       const value = field.value === "" && !field.validity.badInput && i > 0 ? null : field.valueAsNumber;
-      const valid = value === null || (value >= 0 && (i < 2 || value <= 1));
+      const valid = value === null || (value >= 0 && (ids[i] !== "min-top1" || value <= 1));
       field.setAttribute("aria-invalid", String(!valid));
       return valid ? value : undefined;
     };
@@ -220,7 +226,7 @@
       const found = fields.map(read);
       if (found.includes(undefined)) return;
       reset.hidden = found.every((value, i) => value === own[i]);
-      apply({ change: found[0], kld: found[1], top1: found[2] });
+      apply({ change: found[0], kld: found[1], top1: found[2], bytes: found[3] });
     };
     // A reload keeps what was typed.
     if (fields.some((field, i) => field.value !== String(own[i] ?? ""))) changed();

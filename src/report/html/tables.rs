@@ -215,3 +215,44 @@ pub fn recommended(report: &SweepReport, subject: &SubjectReport) -> Markup {
         }
     }
 }
+
+/// The cheapest codec within a KL divergence, the best one within so many bytes.
+pub fn within(subject: &SubjectReport) -> Markup {
+    let f16 =
+        subject.cells.first().map_or(0.0, |cell| cell.result.figures.cache_bytes_per_token_f16);
+    let klds = subject.cheapest_within_kld.iter();
+    let klds = klds.map(|answer| (answer.max_kld.to_string(), &answer.codec));
+    let bytes = subject.best_within_bytes.iter().map(|answer| {
+        let most = answer.max_bytes_per_token;
+        (format!("{most:.0} ({:.0} %)", 100.0 * most / f16), &answer.codec)
+    });
+    html! {
+        h3 { "Fewest bytes within a mean KLD" }
+        (answers("mean KLD at most", klds))
+        h3 { "Smallest mean KLD within so many bytes" }
+        (answers("bytes a token (of 16 bits)", bytes))
+        p class="note" {
+            "Under " (subject.under()) ", whatever the perplexity does: the whole interval of the \
+             KLD within its limit under each; of its KLDs the largest is compared."
+        }
+    }
+}
+
+fn answers<'a>(heading: &str, rows: impl Iterator<Item = (String, &'a Option<String>)>) -> Markup {
+    html! {
+        div class="scroll" {
+            table class="small" {
+                thead { tr { th scope="col" { (heading) } th scope="col" class="name" { "codec" } } }
+                tbody { @for (limit, codec) in rows { tr {
+                    td { (limit) }
+                    td class="name" {
+                        @match codec {
+                            Some(codec) => { code { (breakable(codec)) } }
+                            None => "none of this sweep",
+                        }
+                    }
+                } } }
+            }
+        }
+    }
+}

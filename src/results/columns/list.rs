@@ -4,15 +4,17 @@ use super::{Column, INTERVAL, Level, Print, RANGE, Row, Table, Value};
 use crate::codec::Distortion;
 use crate::eval::Protocol;
 use crate::eval::verdict::Verdict;
-use crate::results::print::{bos, dtype_and_device, percent, signed, small};
+use crate::results::print::{bos, dtype_and_device, percent, signed, small, three_digits};
 use crate::results::verdict_words;
 
 /// Columns of the page's table; intervals stand in the cell of their figure.
 #[rustfmt::skip]
 pub(crate) const PAGE: &[&str] = &[
     "codec", "verdict", "targets_affected", "bits_per_value", "exact_share", "compression_ratio",
-    "cache_bytes_per_token", "perplexity", "perplexity_change_percent",
-    "perplexity_change_percent_ci95", "kld_mean", "kld_mean_ci95", "kld_p50", "kld_p90",
+    "cache_bytes_per_token", "cache_mb_per_sequence", "cache_mb_per_sequence_f16",
+    "cache_mb_per_1000_tokens", "cache_mb_per_1000_tokens_f16", "gb_saved", "perplexity",
+    "perplexity_change_percent", "perplexity_change_percent_ci95", "kld_mean", "kld_mean_ci95",
+    "kld_p50", "kld_p90",
     "kld_p99", "kld_p999", "kld_max", "top1_agreement", "top1_agreement_ci95", "rms_delta_p",
     "key.snr_db", "value.snr_db", "key.cosine", "value.cosine", "key.rmse", "value.rmse",
     "on_perplexity_front", "on_kld_front", "context", "windows", "protocol", "id",
@@ -26,19 +28,23 @@ pub(crate) const MARKDOWN: &[&str] = &[
 /// Of a sweep's table on a terminal.
 #[rustfmt::skip]
 pub(crate) const SWEEP: &[&str] = &[
-    "codec", "bits_per_value", "compression_ratio", "perplexity", "perplexity_change_percent",
-    "perplexity_change_percent_ci95", "kld_mean", "top1_agreement", "verdict",
+    "codec", "bits_per_value", "compression_ratio", "cache_mb_per_sequence", "perplexity",
+    "perplexity_change_percent", "perplexity_change_percent_ci95", "kld_mean", "top1_agreement",
+    "verdict",
 ];
 /// Of `validate`'s, under one protocol; [`FELT`] and [`EXACT`] stand behind them where they
 /// say something.
 #[rustfmt::skip]
 pub(crate) const VALIDATE: &[&str] = &[
-    "codec", "bits_per_value", "compression_ratio", "perplexity", "perplexity_change_percent",
-    "perplexity_change_percent_ci95", "kld_mean", "kld_mean_ci95", "kld_p99", "top1_agreement",
-    "key.snr_db", "value.snr_db",
+    "codec", "bits_per_value", "compression_ratio", "cache_mb_per_sequence", "perplexity",
+    "perplexity_change_percent", "perplexity_change_percent_ci95", "kld_mean", "kld_mean_ci95",
+    "kld_p99", "top1_agreement", "key.snr_db", "value.snr_db",
 ];
 /// Under two protocols: those of the codec itself, and those of each protocol.
-pub(crate) const SIZE: &[&str] = &["codec", "bits_per_value", "compression_ratio"];
+#[rustfmt::skip]
+pub(crate) const SIZE: &[&str] = &[
+    "codec", "bits_per_value", "compression_ratio", "cache_mb_per_sequence",
+];
 #[rustfmt::skip]
 pub(crate) const DAMAGE: &[&str] = &[
     "perplexity_change_percent", "perplexity_change_percent_ci95", "kld_mean", "top1_agreement",
@@ -205,6 +211,37 @@ pub(crate) const COLUMNS: &[Column] = &[
     })
     .of("bytes")
     .shown("", "bytes/token", |v, _| format!("{v:.0}")),
+    cell("cache_mb_per_sequence_f16", "number", "Cache of a sequence that fills the context, in f16; MB are 10⁶ bytes.", |r| {
+        Value::Number(r.result.cache.cache_mb_per_sequence_f16)
+    })
+    .of("MB")
+    .shown("", "MB/sequence, f16", |v, _| three_digits(v)),
+    cell("cache_mb_per_sequence", "number", "The same as stored.", |r| {
+        Value::Number(r.result.cache.cache_mb_per_sequence)
+    })
+    .of("MB")
+    .shown("", "MB/sequence", |v, _| three_digits(v))
+    .titled(&[
+        (Table::Markdown, "MB"),
+        (Table::Sweep, "MB"),
+        (Table::Validate, "MB"),
+        (Table::Protocols, "MB"),
+    ]),
+    cell("cache_mb_per_1000_tokens_f16", "number", "Cache of 1000 tokens of such a sequence, in f16.", |r| {
+        Value::Number(r.result.cache.cache_mb_per_1000_tokens_f16)
+    })
+    .of("MB")
+    .shown("", "MB/1000 tokens, f16", |v, _| three_digits(v)),
+    cell("cache_mb_per_1000_tokens", "number", "The same as stored.", |r| {
+        Value::Number(r.result.cache.cache_mb_per_1000_tokens)
+    })
+    .of("MB")
+    .shown("", "MB/1000 tokens", |v, _| three_digits(v)),
+    cell("gb_saved", "number", "Cache of `batch` such sequences, in f16 less as stored; GB are 10⁹ bytes.", |r| {
+        Value::Number(r.result.cache.gb_saved)
+    })
+    .of("GB")
+    .shown("", "GB saved", |v, _| three_digits(v)),
     cell("perplexity", "number", "Perplexity under the compressed cache.", |r| {
         Value::Number(r.figures().perplexity)
     })
@@ -336,7 +373,7 @@ pub(crate) const COLUMNS: &[Column] = &[
         "verdict",
         "string",
         "The worst of `verdicts`. `pass`: the whole interval of the perplexity change is within \
-         ± the limit, and those of KLD and top-1 within theirs where there are any; `fail`: one \
+         ± the limit, and KLD, top-1 and bytes are within theirs where there are any; `fail`: one \
          whole interval is outside; `inconclusive`: an interval holds its limit, and how many \
          windows would settle it stands beside it, with 80 % confidence, if any number would; \
          `invalid`: nothing was measured that could be judged.",
@@ -361,6 +398,13 @@ pub(crate) const COLUMNS: &[Column] = &[
         "string",
         "The same for `min_top1`; left out where that is `null`.",
         |r| verdict(r.result.judgement.verdicts.top1),
+    ),
+    cell(
+        "verdicts.bytes_per_token",
+        "string",
+        "Of the bytes, which have no interval, against `max_bytes_per_token`; left out where that \
+         is `null`.",
+        |r| verdict(r.result.judgement.verdicts.bytes_per_token),
     ),
     cell(
         "windows_needed",

@@ -226,7 +226,8 @@ mod tests {
     use std::collections::BTreeSet;
 
     /// Keys that are left out where they say nothing.
-    const OPTIONAL: [&str; 4] = ["residual", "chunk", "verdicts.kld", "verdicts.top1"];
+    const OPTIONAL: [&str; 5] =
+        ["residual", "chunk", "verdicts.kld", "verdicts.top1", "verdicts.bytes_per_token"];
 
     fn json(value: &Value) -> Json {
         match value {

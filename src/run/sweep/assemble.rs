@@ -12,11 +12,11 @@ use crate::results::sweep::{
 use std::collections::HashMap;
 
 impl Cells {
-    /// The report on the cells of these plans.
-    pub fn report(&self, plans: &[Plan], limits: &Limits) -> SweepReport {
+    /// The report on the cells of these plans. `batch`: sequences that the saved GB are of.
+    pub fn report(&self, plans: &[Plan], limits: &Limits, batch: usize) -> SweepReport {
         let mut sweeps: Vec<SweepSource> = Vec::new();
         for plan in plans.iter().filter(|plan| !plan.cells.is_empty()) {
-            let source = plan.source.at_limits(&plan.limits, limits);
+            let source = plan.source.with_terms((&plan.limits, plan.batch), (limits, batch));
             if !sweeps.iter().any(|known| known.is_same_sweep(&source)) {
                 sweeps.push(source);
             }
@@ -43,7 +43,7 @@ impl Cells {
                 continue;
             };
             let CellResult { id, subject_id, subject, baseline, figures } = result;
-            let judged = figures.clone().judge(subject, baseline, limits);
+            let judged = figures.clone().judge(subject, baseline, limits, batch);
             match parts.iter_mut().find(|(known, ..)| known == subject_id) {
                 // One cell under two names, as when a model lies at two paths, is one cell.
                 Some((.., part)) if part.cells.iter().any(|(other, _)| other == id) => {}
@@ -76,7 +76,7 @@ impl Cells {
             };
             subjects.push(SubjectReport::new(first, decode, &asked, limits));
         }
-        SweepReport::new(sweeps, *limits, subjects, failed, missing)
+        SweepReport::new(sweeps, *limits, batch, subjects, failed, missing)
     }
 }
 

@@ -118,12 +118,12 @@ impl Request {
             settings.codec.iter().map(planned).collect()
         };
         // Limits and strictness are the same in all.
-        let (limits, strict) = self
-            .settings
-            .first()
-            .map_or((Limits::default(), false), |settings| (settings.limits(), settings.strict));
+        let (limits, batch, strict) = match self.settings.first() {
+            Some(settings) => (settings.limits(), settings.batch, settings.strict),
+            None => (Limits::default(), 1, false),
+        };
         let cells = self.runs().flat_map(of_run).collect();
-        Plan::new(self.source.clone(), limits, strict, cells)
+        Plan::new(self.source.clone(), limits, batch, strict, cells)
     }
 }
 

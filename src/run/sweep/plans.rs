@@ -229,7 +229,7 @@ mod tests {
             config_path: path.into(),
             config: "model = \"m\"\n".into(),
         };
-        Plan::new(source, Limits::default(), false, cells.collect())
+        Plan::new(source, Limits::default(), 1, false, cells.collect())
     }
 
     fn cells(records: &[CellRecord]) -> Cells {
@@ -267,7 +267,7 @@ mod tests {
             write_shard(folder.path(), "2/2", &second, &all);
             assert_eq!(names(folder.path()), ["plan-1-of-2.json", "plan-2-of-2.json"]);
             assert_eq!(others_note(folder.path(), &second, &all, HERE).unwrap(), None);
-            let report = all.report(&read_plans(folder.path()).unwrap(), &Limits::default());
+            let report = all.report(&read_plans(folder.path()).unwrap(), &Limits::default(), 1);
             assert!(report.missing.is_empty() && report.failed.is_empty(), "{config}, {model}");
             assert_eq!((report.sweeps.len(), report.subjects.len()), (1, 1), "{config}, {model}");
             assert_eq!(report.subjects[0].cells.len(), 3);
@@ -293,7 +293,7 @@ mod tests {
         write_shard(folder.path(), "1/1", &small, &all);
         assert_eq!(names(folder.path()), both);
         assert_eq!(read_plans(folder.path()).unwrap(), [large.clone(), small.clone()]);
-        let report = all.report(&read_plans(folder.path()).unwrap(), &Limits::default());
+        let report = all.report(&read_plans(folder.path()).unwrap(), &Limits::default(), 1);
         assert_eq!(count(&report), 3);
         // Again, to and fro: nothing piles up.
         write_shard(folder.path(), "1/1", &small, &all);
@@ -323,7 +323,7 @@ mod tests {
             let all = cells(&[one.clone(), two.clone()]);
             let first = plan("a.toml", "m", &CODECS[..2], std::slice::from_ref(&one));
             let second = plan("a.toml", "m", &CODECS[..2], std::slice::from_ref(&two));
-            let report = all.report(&[first.clone(), second], &Limits::default());
+            let report = all.report(&[first.clone(), second], &Limits::default(), 1);
             assert!(report.missing.is_empty());
             assert_eq!((report.subjects.len(), count(&report)), (2, 2));
             let note = report.instruction_sets_note().unwrap();
@@ -337,7 +337,7 @@ mod tests {
             assert!(note.contains(elsewhere) && note.contains(here), "{note}");
             write_shard(folder.path(), "1/1", &whole, &all);
             let all = cells(&[one, two, again]);
-            let report = all.report(&read_plans(folder.path()).unwrap(), &Limits::default());
+            let report = all.report(&read_plans(folder.path()).unwrap(), &Limits::default(), 1);
             assert_eq!((report.subjects.len(), count(&report)), (2, 3));
         }
     }

@@ -21,7 +21,7 @@ const ALWAYS: [(&str, Kind); 4] = [
 ];
 
 /// All files of a whole sweep but the pictures.
-pub const FILES: [&str; 8] = [
+pub const FILES: [&str; 9] = [
     PAGE,
     RESULTS,
     "results.csv",
@@ -30,6 +30,7 @@ pub const FILES: [&str; 8] = [
     "cells.jsonl",
     "windows.jsonl",
     "timings.json",
+    "badge.json",
 ];
 
 /// Makes the folder if need be.
@@ -53,8 +54,9 @@ pub fn check_report(path: &Path, plans: &[Plan], force: bool) -> Result<()> {
     let io = |e| Error::io(path, &e);
     for entry in std::fs::read_dir(path).map_err(io)? {
         let name = entry.map_err(io)?.file_name();
-        if let Some(name) = name.to_str().filter(|name| is_picture(name)) {
-            check(name, Kind::Picture)?;
+        let Some(name) = name.to_str() else { continue };
+        if let Some(kind) = numbered_kind(name) {
+            check(name, kind)?;
         }
     }
     if force { Ok(()) } else { check_cells(path, plans) }
@@ -66,14 +68,19 @@ fn refuse(path: &Path, error: Error) -> Error {
         .hint("name a folder that can be written to")
 }
 
-/// `kld.svg`, `2-kld.svg`, `decode-kld.svg`, `2-decode-kld.svg`
-fn is_picture(name: &str) -> bool {
-    let stem = name.strip_suffix(".svg").unwrap_or_default();
-    let stem = match stem.split_once('-') {
+/// Of files that each subject has: `kld.svg`, `2-kld.svg`, `decode-kld.svg`, `2-decode-kld.svg`, `badge.svg`,
+/// `2-badge.json`; `None`: of no report.
+fn numbered_kind(name: &str) -> Option<Kind> {
+    let of_subject = match name.split_once('-') {
         Some((number, rest)) if number.parse::<usize>().is_ok() => rest,
-        _ => stem,
+        _ => name,
     };
-    charts::NAMES.contains(&stem.strip_prefix("decode-").unwrap_or(stem))
+    let chart = |stem: &str| charts::NAMES.contains(&stem.strip_prefix("decode-").unwrap_or(stem));
+    match of_subject.rsplit_once('.')? {
+        ("badge", "json") => Some(Kind::Badge),
+        (stem, "svg") if stem == "badge" || chart(stem) => Some(Kind::Picture),
+        _ => None,
+    }
 }
 
 /// Of `results.json`, what says which cells it has.
@@ -170,11 +177,13 @@ mod tests {
             for file in report::files(&report).unwrap() {
                 let always = ALWAYS.iter().find(|(known, _)| *known == file.name);
                 let kind = always.map(|(_, kind)| *kind);
-                let picture = is_picture(&file.name).then_some(Kind::Picture);
-                assert_eq!(kind.or(picture), Some(file.kind), "{name}: {}", file.name);
+                let kind = kind.or(numbered_kind(&file.name));
+                assert_eq!(kind, Some(file.kind), "{name}: {}", file.name);
                 assert_eq!(Kind::of(&file.bytes[..file.bytes.len().min(4096)]), Some(file.kind));
             }
         }
-        assert!(!is_picture("mine.svg") && !is_picture("2-mine.svg") && !is_picture("kld.png"));
+        for name in ["mine.svg", "2-mine.svg", "kld.png", "kld", "badge.txt", "decode-badge.json"] {
+            assert_eq!(numbered_kind(name), None, "{name}");
+        }
     }
 }

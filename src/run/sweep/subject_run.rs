@@ -123,8 +123,9 @@ impl SubjectRun<'_> {
             let measured = arm.measured(windows);
             CodecFigures::new(&measured.codec, &measured.windows, &nll, &self.info)
         };
-        let limits = &self.settings.limits();
-        self.pending.iter().map(|arm| figures(arm).judge(&self.info, &baseline, limits)).collect()
+        let (limits, batch) = (&self.settings.limits(), self.settings.batch);
+        let judged = |arm| figures(arm).judge(&self.info, &baseline, limits, batch);
+        self.pending.iter().map(judged).collect()
     }
 
     /// Lines of the finished cells, for the log.
