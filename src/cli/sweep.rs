@@ -11,7 +11,7 @@ use crate::report::{self, sweep_table};
 use crate::results::plan::Plan;
 use crate::results::sweep::{SweepReport, SweepSource};
 use crate::run::subject::Stages;
-use crate::run::sweep::{self, Cells, Request, Shard};
+use crate::run::sweep::{self, Cells, Request, Shard, Shared};
 use crate::settings::{ConfigFile, SETTINGS, Settings};
 use crate::whole_file::same_target;
 use clap::Args;
@@ -97,6 +97,7 @@ impl SweepArguments {
             output: self.output.unwrap_or_else(|| default_output(&file.path)),
             shard: self.shard.unwrap_or(Shard::WHOLE),
             force: self.force,
+            is_shared: false,
         };
         let config = Some(self.config.as_path());
         check_inputs(&request.output, &request.settings, config)?;
@@ -115,7 +116,7 @@ impl SweepArguments {
             };
         }
         let mut progress = SweepProgress::new();
-        let outcome = sweep::run(&request, &hub, &mut progress);
+        let outcome = sweep::run(&request, &hub, &mut Shared::default(), &mut progress);
         progress.clear();
         let outcome = outcome?;
 
@@ -181,7 +182,11 @@ fn first_of(error: Error, failed: usize, total: usize, verb: &str) -> Error {
 }
 
 /// None of the files that a sweep writes may be one that it reads.
-fn check_inputs(folder: &Path, settings: &[Settings], config: Option<&Path>) -> Result<()> {
+pub(super) fn check_inputs(
+    folder: &Path,
+    settings: &[Settings],
+    config: Option<&Path>,
+) -> Result<()> {
     let files: Vec<PathBuf> = sweep::FILES.iter().map(|name| folder.join(name)).collect();
     let written: Vec<_> = files.iter().map(|path| ("--output", path.as_path())).collect();
     output::check_apart(&written, settings, config)?;
@@ -257,7 +262,7 @@ fn default_output(config: &Path) -> PathBuf {
 }
 
 /// A command line for the same results: the one of this run, without flags that change none.
-fn command_line(words: impl IntoIterator<Item = OsString>) -> String {
+pub(super) fn command_line(words: impl IntoIterator<Item = OsString>) -> String {
     const WITH_VALUE: [&str; 2] = ["--output", "--shard"];
     const ALONE: [&str; 3] = ["--json", "--dry-run", "--force"];
     let setting = |flag: &str| SETTINGS.iter().find(|s| s.flag == flag && !s.changes_figures);

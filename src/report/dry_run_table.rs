@@ -61,7 +61,7 @@ fn render_failed(cells: &[UnfinishedCell]) -> String {
 }
 
 /// In the largest unit that keeps two digits.
-fn duration(seconds: f64) -> String {
+pub(crate) fn duration(seconds: f64) -> String {
     match seconds {
         s if s < 0.95 => "< 1 s".into(),
         s if s < 99.5 => format!("{s:.0} s"),

@@ -11,6 +11,7 @@ mod markdown;
 pub mod sweep_table;
 pub mod table;
 pub(crate) mod text;
+pub mod tuning_table;
 
 pub use folder::{ReportFile, files};
 

@@ -37,10 +37,12 @@ pub enum Kind {
     Plan,
     /// `timings.json` of a sweep.
     Timings,
+    /// `tune.json`.
+    Tuning,
 }
 
 impl Kind {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Validation,
         Self::Sweep,
         Self::Page,
@@ -49,6 +51,7 @@ impl Kind {
         Self::Picture,
         Self::Plan,
         Self::Timings,
+        Self::Tuning,
     ];
 
     /// The kind of file that kvgauge wrote at `path`; `None`: nothing, or somebody else did.
@@ -78,6 +81,7 @@ impl Kind {
             Self::Validation => json(r#"{"schema":"kvgauge.validation/"#),
             Self::Sweep => json(r#"{"schema":"kvgauge.sweep/"#),
             Self::Plan => json(r#"{"schema":"kvgauge.sweep-plan/"#),
+            Self::Tuning => json(r#"{"schema":"kvgauge.tune/"#),
             Self::Timings => json(r#"{"threads":"#) && head.contains("\"prepare\":"),
             Self::Table => head.starts_with("id,status,model_source,"),
             // Behind each mark, how files began before there was one.
@@ -108,6 +112,7 @@ impl Kind {
             Self::Picture => "a picture of kvgauge",
             Self::Plan => "the plan of a sweep",
             Self::Timings => "the timings of a sweep",
+            Self::Tuning => "a result of kvgauge tune",
         }
     }
 }
@@ -134,6 +139,7 @@ mod tests {
             ("{\"schema\":\"kvgauge.validation/2\"}", Some(Kind::Validation)),
             ("{\n  \"schema\": \"kvgauge.sweep/1\",\n", Some(Kind::Sweep)),
             ("{\n  \"schema\": \"kvgauge.sweep-plan/1\",\n", Some(Kind::Plan)),
+            ("{\n  \"schema\": \"kvgauge.tune/1\",\n", Some(Kind::Tuning)),
             ("{\n  \"threads\": 2,\n  \"prepare\": 0.1,\n", Some(Kind::Timings)),
             (&page, Some(Kind::Page)),
             ("<!doctype html>\n<title>KV cache compression: a</title>", Some(Kind::Page)),
