@@ -238,7 +238,7 @@ fn a_command_line_that_is_not_whole_shows_one_that_is() {
         ("perplexity", "`kvgauge validate`"),
         ("quantize", "`kvgauge kv-compress`"),
         ("valdate", "`kvgauge validate`"),
-        ("xyz", "validate, sweep, report, extract, kv-compress, figures, codecs"),
+        ("xyz", "validate, sweep, report, tune, extract, kv-compress, figures, codecs"),
         ("sweep", "kvgauge sweep configs/quickstart.toml"),
         ("report", "kvgauge report results/quickstart --output report"),
         ("extract", "--output kv_cache.safetensors"),

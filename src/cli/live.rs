@@ -32,9 +32,16 @@ pub struct SweepProgress {
     /// Since the first tokens were through, behind the load of the first model.
     pace: Option<(Pace, Instant)>,
     tokens: usize,
+    /// Whether cells are too many to tell of each.
+    many: bool,
 }
 
 impl SweepProgress {
+    /// For cells of which nobody wants a line each: the bar alone.
+    pub fn of_many() -> Self {
+        Self { many: true, ..Self::new() }
+    }
+
     pub fn new() -> Self {
         let visible = std::io::stderr().is_terminal();
         let target =
@@ -50,6 +57,7 @@ impl SweepProgress {
             cells: 0,
             pace: None,
             tokens: 0,
+            many: false,
         }
     }
 
@@ -107,10 +115,12 @@ impl Stages for SweepProgress {
 impl SweepObserver for SweepProgress {
     fn begin(&mut self, done: usize, to_do: usize, tokens: usize) {
         self.stages.clear();
-        if done > 0 {
+        if done > 0 && !self.many {
             let cells = if done == 1 { "cell is" } else { "cells are" };
             self.say(&format!("{done} {cells} there already"));
         }
+        // Of the sweep before, where there was one.
+        self.total.finish_and_clear();
         (self.done, self.cells) = (self.done + done, self.done + done + to_do);
         self.total = self.screen.add(new_bar(self.visible));
         self.tokens = tokens;
@@ -126,7 +136,8 @@ impl SweepObserver for SweepProgress {
         /// Time between two looks at a table.
         const PAUSE: Duration = Duration::from_millis(500);
         self.tell_count();
-        let watched = self.visible && self.drawn.is_none_or(|drawn| drawn.elapsed() >= PAUSE);
+        let wanted = self.visible && !self.many;
+        let watched = wanted && self.drawn.is_none_or(|drawn| drawn.elapsed() >= PAUSE);
         if watched {
             self.drawn = Some(Instant::now());
         }
@@ -158,6 +169,10 @@ impl SweepObserver for SweepProgress {
     fn finished(&mut self, record: &CellRecord) {
         self.rows.drain(..).for_each(|row| row.finish_and_clear());
         self.done += 1;
+        let failed = matches!(record.outcome, CellOutcome::Failed(_));
+        if self.many && !failed {
+            return self.tell_count();
+        }
         let CellName { model, text, context, protocol, codec } = &record.cell;
         let (model, text) = (model_name(model), text_name(text));
         let (context, told) = match &record.outcome {

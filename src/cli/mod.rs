@@ -13,6 +13,7 @@ mod pace;
 mod progress;
 mod submit;
 mod sweep;
+mod tune;
 mod usage;
 mod validate;
 
@@ -43,6 +44,8 @@ enum Command {
     Sweep(sweep::SweepArguments),
     /// Make the report again from the folders of a sweep or of its shards
     Report(sweep::ReportArguments),
+    /// Find the codec for each layer's keys and values that costs least within a budget
+    Tune(tune::Arguments),
     /// Write a model's KV cache on a text to a safetensors file
     Extract(extract::Arguments),
     /// Compress the KV cache in a safetensors file, or restore it
@@ -88,6 +91,7 @@ pub fn main() -> ExitCode {
             Command::Validate(arguments) => arguments.run(),
             Command::Sweep(arguments) => arguments.run(),
             Command::Report(arguments) => arguments.run(),
+            Command::Tune(arguments) => arguments.run(),
             Command::Extract(arguments) => arguments.run(),
             Command::KvCompress(arguments) => arguments.run(),
             Command::Figures(arguments) => arguments.run(),

@@ -12,7 +12,7 @@ use crate::report::{self, sweep_table};
 use crate::results::plan::Plan;
 use crate::results::sweep::{SweepReport, SweepSource};
 use crate::run::subject::Stages;
-use crate::run::sweep::{self, Cells, Request, Shard};
+use crate::run::sweep::{self, Cells, Request, Shard, Shared};
 use crate::settings::{ConfigFile, Settings};
 use crate::whole_file::same_target;
 use clap::Args;
@@ -153,6 +153,7 @@ impl SweepArguments {
             shard,
             cuts: self.cuts,
             force: self.force,
+            is_shared: false,
         };
         let config = Some(self.config.as_path());
         check_inputs(&request.output, &request.settings, config)?;
@@ -174,7 +175,7 @@ impl SweepArguments {
             };
         }
         let mut progress = SweepProgress::new();
-        let outcome = sweep::run(&request, &hub, &mut progress);
+        let outcome = sweep::run(&request, &hub, &mut Shared::default(), &mut progress);
         progress.clear();
         let outcome = outcome?;
 
@@ -247,7 +248,11 @@ fn first_of(error: Error, failed: usize, total: usize, verb: &str) -> Error {
 }
 
 /// None of the files that a sweep writes may be one that it reads.
-fn check_inputs(folder: &Path, settings: &[Settings], config: Option<&Path>) -> Result<()> {
+pub(super) fn check_inputs(
+    folder: &Path,
+    settings: &[Settings],
+    config: Option<&Path>,
+) -> Result<()> {
     let files: Vec<PathBuf> = sweep::FILES.iter().map(|name| folder.join(name)).collect();
     let written: Vec<_> = files.iter().map(|path| ("--output", path.as_path())).collect();
     output::check_apart(&written, settings, config)?;

@@ -3,7 +3,7 @@
 use super::align::align_within;
 use crate::results::attribution::{Attribution, PartFigures, Sum};
 use crate::results::figures::CodecFigures;
-use crate::results::print::{interval, percent, signed, small};
+use crate::results::print::{interval, percent, signed, signed_small, small};
 use std::fmt::Write;
 
 /// Of the parts of layers, the worst.
@@ -83,16 +83,15 @@ fn worst<'p, 'f>(
 }
 
 fn difference(sum: &Sum) -> String {
-    let signed = |figure: f64| {
-        let sign = if figure < 0.0 { '-' } else { '+' };
-        format!("{sign}{}", small(figure.abs()))
-    };
     let interval = match sum.kld_minus_joint_ci95 {
-        Some([low, high]) => format!("95 % interval {} … {}", signed(low), signed(high)),
+        Some([low, high]) => {
+            format!("95 % interval {} … {}", signed_small(low), signed_small(high))
+        }
         None => "one window".into(),
     };
     let ratio = sum.kld_over_joint.map(|ratio| format!("; the sum is {ratio:.2} of the whole"));
-    format!("difference {}, {interval}{}", signed(sum.kld_minus_joint), ratio.unwrap_or_default())
+    let difference = signed_small(sum.kld_minus_joint);
+    format!("difference {difference}, {interval}{}", ratio.unwrap_or_default())
 }
 
 #[cfg(test)]

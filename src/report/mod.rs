@@ -14,6 +14,7 @@ pub mod summary;
 pub mod sweep_table;
 pub mod table;
 pub(crate) mod text;
+pub mod tuning_table;
 
 pub use folder::{ReportFile, files};
 

@@ -99,9 +99,14 @@ impl PartFigures {
 impl Sum {
     /// `joint`: KLD by window of the parts compressed together.
     fn new<'a>(parts: impl IntoIterator<Item = &'a PartFigures>, joint: &[f64]) -> Self {
+        Self::of(parts.into_iter().map(|part| part.kld_per_window.as_slice()), joint)
+    }
+
+    /// `parts`: KLD by window of each; `joint`: of all compressed together.
+    pub(super) fn of<'a>(parts: impl IntoIterator<Item = &'a [f64]>, joint: &[f64]) -> Self {
         let mut sums = vec![0.0; joint.len()];
         for part in parts {
-            for (sum, kld) in sums.iter_mut().zip(&part.kld_per_window) {
+            for (sum, kld) in sums.iter_mut().zip(part) {
                 *sum += kld;
             }
         }

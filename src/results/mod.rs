@@ -2,7 +2,7 @@
 //!
 //! [`subject`] says what was measured on, [`measurement`] and [`record`] what was measured, in a
 //! [`log`] that outlives a version. From these follow [`figures`], a verdict, and what `validate`
-//! ([`validation`]) and a sweep ([`sweep`]) say of several codecs. `columns` lists the figures that
+//! ([`validation`]), a sweep ([`sweep`]) and `tune` ([`tuning`]) say of several codecs. `columns` lists the figures that
 //! every table shows.
 
 pub mod answers;
@@ -21,5 +21,6 @@ pub mod record;
 pub mod subject;
 pub mod sweep;
 pub mod timings;
+pub mod tuning;
 pub mod validation;
 pub(crate) mod verdict_words;

@@ -24,6 +24,12 @@ pub fn signed(percent: f64) -> String {
     if text == "-0.00" { "+0.00".into() } else { text }
 }
 
+/// [`small`] of a figure of either sign, with its sign.
+pub fn signed_small(figure: f64) -> String {
+    let sign = if figure < 0.0 { '-' } else { '+' };
+    format!("{sign}{}", small(figure.abs()))
+}
+
 /// A share 0…1 in percent.
 pub fn percent(share: f64) -> String {
     format!("{:.1} %", 100.0 * share)

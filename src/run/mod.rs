@@ -6,4 +6,5 @@ pub mod listing;
 pub(crate) mod load;
 pub mod subject;
 pub mod sweep;
+pub mod tune;
 pub mod validate;

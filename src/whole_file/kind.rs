@@ -47,10 +47,12 @@ pub enum Kind {
     Plan,
     /// `timings.json` of a sweep.
     Timings,
+    /// `tune.json`.
+    Tuning,
 }
 
 impl Kind {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Validation,
         Self::Sweep,
         Self::Page,
@@ -62,6 +64,7 @@ impl Kind {
         Self::Manual,
         Self::Plan,
         Self::Timings,
+        Self::Tuning,
     ];
 
     /// The kind of file that kvgauge wrote at `path`; `None`: nothing, or somebody else did.
@@ -91,6 +94,7 @@ impl Kind {
             Self::Validation => json(r#"{"schema":"kvgauge.validation/"#),
             Self::Sweep => json(r#"{"schema":"kvgauge.sweep/"#),
             Self::Plan => json(r#"{"schema":"kvgauge.sweep-plan/"#),
+            Self::Tuning => json(r#"{"schema":"kvgauge.tune/"#),
             Self::Timings => json(r#"{"threads":"#) && head.contains("\"prepare\":"),
             Self::Badge => json(r#"{"schemaVersion":1,"label":"KVcache"#),
             Self::Card => head.starts_with(CARD_MARK),
@@ -127,6 +131,7 @@ impl Kind {
             Self::Manual => "a man page of kvgauge",
             Self::Plan => "the plan of a sweep",
             Self::Timings => "the timings of a sweep",
+            Self::Tuning => "a result of kvgauge tune",
         }
     }
 }
@@ -153,6 +158,7 @@ mod tests {
             ("{\"schema\":\"kvgauge.validation/2\"}", Some(Kind::Validation)),
             ("{\n  \"schema\": \"kvgauge.sweep/1\",\n", Some(Kind::Sweep)),
             ("{\n  \"schema\": \"kvgauge.sweep-plan/1\",\n", Some(Kind::Plan)),
+            ("{\n  \"schema\": \"kvgauge.tune/1\",\n", Some(Kind::Tuning)),
             ("{\n  \"threads\": 2,\n  \"prepare\": 0.1,\n", Some(Kind::Timings)),
             (&page, Some(Kind::Page)),
             ("<!doctype html>\n<title>KV cache compression: a</title>", Some(Kind::Page)),

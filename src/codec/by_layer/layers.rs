@@ -79,6 +79,12 @@ impl Layers {
         Ok(Self::of(runs))
     }
 
+    /// The layers of these indices.
+    pub fn of_indices(indices: impl IntoIterator<Item = usize>) -> Self {
+        let run = |index: usize| Run { first: index as Place, last: index as Place };
+        Self::of(indices.into_iter().map(run).collect())
+    }
+
     /// Sorted; those that touch are one, and none lies in another.
     fn of(mut runs: Vec<Run>) -> Self {
         runs.sort_unstable();

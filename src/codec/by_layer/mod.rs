@@ -10,6 +10,7 @@ pub(crate) use layers::Layers;
 
 use super::tensor_codec::Codec;
 use crate::error::Result;
+use std::fmt;
 
 /// One thing for every layer of a model: the codec or the treatment of its cache.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -45,6 +46,34 @@ impl<T: Clone + PartialEq> ByLayer<T> {
             all = again;
         }
         all
+    }
+
+    /// `base`, but for one layer.
+    pub fn with_layer(base: T, layer: usize, own: T) -> Self {
+        Self::new(base, vec![(Layers::of_indices([layer]), own)])
+    }
+
+    /// What each layer of a model has, in their order, under the shortest name: whichever of them is
+    /// the base. `None` without layers.
+    pub fn of_each(layers: &[T]) -> Option<Self>
+    where
+        T: fmt::Display,
+    {
+        let mut distinct: Vec<&T> = Vec::new();
+        for own in layers {
+            if !distinct.contains(&own) {
+                distinct.push(own);
+            }
+        }
+        let of = |own: &T| {
+            let indices = (0..layers.len()).filter(|index| layers[*index] == *own);
+            (Layers::of_indices(indices), own.clone())
+        };
+        let on = |base: &&T| {
+            let others = distinct.iter().filter(|own| *own != base).map(|own| of(own));
+            Self::new((*base).clone(), others.collect())
+        };
+        distinct.iter().map(on).min_by_key(|all| all.to_string().len())
     }
 
     /// Whether all layers have the same.
@@ -208,6 +237,44 @@ mod tests {
                 assert_eq!(found, expected, "{parts:?} of {count} layers");
             }
             assert_eq!(read(&print(&all)), all, "{parts:?}");
+        }
+    }
+
+    #[test]
+    fn the_base_is_what_makes_the_name_shortest() {
+        for (layers, name) in [
+            ("a", "a"),
+            ("aaaa", "a"),
+            ("abbb", "b+a@0"),
+            ("aabb", "a+b@2-3"),
+            ("abababab", "a+b@1,3,5,7"),
+            ("abcabcabbb", "b+a@0,3,6+c@2,5"),
+        ] {
+            let layers: Vec<char> = layers.chars().collect();
+            let found = Letters::of_each(&layers).unwrap();
+            assert_eq!(
+                (print(&found).as_str(), found.of_layers(layers.len()).unwrap()),
+                (name, layers)
+            );
+        }
+        assert!(Letters::of_each(&[]).is_none());
+    }
+
+    /// Every assignment of three to six layers, held against every name that a base makes.
+    #[test]
+    fn no_other_base_makes_a_shorter_name() {
+        for choice in 0..3usize.pow(6) {
+            let layers: Vec<char> =
+                (0..6).map(|layer| ['a', 'b', 'c'][choice / 3usize.pow(layer) % 3]).collect();
+            let found = Letters::of_each(&layers).unwrap();
+            assert_eq!(found.of_layers(6).unwrap(), layers);
+            for base in ['a', 'b', 'c'] {
+                let mut name = base.to_string();
+                for (index, own) in layers.iter().enumerate().filter(|(_, own)| **own != base) {
+                    name += &format!("+{own}@{index}");
+                }
+                assert!(print(&found).len() <= print(&read(&name)).len(), "{name}");
+            }
         }
     }
 

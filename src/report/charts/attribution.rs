@@ -29,7 +29,7 @@ const NAME: usize = 50;
 
 /// The tensors that were compressed in a part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Compressed {
+pub(super) enum Compressed {
     Keys,
     Values,
     Both,
@@ -38,7 +38,7 @@ enum Compressed {
 impl Compressed {
     const ALL: [Self; 3] = [Self::Keys, Self::Values, Self::Both];
 
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Keys => "Keys",
             Self::Values => "Values",
@@ -46,7 +46,7 @@ impl Compressed {
         }
     }
 
-    fn marker(self) -> Marker {
+    pub(super) fn marker(self) -> Marker {
         match self {
             Self::Keys => Marker::Disc,
             Self::Values => Marker::Square,
@@ -54,17 +54,17 @@ impl Compressed {
         }
     }
 
-    fn color(self) -> Color {
+    pub(super) fn color(self) -> Color {
         theme::SERIES[self as usize]
     }
 }
 
 /// A part in its column.
-struct Mark {
-    compressed: Compressed,
-    kld: f64,
-    interval: Option<[f64; 2]>,
-    title: String,
+pub(super) struct Mark {
+    pub compressed: Compressed,
+    pub kld: f64,
+    pub interval: Option<[f64; 2]>,
+    pub title: String,
 }
 
 /// Marks of each column, from the left.
@@ -196,7 +196,7 @@ impl Mark {
 }
 
 /// An interval that all but reaches zero is cut, so that it does not set the scale.
-fn axis<'a>(marks: impl Iterator<Item = &'a Mark>) -> Axis {
+pub(super) fn axis<'a>(marks: impl Iterator<Item = &'a Mark>) -> Axis {
     let figures = marks.flat_map(|mark| {
         let ends = mark.interval.into_iter().flatten().filter(|end| *end > 0.0);
         ends.map(|end| end.clamp(mark.kld / 10.0, mark.kld * 10.0)).chain([mark.kld])
@@ -204,10 +204,10 @@ fn axis<'a>(marks: impl Iterator<Item = &'a Mark>) -> Axis {
     Axis::log(figures.collect::<Vec<_>>())
 }
 
-struct Panel<'a> {
-    top: i32,
-    bottom: i32,
-    y: &'a Axis,
+pub(super) struct Panel<'a> {
+    pub top: i32,
+    pub bottom: i32,
+    pub y: &'a Axis,
 }
 
 impl Panel<'_> {
@@ -216,7 +216,7 @@ impl Panel<'_> {
     }
 
     /// In columns of one width from the left to the right.
-    fn marks(&self, canvas: &mut Canvas, columns: &[Vec<Mark>], ends: [i32; 2]) {
+    pub(super) fn marks(&self, canvas: &mut Canvas, columns: &[Vec<Mark>], ends: [i32; 2]) {
         let [left, right] = ends.map(f64::from);
         let one = (right - left) / columns.len().max(1) as f64;
         for (index, marks) in columns.iter().enumerate() {

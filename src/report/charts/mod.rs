@@ -1,4 +1,4 @@
-//! The pictures of a sweep and of an attribution, one SVG each.
+//! The pictures of a sweep, of an attribution and of `tune`, one SVG each.
 //!
 //! Figures that a scale cannot hold are drawn at its end, never left out: a KL divergence of zero
 //! has a line of its own under a logarithmic axis, an infinite SNR a colour of its own.
@@ -12,11 +12,13 @@ mod numbers;
 mod scatter;
 mod series;
 pub(crate) mod theme;
+mod tuning;
 
 pub use canvas::Chart;
 
 use super::text::one_line;
 use crate::results::sweep::{CellReport, SubjectReport};
+use crate::results::tuning::Tuning;
 use crate::results::validation::Validation;
 
 /// A picture of a subject.
@@ -56,6 +58,11 @@ pub fn attribution(result: &Validation) -> Option<Chart> {
         return None;
     }
     Some(attribution::picture(result.subject.model.name(), &codecs))
+}
+
+/// The codec of each part of the cache, and the damage of each.
+pub fn tuning(result: &Tuning) -> Chart {
+    tuning::picture(result)
 }
 
 /// The codec's name as it stands in labels: one line, or one each for keys and values.

@@ -69,7 +69,7 @@ impl Cells {
     }
 
     /// The result of a finished cell, by its id.
-    pub(super) fn result(&self, id: &str) -> Option<&CellResult> {
+    pub fn result(&self, id: &str) -> Option<&CellResult> {
         self.done.get(id)
     }
 

@@ -11,7 +11,7 @@ use crate::results::record::CellFailure;
 use crate::results::sweep::UnfinishedCell;
 use crate::results::timings::DryRun;
 use crate::run::estimate::{estimate, together};
-use crate::run::subject::Stages;
+use crate::run::subject::{SharedInputs, Stages};
 
 /// Opens what [`super::run`] would open, but no weights, and writes nothing. With the first error of a
 /// cell, where some would fail.
@@ -23,7 +23,7 @@ pub fn dry_run(
     hub: &Hub,
     stages: &mut dyn Stages,
 ) -> Result<(DryRun, Option<Error>)> {
-    let opened = open(request, hub, stages)?;
+    let opened = open(request, hub, &mut SharedInputs::default(), stages)?;
     // Program, texts, tokenizers.
     let base = platform::peak_rss_bytes().unwrap_or(0);
     let mut failures = Failures { plan: request.plan(), cells: Vec::new(), first: None };

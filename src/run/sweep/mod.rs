@@ -21,7 +21,7 @@ mod submit;
 pub use cells::Cells;
 pub use cuts::Costs;
 pub use dry_run::dry_run;
-pub use plans::read_plans;
+pub use plans::{present as present_plans, read_plans};
 pub use report_files::{FILES, check_folder, check_report, write_report};
 pub use shard::Shard;
 pub use submit::{Job, Submitted, quoted};
@@ -63,7 +63,21 @@ pub struct Request {
     pub cuts: Vec<usize>,
     /// Whether files that kvgauge did not write are replaced.
     pub force: bool,
+    /// Whether cells of other requests are in the folder too: else a note says so.
+    pub is_shared: bool,
 }
+
+/// Models and texts that sweeps one after the other share: opened and loaded once.
+#[derive(Default)]
+pub struct Shared {
+    /// Opened models and texts.
+    pub inputs: SharedInputs,
+    /// The model that was loaded last, by name.
+    loaded: Option<(String, Model)>,
+}
+
+/// Cells of one subject that go through a window together: what a run that is cut off does again.
+const CELLS_AT_ONCE: usize = 64;
 
 /// Hears what is going on; [`Observer`] for the tokens that go through models.
 pub trait SweepObserver: Observer + Stages {
@@ -132,7 +146,12 @@ impl Request {
 /// Every model meets every text, context and codec, and one of them may not suit another, or may not
 /// be had: its cells fail, and the others go on. A request of which nothing can be run is an error
 /// before anything is computed.
-pub fn run(request: &Request, hub: &Hub, progress: &mut dyn SweepObserver) -> Result<Outcome> {
+pub fn run(
+    request: &Request,
+    hub: &Hub,
+    shared: &mut Shared,
+    progress: &mut dyn SweepObserver,
+) -> Result<Outcome> {
     let start = Instant::now();
     check_folder(&request.output)?;
     let mut plans = plans::present(&request.output)?;
@@ -141,7 +160,7 @@ pub fn run(request: &Request, hub: &Hub, progress: &mut dyn SweepObserver) -> Re
     if request.shard.is_whole() {
         check_report(&request.output, &plans, request.force)?;
     }
-    let opened = open(request, hub, progress)?;
+    let opened = open(request, hub, &mut shared.inputs, progress)?;
     let folder = Folder::create(&request.output, request.shard, request.force)?;
     let cells = Cells::read(std::slice::from_ref(&request.output))?;
     for note in cells.notes() {
@@ -164,7 +183,8 @@ pub fn run(request: &Request, hub: &Hub, progress: &mut dyn SweepObserver) -> Re
     }
     let mut runs = sweep.open_weights(opened)?;
     let here = request.settings.first().map_or("", Settings::instruction_set);
-    if let Some(note) = plans::others_note(&request.output, &sweep.plan, &sweep.cells, here)? {
+    let others = plans::others_note(&request.output, &sweep.plan, &sweep.cells, here)?;
+    if let Some(note) = others.filter(|_| !request.is_shared) {
         sweep.progress.note(&note);
     }
     sweep.folder.write_plan(&sweep.plan, &sweep.cells)?;
@@ -174,9 +194,8 @@ pub fn run(request: &Request, hub: &Hub, progress: &mut dyn SweepObserver) -> Re
     let to_do = runs.iter().map(|run| run.pending.len()).sum();
     let tokens = runs.iter().map(SubjectRun::tokens_left).sum();
     sweep.progress.begin(total - to_do - sweep.failed, to_do, tokens);
-    let mut loaded = None;
     for run in runs {
-        sweep.run_subject(run, &mut loaded)?;
+        sweep.run_subject(run, &mut shared.loaded)?;
     }
 
     let Sweep { folder, cells, plan, failed, first_failure, mut timings, .. } = sweep;
@@ -227,13 +246,17 @@ impl Opened<'_> {
 ///
 /// # Errors
 /// A sweep of which no cell can be run.
-fn open<'a>(request: &'a Request, hub: &Hub, stages: &mut dyn Stages) -> Result<Vec<Opened<'a>>> {
+fn open<'a>(
+    request: &'a Request,
+    hub: &Hub,
+    shared: &mut SharedInputs,
+    stages: &mut dyn Stages,
+) -> Result<Vec<Opened<'a>>> {
     let total = request.runs().map(|(settings, _)| settings.codec.len()).sum();
     let mine = request.shard.range(total, &request.cuts)?;
     if let Some(settings) = request.settings.first() {
         settings.device.open()?;
     }
-    let mut shared = SharedInputs::default();
     let (mut opened, mut first) = (Vec::new(), 0);
     for (settings, protocol) in request.runs() {
         let all = first..first + settings.codec.len();
@@ -244,7 +267,7 @@ fn open<'a>(request: &'a Request, hub: &Hub, stages: &mut dyn Stages) -> Result<
         }
         let codecs = &settings.codec[own.start - all.start..own.end - all.start];
         let mut checked = vec![Ok(None); codecs.len()];
-        let subject = Subject::open(settings, hub, &mut shared, stages, |config, context| {
+        let subject = Subject::open(settings, hub, shared, stages, |config, context| {
             if settings.cross_check {
                 oracle::supported(config, context)?;
             }
@@ -452,7 +475,7 @@ impl Sweep<'_> {
         let evaluator = Evaluator::new(model, protocol, run.info.context, seed);
         let mut first = 0;
         while first < run.info.windows {
-            let ids = run.waiting(first);
+            let ids = run.waiting_first(first);
             let arms: Vec<Arm> = ids.iter().filter_map(|id| run.arm(id)).collect();
             if arms.is_empty() {
                 first += 1;
@@ -460,25 +483,26 @@ impl Sweep<'_> {
             }
             // Of those, such as the same cells wait for.
             let most = evaluator.windows_at_once(&run.subject.windows[first..], &arms);
-            let same = (first..first + most).take_while(|window| run.waiting(*window) == ids);
-            let windows = &run.subject.windows[first..first + same.count()];
+            let same = (first..first + most).take_while(|window| run.waiting_first(*window) == ids);
+            let together = first..first + same.count();
+            let windows = &run.subject.windows[together.clone()];
             match evaluator.evaluate_windows(windows, &arms, self.progress, &mut stages) {
                 Ok(outcomes) => {
-                    for outcome in outcomes {
-                        let (record, failed) = run.add(first, &ids, outcome);
+                    for (window, outcome) in together.zip(outcomes) {
+                        let (record, failed) = run.add(window, &ids, outcome);
                         self.folder.windows.append(&record, false)?;
                         for (cell, error) in failed {
                             self.fail(vec![cell], validate::explain(error, model.dtype()))?;
                         }
-                        first += 1;
                     }
+                    first = run.done_windows(first);
                 }
                 // Without a baseline there is nothing to compare with.
                 Err(error) => {
                     return self.fail(run.cells(), validate::explain(error, model.dtype()));
                 }
             }
-            if self.progress.is_watched() {
+            if first > 0 && self.progress.is_watched() {
                 self.progress.window(&run.info, first, &run.so_far(first));
             }
         }

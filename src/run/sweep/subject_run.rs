@@ -1,5 +1,6 @@
 //! One subject on its way through its windows, with the codecs that are not done.
 
+use super::CELLS_AT_ONCE;
 use crate::error::{Error, Result};
 use crate::eval::{Arm, CodecWindow, Treatment, WindowOutcome};
 use crate::model::Model;
@@ -46,11 +47,14 @@ impl SubjectRun<'_> {
     }
 
     pub fn tokens_left(&self) -> usize {
-        let tokens = |window| match self.waiting(window).len() {
-            0 => 0,
-            pending => {
-                self.info.protocol.model_tokens(self.subject.windows[window].shape(), pending)
-            }
+        let tokens = |window: usize| {
+            // Each batch of cells has the baseline beside it.
+            let batches = self.waiting(window);
+            let of_batch = |batch: &[String]| {
+                let shape = self.subject.windows[window].shape();
+                self.info.protocol.model_tokens(shape, batch.len())
+            };
+            batches.chunks(CELLS_AT_ONCE).map(of_batch).sum::<usize>()
         };
         (0..self.info.windows).map(tokens).sum()
     }
@@ -59,6 +63,19 @@ impl SubjectRun<'_> {
     pub fn waiting(&self, window: usize) -> Vec<String> {
         let waiting = self.pending.iter().filter(|arm| arm.windows[window].is_none());
         waiting.map(|arm| arm.id.clone()).collect()
+    }
+
+    /// The first of them, which go through the window together.
+    pub fn waiting_first(&self, window: usize) -> Vec<String> {
+        let mut waiting = self.waiting(window);
+        waiting.truncate(CELLS_AT_ONCE);
+        waiting
+    }
+
+    /// The first window from `first` on that is still to come for a pending cell.
+    pub fn done_windows(&self, first: usize) -> usize {
+        let is_open = |window: &usize| !self.waiting(*window).is_empty();
+        (first..self.info.windows).find(is_open).unwrap_or(self.info.windows)
     }
 
     /// The arm of a pending cell.
