@@ -15,8 +15,10 @@ use std::time::Instant;
 const HEADS: usize = 8;
 const TOKENS: usize = 32768;
 const ROUNDS: usize = 7;
-const CODECS: [&str; 36] = [
+const CODECS: [&str; 38] = [
     "kvgauge4",
+    "kvgauge3",
+    "kvgauge2",
     "kivi4",
     "q4_0",
     "q4_1",

@@ -623,6 +623,12 @@ const ENGINES: [(&str, &str); 6] = [
 /// Of version 7: codecs by layer.
 const LAYERS: (&str, &str) =
     ("v7-layers", "kvgauge4+q8_0@0,-1+k:int3-g8-asym-ch/v:f16@1+fp8-e4m3@2");
+/// Of version 8: codes that go by a trellis.
+const TRELLISES: [(&str, &str); 3] = [
+    ("v8-kvgauge3", "kvgauge3"),
+    ("v8-kvgauge2", "kvgauge2"),
+    ("v8-layers", "kvgauge2+k:te24-prerope/v:te26@1"),
+];
 /// Of version 6: rotations of engines.
 const ROTATIONS: [(&str, &str); 2] =
     [("v6-rotated", "q5_1-had"), ("v6-rotated-32", "k:exllamav3-3/v:iq4_nl-had64")];
@@ -641,6 +647,8 @@ fn golden_files() {
     let made_today = made_today.chain(ENGINES.map(|x| (&even, x)));
     let layers = folder.layers();
     let made_today = made_today.chain([(&layers, LAYERS)]);
+    let made_today =
+        made_today.chain([(&even, TRELLISES[0]), (&blocks, TRELLISES[1]), (&layers, TRELLISES[2])]);
     let rotated = folder.rotated();
     let made_today = made_today.chain(ROTATIONS.map(|x| (&rotated, x)));
     for (source, (name, codec)) in made_today {
@@ -751,7 +759,21 @@ fn small(folder: &Folder) -> Vec<Vec<u8>> {
     ];
     all.extend(codecs.map(|codec| small_engines(folder, codec)));
     all.push(small_layers(folder));
+    all.push(small_trellis(folder));
     all
+}
+
+/// The same of version 8: codes that go by a trellis.
+fn small_trellis(folder: &Folder) -> Vec<u8> {
+    let (path, packed) = (folder.path("small"), folder.path("small.kvc"));
+    let tensors = [
+        zoo::tensor("a.key", Dtype::F16, &[1, 3, 16], &zoo::numbers(48, 1)),
+        zoo::tensor("a.value", Dtype::F32, &[1, 4, 12], &zoo::numbers(48, 2)),
+        even_tensors().swap_remove(0),
+    ];
+    write_file(&path, &tensors, None).unwrap();
+    pack(&path, &packed, "kvgauge2").unwrap();
+    fs::read(packed).unwrap()
 }
 
 /// The same of version 7: a codec for each of two layers.
@@ -992,9 +1014,9 @@ fn the_wrong_kind_of_file() {
     let mut bytes = fs::read(&packed).unwrap();
     let text = br#"\"version\":1"#;
     let at = bytes.windows(text.len()).position(|w| w == text).unwrap();
-    bytes[at + text.len() - 1] = b'7';
+    bytes[at + text.len() - 1] = b'9';
     zoo::repair(&mut bytes);
-    refused(unpack(&folder.write("later", &bytes), &output), "version 7");
+    refused(unpack(&folder.write("later", &bytes), &output), "version 9");
     assert!(!output.exists());
 }
 
@@ -1003,7 +1025,7 @@ fn the_wrong_kind_of_file() {
 #[test]
 fn forged_headers() {
     let folder = Folder::new();
-    for (whole, tensors) in small(&folder).into_iter().zip([6, 3, 2, 3, 3, 3, 3]) {
+    for (whole, tensors) in small(&folder).into_iter().zip([6, 3, 2, 3, 3, 3, 3, 3, 3]) {
         forged_digits(&folder, &whole, tensors);
     }
 }

@@ -34,6 +34,25 @@ fn snr(x: &[f32], y: &[f32]) -> f64 {
     10.0 * (energy / error).log10()
 }
 
+/// The projection of what is decoded on the original is the original's length, but for the fineness of
+/// scales: nothing is flattened.
+#[test]
+fn blocks_by_a_trellis_are_unbiased() {
+    let (tokens, dim) = (512, 64);
+    let mut values = noise(tokens * dim, 13);
+    values[..dim].iter_mut().for_each(|x| *x += 100.0);
+    let bias = |name: &str| {
+        let (decoded, _) = round_trip(name, &values, &Geometry::rows(tokens, dim));
+        let (x, y) = (&values[dim..], &decoded[dim..]);
+        let own: f64 = x.iter().map(|x| f64::from(x * x)).sum();
+        x.iter().zip(y).map(|(x, y)| f64::from(x * y)).sum::<f64>() / own - 1.0
+    };
+    for name in ["te13", "te20", "te24", "te26"] {
+        assert!(bias(name).abs() < 0.002, "{name}: {}", bias(name));
+    }
+    assert!(bias("tc16") < -0.005);
+}
+
 /// Gaussian numbers lose nothing to a centre. Lloyd-Max levels with the best scale for all of a
 /// Gaussian have 20.22 dB at 16 levels and 21.66 at 19; a scale for each block gains on them.
 #[test]
@@ -44,12 +63,26 @@ fn gaussian_blocks_keep_what_fitted_levels_can() {
         let mut values = noise(tokens * head_dim, seed);
         values[..head_dim].iter_mut().for_each(|x| *x += 100.0);
         let geometry = Geometry::rows(tokens, head_dim);
-        for (name, least, most) in [("tc16", 20.9, 21.8), ("tc19", 22.3, 23.2)] {
+        // Shannon's bound of the others' bits is 9.78, 15.05, 18.06 and 19.57 dB; without a trellis and
+        // codes of their own lengths, the best 8 levels have 14.62 at 3 bits.
+        let levels = [("tc16", 20.9, 21.8), ("tc19", 22.3, 23.2)];
+        let trellises =
+            [("te13", 7.0, 8.5), ("te20", 13.0, 14.5), ("te24", 16.3, 17.5), ("te26", 17.8, 19.0)];
+        for (name, least, most) in levels.into_iter().chain(trellises) {
             let (decoded, bits) = round_trip(name, &values, &geometry);
             let found = snr(&values[head_dim..], &decoded[head_dim..]);
             assert!((least..most).contains(&found), "{name}, {head_dim}: {found} dB");
             if [64, 128, 256].contains(&head_dim) {
-                let codes = if name == "tc16" { 4.0 } else { 4.25 };
+                let codes = match name.split_at(2) {
+                    ("te", eight) => eight.parse::<f64>().unwrap() / 8.0,
+                    (_, count) => {
+                        if count == "16" {
+                            4.0
+                        } else {
+                            4.25
+                        }
+                    }
+                };
                 assert!((bits - codes - 0.125).abs() < 0.01, "{name}: {bits}");
             }
         }
@@ -103,7 +136,7 @@ fn later_tokens_change_nothing_of(dim: usize) {
     let values: Vec<f16> =
         noise(heads * tokens * dim, 8).iter().map(|x| f16::from_f32(*x)).collect();
     let rope = RotaryTable::new(&RotaryTable::frequencies_of(1e4, dim), tokens);
-    for name in ["kvgauge4", "tc16"] {
+    for name in ["kvgauge4", "tc16", "kvgauge3", "te13"] {
         let geometry = Geometry { rope: Some(&rope), ..Geometry::rows(tokens, dim) };
         let (whole, _) = round_trip(name, &values, &geometry);
         for some in [1, 2, 3, 15, 16, 17, 64, 131] {
@@ -133,6 +166,8 @@ fn what_is_exact() {
     let row: Vec<f32> = values[..64].iter().map(|x| x.to_f32()).collect();
     let same = row.repeat(100);
     assert!(round_trip("tc16", &same, &geometry).0 == same);
+    assert!(round_trip("te26", &zeros, &geometry).0 == zeros);
+    assert!(round_trip("te13", &same, &geometry).0 == same);
     let nothing: [f16; 0] = [];
     let none = codec("tc19").compress_measured(&nothing, &Geometry::rows(0, 64)).unwrap();
     assert!(none.0.is_empty());
@@ -142,14 +177,19 @@ fn what_is_exact() {
 fn the_magnitude_of_a_tensor_does_not_matter() {
     let values: Vec<f32> = noise(4 * 256 * 64, 10);
     let geometry = Geometry::rows(256, 64);
-    let quality = |unit: f32| {
-        let scaled: Vec<f32> = values.iter().map(|x| x * unit).collect();
-        snr(&scaled, &round_trip("tc19", &scaled, &geometry).0)
-    };
-    let usual = quality(1.0);
-    for unit in [1e30, 3e36, 1e5, 300.0, 0.01, 1e-6, 1e-30] {
-        let found = quality(unit);
-        assert!((found - usual).abs() < 0.1, "{unit}: {found} dB, usual ones {usual} dB");
+    for name in ["tc19", "te26", "te13"] {
+        let quality = |unit: f32| {
+            let scaled: Vec<f32> = values.iter().map(|x| x * unit).collect();
+            snr(&scaled, &round_trip(name, &scaled, &geometry).0)
+        };
+        let usual = quality(1.0);
+        for unit in [1e30, 3e36, 1e5, 300.0, 0.01, 1e-6, 1e-30] {
+            let found = quality(unit);
+            assert!(
+                (found - usual).abs() < 0.1,
+                "{name}, {unit}: {found} dB, usual ones {usual} dB"
+            );
+        }
     }
 }
 
@@ -159,14 +199,14 @@ fn threads_do_not_change_a_bit() {
     let values = noise(8 * 100 * 128, 11);
     let rope = RotaryTable::new(&RotaryTable::frequencies_of(5e5, 128), 100);
     let geometry = Geometry { rope: Some(&rope), ..Geometry::rows(100, 128) };
-    let Some(packing): Option<Packing> = codec("kvgauge4").packing().copied() else {
-        unreachable!()
-    };
-    let with = |threads: usize| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| Payload::pack(&values, packing, &geometry).unwrap())
-    };
-    assert!(with(1) == with(2) && with(1) == with(5));
+    for name in ["kvgauge4", "kvgauge2"] {
+        let Some(packing): Option<Packing> = codec(name).packing().copied() else { unreachable!() };
+        let with = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| Payload::pack(&values, packing, &geometry).unwrap())
+        };
+        assert!(with(1) == with(2) && with(1) == with(5));
+    }
 }
 
 #[test]
@@ -209,10 +249,15 @@ fn errors_move_to_fast_frequencies() {
             }
             (slow, fast)
         };
-        for (unshaped, shaped) in [("tc19", "tc19-shape"), ("tc19-prerope", "tc19-prerope-shape")] {
+        for unshaped in ["tc19", "tc19-prerope", "te26", "te20-prerope"] {
+            let shaped = &format!("{unshaped}-shape");
+            let unshaped_name = unshaped;
             let (unshaped, shaped) = (errors(unshaped), errors(shaped));
             let gain = 10.0 * (unshaped.0 / shaped.0).log10();
-            assert!(gain > 1.5, "{dim}, {pairs:?}: {gain} dB");
+            // The order of a trellis is one for all: its groups of 64 neighbours have other frequencies too.
+            let is_mixed = pairs == RotaryPairs::Neighbours && unshaped_name.starts_with("te");
+            let least = if is_mixed { 0.9 } else { 1.5 };
+            assert!(gain > least, "{dim}, {pairs:?}, {unshaped_name}: {gain} dB");
             // Neighbours of 128 channels are two blocks, the faster of which has equal weights.
             let has_even_block = pairs == RotaryPairs::Neighbours && dim == 128;
             assert!(shaped.1 > unshaped.1 || has_even_block, "{dim}, {pairs:?}");

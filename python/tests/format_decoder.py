@@ -1,4 +1,4 @@
-"""A strict decoder of compressed KV files, versions 1 to 7, written from FORMAT.md alone.
+"""A strict decoder of compressed KV files, versions 1 to 8, written from FORMAT.md alone.
 
 Pure Python and numpy: it shares no code with the program that writes the files, so that the two
 agree only where the page says what it should. It is slow and holds the file in memory.
@@ -110,7 +110,7 @@ class Scheme(NamedTuple):
 
 
 class TwoCentre(NamedTuple):
-    levels: int
+    levels: str
     prerope: bool
     had: bool = False  # Its blocks are its own.
 
@@ -225,6 +225,8 @@ OLD = {*ROTATED, "quanto4", "turbo4"}
 PAIRS = {
     "kivi4": ("int4-g64-asym-ch", "int4-g64-asym"),
     "kvgauge4": ("tc19-prerope-shape", "tc16"),
+    "kvgauge3": ("te26-prerope-shape", "te24"),
+    "kvgauge2": ("te20-prerope-shape", "te13"),
 }
 # What version 6 calls otherwise.
 FORMER = {"fp8-e4m3": "fp8-e4m3-per-tensor", "fp8-e5m2": "fp8-e5m2-per-tensor"}
@@ -243,9 +245,9 @@ def scheme_of(codec):
         return None
     if codec in PRESETS:
         return PRESETS[codec]
-    centres = re.fullmatch("tc(16|19)(-prerope)?(-shape)?", codec)
+    centres = re.fullmatch("(tc16|tc19|te13|te20|te24|te26)(-prerope)?(-shape)?", codec)
     if centres:
-        return TwoCentre(int(centres[1]), bool(centres[2]))
+        return TwoCentre(centres[1], bool(centres[2]))
     match = COMPOSED.fullmatch(codec)
     if not match or codec in RENAMED:
         return None
@@ -278,6 +280,12 @@ def is_sixth(codec):
     return codec in PRESETS and codec not in OLD
 
 
+def is_eighth(codec):
+    """Whether it has codes that go by a trellis."""
+    scheme = scheme_of(codec)
+    return type(scheme) is TwoCentre and scheme.levels in FREQUENCIES
+
+
 def today(codec):
     """The name in version 6 of a codec of an earlier one."""
     need(type(codec) is str, "codec {!r}", codec)
@@ -290,7 +298,7 @@ def today(codec):
 
 
 def without_rope(codec):
-    shapeless = codec.replace("-shape", "") if codec.startswith("tc") else codec
+    shapeless = codec.replace("-shape", "") if codec.startswith(("tc", "te")) else codec
     return shapeless.replace("-prerope", "")
 
 
@@ -334,7 +342,7 @@ def check_manifest(manifest):
     as_object(manifest, MANIFEST_FIELDS, OPTIONAL_FIELDS, "manifest")
     need(manifest["format"] == "kvgauge-kv", "unknown format {!r}", manifest["format"])
     version = manifest["version"]
-    need(is_integer(version) and version in (1, 2, 3, 4, 5, 6, 7), "unknown version {!r}", version)
+    need(is_integer(version) and version in range(1, 9), "unknown version {!r}", version)
     if version < 6:
         manifest["codec"] = today(manifest["codec"])
     codec = manifest["codec"]
@@ -379,6 +387,7 @@ def check_manifest(manifest):
     cut = any("block" in tensor for tensor in manifest["tensors"])
     sixth = any(is_sixth(role) and (version == 6 or role not in FORMER.values()) for role in roles)
     first = 7 if len(by_layer) > 1 else 6 if sixth else 5 if cut else first
+    first = 8 if any(is_eighth(role) for name in by_layer for role in by_role(name)) else first
     need(version == first, "codec {!r} in version {}", codec, version)
     check_rope(manifest)
 
@@ -666,7 +675,9 @@ def channels_of_places(dim, block):
 def block_of(scheme, dim, block):
     """Channels of a block, and bytes of its codes."""
     block = block or (min(64, dim & -dim) if dim else 64)
-    return block, block // 2 + (-(-block // 32) if scheme.levels == 19 else 0)
+    if scheme.levels in FREQUENCIES:
+        return block, -(-block * int(scheme.levels[2:]) // 64)
+    return block, block // 2 + (-(-block // 32) if scheme.levels == "tc19" else 0)
 
 
 def parts_of_all(tensors):
@@ -914,6 +925,84 @@ CURVES = {
 }
 
 
+# Of 1024 codes, how many are each.
+FREQUENCIES = {
+    "te13": (1, 1, 25, 328, 543, 122, 3, 1),
+    "te20": (1, 1, 4, 33, 127, 267, 307, 200, 70, 12, 1, 1),
+    "te24": (1, 1, 1, 7, 27, 73, 141, 204, 218, 180, 105, 46, 15, 3, 1, 1),
+    "te26": (1, 1, 1, 5, 17, 43, 84, 137, 177, 181, 159, 112, 63, 28, 10, 3, 1, 1),
+}
+
+
+def trellis_order(block, is_whole):
+    """The channels of a block in the order of its codes. `is_whole`: it is a head without `block`."""
+    run = block & -block
+    groups = min(8, run)
+    apart = max(run // (2 * groups), 1) if is_whole else run // groups
+    return [
+        first + start + group * apart
+        for first in range(0, block, groups * apart)
+        for start in range(apart)
+        for group in range(groups)
+    ]
+
+
+def codes_of(number, words, count, slots):
+    """So many codes of a number with so many words below its upper part, and what is left."""
+    upper, codes = number >> (32 * words), []
+    for _ in range(count):
+        while upper < 2**32 and words > 0:
+            words -= 1
+            upper = upper << 32 | number >> (32 * words) & 0xFFFFFFFF
+        code, frequency, rest = slots[upper & 1023]
+        upper = (upper >> 10) * frequency + rest
+        codes.append(code)
+    while upper < 2**32 and words > 0:
+        words -= 1
+        upper = upper << 32 | number >> (32 * words) & 0xFFFFFFFF
+    return codes, upper
+
+
+def trellis_levels(packed, name, block, is_whole):
+    """The levels of blocks, whose bytes are in the last axis, and the index of each fine scale."""
+    frequencies = FREQUENCIES[name]
+    slots = [
+        (code, frequencies[code], rest)
+        for code in sorted(range(len(frequencies)), key=lambda code: (-frequencies[code], code))
+        for rest in range(frequencies[code])
+    ]
+    words = max(packed.shape[-1] - 5, 0) // 4
+    rows = packed.astype(np.uint8).reshape(-1, packed.shape[-1])
+    found = [
+        codes_of(int.from_bytes(row.tobytes(), "little"), words, block, slots) for row in rows
+    ]
+    codes = np.array([codes for codes, _ in found], np.int64).reshape(-1, block)
+    levels = np.zeros((len(rows), block), np.float32)
+    state = np.zeros(len(rows), np.int64)
+    for step, place in enumerate(trellis_order(block, is_whole)):
+        code = codes[:, step]
+        own = (code - len(frequencies) // 2).astype(np.float32) + np.float32(0.25)
+        levels[:, place] = np.where(state & 2, -own, own)
+        state = (2 * state + ((code ^ state ^ state >> 2) & 1)) % 8
+    fine = np.array([left % 16 for _, left in found], np.int64).reshape(packed.shape[:-1])
+    return levels.reshape(*packed.shape[:-1], block), fine
+
+
+def curve_levels(packed, count, block):
+    """The levels of codes that stand for one each."""
+    low = packed[..., : block // 2 : 2] + 256 * packed[..., 1 : block // 2 : 2]
+    if count == 19:
+        index = np.arange(block // 4)
+        top = packed[..., block // 2 :][..., index // 8] >> (index % 8) & 1
+        low = low + (top << 16)
+    parts = [low // count**power % count for power in range(3)]
+    parts.append(np.minimum(low // count**3, count - 1))
+    n = np.concatenate(parts, -1).astype(np.float32) - np.float32((count - 1) / 2)
+    a, b, c = (np.float32(number) for number in CURVES[count])
+    square = n * n
+    return n * (a + square * (b + square * c))
+
+
 def decode_two_centres(stored, side, tensor):
     scheme, exponent = scheme_of(side.codec), side.exponent
     heads, tokens, dim = heads_of(side.shape)
@@ -925,21 +1014,16 @@ def decode_two_centres(stored, side, tensor):
     byte = np.frombuffer(stored[1], np.uint8).astype(np.int64).reshape(shape)
     packed = np.frombuffer(stored[2], np.uint8).astype(np.int64).reshape(*shape, own)
 
-    low = packed[..., : block // 2 : 2] + 256 * packed[..., 1 : block // 2 : 2]
-    words = block // 4
-    if scheme.levels == 19:
-        index = np.arange(words)
-        top = packed[..., block // 2 :][..., index // 8] >> (index % 8) & 1
-        low = low + (top << 16)
-    parts = [low // scheme.levels**power % scheme.levels for power in range(3)]
-    parts.append(np.minimum(low // scheme.levels**3, scheme.levels - 1))
-    n = np.concatenate(parts, -1).astype(np.float32) - np.float32((scheme.levels - 1) / 2)
-    a, b, c = (np.float32(number) for number in CURVES[scheme.levels])
-    square = n * n
-    level = n * (a + square * (b + square * c))
+    fine = np.zeros(shape, np.int64)
+    if scheme.levels in FREQUENCIES:
+        is_whole = block == dim and not side.block
+        level, fine = trellis_levels(packed, scheme.levels, block, is_whole)
+    else:
+        level = curve_levels(packed, int(scheme.levels[2:]), block)
     k = (byte & 127) - 64
     scale = (2.0 ** (k % 8 / 8)).astype(np.float32) * np.exp2(k // 8).astype(np.float32)
     scale[byte & 127 == 0] = 0
+    scale = scale * (2.0 ** (fine / 128)).astype(np.float32)
     left = level * scale[..., None]
     run = block & -block
     left = reflections(hadamard(left.reshape(*left.shape[:2], dim), run).reshape(left.shape), run)

@@ -707,10 +707,18 @@ class Binary(unittest.TestCase):
                     manifest = self.both(file, "--codec", codec, "--rope-theta", "10000")
                     power = dim in (8, 16, 64, 128)
                     self.assertEqual(manifest["version"], 2 if power else 5)
+        trellises = ("kvgauge3", "kvgauge2", "te13", "te20-shape", "k:te24-prerope/v:te26", "k:f16/v:te20")
+        for dim in (8, 12, 16, 20, 32, 64, 80, 96, 100, 120, 128, 192, 256):
+            file = serialize(self.family([(2, 37, dim), (1, 1, dim), (1, dim), (3, 0, dim), (0, 2, dim)]))
+            for codec in trellises:
+                with self.subTest(codec, dim=dim):
+                    manifest = self.both(file, "--codec", codec, "--rope-theta", "10000")
+                    self.assertEqual(manifest["version"], 8)
         # Means of many tokens, around the first one and not, and a block of one bit a word.
         values = self.values((2, 1500, 64), 1) + self.values((2, 1, 64), 3)
         values[:, ::7] = values[:, :1] + self.values((2, 215, 64), 0.1)
-        self.both(serialize({"key": floats("F16", values)}), "--codec", "tc19")
+        for codec in ("tc19", "te26", "te13"):
+            self.both(serialize({"key": floats("F16", values)}), "--codec", codec)
 
     def test_what_the_page_does_not_allow_in_version_2(self):
         """Files with right checksums that break the page: both refuse them."""

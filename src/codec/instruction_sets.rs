@@ -72,8 +72,10 @@ fn agree<T: Element>(names: &[&str], values: &[T], tokens: usize, dim: usize) ->
     all
 }
 
-const NAMES: [&str; 34] = [
+const NAMES: [&str; 38] = [
     "kvgauge4",
+    "kvgauge3",
+    "kvgauge2",
     "kivi4",
     "q4_0",
     "q4_1",
@@ -106,6 +108,8 @@ const NAMES: [&str; 34] = [
     "int4-g64-had",
     "int4-g64-asym-had",
     "tc16",
+    "k:te24-prerope-shape/v:te26",
+    "k:te13-prerope-shape/v:te20",
     "int4-g64-mid-prerope-ctr-had-mse-s8-sink4",
 ];
 

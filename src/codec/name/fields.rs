@@ -82,7 +82,7 @@ pub type FieldTexts<'a> = [&'a str; FIELDS.len()];
 pub(super) const LEVELS: usize = 2;
 pub(super) const SINK: usize = 9;
 
-/// Behind `tc16` or `tc19`, in this order.
+/// Behind `tc16` and its like, in this order.
 pub(super) const TWO_CENTRE_FLAGS: [&str; 2] = ["prerope", "shape"];
 
 /// The name of the codec with these fields for keys and values.

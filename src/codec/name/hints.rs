@@ -6,6 +6,7 @@ use super::presets::PRESETS;
 use crate::codec::packing::Packing;
 use crate::codec::scheme::{MIN_GROUP, Scheme};
 use crate::codec::tensor_codec::{Codec, TensorCodec};
+use crate::codec::two_centre::FittedLevels;
 use crate::error::Error;
 
 /// Compared with when a name is unknown, beside the presets.
@@ -209,7 +210,10 @@ fn two_centre_names() -> Vec<String> {
     let [prerope, shape] = TWO_CENTRE_FLAGS;
     let tails = [vec![], vec![prerope], vec![shape], vec![prerope, shape]];
     let name = |levels, tail: &[&str]| [&[levels], tail].concat().join("-");
-    tails.iter().flat_map(|tail| ["tc16", "tc19"].map(|levels| name(levels, tail))).collect()
+    tails
+        .iter()
+        .flat_map(|tail| FittedLevels::ALL.map(|levels| name(levels.word(), tail)))
+        .collect()
 }
 
 /// The name with two centres that has the same fields.

@@ -54,10 +54,7 @@ impl fmt::Display for Packing {
 
 impl fmt::Display for TwoCentre {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.levels {
-            FittedLevels::Sixteen => "tc16",
-            FittedLevels::Nineteen => "tc19",
-        })?;
+        f.write_str(self.levels.word())?;
         let flags = [self.prerope, self.shaped];
         for (_, word) in flags.into_iter().zip(TWO_CENTRE_FLAGS).filter(|(said, _)| *said) {
             write!(f, "-{word}")?;
@@ -157,12 +154,9 @@ pub fn parse_codec_name(name: &str, whole: &str) -> Result<Codec> {
 }
 
 fn parse_two_centre(name: &str) -> Option<TwoCentre> {
-    let (levels, rest) = match name.split_at_checked(4)? {
-        ("tc16", rest) => (FittedLevels::Sixteen, rest),
-        ("tc19", rest) => (FittedLevels::Nineteen, rest),
-        _ => return None,
-    };
-    let mut rest = rest;
+    let (first, _) = name.split_once('-').unwrap_or((name, ""));
+    let levels = FittedLevels::ALL.into_iter().find(|levels| levels.word() == first)?;
+    let mut rest = &name[first.len()..];
     let said = TWO_CENTRE_FLAGS.map(|flag| {
         let after = rest.strip_prefix('-').and_then(|rest| rest.strip_prefix(flag));
         rest = after.unwrap_or(rest);

@@ -38,7 +38,11 @@ impl Preset {
 
     /// Of before there was a sixth version of the file format.
     const fn old(self) -> Self {
-        Self { version: 2, ..self }
+        self.since(2)
+    }
+
+    const fn since(self, version: u32) -> Self {
+        Self { version, ..self }
     }
 
     const fn alias(self) -> Self {
@@ -84,14 +88,13 @@ const fn exllama(bits: u8) -> Codec {
     both(Scheme { rotation: Rotation::Hadamard32, ..scheme(bits, Levels::Exllama, 32) })
 }
 
-const KVGAUGE4: Codec = {
-    let blocks = BlockRule::Largest;
-    let (levels, prerope, shaped) = (FittedLevels::Nineteen, true, true);
-    let key = TwoCentre { levels, prerope, shaped, blocks };
-    let (levels, prerope, shaped) = (FittedLevels::Sixteen, false, false);
-    let value = TwoCentre { levels, prerope, shaped, blocks };
+/// kvgauge's own: keys before RoPE with an encoder that shapes its errors, and values.
+const fn two_centres(key: FittedLevels, value: FittedLevels) -> Codec {
+    let value =
+        TwoCentre { levels: value, prerope: false, shaped: false, blocks: BlockRule::Largest };
+    let key = TwoCentre { levels: key, prerope: true, shaped: true, ..value };
     pair(Packing::TwoCentre(key), Packing::TwoCentre(value))
-};
+}
 
 /// KIVI (Liu et al. 2024): keys by channel, values by token.
 const fn kivi(bits: u8, group: usize) -> Codec {
@@ -114,10 +117,22 @@ pub const PRESETS: &[Preset] = {
     &[
         Preset::new(
             "kvgauge4",
-            KVGAUGE4,
+            two_centres(FittedLevels::Nineteen, FittedLevels::Sixteen),
             "keys before RoPE, two centres, Hadamard, fitted levels, noise shaping",
         )
         .old(),
+        Preset::new(
+            "kvgauge3",
+            two_centres(FittedLevels::Trellis26, FittedLevels::Trellis24),
+            "as kvgauge4, with levels by a trellis, entropy-coded to a fixed length",
+        )
+        .since(8),
+        Preset::new(
+            "kvgauge2",
+            two_centres(FittedLevels::Trellis20, FittedLevels::Trellis13),
+            "as kvgauge3, 2.5 bits for keys and 1.6 for values",
+        )
+        .since(8),
         Preset::new("int4-g64", both(Scheme::DEFAULT), "symmetric, the default")
             .asked_for("kv-compress -group-size 64")
             .old(),
@@ -283,6 +298,9 @@ impl TensorCodec {
     /// The first version of the file format that has this codec under its name; those of the first
     /// two versions count as one.
     pub(crate) fn format_version(&self) -> u32 {
-        named(&self.for_both()).map_or(2, |preset| preset.version)
+        match self.packing() {
+            Some(Packing::TwoCentre(codec)) if codec.levels.is_trellis() => 8,
+            _ => named(&self.for_both()).map_or(2, |preset| preset.version),
+        }
     }
 }

@@ -57,7 +57,7 @@ fn every_codec_survives_print_and_parse() {
     });
     let flags = [(false, false), (false, true), (true, false), (true, true)];
     let centres = flags.into_iter().flat_map(|(prerope, shaped)| {
-        [FittedLevels::Sixteen, FittedLevels::Nineteen].map(|levels| {
+        FittedLevels::ALL.map(|levels| {
             Packing::TwoCentre(TwoCentre { levels, prerope, shaped, blocks: BlockRule::Largest })
         })
     });

@@ -57,7 +57,35 @@ impl BlockRule {
     }
 }
 
+/// The order in which a trellis takes the places of a block: chains of one place of each group, `apart`
+/// from each other, so that noise shaping has taken up the errors of a chain when the next begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Chains {
+    /// Places of a chain.
+    pub groups: usize,
+    /// From one to the next.
+    pub apart: usize,
+}
+
+impl Chains {
+    /// All places of a block of so many.
+    pub fn places(self, size: usize) -> impl Iterator<Item = usize> {
+        let Self { groups, apart } = self;
+        let starts = (0..size).step_by(groups * apart).flat_map(move |run| run..run + apart);
+        starts.flat_map(move |first| (0..groups).map(move |group| first + group * apart))
+    }
+}
+
 impl Blocks {
+    /// The chains of a trellis.
+    pub(super) fn chains(self) -> Chains {
+        let run = hadamard_block(self.size);
+        let groups = run.min(GROUPS);
+        // The highest bit of a whole head's consecutive places says which half of it.
+        let halves = if self.consecutive && self.count == 1 { 2 } else { 1 };
+        Chains { groups, apart: (run / groups / halves).max(1) }
+    }
+
     /// Of a tensor without values.
     pub(super) const NONE: Self = Self { size: LEAST, count: 0, consecutive: true };
 

@@ -1,6 +1,7 @@
 //! The codec with two centres as a name says it, and the sizes that follow for a tensor.
 
 use super::blocks::{BlockRule, Blocks, MOST};
+use super::feedback::Feedback;
 use super::levels::FittedLevels;
 use crate::codec::exponent::PowerOfTwo;
 use crate::codec::geometry::Geometry;
@@ -95,6 +96,13 @@ pub(super) struct HeadContext<'a> {
 }
 
 impl HeadContext<'_> {
+    /// What shapes the errors of each block.
+    pub fn feedback(&self) -> Vec<Option<Feedback>> {
+        let blocks = self.sizes.blocks;
+        let chains = self.codec.levels.is_trellis().then(|| blocks.chains());
+        Feedback::of_blocks(blocks, self.geometry.rope, chains)
+    }
+
     /// Scales rows of one head, the first at token `token`, and takes them to before RoPE.
     #[inline(always)]
     pub fn before_rope<S: Simd>(&self, simd: S, token: usize, rows: &mut [f32]) {

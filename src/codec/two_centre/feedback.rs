@@ -7,7 +7,7 @@
 //! error of each value i before it, has the cost Σ D[j]·d[j]², d[j] what rounding the j-th leaves
 //! (LDLQ, Chee et al. 2023).
 
-use super::blocks::{Blocks, GROUPS};
+use super::blocks::{Blocks, Chains, GROUPS};
 use crate::codec::hadamard::hadamard_block;
 use crate::codec::rotary::RotaryTable;
 
@@ -27,25 +27,33 @@ pub(super) struct Feedback {
     pub apart: usize,
     /// U: `shares[i][j]` of the error of group i in group j.
     pub shares: [[f32; GROUPS]; GROUPS],
+    /// D: how much what is left of each group counts.
+    pub costs: [f32; GROUPS],
 }
 
 impl Feedback {
     /// Of each block; `None` where all channels weigh the same. `rope`: what the keys rotate by; without,
-    /// the whole head in halves.
-    pub fn of_blocks(blocks: Blocks, rope: Option<&RotaryTable>) -> Vec<Option<Self>> {
+    /// the whole head in halves. `chains`: where their order is given, those of a trellis.
+    pub fn of_blocks(
+        blocks: Blocks,
+        rope: Option<&RotaryTable>,
+        chains: Option<Chains>,
+    ) -> Vec<Option<Self>> {
         let weights = query_weights(blocks.size * blocks.count, rope);
         let places: Vec<f64> = blocks.channels().map(|channel| weights[channel]).collect();
-        places.chunks_exact(blocks.size).map(Self::new).collect()
+        places.chunks_exact(blocks.size).map(|weights| Self::new(weights, chains)).collect()
     }
 
     /// `weights`: of the block's channels, in the order of their places. Groups are those that differ
-    /// most; a group whose channels differ has their mean.
-    fn new(weights: &[f64]) -> Option<Self> {
+    /// most, if they are not given; a group whose channels differ has their mean.
+    fn new(weights: &[f64], chains: Option<Chains>) -> Option<Self> {
         let run = hadamard_block(weights.len());
         let groups = run.min(GROUPS);
-        let distances = std::iter::successors(Some(run / groups), |apart| Some(apart / 2));
+        let all = std::iter::successors(Some(run / groups), |apart| Some(apart / 2));
+        let all = all.take_while(|apart| *apart > 0);
+        let distances = all.filter(|apart| chains.is_none_or(|chains| chains.apart == *apart));
         let (mut best, mut most) = (None, 0.0);
-        for apart in distances.take_while(|apart| *apart > 0) {
+        for apart in distances {
             let means = means(weights, groups, apart);
             let mean = means.iter().sum::<f64>() / groups as f64;
             let spread: f64 = means[..groups].iter().map(|w| (w - mean) * (w - mean)).sum();
@@ -54,7 +62,8 @@ impl Feedback {
             }
         }
         let (apart, means) = best?;
-        Some(Self { groups, apart, shares: upper(&means[..groups]) })
+        let (shares, costs) = factor(&means[..groups]);
+        Some(Self { groups, apart, shares, costs })
     }
 }
 
@@ -85,8 +94,8 @@ fn means(weights: &[f64], groups: usize, apart: usize) -> [f64; GROUPS] {
     means
 }
 
-/// U of H·diag(weights)·H = U·D·Uᵀ.
-fn upper(weights: &[f64]) -> [[f32; GROUPS]; GROUPS] {
+/// U and D of H·diag(weights)·H = U·D·Uᵀ.
+fn factor(weights: &[f64]) -> ([[f32; GROUPS]; GROUPS], [f32; GROUPS]) {
     let mut left = [[0.0; GROUPS]; GROUPS];
     for (row, left) in left.iter_mut().enumerate() {
         for (column, entry) in left.iter_mut().enumerate() {
@@ -96,9 +105,10 @@ fn upper(weights: &[f64]) -> [[f32; GROUPS]; GROUPS] {
             *entry = weights.iter().enumerate().map(|(group, w)| sign(group) * w).sum::<f64>();
         }
     }
-    let mut upper = [[0.0; GROUPS]; GROUPS];
+    let (mut upper, mut costs) = ([[0.0; GROUPS]; GROUPS], [0.0; GROUPS]);
     for last in (0..weights.len()).rev() {
         let column = left.map(|row| row[last]);
+        costs[last] = column[last] as f32;
         for row in 0..=last {
             let share = column[row] / column[last];
             upper[row][last] = share as f32;
@@ -107,7 +117,7 @@ fn upper(weights: &[f64]) -> [[f32; GROUPS]; GROUPS] {
             }
         }
     }
-    upper
+    (upper, costs)
 }
 
 #[cfg(test)]
@@ -118,7 +128,7 @@ mod tests {
 
     fn feedback(dim: usize, rope: Option<RotaryEmbedding>) -> Vec<Option<Feedback>> {
         let table = rope.map(|embedding| RotaryTable::of(embedding, 1));
-        Feedback::of_blocks(BlockRule::Largest.blocks(dim).unwrap(), table.as_ref())
+        Feedback::of_blocks(BlockRule::Largest.blocks(dim).unwrap(), table.as_ref(), None)
     }
 
     /// U·D·Uᵀ is H·diag(w)·H for the D that its last column's diagonal says.
@@ -126,7 +136,7 @@ mod tests {
     fn the_factor_multiplies_back() {
         for groups in [4, 8] {
             let weights: Vec<f64> = PROFILE.into_iter().skip(GROUPS - groups).collect();
-            let upper = upper(&weights);
+            let (upper, costs) = factor(&weights);
             let entry = |i: usize, j: usize| {
                 let sign = |g: usize| if (g & (i ^ j)).count_ones() % 2 == 1 { -1.0 } else { 1.0 };
                 (0..groups).map(|g| sign(g) * weights[g]).sum::<f64>()
@@ -137,6 +147,7 @@ mod tests {
                 diagonal[last] = entry(last, last) - (last + 1..groups).map(later).sum::<f64>();
             }
             for i in 0..groups {
+                assert!((diagonal[i] - f64::from(costs[i])).abs() < 1e-5, "{i}");
                 assert_eq!(upper[i][i], 1.0);
                 for j in 0..groups {
                     let term = |n: usize| f64::from(upper[i][n] * upper[j][n]) * diagonal[n];
@@ -150,7 +161,7 @@ mod tests {
     /// Each block of each head size has all frequencies, so the whole profile.
     #[test]
     fn every_head_size_is_shaped_by_the_same_profile() {
-        let whole = upper(&PROFILE);
+        let whole = factor(&PROFILE).0;
         for (dim, apart) in [(64, 4), (128, 8), (256, 8), (80, 2), (96, 4), (112, 2), (192, 4)] {
             let rope = RotaryEmbedding::halves(&RotaryTable::frequencies_of(1e4, dim));
             let all = feedback(dim, Some(rope));
@@ -177,6 +188,6 @@ mod tests {
         assert_eq!(all[0], None);
         let second = all[1].clone().unwrap();
         assert_eq!(second.apart, 8);
-        assert_eq!(second.shares, upper(&[1.0, 1.0, 2.5, 2.5, 4.0, 4.0, 4.0, 4.0]));
+        assert_eq!(second.shares, factor(&[1.0, 1.0, 2.5, 2.5, 4.0, 4.0, 4.0, 4.0]).0);
     }
 }

@@ -119,7 +119,7 @@ impl<T: Element> EncodeHead<'_, T> {
     pub fn run(self, arch: Arch) -> StoredRange {
         let Self { context, values, first, scales, codes } = self;
         let Sizes { dim, bytes, .. } = context.sizes;
-        let mut buffers = Buffers::new(dim);
+        let mut buffers = Buffers::new(context);
         let (rows, tiles) = buffers.both();
         let row = &mut rows[..dim];
         T::widen(&values[..dim], row);
@@ -132,7 +132,7 @@ impl<T: Element> EncodeHead<'_, T> {
         let mut range = StoredRange { absmax, in_range };
         let mut known = RunningCentres::new(first, context.sizes.blocks);
         let feedback = match context.codec.shaped {
-            true => Feedback::of_blocks(context.sizes.blocks, context.geometry.rope),
+            true => context.feedback(),
             false => Vec::new(),
         };
         for step in steps(context.sizes) {
@@ -169,7 +169,7 @@ impl<T: Element> DecodeHead<'_, T> {
     pub fn run(self, arch: Arch) {
         let Self { context, first, scales, codes, out } = self;
         let Sizes { dim, bytes, .. } = context.sizes;
-        let mut buffers = Buffers::new(dim);
+        let mut buffers = Buffers::new(context);
         let (rows, tiles) = buffers.both();
         let mut known = RunningCentres::new(first, context.sizes.blocks);
         let row = &mut rows[..dim];
@@ -280,9 +280,9 @@ struct Buffers {
 impl Buffers {
     const LINE: usize = 64;
 
-    fn new(dim: usize) -> Self {
-        let rows = vec![0.0; TOKENS * dim + Self::LINE / size_of::<f32>()];
-        Self { rows, tiles: Box::new(TileBuffers::new(dim)) }
+    fn new(context: &HeadContext) -> Self {
+        let rows = vec![0.0; TOKENS * context.sizes.dim + Self::LINE / size_of::<f32>()];
+        Self { rows, tiles: Box::new(TileBuffers::new(context)) }
     }
 
     fn both(&mut self) -> (&mut [f32], &mut TileBuffers) {

@@ -1,15 +1,32 @@
 //! Levels fitted to rotated blocks, and the scales they are multiplied with.
 
+use super::trellis::{self, Trellis};
 use crate::lanes::{LANES, Lanes, get, set, whole};
 use pulp::Simd;
 
 /// A set of levels fitted to rotated blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FittedLevels {
+    /// By a trellis, 13 bits for eight codes.
+    Trellis13,
+    /// By a trellis, 20 bits for eight codes.
+    Trellis20,
+    /// By a trellis, 24 bits for eight codes.
+    Trellis24,
+    /// By a trellis, 26 bits for eight codes.
+    Trellis26,
     /// ±½, ±1½ … ±7½; 4 bits.
     Sixteen,
     /// −9 … 9; 4.25 bits.
     Nineteen,
+}
+
+/// What codes stand for.
+pub(super) enum LevelSet {
+    /// A level each.
+    Curve(&'static LevelCurve),
+    /// A level that depends on the codes before.
+    Trellis(&'static Trellis),
 }
 
 /// Levels and how to find the nearest.
@@ -39,29 +56,61 @@ const NINETEEN: LevelCurve = LevelCurve {
 };
 
 impl FittedLevels {
-    pub(super) fn curve(self) -> &'static LevelCurve {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Trellis13,
+        Self::Trellis20,
+        Self::Trellis24,
+        Self::Trellis26,
+        Self::Sixteen,
+        Self::Nineteen,
+    ];
+
+    /// Their word in a name.
+    pub fn word(self) -> &'static str {
         match self {
-            Self::Sixteen => &SIXTEEN,
-            Self::Nineteen => &NINETEEN,
+            Self::Trellis13 => "te13",
+            Self::Trellis20 => "te20",
+            Self::Trellis24 => "te24",
+            Self::Trellis26 => "te26",
+            Self::Sixteen => "tc16",
+            Self::Nineteen => "tc19",
         }
     }
 
-    /// Words of a block hold four codes each: their low 16 bits, and the highest one where codes
-    /// are of 19 levels.
-    pub(super) fn code_bytes(self, block: usize) -> usize {
-        let high = if self == Self::Nineteen { (block / 4).div_ceil(8) } else { 0 };
-        block / 2 + high
+    /// Whether codes go by a trellis.
+    pub fn is_trellis(self) -> bool {
+        matches!(self.set(), LevelSet::Trellis(_))
     }
 
-    pub(super) fn count(self) -> f32 {
+    pub(super) fn set(self) -> LevelSet {
         match self {
-            Self::Sixteen => 16.0,
-            Self::Nineteen => 19.0,
+            Self::Trellis13 => LevelSet::Trellis(&trellis::THIRTEEN),
+            Self::Trellis20 => LevelSet::Trellis(&trellis::TWENTY),
+            Self::Trellis24 => LevelSet::Trellis(&trellis::TWENTY_FOUR),
+            Self::Trellis26 => LevelSet::Trellis(&trellis::TWENTY_SIX),
+            Self::Sixteen => LevelSet::Curve(&SIXTEEN),
+            Self::Nineteen => LevelSet::Curve(&NINETEEN),
+        }
+    }
+
+    /// Bytes of the codes of a block.
+    pub(super) fn code_bytes(self, block: usize) -> usize {
+        match self.set() {
+            LevelSet::Trellis(trellis) => trellis.code_bytes(block),
+            // Words of four codes: their low 16 bits, and the highest one of 19 levels.
+            LevelSet::Curve(_) if self == Self::Nineteen => block / 2 + (block / 4).div_ceil(8),
+            LevelSet::Curve(_) => block / 2,
         }
     }
 }
 
 impl LevelCurve {
+    /// Levels.
+    pub fn count(&self) -> f32 {
+        1.0 - 2.0 * self.lowest
+    }
+
     /// l(n)·s as a decoder has it: every step rounded by itself.
     #[inline(always)]
     pub fn value<S: Simd>(&self, simd: S, n: S::f32s, scale: S::f32s) -> S::f32s {
@@ -236,7 +285,7 @@ const BETWEEN: [f32; 8] = [
 ];
 /// Scale codes are k + 64; 0 is the scale 0.
 const SCALE_BIAS: i32 = 64;
-const LARGEST_SCALE: i32 = 127;
+pub(super) const LARGEST_SCALE: i32 = 127;
 /// Scale codes tried, from the one nearest to the largest magnitude down.
 const CANDIDATES: usize = 3;
 
@@ -254,7 +303,7 @@ fn power(code: i32) -> f32 {
 
 /// 64 + 8·log₂ of a magnitude, rounded; below 0 for what is too small, 0 included.
 #[inline(always)]
-fn scale_code(magnitude: f32) -> i32 {
+pub(super) fn scale_code(magnitude: f32) -> i32 {
     let bits = magnitude.to_bits();
     let exponent = (bits >> 23) as i32 - 127;
     let mantissa = f32::from_bits(bits & 0x7f_ffff | 127 << 23);

@@ -1,5 +1,5 @@
-//! `kvgauge4`: two centres, a Hadamard rotation, levels fitted to what that leaves, and noise
-//! shaping.
+//! `kvgauge4`, `kvgauge3` and `kvgauge2`: two centres, a Hadamard rotation, levels fitted to what that
+//! leaves, and noise shaping.
 //!
 //! Its steps, each with its reason:
 //!
@@ -15,6 +15,11 @@
 //!   rotary frequencies.
 //! - **Levels** that code such a block with the least squared error (Lloyd 1982), with a scale of
 //!   2^(k/8): 19 for keys, four codes in 17 bits, and 16 for values.
+//! - With fewer bits, a **trellis** (trellis-coded quantisation, Marcellin and Fischer 1990) in place of levels
+//!   that every code has alike, and **codes as long as they are rare** (Fischer and Wang 1992): of a Gaussian at 3
+//!   bits both together are 2.5 dB better than the best 8 levels. All blocks have the same length, into which
+//!   the encoder makes codes fit. The **scale** is such that a block has no bias along itself, since
+//!   levels of least error are too short, by 2 to 15 % at these rates, and make attention flatter.
 //! - **Noise shaping** (`shape`), known to the encoder only: the error is moved to channels that
 //!   queries weigh least, those of fast rotary frequencies, each code taking up what earlier ones left
 //!   (LDLQ, Chee et al. 2023).
@@ -22,7 +27,9 @@
 //! Numbers of one block, every step one rounding to f32: scale s = 2^(k/8), level
 //! l(n) = n·(a + n²·(b + n²·c)), value = rotated (l(n)·s) + centre.
 
+mod alone;
 mod blocks;
+mod coder;
 mod definition;
 mod feedback;
 mod head;
@@ -30,6 +37,10 @@ mod levels;
 mod noise_shaping;
 mod payload;
 mod tile;
+mod trellis;
+mod trellis_coder;
+mod viterbi;
+mod words;
 
 pub use blocks::BlockRule;
 pub use definition::TwoCentre;

@@ -41,7 +41,7 @@ impl<S: Simd> Shaping<'_, S> {
     #[inline(always)]
     fn code<const GROUP: usize>(&mut self) {
         let (simd, column) = (self.simd, self.column);
-        let Feedback { groups, apart, ref shares } = *self.feedback;
+        let Feedback { groups, apart, ref shares, .. } = *self.feedback;
         let mut weights = [simd.splat_f32s(0.0); GROUP];
         for (to, shares) in weights.iter_mut().zip(shares) {
             *to = simd.splat_f32s(shares[GROUP]);

@@ -5,11 +5,11 @@
 //! *columns* are worked on one after the other.
 
 use super::blocks::{Blocks, MOST, rotate_block};
+use super::coder::BlockCoder;
 use super::definition::{Block, HeadContext, Sizes};
 use super::feedback::Feedback;
-use super::levels::{FittedLevels, Quantiser, Scales, scale};
-use super::noise_shaping::Shaping;
-use crate::lanes::{LANES, Lanes, TWO_23, get, set, transpose, whole};
+use super::levels::{Scales, scale};
+use crate::lanes::{LANES, Lanes, get, set, transpose};
 use pulp::Simd;
 use std::ops::Range;
 
@@ -19,40 +19,20 @@ pub(super) const TOKENS: usize = LANES;
 const FIRST: u8 = 0x80;
 
 /// Buffers kept from tile to tile.
-///
-/// Blocks are two pages each: `words` between them keeps a processor from taking a load from one
-/// for a load of what was just stored to another.
 #[repr(C, align(64))]
 pub(super) struct TileBuffers {
     y: Block,
-    words: Words,
-    codes: Block,
-    apart: [Lanes; 5],
-    errors: Block,
+    coder: BlockCoder,
     /// All channels of the head vectors, in rows, and as many more as fill a square.
     channels: Vec<Lanes>,
 }
 
-/// Four codes a word, of L levels: word w holds those of channels w, w + N/4, w + N/2 and w + 3N/4
-/// of a block of N, c₀ + L·(c₁ + L·(c₂ + L·c₃)).
-#[repr(align(64))]
-struct Words {
-    /// Bits of words of N/4 channels, tokens in lanes or the other way round.
-    low: [[Lanes; LANES]; MOST / 4 / LANES],
-    /// The highest bits of each token's words, those of the first lowest.
-    high: Lanes,
-}
-
 impl TileBuffers {
-    pub fn new(dim: usize) -> Self {
-        let block = [[0.0; LANES]; MOST];
-        let low = [[[0.0; LANES]; LANES]; MOST / 4 / LANES];
+    pub fn new(context: &HeadContext) -> Self {
+        let Sizes { dim, blocks, .. } = context.sizes;
         Self {
-            y: block,
-            words: Words { low, high: [0.0; LANES] },
-            codes: block,
-            apart: [[0.0; LANES]; 5],
-            errors: block,
+            y: [[0.0; LANES]; MOST],
+            coder: BlockCoder::new(context.codec.levels, blocks),
             channels: vec![[0.0; LANES]; dim.next_multiple_of(LANES)],
         }
     }
@@ -103,8 +83,7 @@ impl Tile<'_> {
         buffers: &mut TileBuffers,
     ) -> bool {
         let Sizes { blocks: Blocks { size, count, .. }, dim, bytes, .. } = self.context.sizes;
-        let levels = self.context.codec.levels;
-        let TileBuffers { y, codes: digits, words, errors, channels, .. } = buffers;
+        let TileBuffers { y, coder, channels } = buffers;
         gather(simd, rows, dim, channels);
         let mut in_range = true;
         for index in 0..count {
@@ -117,38 +96,18 @@ impl Tile<'_> {
                 self.move_by(simd, -1.0, places.clone(), &nearness, y, column);
                 rotate_block(simd, &mut y[..size], column);
             }
-            let Scales { codes: chosen, fits } = levels.curve().choose_scales(simd, &y[..size]);
+            let feedback = feedback.get(index).and_then(Option::as_ref);
+            let Scales { codes: chosen, fits } = coder.encode(simd, feedback, y);
             in_range &= fits[..self.tokens].iter().all(|fits| *fits);
-            let mut units = [0f32; LANES];
-            for (unit, code) in units.iter_mut().zip(chosen) {
-                *unit = scale(code);
-            }
-            for column in 0..LANES / S::F32_LANES {
-                // y becomes what it is decoded to.
-                let quantiser = Quantiser::new(levels.curve(), &units, column);
-                if let Some(Some(feedback)) = feedback.get(index) {
-                    let (quantiser, codes) = (&quantiser, &mut *digits);
-                    let (y, errors) = (&mut *y, &mut *errors);
-                    Shaping { simd, quantiser, feedback, column, size, y, codes, errors }.run();
-                } else {
-                    for (y, digit) in y[..size].iter_mut().zip(digits.iter_mut()) {
-                        let (code, decoded) = quantiser.nearest(simd, get::<S>(y, column));
-                        set::<S>(digit, column, code);
-                        set::<S>(y, column, decoded);
-                    }
-                }
-                words.join(simd, levels.count(), &digits[..size], column);
-            }
             self.back(simd, places.clone(), &nearness, y);
             for (row, channel) in y.iter().zip(&self.centres.channels[places]) {
                 channels[*channel] = *row;
             }
-            words.turn(simd, size);
             for token in 0..self.tokens {
                 let at = token * count + index;
                 let is_first = if nearness[token] > 0.0 { FIRST } else { 0 };
                 scales[at] = chosen[token] as u8 | is_first;
-                words.write(token, size, &mut codes[at * bytes..][..bytes]);
+                coder.write(token, &mut codes[at * bytes..][..bytes]);
             }
         }
         scatter(simd, channels, dim, rows);
@@ -166,8 +125,7 @@ impl Tile<'_> {
         buffers: &mut TileBuffers,
     ) {
         let Sizes { blocks: Blocks { size, count, .. }, dim, bytes, .. } = self.context.sizes;
-        let levels = self.context.codec.levels;
-        let TileBuffers { y, words, channels, .. } = buffers;
+        let TileBuffers { y, coder, channels } = buffers;
         for index in 0..count {
             let places = index * size..(index + 1) * size;
             let (mut units, mut nearness) = ([0f32; LANES], [0f32; LANES]);
@@ -176,17 +134,9 @@ impl Tile<'_> {
                 let byte = scales[at];
                 units[token] = scale(i32::from(byte & !FIRST));
                 nearness[token] = f32::from(byte / FIRST);
-                words.read(token, size, &codes[at * bytes..][..bytes]);
+                coder.read(token, &codes[at * bytes..][..bytes]);
             }
-            words.turn(simd, size);
-            for column in 0..LANES / S::F32_LANES {
-                words.split(simd, levels, &mut y[..size], column);
-                let unit = get::<S>(&units, column);
-                for y in &mut y[..size] {
-                    let value = levels.curve().value(simd, get::<S>(y, column), unit);
-                    set::<S>(y, column, value);
-                }
-            }
+            coder.decode(simd, &units, y);
             self.back(simd, places.clone(), &nearness, y);
             for (row, channel) in y.iter().zip(&self.centres.channels[places]) {
                 channels[*channel] = *row;
@@ -276,111 +226,6 @@ fn scatter<S: Simd>(simd: S, channels: &mut [Lanes], dim: usize, rows: &mut [f32
                 Some(row) => *row = *lanes,
                 None => row[start..].copy_from_slice(&lanes[..width]),
             }
-        }
-    }
-}
-
-impl Words {
-    /// Swaps channels and tokens, of a block of so many channels.
-    #[inline(always)]
-    fn turn<S: Simd>(&mut self, simd: S, size: usize) {
-        for square in &mut self.low[..(size / 4).div_ceil(LANES)] {
-            transpose(simd, square);
-        }
-    }
-
-    /// Of codes, channels in rows.
-    #[inline(always)]
-    fn join<S: Simd>(&mut self, simd: S, count: f32, codes: &[Lanes], column: usize) {
-        let (count, magic) = (simd.splat_f32s(count), simd.splat_f32s(TWO_23));
-        let (bits, highest) = (simd.splat_u32s(0x7f_ffff), simd.splat_u32s(16));
-        let quarter = codes.len() / 4;
-        let mut high = simd.splat_u32s(0);
-        for (index, word) in self.low.as_flattened_mut()[..quarter].iter_mut().enumerate() {
-            let mut sum = simd.splat_f32s(0.0);
-            for place in (0..4).rev() {
-                let code = get::<S>(&codes[index + place * quarter], column);
-                sum = simd.mul_add_f32s(count, sum, code);
-            }
-            let sum = simd.transmute_u32s_f32s(simd.add_f32s(sum, magic));
-            let sum = simd.and_u32s(sum, bits);
-            let top = simd.wrapping_dyn_shr_u32s(sum, highest);
-            let top = simd.wrapping_dyn_shl_u32s(top, simd.splat_u32s(index as u32));
-            high = simd.or_u32s(high, top);
-            set::<S>(word, column, simd.transmute_f32s_u32s(sum));
-        }
-        set::<S>(&mut self.high, column, simd.transmute_f32s_u32s(high));
-    }
-
-    /// The low 16 bits of a token's words, two bytes each, and then, of 19 levels, the highest
-    /// bits, eight a byte.
-    #[inline(always)]
-    fn write(&self, token: usize, block: usize, out: &mut [u8]) {
-        let (low, top) = out.split_at_mut(block / 2);
-        let (low, _) = low.as_chunks_mut::<2>();
-        for (low, square) in low.chunks_mut(LANES).zip(&self.low) {
-            let mut words = [[0u8; 2]; LANES];
-            for (bytes, word) in words.iter_mut().zip(&square[token]) {
-                *bytes = (word.to_bits() as u16).to_le_bytes();
-            }
-            match low.first_chunk_mut() {
-                Some(low) => *low = words,
-                None => low.copy_from_slice(&words[..low.len()]),
-            }
-        }
-        for (byte, high) in top.iter_mut().zip(self.high[token].to_bits().to_le_bytes()) {
-            *byte = high;
-        }
-    }
-
-    #[inline(always)]
-    fn read(&mut self, token: usize, block: usize, from: &[u8]) {
-        let (low, top) = from.split_at(block / 2);
-        let mut high = [0u8; 4];
-        for (high, byte) in high.iter_mut().zip(top) {
-            *high = *byte;
-        }
-        self.high[token] = f32::from_bits(u32::from_le_bytes(high));
-        let (low, _) = low.as_chunks::<2>();
-        for (low, square) in low.chunks(LANES).zip(&mut self.low) {
-            let mut words = [[0u8; 2]; LANES];
-            match low.first_chunk() {
-                Some(low) => words = *low,
-                None => words[..low.len()].copy_from_slice(low),
-            }
-            for (word, bytes) in square[token].iter_mut().zip(words) {
-                *word = f32::from_bits(u32::from(u16::from_le_bytes(bytes)));
-            }
-        }
-    }
-
-    /// The numbers of the levels that codes stand for: code + lowest, channels in rows. A word beyond the largest,
-    /// which no writer writes, has a last code that is too large: it counts as the largest.
-    #[inline(always)]
-    fn split<S: Simd>(&self, simd: S, levels: FittedLevels, n: &mut [Lanes], column: usize) {
-        let (count, lowest) = (levels.count(), levels.curve().lowest);
-        let (last, share) = (simd.splat_f32s(count - 1.0), simd.splat_f32s(1.0 / count));
-        let (count, lowest) = (simd.splat_f32s(count), simd.splat_f32s(lowest));
-        let (magic, bits) = (simd.splat_f32s(TWO_23), simd.splat_u32s(TWO_23.to_bits()));
-        let (one, highest) = (simd.splat_u32s(1), simd.splat_u32s(16));
-        let high = simd.transmute_u32s_f32s(get::<S>(&self.high, column));
-        let quarter = n.len() / 4;
-        for (index, word) in self.low.as_flattened()[..quarter].iter().enumerate() {
-            let top = simd.wrapping_dyn_shr_u32s(high, simd.splat_u32s(index as u32));
-            let top = simd.wrapping_dyn_shl_u32s(simd.and_u32s(top, one), highest);
-            let word = simd.transmute_u32s_f32s(get::<S>(word, column));
-            let word = simd.or_u32s(simd.or_u32s(word, top), bits);
-            let mut left = simd.sub_f32s(simd.transmute_f32s_u32s(word), magic);
-            for place in 0..3 {
-                // Levels lie around 0: the nearest multiple of L is what the others make up, and
-                // nothing lies near the border.
-                let centred = simd.add_f32s(left, lowest);
-                left = whole(simd, simd.mul_f32s(centred, share));
-                let n = &mut n[index + place * quarter];
-                set::<S>(n, column, simd.negate_mul_add_f32s(count, left, centred));
-            }
-            let last = simd.add_f32s(simd.min_f32s(left, last), lowest);
-            set::<S>(&mut n[index + 3 * quarter], column, last);
         }
     }
 }

@@ -22,9 +22,9 @@ const KEY: &str = "kvgauge";
 const FORMAT: &str = "kvgauge-kv";
 /// Of files of symmetric INT4 and f16 alone, of all other codecs, of tensors that are not read as
 /// they lie, of keys of other rotary embeddings than one over the whole head in halves, of two
-/// centres whose blocks are not runs of a power of two, of scales in other engines' formats, and of
-/// codecs by layer.
-const VERSIONS: [u32; 7] = [1, 2, 3, 4, 5, 6, 7];
+/// centres whose blocks are not runs of a power of two, of scales in other engines' formats, of
+/// codecs by layer, and of codes that go by a trellis.
+const VERSIONS: [u32; 8] = [1, 2, 3, 4, 5, 6, 7, 8];
 /// Every compressed file begins so, after the header's length; the checksum follows.
 const OPENING: &str = r#"{"__metadata__":{"kvgauge":"{\"header_crc32\":\""#;
 /// Stands in the checksum's place while the header's checksum is taken.
@@ -100,8 +100,10 @@ fn version_of(
 ) -> u32 {
     let sides = [codec.base().key, codec.base().value];
     let known_first = |codec: &TensorCodec| codec.packing().is_none_or(|p| p.as_int4().is_some());
-    let [first, second, third, fourth, fifth, sixth, seventh] = VERSIONS;
+    let [first, second, third, fourth, fifth, sixth, seventh, eighth] = VERSIONS;
+    let of_layers = codec.each().flat_map(|codec| [codec.key, codec.value]);
     match layout.is_default() {
+        _ if of_layers.into_iter().any(|side| side.format_version() == eighth) => eighth,
         _ if !codec.is_uniform() => seventh,
         _ if sides.iter().any(|side| renamed::is_of_sixth(side, renamed)) => sixth,
         _ if tensors.iter().any(|record| record.block.is_some()) => fifth,
@@ -273,11 +275,11 @@ impl Manifest {
         let stamp: Stamp = serde_json::from_str(json).map_err(parse)?;
         if stamp.format != FORMAT || !VERSIONS.contains(&stamp.version) {
             return Err(Error::input(format!(
-                "expected format {FORMAT} version 1 to 7, found {:?} version {}",
+                "expected format {FORMAT} version 1 to 8, found {:?} version {}",
                 stamp.format, stamp.version
             ))
             .hint(format!(
-                "this is kvgauge {}, which reads versions 1 to 7; a newer one made the file",
+                "this is kvgauge {}, which reads versions 1 to 8; a newer one made the file",
                 env!("CARGO_PKG_VERSION")
             )));
         }
