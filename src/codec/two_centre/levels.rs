@@ -48,7 +48,7 @@ impl FittedLevels {
 
     /// Words of a block hold four codes each: their low 16 bits, and the highest one where codes
     /// are of 19 levels.
-    pub(super) fn code_bytes(self, block: usize) -> usize {
+    pub(in crate::codec) fn code_bytes(self, block: usize) -> usize {
         let high = if self == Self::Nineteen { (block / 4).div_ceil(8) } else { 0 };
         block / 2 + high
     }
