@@ -2,7 +2,7 @@
 //!
 //! `cargo bench --bench files`. A file of 1 GiB of f16 in the page cache; runs in pairs, medians of
 //! the ratios. `cp` writes as many bytes as its partner reads (compression) or writes
-//! (decompression). Peak resident memory is polled. Then a tiny file, in milliseconds.
+//! (decompression), packed or not. Peak resident memory is polled. Then a tiny file, in milliseconds.
 //! Files go to `KVGAUGE_BENCH_FOLDER`, or the system's temporary folder.
 
 use half::f16;
@@ -35,6 +35,12 @@ fn main() {
         let decompress = [&["--decompress", "--input", "packed", "--output", "restored"], flags];
         compare("decompress", "restored", "restored", &decompress.concat(), sync);
     }
+    // Both ways, and what packing adds.
+    let flags = &["--force", "--no-sync"][..];
+    let compress = [&["--input", "cache", "--output", "packed", "--pack"], flags].concat();
+    compare("compress --pack", "cache", "packed", &compress, false);
+    let decompress = [&["--decompress", "--input", "packed", "--output", "restored"], flags];
+    compare("decompress packed parts", "restored", "restored", &decompress.concat(), false);
     let mut times: Vec<f64> =
         (0..TINY_ROUNDS).map(|_| seconds(|| tiny(env!("CARGO_BIN_EXE_kv-compress")))).collect();
     times.sort_by(f64::total_cmp);

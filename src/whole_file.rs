@@ -99,6 +99,16 @@ impl NewFile {
         platform::write_all_at(&self.file, bytes, offset).map_err(|e| self.failed(&e))
     }
 
+    /// Reads what was written.
+    pub fn read_at(&self, bytes: &mut [u8], offset: u64) -> Result<()> {
+        platform::read_exact_at(&self.file, bytes, offset).map_err(|e| self.failed(&e))
+    }
+
+    /// Ends it after so many bytes.
+    pub fn set_len(&self, len: u64) -> Result<()> {
+        self.file.set_len(len).map_err(|e| self.failed(&e))
+    }
+
     /// Does `work`, which writes, and has what is written go to the disk meanwhile: the wait of
     /// [`NewFile::commit`] becomes short. The thread sleeps nearly always.
     pub fn syncing<R>(&self, work: impl FnOnce() -> Result<R>) -> Result<R> {

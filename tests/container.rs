@@ -23,6 +23,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
+use zoo::forged;
 
 /// Restored files, and those they come from.
 struct Folder(TempDir);
@@ -90,6 +91,13 @@ impl Folder {
         path
     }
 
+    /// Of channels that differ, as those of real caches do.
+    fn channels(&self) -> PathBuf {
+        let path = self.path("channels.safetensors");
+        write_file(&path, &zoo::channels(48, 16), Some(zoo::metadata())).unwrap();
+        path
+    }
+
     fn names(&self) -> Vec<String> {
         names_in(self.0.path())
     }
@@ -153,6 +161,11 @@ fn plan(codec: &str) -> Plan {
 
 fn pack(from: &Path, to: &Path, codec: &str) -> Result<Summary> {
     compress(from, Some(target(to)), &plan(codec), &())
+}
+
+/// The same, entropy-coded.
+fn pack_tightly(from: &Path, to: &Path, codec: &str) -> Result<Summary> {
+    compress(from, Some(target(to)), &Plan { pack: true, ..plan(codec) }, &())
 }
 
 fn unpack(from: &Path, to: &Path) -> Result<Summary> {
@@ -633,6 +646,14 @@ const TRELLISES: [(&str, &str); 3] = [
 const ROTATIONS: [(&str, &str); 2] =
     [("v6-rotated", "q5_1-had"), ("v6-rotated-32", "k:exllamav3-3/v:iq4_nl-had64")];
 
+/// Of version 9: packed parts, of every kind of payload.
+const PACKED: [(&str, &str); 4] = [
+    ("v9-packed-int4", "int4-g64"),
+    ("v9-packed-f16", "f16"),
+    ("v9-packed-fields", "k:int3-g8-asym-ch-ctr-s8-sink2/v:int5-g16-lm-had-sink1"),
+    ("v9-packed-kvgauge4", "kvgauge4+q8_0@1"),
+];
+
 /// Every later version must read the files of every earlier one.
 #[test]
 fn golden_files() {
@@ -653,6 +674,11 @@ fn golden_files() {
     let made_today = made_today.chain(ROTATIONS.map(|x| (&rotated, x)));
     for (source, (name, codec)) in made_today {
         pack(source, &now, codec).unwrap();
+        golden.is_written(name, &now);
+    }
+    let channels = folder.channels();
+    for (name, codec) in PACKED {
+        pack_tightly(&channels, &now, codec).unwrap();
         golden.is_written(name, &now);
     }
     OF_FORMER_WRITERS.into_iter().for_each(|name| golden.is_read(name));
@@ -760,6 +786,7 @@ fn small(folder: &Folder) -> Vec<Vec<u8>> {
     all.extend(codecs.map(|codec| small_engines(folder, codec)));
     all.push(small_layers(folder));
     all.push(small_trellis(folder));
+    all.push(small_tight(folder));
     all
 }
 
@@ -776,6 +803,19 @@ fn small_trellis(folder: &Folder) -> Vec<u8> {
     fs::read(packed).unwrap()
 }
 
+/// The same of version 9: parts that are packed, and some that are not.
+fn small_tight(folder: &Folder) -> Vec<u8> {
+    let (path, packed) = (folder.path("small"), folder.path("small.kvc"));
+    let keep = ["mask", "layer.0.key", "layer.0.value"];
+    let tensors: Vec<TensorData> = (zoo::channels(48, 16).into_iter())
+        .filter(|tensor| keep.contains(&tensor.name.as_str()))
+        .collect();
+    write_file(&path, &tensors, None).unwrap();
+    let summary = pack_tightly(&path, &packed, "k:int4-g64/v:int3-g32-mid-sink1").unwrap();
+    assert!(summary.packing_ratio().is_some());
+    fs::read(packed).unwrap()
+}
+
 /// The same of version 7: a codec for each of two layers.
 fn small_layers(folder: &Folder) -> Vec<u8> {
     let (path, packed) = (folder.path("small"), folder.path("small.kvc"));
@@ -785,19 +825,6 @@ fn small_layers(folder: &Folder) -> Vec<u8> {
     write_file(&path, &tensors, None).unwrap();
     pack(&path, &packed, "q4_0+k:f16/v:mxfp4@-1").unwrap();
     fs::read(packed).unwrap()
-}
-
-/// With a header changed on purpose, its checksum put right.
-fn forged(whole: &[u8], from: &str, to: &str) -> Vec<u8> {
-    let end = 8 + u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
-    let header = std::str::from_utf8(&whole[8..end]).unwrap();
-    assert!(header.contains(from), "no {from} in {header}");
-    let mut header = header.trim_end().replace(from, to).into_bytes();
-    header.resize(header.len().next_multiple_of(8), b' ');
-    let length = (header.len() as u64).to_le_bytes();
-    let mut bytes = [&length, &header[..], &whole[end..]].concat();
-    zoo::repair(&mut bytes);
-    bytes
 }
 
 /// By all readers; the second, which takes one tensor at a time, only where `floats` says that

@@ -129,7 +129,7 @@ fn jobs_are_printed_for_a_scheduler() {
     let out = sweep.folder.path().canonicalize().unwrap().join("results/sweep");
     let out = out.display();
     let slurm = submit(&["--submit", "slurm", "--dry-run", "--shards", "2", "--seed", "3"]);
-    slurm.succeeds();
+    let slurm = slurm.succeeds();
     let line = |start: &str| slurm.stdout.lines().find(|line| line.starts_with(start)).unwrap();
     assert!(slurm.stdout.contains("\n#SBATCH --array=1-2\n"), "{}", slurm.stdout);
     let part = line("exec ");
@@ -148,7 +148,7 @@ fn jobs_are_printed_for_a_scheduler() {
             command.env(format!("SLURM_ARRAY_TASK_{name}"), value);
         }
         let answer = run_command(command);
-        answer.succeeds();
+        assert_eq!(answer.status, Some(0), "{}", answer.stderr);
         let said = format!("note: shard {shard}, as Slurm's array says");
         assert!(answer.stderr.contains(&said), "{}", answer.stderr);
     }
@@ -157,8 +157,7 @@ fn jobs_are_printed_for_a_scheduler() {
 
     let kubernetes = ["--submit", "kubernetes", "--dry-run", "--shards", "2", "--"];
     let jobs = submit(&[&kubernetes[..], &["image=here/kvgauge:1", "claim=data"]].concat());
-    jobs.succeeds();
-    let jobs: Value = serde_json::from_str(&jobs.stdout).unwrap();
+    let jobs: Value = serde_json::from_str(&jobs.succeeds().stdout).unwrap();
     let spec = &jobs["items"][0]["spec"];
     assert_eq!((&spec["completionMode"], &spec["completions"]), (&"Indexed".into(), &2.into()));
     let command = spec["template"]["spec"]["containers"][0]["command"].as_array().unwrap();

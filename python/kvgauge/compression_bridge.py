@@ -75,6 +75,7 @@ def compress_kv_cache(
     layout: Optional[str] = None,
     kv_axis: Optional[int] = None,
     head_dim: Optional[int] = None,
+    pack: bool = False,
     min_cosine: Optional[float] = None,
     min_snr_db: Optional[float] = None,
     threads: Optional[int] = None,
@@ -98,6 +99,7 @@ def compress_kv_cache(
     0, that has keys at 0 and values at 1, where a tensor holds both. ``head_dim``: how long the
     heads are, where they share the last axis. They hold for every tensor that is compressed; the
     file says them, and restored tensors have the layout of the original ones.
+    ``pack``: entropy-code what is stored, without loss: a smaller file, which takes longer.
     ``min_cosine``, ``min_snr_db``: limits that ``quality_passed`` reports on, 0.991 and 16 dB
     unless given; missing one is not an error.
     ``force``: replace an existing output file. Without it that is an error, as on the command
@@ -112,7 +114,7 @@ def compress_kv_cache(
     arguments = ["-input", _path(input_path), "-output", _path(output_path)]
     arguments += _codec_arguments(group_size, codec, include, exclude, threads)
     arguments += _rotary_arguments(rope_theta, rope_channels, rope_pairs)
-    arguments += _layout_arguments(layout, kv_axis, head_dim)
+    arguments += _layout_arguments(layout, kv_axis, head_dim) + (["--pack"] if pack else [])
     arguments += _limit_arguments(min_cosine, min_snr_db)
     return _metrics(run_kv_compress(arguments + _writing_arguments(force, sync)))
 
@@ -149,6 +151,7 @@ def measure_kv_cache(
     layout: Optional[str] = None,
     kv_axis: Optional[int] = None,
     head_dim: Optional[int] = None,
+    pack: bool = False,
     min_cosine: Optional[float] = None,
     min_snr_db: Optional[float] = None,
     threads: Optional[int] = None,
@@ -157,7 +160,7 @@ def measure_kv_cache(
     arguments = ["-input", _path(input_path), "-metrics-only"]
     arguments += _codec_arguments(group_size, codec, include, exclude, threads)
     arguments += _rotary_arguments(rope_theta, rope_channels, rope_pairs)
-    arguments += _layout_arguments(layout, kv_axis, head_dim)
+    arguments += _layout_arguments(layout, kv_axis, head_dim) + (["--pack"] if pack else [])
     return _metrics(run_kv_compress(arguments + _limit_arguments(min_cosine, min_snr_db)))
 
 
@@ -257,6 +260,7 @@ KEYWORDS: Mapping[str, str] = {
     "--min-snr-db": "min_snr_db=",
     "--no-sync": "sync=False",
     "--output": "output_path",
+    "--pack": "pack=True",
     "--rope-channels": "rope_channels=",
     "--rope-pairs": "rope_pairs=",
     "--rope-theta": "rope_theta=",

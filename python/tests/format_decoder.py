@@ -1,4 +1,4 @@
-"""A strict decoder of compressed KV files, versions 1 to 8, written from FORMAT.md alone.
+"""A strict decoder of compressed KV files, versions 1 to 9, written from FORMAT.md alone.
 
 Pure Python and numpy: it shares no code with the program that writes the files, so that the two
 agree only where the page says what it should. It is slow and holds the file in memory.
@@ -74,6 +74,7 @@ TENSOR_FIELDS = (
     "exponents",
     "rotary",
     "block",
+    "packed",
 )
 ROTARY_FIELDS = ("frequencies", "pairs", "head_dim")
 
@@ -119,6 +120,11 @@ class Part(NamedTuple):
     name: str
     dtype: str
     shape: tuple
+    packed: int = 0  # Bytes in the file, or 0.
+
+    def in_file(self):
+        """Its dtype and shape in the header."""
+        return ("U8", (self.packed,)) if self.packed else (self.dtype, self.shape)
 
 
 def need(condition, message, *values):
@@ -342,7 +348,7 @@ def check_manifest(manifest):
     as_object(manifest, MANIFEST_FIELDS, OPTIONAL_FIELDS, "manifest")
     need(manifest["format"] == "kvgauge-kv", "unknown format {!r}", manifest["format"])
     version = manifest["version"]
-    need(is_integer(version) and version in range(1, 9), "unknown version {!r}", version)
+    need(is_integer(version) and version in range(1, 10), "unknown version {!r}", version)
     if version < 6:
         manifest["codec"] = today(manifest["codec"])
     codec = manifest["codec"]
@@ -370,7 +376,7 @@ def check_manifest(manifest):
     need(type(manifest["tensors"]) is list, "tensors: not an array")
     names = set()
     for tensor in manifest["tensors"]:
-        optional = ("codec", "exponent", "exponents", "rotary", "block")
+        optional = ("codec", "exponent", "exponents", "rotary", "block", "packed")
         as_object(tensor, TENSOR_FIELDS, optional, "tensor")
         name = tensor["name"]
         need(type(name) is str and name != "__metadata__", "a tensor's name is not a name")
@@ -385,9 +391,11 @@ def check_manifest(manifest):
     read = any(tensor["sides"] for tensor in manifest["tensors"])
     need(read or not layout, "a layout for nothing")
     cut = any("block" in tensor for tensor in manifest["tensors"])
-    sixth = any(is_sixth(role) and (version == 6 or role not in FORMER.values()) for role in roles)
+    packed = any("packed" in tensor for tensor in manifest["tensors"])
+    sixth = any(is_sixth(role) and (version >= 6 or role not in FORMER.values()) for role in roles)
     first = 7 if len(by_layer) > 1 else 6 if sixth else 5 if cut else first
     first = 8 if any(is_eighth(role) for name in by_layer for role in by_role(name)) else first
+    first = 9 if packed else first
     need(version == first, "codec {!r} in version {}", codec, version)
     check_rope(manifest)
 
@@ -442,6 +450,7 @@ def check_sides(tensor, names, layout):
         need("exponent" not in tensor, "{!r}: an exponent without codes", name)
         need("exponents" not in tensor, "{!r}: exponents without codes", name)
         need("block" not in tensor, "{!r}: a block without codes", name)
+        need("packed" not in tensor, "{!r}: packed without codes", name)
         return
     good = tensor["dtype"] in COMPRESSIBLE
     need(good, "{!r}: {} of {}", name, names, tensor["dtype"])
@@ -680,11 +689,28 @@ def block_of(scheme, dim, block):
     return block, block // 2 + (-(-block // 32) if scheme.levels == "tc19" else 0)
 
 
+def packed_parts(tensor, parts):
+    """The parts of a tensor, with what its field `packed` says of them."""
+    if "packed" not in tensor:
+        return parts
+    name = tensor["name"]
+    packed = as_object(tensor["packed"], ("bytes", "crc32"), (), f"{name!r}: packed")
+    sizes = packed["bytes"]
+    as_crc(packed["crc32"], f"{name!r}: packed")
+    good = type(sizes) is list and all(map(is_integer, sizes)) and len(sizes) == len(parts)
+    need(good and any(sizes), "{!r}: packed {!r}", name, sizes)
+    for part, bytes_ in zip(parts, sizes):
+        plain, width = size(part, part.name), BITS[part.dtype] // 8
+        fits = -(-plain // 64) <= bytes_ < plain and bytes_ % width == 0
+        need(bytes_ == 0 or fits, "{!r}: packed to {}", part.name, bytes_)
+    return [part._replace(packed=bytes_) for part, bytes_ in zip(parts, sizes)]
+
+
 def parts_of_all(tensors):
     """The stored parts of all tensors, with the fewest dots that make all names differ."""
     dots = "."
     while True:
-        parts = [parts_of(tensor, dots) for tensor in tensors]
+        parts = [packed_parts(tensor, parts_of(tensor, dots)) for tensor in tensors]
         names = [part.name for of_one in parts for part in of_one]
         if len(set(names)) == len(names):
             return parts
@@ -701,15 +727,126 @@ def check_header(header, parts, data_size):
         entry = header[part.name]
         need(type(entry) is dict, "{!r}: not an object", part.name)
         need(set(entry) == {"dtype", "shape", "data_offsets"}, "{!r}: bad fields", part.name)
-        need(as_dtype(entry["dtype"], part.name) == part.dtype, "{!r}: bad dtype", part.name)
-        need(as_shape(entry["shape"], part.name) == part.shape, "{!r}: bad shape", part.name)
-        offsets, end = entry["data_offsets"], at + size(part, part.name)
+        dtype, shape = part.in_file()
+        need(as_dtype(entry["dtype"], part.name) == dtype, "{!r}: bad dtype", part.name)
+        need(as_shape(entry["shape"], part.name) == shape, "{!r}: bad shape", part.name)
+        offsets, end = entry["data_offsets"], at + (part.packed or size(part, part.name))
         good = type(offsets) is list and len(offsets) == 2 and all(map(is_integer, offsets))
         need(good and offsets == [at, end], "{!r}: bad data_offsets", part.name)
         ranges[part.name] = (at, end)
         at = end
     need(at == data_size, "{} bytes of data, expected {}", data_size, at)
     return ranges
+
+
+# Packed parts
+
+
+class Bits:
+    """Numbers of a few bits, the lowest bit first."""
+
+    def __init__(self, data):
+        self.data, self.at = data, 0
+
+    def take(self, bits):
+        need(self.at + bits <= 8 * len(self.data), "a block ends too early")
+        first, last = self.at // 8, -(-(self.at + bits) // 8)
+        value = int.from_bytes(self.data[first:last], "little") >> self.at % 8
+        self.at += bits
+        return value & ((1 << bits) - 1)
+
+    def rest(self):
+        """What follows the last byte, of which nothing is left."""
+        need(self.take(-self.at % 8) == 0, "bits behind the tables")
+        return self.data[self.at // 8 :]
+
+
+def read_table(bits, width):
+    """The frequencies of all symbols."""
+    first, last = bits.take(width), bits.take(width)
+    need(first <= last, "a table of no symbols")
+    table = [0] * (1 << width)
+    for symbol in range(first, last + 1):
+        length = bits.take(4)
+        need(length <= 13, "a frequency of {} bits", length)
+        table[symbol] = (1 << length - 1) + bits.take(length - 1) if length else 0
+    need(sum(table) == 4096, "frequencies of another sum")
+    return table
+
+
+def unpack_block(data, plain):
+    """The `plain` bytes of a coded block."""
+    need(len(data) >= 3, "a block ends too early")
+    width, period = struct.unpack_from("<BH", data)
+    need(2 <= width <= 8 and 1 <= period <= 4096, "symbols of {} bits, period {}", width, period)
+    bits = Bits(data[3:])
+    classes = bits.take(6) + 1
+    of_place = [bits.take((classes - 1).bit_length()) for _ in range(period)]
+    need(max(of_place) < classes, "a class without a table")
+    tables = [read_table(bits, width) for _ in range(classes)]
+    of_slot = [np.repeat(np.arange(1 << width), table).tolist() for table in tables]
+    first = [np.cumsum([0, *table]).tolist() for table in tables]
+    stream = bits.rest()
+    need(len(stream) >= 32 and len(stream) % 2 == 0, "no states, or half a word")
+    states = list(struct.unpack_from("<8I", stream))
+    need(min(states) >= 65536, "a state below 65536")
+    words = iter(np.frombuffer(stream[32:], "<u2").tolist())
+    count = -(-8 * plain // width)
+    symbols = []
+    for i in range(count):
+        x, own = states[i % 8], of_place[i % period]
+        slot = x % 4096
+        symbol = of_slot[own][slot]
+        x = tables[own][symbol] * (x // 4096) + slot - first[own][symbol]
+        if x < 65536:
+            word = next(words, None)
+            need(word is not None, "a block ends too early")
+            x = 65536 * x + word
+        states[i % 8] = x
+        symbols.append(symbol)
+    need(states == [65536] * 8, "states that end elsewhere")
+    need(next(words, None) is None, "words that are left")
+    of_symbol = np.arange(width, dtype=np.uint8)
+    every_bit = (np.array(symbols, np.uint8)[:, None] >> of_symbol & 1).reshape(-1)
+    need(not every_bit[8 * plain :].any(), "bits behind the last byte")
+    return np.packbits(every_bit[: 8 * plain], bitorder="little").tobytes()
+
+
+def unpack_part(data, part):
+    """The bytes of a part as it is unpacked."""
+    plain, what = size(part, part.name), part.name
+    need(len(data) >= 4, "{!r}: no P", what)
+    block = struct.unpack_from("<I", data, len(data) - 4)[0]
+    need(1 <= block <= 1 << 20, "{!r}: blocks of {}", what, block)
+    count = -(-plain // block)
+    start = len(data) - 4 - 4 * count
+    need(start >= 0, "{!r}: too short", what)
+    lengths = struct.unpack_from(f"<{count}I", data, start)
+    at, blocks = 0, []
+    for index, length in enumerate(lengths):
+        own = min(block, plain - index * block)
+        need(1 <= length <= own and at + length <= start, "{!r}: bad length", what)
+        stored = data[at : at + length]
+        blocks.append(stored if length == own else unpack_block(stored, own))
+        at += length
+    width = BITS[part.dtype] // 8
+    least = max(at + 4 * count + 4, -(-plain // 64))
+    need(len(data) == -(-least // width) * width, "{!r}: another length", what)
+    need(not any(data[at:start]), "{!r}: no zeros", what)
+    return b"".join(blocks)
+
+
+def unpack_all(stored, parts, tensor):
+    """The parts of a tensor as they are unpacked."""
+    if "packed" not in tensor:
+        return stored
+    stored = [unpack_part(data, part) if part.packed else data for data, part in zip(stored, parts)]
+    crc = 0
+    for part in stored:
+        crc = zlib.crc32(part, crc)
+    good = tensor["packed"]["crc32"] == f"{crc:08x}"
+    need(good, "{!r}: the checksum of what is unpacked is wrong", tensor["name"])
+    return stored
 
 
 # Values
@@ -1157,6 +1294,7 @@ def decode(file):
         for part in stored:
             crc = zlib.crc32(part, crc)
         need(tensor["crc32"] == f"{crc:08x}", "{!r}: the checksum is wrong", tensor["name"])
+        stored = unpack_all(stored, of_one, tensor)
         if tensor["sides"]:
             restored = decode_sides(stored, tensor, manifest)
         else:

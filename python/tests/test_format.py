@@ -1057,6 +1057,93 @@ class Binary(unittest.TestCase):
                 with self.subTest(codec, exponent=exponent):
                     self.agree(put_together(manifest, header, data))
 
+    # Version 9
+
+    def channels(self, tokens=96, dim=16):
+        """Keys and values whose channels differ, as those of caches do, of every float type."""
+        tensors = {}
+        for layer, dtype in enumerate(FLOATS):
+            for role in ("key", "value"):
+                spread = 0.1 + np.arange(dim) % 5 / 8
+                values = self.values((2, tokens, dim), 1.0) * spread + np.arange(dim) ** 2 % 7 - 3
+                tensors[f"layer.{layer}.{role}"] = floats(dtype, values)
+        return tensors
+
+    def test_packed_parts(self):
+        """Whatever the symbols: the decoder's bytes, and those of the file without packing."""
+        file = serialize({**self.channels(), "ids": Tensor("I64", (2,), bytes(16))}, {"a": "b"})
+        codecs = ["int4-g64", "int4-g9", "f16", "kivi4", "kvgauge4", "nvfp4-per-tensor", "mxfp4", "q8_0",
+                  "k:int3-g8-asym-ch-prerope-ctr-had-s8-sink2/v:int5-g24-lm-had-mse-sink1",
+                  "k:int2-g16/v:int7-g64-mid", "int6-g32", "k:fp8-per-token-head/v:int4-per-token-head",
+                  "q4_0+kvgauge4@1"]
+        for codec in codecs:
+            with self.subTest(codec):
+                arguments = ("--codec", codec, "--rope-theta", "10000")
+                manifest = self.both(file, *arguments, "--pack")
+                packed = Path(self.restored).read_bytes()
+                self.assertEqual(manifest["version"], 9)
+                self.assertTrue(any("packed" in tensor for tensor in manifest["tensors"]))
+                self.both(file, *arguments)
+                self.assertEqual(packed, Path(self.restored).read_bytes())
+
+    def test_packed_layouts(self):
+        tensors = {name: floats(t.dtype, np.frombuffer(t.data, {"F16": "<f2", "F32": "<f4"}[t.dtype]),
+                                (2, 48, 4, 16))
+                   for name, t in self.channels(192).items() if t.dtype != "BF16"}
+        manifest = self.both(serialize(tensors), "--layout", "tokens-heads-dim", "--kv-axis", "0",
+                             "--codec", "k:int4-g32/v:q8_0", "--pack")
+        self.assertEqual((manifest["version"], manifest["kv_axis"]), (9, 0))
+
+    def test_what_packing_does_not_shorten(self):
+        file = serialize({"x.key": floats("F16", self.values((1, 3, 8), 1.0))})
+        self.assertEqual(self.compress(file, "--pack"), self.compress(file))
+
+    def test_what_the_page_does_not_allow_in_version_9(self):
+        file = self.compress(serialize(self.channels()), "--codec", "int4-g32", "--pack")
+        manifest, header, data = take_apart(file)
+        self.agree(put_together(manifest, header, data))
+
+        def case(what, change):
+            m, h, d = copy.deepcopy(manifest), copy.deepcopy(header), bytearray(data)
+            change(m, d)
+            fix_checksums(m, h, d)
+            with self.subTest(what):
+                forged = put_together(m, h, d)
+                self.refused(forged, what)
+                self.assertIsNone(self.decompress(forged), f"the binary takes {what}")
+
+        first = next(i for i, t in enumerate(manifest["tensors"]) if t["packed"]["bytes"][1])
+        name = manifest["tensors"][first]["name"]
+        start, end = header[f"{name}.codes"]["data_offsets"]
+        packed = lambda m: m["tensors"][first]["packed"]
+        for version in (1, 2, 6, 7, 8, 10):
+            case("another version", lambda m, d: m.update(version=version))
+        case("a field more", lambda m, d: packed(m).update(more=1))
+        case("no list", lambda m, d: packed(m).update(bytes=5))
+        case("a number less", lambda m, d: packed(m)["bytes"].pop())
+        case("a number more", lambda m, d: packed(m)["bytes"].append(0))
+        case("a byte more", lambda m, d: packed(m)["bytes"].__setitem__(1, end - start + 1))
+        case("nothing packed", lambda m, d: packed(m).update(bytes=[0, 0]))
+        case("no checksum", lambda m, d: packed(m).pop("crc32"))
+        case("another checksum", lambda m, d: packed(m).update(crc32="00000000"))
+        case("null", lambda m, d: m["tensors"][first].update(packed=None))
+        case("a P of 0", lambda m, d: d.__setitem__(slice(end - 4, end), bytes(4)))
+        for block in (1, 100, 1 << 16, 1 << 20, (1 << 20) + 1):
+            number = struct.pack("<I", block)
+            if number != bytes(data[end - 4 : end]):
+                # One block, whatever P is beyond it: the same bytes.
+                takes = block in (1 << 16, 1 << 20)
+                if not takes:
+                    case(f"a P of {block}", lambda m, d: d.__setitem__(slice(end - 4, end), number))
+        case("a length of 0", lambda m, d: d.__setitem__(slice(end - 8, end - 4), bytes(4)))
+        case("symbols of 9 bits", lambda m, d: d.__setitem__(start, 9))
+        case("symbols of 1 bit", lambda m, d: d.__setitem__(start, 1))
+        case("no period", lambda m, d: d.__setitem__(slice(start + 1, start + 3), b"\0\0"))
+        case("a long period", lambda m, d: d.__setitem__(slice(start + 1, start + 3), b"\1\x10"))
+        for number in range(300):
+            at, bit = int(self.random.integers(start, end - 8)), int(self.random.integers(0, 8))
+            case(f"bit {bit} of byte {at}", lambda m, d: d.__setitem__(at, d[at] ^ 1 << bit))
+
     # Damage
 
     def small(self):

@@ -12,6 +12,7 @@ mod by_layer;
 mod convert;
 mod distortion;
 mod element;
+pub mod entropy;
 mod exponent;
 mod geometry;
 mod hadamard;
@@ -25,6 +26,7 @@ mod parts;
 mod payload;
 mod rotary;
 mod scheme;
+mod symbols;
 mod tensor_codec;
 mod two_centre;
 

@@ -80,6 +80,15 @@ pub enum PartElement {
 }
 
 impl PartElement {
+    /// Bytes of one.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 | Self::Bf16 => 2,
+            Self::U8 | Self::E8m0 | Self::E4m3 => 1,
+        }
+    }
+
     /// The 16-bit type that holds values of `T` best: bf16 for bf16, else f16.
     pub fn half_of<T: Element>() -> Self {
         if T::KIND == Kind::Bf16 { Self::Bf16 } else { Self::F16 }

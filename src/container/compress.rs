@@ -1,6 +1,9 @@
 //! Safetensors file → compressed file.
 
+use super::gather::{Made, pack};
 use super::manifest::{self, Coded, Manifest, Stored};
+use super::outcome::Outcome;
+use super::packed::{CodedPart, Cut};
 use super::pipeline::{Buffer, Buffers, in_order};
 use super::rotary::RotaryTables;
 use super::safetensors::{Header, Tensor};
@@ -11,13 +14,16 @@ use super::{
     per_dtype,
 };
 use crate::codec::int4::{BlockLayout, compress_block, exponent_for};
-use crate::codec::{DistortionRun, DistortionSum, Element, PartName, compress_halves};
+use crate::codec::{DistortionSum, Element, Part, PartElement, PartName, compress_halves};
 use crate::error::{Error, Result};
 use half::f16;
 use std::path::Path;
 
 /// Compresses the float tensors of the safetensors file `input` as `plan` says; all others are
 /// stored unchanged. Without `target` nothing is written, and the summary is the same.
+///
+/// Packed parts are written to the file as long as they would be unpacked, then moved together: it takes
+/// no memory, but as much room on the disk as without packing.
 ///
 /// Memory: a few MB a thread and the header, whatever the file's size; with a codec other than
 /// symmetric INT4 and f16, or another layout, several times a tensor for each thread; with keys
@@ -49,7 +55,7 @@ pub fn compress(
     let (codec, layout) = (&plan.codec, plan.layout);
     let mut manifest = Manifest::new(&header, source.len(), codec, layout, &coded, &rotations);
     let (stored, parts) = manifest.stored().map_err(at_input)?;
-    let room = manifest.room(&parts)?;
+    let room = if plan.pack { manifest.most_room(&stored, &parts) } else { manifest.room(&parts) }?;
     let output = target.map(|target| target.create(input)).transpose()?;
 
     report.begin(header.data_len());
@@ -61,12 +67,14 @@ pub fn compress(
         tensors: &header.tensors,
         stored: &stored,
         rotary: &rotary,
+        pack: plan.pack,
         report,
     };
     let all = || compressor.run(0..header.tensors.len(), 0);
     let mut results: Vec<Outcome> = match &output {
-        Some(output) => output.written_by(all)?,
-        None => all()?,
+        // What will be moved has no business on the disk.
+        Some(output) if !plan.pack => output.written_by(all)?,
+        Some(_) | None => all()?,
     };
     // One optimistic pass; the rare tensor out of f16's range is done again.
     for (index, result) in results.iter_mut().enumerate().filter(|(_, result)| !result.in_range) {
@@ -76,32 +84,36 @@ pub fn compress(
     }
     source.check_unchanged()?;
 
-    let (mut all, mut summaries) = (DistortionSum::default(), Vec::new());
-    for (((result, tensor), (stored, excluded)), record) in results
-        .into_iter()
-        .zip(&header.tensors)
-        .zip(stored.iter().zip(excluded))
-        .zip(&mut manifest.tensors)
-    {
+    let (mut all, mut distortions, mut coded) = (DistortionSum::default(), Vec::new(), Vec::new());
+    for (mut result, record) in results.into_iter().zip(&mut manifest.tensors) {
         record.set_exponents(&result.exponents);
+        coded.push(std::mem::take(&mut result.coded));
         let (crc32, distortion) = result.finish();
         record.crc32 = manifest::hex(crc32);
         all = all.plus(distortion);
-        summaries
-            .push(TensorSummary { excluded, ..TensorSummary::new(tensor, stored, distortion) });
+        distortions.push(distortion);
     }
     manifest.quality = all.finish().into();
+    let made = match plan.pack {
+        false => Made { stored, parts, room },
+        true => pack(&mut manifest, &stored, &coded, output.as_ref(), room)?,
+    };
     if let Some(output) = output {
-        output.file.write_at(&manifest.to_bytes(&parts, room)?, 0)?;
+        output.file.write_at(&manifest.to_bytes(&made.parts, made.room)?, 0)?;
         report.finishing();
         output.commit()?;
     }
+    let tensors = header.tensors.iter().zip(&made.stored).zip(distortions).zip(excluded);
+    let tensors = tensors.map(|(((tensor, stored), distortion), excluded)| TensorSummary {
+        excluded,
+        ..TensorSummary::new(tensor, stored, distortion)
+    });
     Ok(Summary {
         codec: manifest.codec,
         original_bytes: source.len(),
-        compressed_bytes: room as u64 + parts.data_len(),
+        compressed_bytes: made.room as u64 + made.parts.data_len(),
         quality: manifest.quality,
-        tensors: summaries,
+        tensors: tensors.collect(),
     })
 }
 
@@ -115,51 +127,8 @@ struct Compressor<'a> {
     tensors: &'a [Tensor],
     stored: &'a [Stored],
     rotary: &'a RotaryTables,
+    pack: bool,
     report: &'a dyn Report,
-}
-
-/// The result of a piece of a tensor, or of all of its pieces so far.
-struct Outcome {
-    crc32: Checksums,
-    run: Option<DistortionRun>,
-    /// Of a tensor that is one piece.
-    sum: DistortionSum,
-    in_range: bool,
-    /// Of a tensor that found its own; one a codec.
-    exponents: Vec<i32>,
-}
-
-impl Outcome {
-    fn nothing() -> Self {
-        Self {
-            crc32: Checksums::default(),
-            run: None,
-            sum: DistortionSum::default(),
-            in_range: true,
-            exponents: Vec::new(),
-        }
-    }
-
-    /// One part, of numbers of which nothing else is to be known.
-    fn of_part(bytes: &[u8], run: Option<DistortionRun>) -> Self {
-        Self { crc32: Checksums(vec![hash(bytes)]), run, ..Self::nothing() }
-    }
-
-    fn then(&mut self, next: Self) {
-        self.crc32.then(next.crc32);
-        self.in_range &= next.in_range;
-        self.exponents.extend(next.exponents);
-        self.sum = self.sum.plus(next.sum);
-        self.run = match (self.run.take(), next.run) {
-            (Some(run), Some(next)) => Some(run.then(next)),
-            (run, next) => run.or(next),
-        };
-    }
-
-    /// The checksum of the parts one after the other, and the distortion.
-    fn finish(self) -> (u32, DistortionSum) {
-        (self.crc32.finish(), self.run.map_or(self.sum, DistortionRun::finish))
-    }
 }
 
 impl Compressor<'_> {
@@ -213,8 +182,10 @@ impl Compressor<'_> {
         let run = compress_halves(values, head_dim, job.first, halves);
         let run = run.ok_or_else(|| self.not_finite(job, values))?;
         let bytes = bytemuck::cast_slice(halves);
-        self.write(job, (0, PartName::Values), bytes, 2 * job.first as u64)?;
-        Ok(Outcome::of_part(bytes, Some(run)))
+        let part = Part { name: PartName::Values, element: PartElement::F16, content: bytes };
+        let piece = 2 * Piecewise::F16.piece(self.tensors[job.tensor].values());
+        let coded = self.store(job, 0, part, 2 * job.first as u64, Some(piece))?;
+        Ok(Outcome { coded: coded.into_iter().collect(), ..Outcome::of_part(bytes, Some(run)) })
     }
 
     fn quantise<T: Element>(
@@ -246,9 +217,14 @@ impl Compressor<'_> {
                 ..Outcome::nothing()
             });
         }
-        let scales = bytemuck::cast_slice(scales);
-        self.write(job, (0, PartName::Scales), scales, 2 * (job.first / group) as u64)?;
-        self.write(job, (0, PartName::Codes), codes, job.first as u64 / 2)?;
+        let piece = Piecewise::Int4(group).piece(self.tensors[job.tensor].values());
+        let content = bytemuck::cast_slice(scales);
+        let scales = Part { name: PartName::Scales, element: PartElement::F16, content };
+        let at = 2 * (job.first / group) as u64;
+        let pieces = [2 * piece.div_ceil(group), piece / 2].map(Some);
+        outcome.coded.extend(self.store(job, 0, scales, at, pieces[0])?);
+        let codes = Part { name: PartName::Codes, element: PartElement::U8, content: &*codes };
+        outcome.coded.extend(self.store(job, 0, codes, job.first as u64 / 2, pieces[1])?);
         Ok(outcome)
     }
 
@@ -281,7 +257,7 @@ impl Compressor<'_> {
             outcome.sum = outcome.sum.plus(sum);
             outcome.exponents.push(payload.exponent());
             for part in payload.parts() {
-                self.write(job, (index, part.name), part.content, 0)?;
+                outcome.coded.extend(self.store(job, index, part, 0, None)?);
                 outcome.crc32.push(hash(part.content));
             }
         }
@@ -314,6 +290,32 @@ impl Compressor<'_> {
         self.source.read_at(bytes, self.data_in + tensor + job.offset)
     }
 
+    /// Writes bytes of a part of one of the tensor's codecs, from `offset` on; where parts are packed, as
+    /// blocks, each where it would lie unpacked. `piece`: how many bytes it is given at a time.
+    fn store(
+        &self,
+        job: &Job,
+        codec: usize,
+        part: Part<&[u8]>,
+        offset: u64,
+        piece: Option<usize>,
+    ) -> Result<Option<CodedPart>> {
+        let Some(coded) = self.stored[job.tensor].coded.as_ref().filter(|_| self.pack) else {
+            self.write(job, (codec, part.name), part.content, offset)?;
+            return Ok(None);
+        };
+        let codecs = coded.coding.codecs();
+        let symbols = codecs[codec].symbols(part.name, part.element, &geometry(coded, None));
+        let cut = Cut::new(piece, symbols);
+        let mut lengths = Vec::new();
+        for (index, block) in cut.encode(part.content).iter().enumerate() {
+            let at = offset + (index * cut.block) as u64;
+            self.write(job, (codec, part.name), block, at)?;
+            lengths.push(block.len() as u32);
+        }
+        Ok(Some(CodedPart { block: cut.block, lengths }))
+    }
+
     /// Writes to a part of one of the tensor's codecs.
     fn write(
         &self,
@@ -325,7 +327,7 @@ impl Compressor<'_> {
         match self.output {
             None => Ok(()),
             Some(output) => {
-                let part = self.stored[job.tensor].part(codec, name)?.bytes.start;
+                let part = self.stored[job.tensor].part(codec, name)?.1.bytes.start;
                 output.file.write_at(bytes, self.data_out + part + offset)
             }
         }

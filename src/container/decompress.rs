@@ -1,6 +1,7 @@
 //! Compressed file → safetensors file, and parts of it.
 
-use super::manifest::{self, Coded, Manifest, Stored};
+use super::manifest::{self, Coded, Manifest, Stored, StoredPart};
+use super::packed::BlockIndex;
 use super::pipeline::{Buffers, in_order};
 use super::rotary::{RotaryTables, Rotations};
 use super::safetensors::Header;
@@ -49,12 +50,49 @@ pub(super) struct Packed {
     pub manifest: Manifest,
     /// Of the file that was compressed.
     pub restored: Header,
-    stored: Vec<Stored>,
+    pub stored: Vec<Stored>,
     /// Of the keys.
     pub rotations: Rotations,
     rotary: RotaryTables,
+    /// Of each part of each tensor, where it is packed.
+    indices: Vec<Vec<Option<BlockIndex>>>,
     /// Where the parts begin.
     data: u64,
+}
+
+/// The checksums of a tensor's parts.
+#[derive(Default)]
+struct Found {
+    /// As they are stored.
+    stored: Checksums,
+    /// As they are without packing.
+    unpacked: Checksums,
+}
+
+impl Found {
+    fn push(&mut self, part: PartHashes) {
+        self.stored.push(part.stored);
+        self.unpacked.push(part.unpacked);
+    }
+
+    fn then(&mut self, next: Self) {
+        self.stored.then(next.stored);
+        self.unpacked.then(next.unpacked);
+    }
+}
+
+impl From<Vec<PartHashes>> for Found {
+    fn from(parts: Vec<PartHashes>) -> Self {
+        let mut all = Self::default();
+        parts.into_iter().for_each(|part| all.push(part));
+        all
+    }
+}
+
+/// The same of a part.
+struct PartHashes {
+    stored: Hasher,
+    unpacked: Hasher,
 }
 
 impl Packed {
@@ -76,7 +114,20 @@ impl Packed {
             let place = format!("{}: tensor {name}", source.path().display());
             return Err(manifest::damaged(error).within(place));
         }
-        Ok(Self { source, manifest, restored, stored, rotations, rotary, data })
+        let mut indices = Vec::with_capacity(stored.len());
+        for (stored, tensor) in stored.iter().zip(&restored.tensors) {
+            let index = |part: &StoredPart| -> Result<Option<BlockIndex>> {
+                let at = data + part.bytes.start..data + part.bytes.end;
+                let index =
+                    part.packed.then(|| BlockIndex::read(&source, at, part.unpacked, part.width));
+                index.transpose().map_err(|e| {
+                    let name = part.name.as_str();
+                    e.within(format!("{}: tensor {}: {name}", source.path().display(), tensor.name))
+                })
+            };
+            indices.push(stored.parts.iter().map(index).collect::<Result<_>>()?);
+        }
+        Ok(Self { source, manifest, restored, stored, rotations, rotary, indices, data })
     }
 
     /// [`Packed::decode`] of all tensors.
@@ -99,7 +150,7 @@ impl Packed {
         take: impl Fn(usize, u64, &[u8]) -> Result<()> + Sync,
     ) -> Result<()> {
         let (first, restored) = (range.start, &self.restored);
-        let mut crc32: Vec<Checksums> = range.clone().map(|_| Checksums::default()).collect();
+        let mut found: Vec<Found> = range.clone().map(|_| Found::default()).collect();
         in_order(
             range.clone().flat_map(|index| {
                 jobs(index, &restored.tensors[index], self.stored[index].coded.as_ref())
@@ -124,18 +175,19 @@ impl Packed {
                 report.advance(job.bytes);
                 result
             },
-            |job, own: Checksums| {
-                crc32[job.tensor - first].then(own);
+            |job, own: Found| {
+                found[job.tensor - first].then(own);
                 Ok(())
             },
         )?;
-        for (record, parts) in self.manifest.tensors[range].iter().zip(crc32) {
-            let found = manifest::hex(parts.finish());
-            if found != record.crc32 {
-                return Err(self.damaged(
-                    &record.name,
-                    format!("expected the checksum {}, found {found}", record.crc32),
-                ));
+        for (record, Found { stored, unpacked }) in self.manifest.tensors[range].iter().zip(found) {
+            let unpacked = record.packed.as_ref().map(|packed| (unpacked, &packed.crc32));
+            for (parts, expected) in [(stored, &record.crc32)].into_iter().chain(unpacked) {
+                let found = manifest::hex(parts.finish());
+                if found != *expected {
+                    let what = format!("expected the checksum {expected}, found {found}");
+                    return Err(self.damaged(&record.name, what));
+                }
             }
         }
         Ok(())
@@ -146,11 +198,11 @@ impl Packed {
         buffers: &mut Buffers,
         job: &Job,
         take: impl Fn(&[u8]) -> Result<()>,
-    ) -> Result<Checksums> {
+    ) -> Result<Found> {
         let bytes = buffers.values.values::<u8>(job.values);
-        let hasher = self.read(job, (0, PartName::Values), bytes, job.offset)?;
+        let hashes = self.read(job, (0, PartName::Values), bytes, job.offset)?;
         take(bytes)?;
-        Ok(Checksums(vec![hasher]))
+        Ok(vec![hashes].into())
     }
 
     fn widen<T: Element>(
@@ -158,15 +210,15 @@ impl Packed {
         buffers: &mut Buffers,
         job: &Job,
         take: impl Fn(&[u8]) -> Result<()>,
-    ) -> Result<Checksums> {
+    ) -> Result<Found> {
         let halves = buffers.codes.values::<f16>(job.values);
         let bytes = bytemuck::cast_slice_mut(halves);
-        let hasher = self.read(job, (0, PartName::Values), bytes, 2 * job.first as u64)?;
+        let hashes = self.read(job, (0, PartName::Values), bytes, 2 * job.first as u64)?;
         self.check_finite(job, halves)?;
         let values = buffers.values.values::<T>(job.values);
         decompress_halves(halves, values);
         take(bytemuck::cast_slice(values))?;
-        Ok(Checksums(vec![hasher]))
+        Ok(vec![hashes].into())
     }
 
     fn dequantise<T: Element>(
@@ -175,7 +227,7 @@ impl Packed {
         job: &Job,
         group: usize,
         take: impl Fn(&[u8]) -> Result<()>,
-    ) -> Result<Checksums> {
+    ) -> Result<Found> {
         let codes = buffers.codes.values::<u8>(job.values.div_ceil(2));
         let scales = buffers.scales.values::<f16>(job.values.div_ceil(group));
         let bytes = bytemuck::cast_slice_mut(scales);
@@ -187,7 +239,7 @@ impl Packed {
         let values = buffers.values.values::<T>(job.values);
         decompress_block(codes, scales, group, exponent, values);
         take(bytemuck::cast_slice(values))?;
-        Ok(Checksums(vec![of_scales, of_codes]))
+        Ok(vec![of_scales, of_codes].into())
     }
 
     /// A whole tensor, its keys before its values.
@@ -197,16 +249,16 @@ impl Packed {
         job: &Job,
         coded: &Coded,
         take: impl Fn(&[u8]) -> Result<()>,
-    ) -> Result<Checksums> {
+    ) -> Result<Found> {
         let geometry = geometry(coded, self.rotary.of(job.tensor));
         let (view, values) = (&coded.view, buffers.values.values::<T>(job.values));
         let mut ordered = vec![T::default(); if view.is_plain() { 0 } else { view.values() }];
-        let mut checksums = Checksums::default();
+        let mut found = Found::default();
         for (index, codec) in coded.coding.codecs().into_iter().enumerate() {
             let mut payload = codec.empty::<T>(view.values(), &geometry);
             payload.set_exponent(self.exponent(job, index));
             for part in payload.parts_mut() {
-                checksums.push(self.read(job, (index, part.name), part.content, 0)?);
+                found.push(self.read(job, (index, part.name), part.content, 0)?);
             }
             if !payload.is_finite() {
                 let name = &self.manifest.tensors[job.tensor].name;
@@ -220,7 +272,7 @@ impl Packed {
             }
         }
         take(bytemuck::cast_slice(values))?;
-        Ok(checksums)
+        Ok(found)
     }
 
     /// That of one of the tensor's codecs; 0 where nothing is said.
@@ -228,17 +280,32 @@ impl Packed {
         self.manifest.tensors[job.tensor].exponents().get(codec).copied().unwrap_or(0)
     }
 
-    /// Reads from a part of one of the tensor's codecs.
+    /// Reads from a part of one of the tensor's codecs, `offset` bytes behind the begin of what it is
+    /// without packing.
     fn read(
         &self,
         job: &Job,
         (codec, name): (usize, PartName),
         bytes: &mut [u8],
         offset: u64,
-    ) -> Result<Hasher> {
-        let part = self.stored[job.tensor].part(codec, name)?.bytes.start;
-        self.source.read_at(bytes, self.data + part + offset)?;
-        Ok(hash(bytes))
+    ) -> Result<PartHashes> {
+        let (place, part) = self.stored[job.tensor].part(codec, name)?;
+        let stored = match &self.indices[job.tensor][place] {
+            Some(index) => {
+                let hash = index.decode(&self.source, offset, bytes);
+                Some(hash.map_err(|e| {
+                    let tensor = &self.manifest.tensors[job.tensor].name;
+                    let place = format!("{}: tensor {tensor}", self.source.path().display());
+                    e.within(format!("{place}: {}", name.as_str()))
+                })?)
+            }
+            None => {
+                self.source.read_at(bytes, self.data + part.bytes.start + offset)?;
+                None
+            }
+        };
+        let unpacked = hash(bytes);
+        Ok(PartHashes { stored: stored.unwrap_or_else(|| unpacked.clone()), unpacked })
     }
 
     /// No file that kv-compress made holds others.

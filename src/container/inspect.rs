@@ -1,7 +1,7 @@
 //! The contents of a file, without its values.
 
 use super::decompress::Packed;
-use super::manifest::{Manifest, Quality};
+use super::manifest::{Manifest, Quality, Stored, StoredPart};
 use super::safetensors::{Header, TextMap};
 use super::source::Source;
 use super::{AxisOrder, Layout, Report, Summary};
@@ -40,6 +40,9 @@ pub struct Compression {
     pub compression_ratio: f64,
     /// Stored bits a value of the compressed tensors; `None` without values.
     pub bits_per_value: Option<f64>,
+    /// Bytes of the parts of packed tensors, before they were packed over after.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub packing_ratio: Option<f64>,
     /// Over all compressed tensors.
     #[serde(flatten)]
     pub quality: Quality,
@@ -69,6 +72,9 @@ pub struct Item {
     pub codec: String,
     /// Bytes of all its parts.
     pub stored_bytes: u64,
+    /// Its parts, where some are packed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<ItemPart>,
     /// The power of two that its numbers are divided by, where it is not 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exponent: Option<i32>,
@@ -79,6 +85,25 @@ pub struct Item {
     /// before RoPE.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rotary: Option<usize>,
+}
+
+/// One part of a tensor with packed parts.
+#[derive(Debug, Clone, Serialize)]
+pub struct ItemPart {
+    /// Its name, without the tensor's.
+    pub name: String,
+    /// Bytes in the file.
+    pub stored_bytes: u64,
+    /// The same without packing.
+    pub unpacked_bytes: u64,
+}
+
+impl Item {
+    /// Bytes of all its parts without packing; `None`: none is packed.
+    pub fn unpacked_bytes(&self) -> Option<u64> {
+        let bytes = self.parts.iter().map(|part| part.unpacked_bytes).sum();
+        (!self.parts.is_empty()).then_some(bytes)
+    }
 }
 
 impl Compression {
@@ -98,6 +123,7 @@ pub fn inspect(path: &Path, verify: bool, report: &dyn Report) -> Result<Content
         let tensors = header.tensors.into_iter().map(|tensor| Item {
             codec: "none".into(),
             stored_bytes: tensor.bytes() as u64,
+            parts: Vec::new(),
             name: tensor.name,
             dtype: tensor.info.dtype,
             shape: tensor.info.shape,
@@ -124,15 +150,17 @@ pub fn inspect(path: &Path, verify: bool, report: &dyn Report) -> Result<Content
 impl Contents {
     fn new(packed: Packed, verified: bool) -> Self {
         let summary: Summary = packed.summary();
+        let parts = packed.stored.iter().map(parts_of).collect::<Vec<_>>();
         let (manifest, rotations) = (packed.manifest, packed.rotations);
         // Of a file without any, none is said of no tensor.
         let rotary = rotations.of_tensor.into_iter().chain(std::iter::repeat(None));
         let layout = manifest.layout();
         // 0 takes no room in a table.
         let said = |exponents: &[i32]| exponents.iter().any(|exponent| *exponent != 0);
-        let items = summary.tensors.iter().zip(&manifest.tensors).zip(rotary);
-        let items = items.map(|((tensor, record), rotary)| Item {
+        let items = summary.tensors.iter().zip(&manifest.tensors).zip(rotary).zip(parts);
+        let items = items.map(|(((tensor, record), rotary), parts)| Item {
             rotary,
+            parts,
             name: record.name.clone(),
             dtype: record.dtype,
             shape: record.shape.clone(),
@@ -154,6 +182,7 @@ impl Contents {
                 original_size_bytes: summary.original_bytes,
                 compression_ratio: summary.compression_ratio(),
                 bits_per_value: summary.bits_per_value(),
+                packing_ratio: summary.packing_ratio(),
                 quality: summary.quality,
                 layout: layout.order,
                 kv_axis: layout.kv_axis,
@@ -163,4 +192,17 @@ impl Contents {
             metadata: manifest.metadata,
         }
     }
+}
+
+/// The parts of a tensor; none where none is packed.
+fn parts_of(stored: &Stored) -> Vec<ItemPart> {
+    if !stored.parts.iter().any(|part| part.packed) {
+        return Vec::new();
+    }
+    let item = |part: &StoredPart| ItemPart {
+        name: stored.part_name(part),
+        stored_bytes: part.len(),
+        unpacked_bytes: part.unpacked,
+    };
+    stored.parts.iter().map(item).collect()
 }

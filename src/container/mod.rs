@@ -7,11 +7,14 @@
 mod compress;
 mod decompress;
 mod file;
+mod gather;
 mod inspect;
 mod layers;
 mod layout;
 mod manifest;
 pub mod origin;
+mod outcome;
+mod packed;
 mod pipeline;
 mod rotary;
 pub(crate) mod safetensors;
@@ -33,7 +36,7 @@ use crate::error::{Error, Result};
 use crate::whole_file::{self, Existing, NewFile};
 use ::safetensors::Dtype;
 use crc32fast::Hasher;
-use manifest::{Coded, Stored};
+use manifest::{Coded, Stored, StoredPart};
 use pipeline::{BLOCK, PIECE};
 use rotary::RotaryTables;
 use safetensors::Tensor;
@@ -123,6 +126,8 @@ pub struct TensorSummary {
     pub excluded: Option<ExclusionReason>,
     /// Bytes of all its parts.
     pub stored_bytes: u64,
+    /// The same without packing.
+    pub unpacked_bytes: u64,
     /// Nothing but `None` for a tensor stored unchanged, and where it was not measured.
     pub distortion: Distortion,
 }
@@ -135,7 +140,8 @@ impl TensorSummary {
             shape: tensor.info.shape.clone(),
             codec: stored.coded.as_ref().map(|coded| coded.coding),
             excluded: None,
-            stored_bytes: stored.parts.iter().map(|part| part.bytes.end - part.bytes.start).sum(),
+            stored_bytes: stored.parts.iter().map(StoredPart::len).sum(),
+            unpacked_bytes: stored.parts.iter().map(|part| part.unpacked).sum(),
             distortion: distortion.finish(),
         }
     }
@@ -153,6 +159,14 @@ impl Summary {
         let values: usize = compressed().map(TensorSummary::values).sum();
         let bytes: u64 = compressed().map(|tensor| tensor.stored_bytes).sum();
         (values > 0).then(|| 8.0 * bytes as f64 / values as f64)
+    }
+
+    /// Bytes of the parts of packed tensors, before they were packed over after; `None`: none is.
+    pub fn packing_ratio(&self) -> Option<f64> {
+        let packed = || self.tensors.iter().filter(|one| one.stored_bytes < one.unpacked_bytes);
+        let before: u64 = packed().map(|tensor| tensor.unpacked_bytes).sum();
+        let after: u64 = packed().map(|tensor| tensor.stored_bytes).sum();
+        (after > 0).then(|| before as f64 / after as f64)
     }
 
     /// Sizes of the two files, original over compressed.
@@ -269,6 +283,18 @@ impl Piecewise {
             TensorCodec::Packed(packing) => packing.as_int4().map(Self::Int4),
         }
     }
+
+    /// Values of a piece of a tensor of so many: a power of two of whole groups, so that a part's bytes of
+    /// a piece are blocks of one size.
+    fn piece(self, values: usize) -> usize {
+        match self {
+            Self::F16 => PIECE,
+            Self::Int4(group) => {
+                let pair = 2 * group.min(values.max(1));
+                pair << (PIECE / pair).max(1).ilog2()
+            }
+        }
+    }
 }
 
 /// The pieces of a tensor, which depend on its size and codec only: only symmetric INT4, f16 and
@@ -278,8 +304,9 @@ fn jobs(index: usize, tensor: &Tensor, coded: Option<&Coded>) -> impl Iterator<I
     let values = if coded.is_some() { tensor.values() } else { tensor.bytes() };
     let all = Job { tensor: index, first: 0, values, offset: 0, bytes: tensor.bytes() as u64 };
     let (group, piece) = match coded.map(Piecewise::of) {
-        None | Some(Some(Piecewise::F16)) => (1, PIECE),
-        Some(Some(Piecewise::Int4(group))) => (group, PIECE),
+        None => (1, PIECE),
+        Some(Some(Piecewise::F16)) => (1, Piecewise::F16.piece(values)),
+        Some(Some(Piecewise::Int4(group))) => (group, Piecewise::Int4(group).piece(values)),
         Some(None) => (1, usize::MAX / 4),
     };
     all.cut(group, piece)

@@ -28,6 +28,8 @@ pub struct Plan {
     pub rope: Option<RopeParameters>,
     /// Which axis of the tensors is what: of all that are compressed.
     pub layout: Layout,
+    /// Whether parts are entropy-coded where that makes them shorter.
+    pub pack: bool,
 }
 
 /// Why a tensor is stored as it is.
@@ -58,6 +60,7 @@ impl Plan {
             exclude: Vec::new(),
             rope: None,
             layout: Layout::default(),
+            pack: false,
         }
     }
 

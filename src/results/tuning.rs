@@ -289,7 +289,7 @@ pub(crate) mod fixture {
             .collect();
         let codec = "int3-g64+q8_0@0-1,-1";
         let judged = |codec: &str, kld: f64| {
-            codec_figures(codec, kld, windows).judge(&subject, &baseline, &Limits::default())
+            codec_figures(codec, kld, windows).judge(&subject, &baseline, &Limits::default(), 1)
         };
         let (tuned, uniform) = (judged(codec, 0.01), vec![judged("int3-g64", 0.03)]);
         let klds = || layers.iter().map(|layer| layer.key.chosen.kld_per_window.as_slice());

@@ -74,3 +74,43 @@ pub fn repair(bytes: &mut [u8]) {
     let crc32 = format!("{:08x}", crc32fast::hash(&bytes[..end]));
     bytes[at..at + 8].copy_from_slice(crc32.as_bytes());
 }
+
+/// With a header changed on purpose, its checksum put right.
+pub fn forged(whole: &[u8], from: &str, to: &str) -> Vec<u8> {
+    let end = 8 + u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
+    let header = std::str::from_utf8(&whole[8..end]).unwrap();
+    assert!(header.contains(from), "no {from} in {header}");
+    let mut header = header.trim_end().replace(from, to).into_bytes();
+    header.resize(header.len().next_multiple_of(8), b' ');
+    let length = (header.len() as u64).to_le_bytes();
+    let mut bytes = [&length, &header[..], &whole[end..]].concat();
+    repair(&mut bytes);
+    bytes
+}
+
+/// Two layers' keys and values of `tokens` head vectors in each of two heads, every channel with a mean and a spread
+/// of its own; and a mask.
+pub fn channels(tokens: usize, head_dim: usize) -> Vec<TensorData<'static>> {
+    let shape = [2, tokens, head_dim];
+    let values = |seed: u64| -> Vec<f32> {
+        let of = |(index, x): (usize, f32)| {
+            let channel = index % head_dim;
+            x * (0.1 + (channel % 5) as f32 / 8.0) + (channel * channel % 7) as f32 - 3.0
+        };
+        numbers(shape.iter().product(), seed).into_iter().enumerate().map(of).collect()
+    };
+    let of = |name, dtype, seed| tensor(name, dtype, &shape, &values(seed));
+    let mask = TensorData {
+        name: "mask".into(),
+        dtype: Dtype::BOOL,
+        shape: vec![3],
+        data: vec![1, 0, 1].into(),
+    };
+    vec![
+        mask,
+        of("layer.0.key", Dtype::F16, 1),
+        of("layer.0.value", Dtype::BF16, 2),
+        of("layer.1.key", Dtype::F32, 3),
+        of("layer.1.value", Dtype::F16, 4),
+    ]
+}

@@ -57,6 +57,9 @@ fn table(contents: &Contents) -> String {
             made.compression_ratio,
             or_none(made.bits_per_value)
         );
+        if let Some(ratio) = made.packing_ratio {
+            _ = writeln!(text, "packed: {ratio:.3} times smaller than without packing");
+        }
         _ = writeln!(text, "layout {}", made.layout());
         for (index, embedding) in made.rotary.iter().enumerate() {
             _ = writeln!(text, "rotary embedding {index}: {}", in_words(embedding));
@@ -95,7 +98,10 @@ fn table(contents: &Contents) -> String {
                     format!("{:?}", item.dtype),
                     format!("{:?}", item.shape),
                     format!("{}{exponent}{rotary}", item.codec),
-                    item.stored_bytes.to_string(),
+                    match item.unpacked_bytes() {
+                        None => item.stored_bytes.to_string(),
+                        Some(unpacked) => format!("{} of {unpacked}", item.stored_bytes),
+                    },
                 ]
             }))
             .collect();

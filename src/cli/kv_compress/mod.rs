@@ -73,6 +73,9 @@ pub struct Arguments {
     /// Store tensors whose name matches as they are; repeat for several
     #[arg(long, value_name = "GLOB", conflicts_with = "decompress")]
     exclude: Vec<String>,
+    /// Entropy-code what is stored, without loss: smaller files, more time
+    #[arg(long, conflicts_with = "decompress")]
+    pack: bool,
     /// Also print every tensor's metrics
     #[arg(long, conflicts_with = "decompress")]
     per_tensor: bool,
@@ -113,6 +116,8 @@ struct Metrics {
     quality_passed: bool,
     codec: String,
     bits_per_value: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    packing_ratio: Option<f64>,
     tensors_compressed: usize,
     tensors_unchanged: usize,
     min_cosine: f64,
@@ -212,6 +217,7 @@ impl Arguments {
             exclude: patterns("--exclude", &self.exclude)?,
             rope: self.rope.parameters()?,
             layout: Layout { order, kv_axis: kv_axis.transpose()?, head_dim: self.head_dim },
+            pack: self.pack,
         })
     }
 }
@@ -244,6 +250,7 @@ impl Metrics {
                 && reaches(quality.snr_db, arguments.min_snr_db),
             codec: summary.codec.clone(),
             bits_per_value: summary.bits_per_value(),
+            packing_ratio: summary.packing_ratio(),
             tensors_compressed: compressed,
             tensors_unchanged: summary.tensors.len() - compressed,
             min_cosine: arguments.min_cosine,

@@ -73,7 +73,7 @@ impl Scheme {
     }
 
     /// With the number of values that a group of a head vector has.
-    pub(super) fn of_heads(self, head_dim: usize) -> Self {
+    pub(in crate::codec) fn of_heads(self, head_dim: usize) -> Self {
         let group = if self.group == Self::HEAD_VECTOR { head_dim.max(1) } else { self.group };
         Self { group, ..self }
     }

@@ -3,7 +3,7 @@
 //! Sinks and means are set apart, rows are mapped, groups are quantised, codes are packed; each
 //! step is a file here. Symmetric INT4 alone has kernels of its own, in [`super::int4`].
 
-mod bits;
+pub(super) mod bits;
 mod definition;
 mod groups;
 mod levels;

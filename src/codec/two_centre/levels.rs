@@ -95,7 +95,7 @@ impl FittedLevels {
     }
 
     /// Bytes of the codes of a block.
-    pub(super) fn code_bytes(self, block: usize) -> usize {
+    pub(in crate::codec) fn code_bytes(self, block: usize) -> usize {
         match self.set() {
             LevelSet::Trellis(trellis) => trellis.code_bytes(block),
             // Words of four codes: their low 16 bits, and the highest one of 19 levels.

@@ -8,8 +8,8 @@ mod record;
 mod renamed;
 mod rotary;
 
-pub use parts::{Coded, Coding, Stored};
-pub use record::{Record, is_float};
+pub use parts::{Coded, Coding, Stored, StoredPart};
+pub use record::{PackedParts, Record, is_float};
 
 use super::layout::{AxisOrder, Layout};
 use super::rotary::Rotations;
@@ -23,8 +23,10 @@ const FORMAT: &str = "kvgauge-kv";
 /// Of files of symmetric INT4 and f16 alone, of all other codecs, of tensors that are not read as
 /// they lie, of keys of other rotary embeddings than one over the whole head in halves, of two
 /// centres whose blocks are not runs of a power of two, of scales in other engines' formats, of
-/// codecs by layer, and of codes that go by a trellis.
-const VERSIONS: [u32; 8] = [1, 2, 3, 4, 5, 6, 7, 8];
+/// codecs by layer, of codes that go by a trellis, and of packed parts.
+const VERSIONS: [u32; 9] = [1, 2, 3, 4, 5, 6, 7, 8, 9];
+/// The same for people.
+const READ: &str = "1 to 9";
 /// Every compressed file begins so, after the header's length; the checksum follows.
 const OPENING: &str = r#"{"__metadata__":{"kvgauge":"{\"header_crc32\":\""#;
 /// Stands in the checksum's place while the header's checksum is taken.
@@ -100,9 +102,10 @@ fn version_of(
 ) -> u32 {
     let sides = [codec.base().key, codec.base().value];
     let known_first = |codec: &TensorCodec| codec.packing().is_none_or(|p| p.as_int4().is_some());
-    let [first, second, third, fourth, fifth, sixth, seventh, eighth] = VERSIONS;
+    let [first, second, third, fourth, fifth, sixth, seventh, eighth, ninth] = VERSIONS;
     let of_layers = codec.each().flat_map(|codec| [codec.key, codec.value]);
     match layout.is_default() {
+        _ if tensors.iter().any(|record| record.packed.is_some()) => ninth,
         _ if of_layers.into_iter().any(|side| side.format_version() == eighth) => eighth,
         _ if !codec.is_uniform() => seventh,
         _ if sides.iter().any(|side| renamed::is_of_sixth(side, renamed)) => sixth,
@@ -222,6 +225,29 @@ impl Manifest {
         Ok(longest.embed(parts)?.to_bytes(0)?.len())
     }
 
+    /// No less than [`Manifest::room`] will be once any parts of these tensors are packed. `parts`: where none
+    /// is.
+    pub fn most_room(&self, stored: &[Stored], parts: &Header) -> Result<usize> {
+        /// Of a part's shape and offsets.
+        const NUMBERS: usize = 3 * 20;
+        let mut longest = self.clone();
+        for (record, stored) in longest.tensors.iter_mut().zip(stored) {
+            let bytes = stored.parts.iter().map(|part| part.unpacked).collect();
+            record.packed = Some(PackedParts { bytes, crc32: BLANK.into() });
+        }
+        Ok((longest.room(parts)? + NUMBERS * parts.tensors.len()).next_multiple_of(8))
+    }
+
+    /// Says which parts of each tensor are packed; `None`: none.
+    pub fn set_packed(&mut self, packed: Vec<Option<PackedParts>>) -> Result<()> {
+        for (record, packed) in self.tensors.iter_mut().zip(packed) {
+            record.packed = packed;
+        }
+        let (codec, has_rotary) = (self.codec.parse()?, self.rotary.is_some());
+        self.version = version_of(&codec, &self.layout(), has_rotary, &self.tensors, false);
+        Ok(())
+    }
+
     /// The file up to its first tensor, which begins after `room` bytes.
     pub fn to_bytes(&self, parts: &Header, room: usize) -> Result<Vec<u8>> {
         let mut bytes = self.embed(parts)?.to_bytes(room)?;
@@ -275,11 +301,11 @@ impl Manifest {
         let stamp: Stamp = serde_json::from_str(json).map_err(parse)?;
         if stamp.format != FORMAT || !VERSIONS.contains(&stamp.version) {
             return Err(Error::input(format!(
-                "expected format {FORMAT} version 1 to 8, found {:?} version {}",
+                "expected format {FORMAT} version {READ}, found {:?} version {}",
                 stamp.format, stamp.version
             ))
             .hint(format!(
-                "this is kvgauge {}, which reads versions 1 to 8; a newer one made the file",
+                "this is kvgauge {}, which reads versions {READ}; a newer one made the file",
                 env!("CARGO_PKG_VERSION")
             )));
         }

@@ -1,6 +1,7 @@
 //! The stored parts of tensors: their names, types and shapes.
 
 use super::super::layout::TensorView;
+use super::super::packed;
 use crate::codec::{BlockRule, Codec, Geometry, Packing, PartElement, PartName, TensorCodec};
 use crate::error::{Error, Result};
 use safetensors::Dtype;
@@ -40,14 +41,35 @@ pub struct StoredPart {
     pub name: PartName,
     /// Its bytes in the data.
     pub bytes: Range<u64>,
+    /// How many it has where it is not packed.
+    pub unpacked: u64,
+    /// Bytes of one of its numbers.
+    pub width: u64,
+    pub packed: bool,
+}
+
+impl StoredPart {
+    /// Bytes in the data.
+    pub fn len(&self) -> u64 {
+        self.bytes.end - self.bytes.start
+    }
 }
 
 impl Stored {
-    /// The place of the part of that name of one of [`Coding::codecs`].
-    pub fn part(&self, codec: usize, name: PartName) -> Result<&StoredPart> {
-        let mut parts = self.parts.iter();
-        let found = parts.find(|part| (part.codec, part.name) == (codec, name));
+    /// The index and the place of the part of that name of one of [`Coding::codecs`].
+    pub fn part(&self, codec: usize, name: PartName) -> Result<(usize, &StoredPart)> {
+        let mut parts = self.parts.iter().enumerate();
+        let found = parts.find(|(_, part)| (part.codec, part.name) == (codec, name));
         found.ok_or_else(|| Error::system(format!("no part {}", name.as_str())))
+    }
+}
+
+impl Stored {
+    /// The name of one of its parts, without the tensor's.
+    pub fn part_name(&self, part: &StoredPart) -> String {
+        let is_pair = matches!(self.coded, Some(Coded { coding: Coding::Both(_), .. }));
+        let prefix = if is_pair { PREFIXES[part.codec] } else { "" };
+        format!("{prefix}{}", part.name.as_str())
     }
 }
 
@@ -62,6 +84,57 @@ pub struct FilePart {
     pub name: String,
     pub dtype: Dtype,
     pub shape: Vec<usize>,
+    /// Bytes where it is packed.
+    pub packed: Option<u64>,
+}
+
+impl FilePart {
+    /// Bytes where it is not packed: no more than a number can hold.
+    fn bytes(&self) -> u128 {
+        let values = self.shape.iter().fold(1u128, |n, d| n.saturating_mul(*d as u128));
+        values.saturating_mul(self.dtype.bitsize() as u128) / 8
+    }
+
+    /// Bytes of one of its numbers.
+    fn width(&self) -> u64 {
+        self.dtype.bitsize() as u64 / 8
+    }
+
+    /// Packed to so many bytes; an error where that cannot be.
+    pub fn packed(self, bytes: u64) -> Result<Self> {
+        let unpacked = self.bytes();
+        let fits = u64::try_from(unpacked)
+            .is_ok_and(|unpacked| packed::is_possible(bytes, unpacked, self.width()));
+        match fits {
+            true => Ok(Self { packed: Some(bytes), ..self }),
+            false => {
+                Err(Error::input(format!("{}: {unpacked} bytes packed to {bytes}", self.name)))
+            }
+        }
+    }
+
+    /// Type and shape in a file.
+    pub fn in_file(&self) -> (Dtype, Vec<usize>) {
+        match self.packed {
+            None => (self.dtype, self.shape.clone()),
+            Some(bytes) => (Dtype::U8, vec![usize::try_from(bytes).unwrap_or(usize::MAX)]),
+        }
+    }
+
+    /// The part in `bytes` of the data.
+    pub fn stored_in(&self, bytes: Range<u64>) -> StoredPart {
+        StoredPart {
+            codec: self.codec,
+            name: self.part,
+            unpacked: match self.packed {
+                None => bytes.end - bytes.start,
+                Some(_) => u64::try_from(self.bytes()).unwrap_or(u64::MAX),
+            },
+            bytes,
+            width: self.width(),
+            packed: self.packed.is_some(),
+        }
+    }
 }
 
 impl Coding {
@@ -107,6 +180,7 @@ impl Coding {
                         PartName::Values => shape.to_vec(),
                         _ => vec![part.content],
                     },
+                    packed: None,
                 })
             })
             .collect()
@@ -149,11 +223,7 @@ impl Coded {
 
     /// Bytes of all parts of a tensor of this type: no more than a number can hold.
     pub fn stored_bytes(&self, dtype: Dtype) -> u128 {
-        let bytes = |part: &FilePart| {
-            let values = part.shape.iter().fold(1u128, |n, d| n.saturating_mul(*d as u128));
-            values.saturating_mul(part.dtype.bitsize() as u128) / 8
-        };
         let parts = self.coding.parts(dtype, &self.view.shape);
-        parts.iter().map(bytes).fold(0, u128::saturating_add)
+        parts.iter().map(FilePart::bytes).fold(0, u128::saturating_add)
     }
 }

@@ -2,9 +2,9 @@
 
 use super::super::safetensors::Header;
 use super::parts::{Coded, Coding, FilePart, PREFIXES, Stored, StoredPart};
-use super::record::Record;
+use super::record::{PackedParts, Record};
 use crate::codec::PartName;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 
@@ -12,40 +12,61 @@ use std::collections::{HashMap, HashSet};
 /// metadata.
 pub fn place(records: &[Record], coded: Vec<Option<Coded>>) -> Result<(Vec<Stored>, Header)> {
     let dots = ".".repeat(dots(records, &coded));
-    // With the tensor that each is of.
-    let mut parts: Vec<(usize, FilePart)> = Vec::new();
+    // With the tensor that each is of, and its index there.
+    let mut parts: Vec<((usize, usize), FilePart)> = Vec::new();
     for (owner, (record, coded)) in records.iter().zip(&coded).enumerate() {
-        match coded {
-            None => {
-                let (name, shape) = (record.name.clone(), record.shape.clone());
-                let (codec, part) = (0, PartName::Values);
-                parts.push((owner, FilePart { codec, part, name, dtype: record.dtype, shape }));
-            }
+        let own = match coded {
+            None => vec![FilePart {
+                codec: 0,
+                part: PartName::Values,
+                name: record.name.clone(),
+                dtype: record.dtype,
+                shape: record.shape.clone(),
+                packed: None,
+            }],
             Some(Coded { coding, view }) => {
                 let own = coding.parts(record.dtype, &view.shape).into_iter();
-                parts.extend(own.map(|part| {
+                let named = own.map(|part| {
                     let name = format!("{}{dots}{}", record.name, part.name);
-                    (owner, FilePart { name, ..part })
-                }));
+                    FilePart { name, ..part }
+                });
+                packed(named.collect(), record)?
             }
-        }
+        };
+        parts.extend(own.into_iter().enumerate().map(|(index, part)| ((owner, index), part)));
     }
-    let mut stored: Vec<Stored> =
-        coded.into_iter().map(|coded| Stored { coded, parts: Vec::new() }).collect();
-    for (owner, FilePart { codec, part, .. }) in &parts {
-        stored[*owner].parts.push(StoredPart { codec: *codec, name: *part, bytes: 0..0 });
-    }
-    // Wide types first: every tensor is aligned, as the safetensors library does it.
+    let mut places: Vec<Vec<Option<StoredPart>>> = vec![Vec::new(); records.len()];
+    parts.iter().for_each(|((owner, _), _)| places[*owner].push(None));
+    // Wide types first: every tensor is aligned, as the safetensors library does it. Packed or not.
     parts.sort_by_key(|(_, part)| Reverse(part.dtype.bitsize()));
     let mut header = Header::default();
-    for (owner, FilePart { codec, part, name, dtype, shape }) in parts {
-        let (start, end) = header.push(name, dtype, shape)?.info.data_offsets;
-        let mut own = stored[owner].parts.iter_mut();
-        if let Some(place) = own.find(|own| (own.codec, own.name) == (codec, part)) {
-            place.bytes = start as u64..end as u64;
-        }
+    for ((owner, index), part) in parts {
+        let (dtype, shape) = part.in_file();
+        let (start, end) = header.push(part.name.clone(), dtype, shape)?.info.data_offsets;
+        places[owner][index] = Some(part.stored_in(start as u64..end as u64));
     }
+    let stored = coded.into_iter().zip(places);
+    let stored = stored
+        .map(|(coded, parts)| Stored { coded, parts: parts.into_iter().flatten().collect() })
+        .collect();
     Ok((stored, header))
+}
+
+/// The parts of a tensor, packed as its record says.
+fn packed(parts: Vec<FilePart>, record: &Record) -> Result<Vec<FilePart>> {
+    let Some(PackedParts { bytes, .. }) = &record.packed else { return Ok(parts) };
+    if bytes.len() != parts.len() || bytes.iter().all(|bytes| *bytes == 0) {
+        return Err(Error::input(format!(
+            "tensor {:?}: packed: expected the bytes of {} parts, some of which are packed, found {bytes:?}",
+            record.name,
+            parts.len()
+        )));
+    }
+    let pack = |(part, bytes): (FilePart, &u64)| match bytes {
+        0 => Ok(part),
+        bytes => part.packed(*bytes),
+    };
+    parts.into_iter().zip(bytes).map(pack).collect()
 }
 
 /// How many dots stand before the names of parts: the fewest with which no part has the name of a

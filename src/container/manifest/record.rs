@@ -38,6 +38,19 @@ pub struct Record {
     /// Channels of a block of two centres, where that is not a run of a power of two.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "not_null")]
     pub block: Option<usize>,
+    /// Of a tensor with packed parts.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "not_null")]
+    pub packed: Option<PackedParts>,
+}
+
+/// Which parts of a tensor are packed, one of them at least.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PackedParts {
+    /// Bytes of each of its parts; 0 of one that is not packed.
+    pub bytes: Vec<u64>,
+    /// Of its parts as they were before, one after the other; eight hexadecimal digits.
+    pub crc32: String,
 }
 
 impl Record {
@@ -63,7 +76,8 @@ impl Record {
         };
         let (name, shape) = (name.to_string(), shape.to_vec());
         let (crc32, rotary) = (BLANK.into(), None);
-        Self { name, dtype, shape, crc32, codec, exponent, exponents, rotary, block }
+        let packed = None;
+        Self { name, dtype, shape, crc32, codec, exponent, exponents, rotary, block, packed }
     }
 
     /// With the longest numbers.
@@ -97,7 +111,9 @@ impl Record {
         let is_named = if is_pair { !of_file.is_uniform() } else { !is_one_for_all(of_file) };
         let no_exponent = self.exponent.is_none() && self.exponents.is_none();
         let coding = match self.codec.as_deref() {
-            Some(UNCHANGED) if no_exponent && self.block.is_none() => return Ok(None),
+            Some(UNCHANGED) if no_exponent && self.block.is_none() && self.packed.is_none() => {
+                return Ok(None);
+            }
             None if is_named => return Err(self.odd_codec(of_file)),
             None if is_pair => Coding::Both(*of_file.base()),
             None => Coding::One(of_file.base().key),
