@@ -140,10 +140,11 @@ fn large_tensors() {
 #[test]
 fn a_file_that_packing_does_not_shorten() {
     let folder = Folder::new();
-    for (tensors, codec) in [(zoo::tensors(), "int4-g64"), (Vec::new(), "int4-g64")] {
+    let small = zoo::tensors().into_iter().filter(|tensor| tensor.name != "zero.value");
+    for tensors in [small.collect(), Vec::new()] {
         let source = folder.source(&tensors);
-        let (_, plain, _) = folder.there_and_back(&source, &plan(codec, false));
-        let (made, packed, _) = folder.there_and_back(&source, &plan(codec, true));
+        let (_, plain, _) = folder.there_and_back(&source, &plan("int4-g64", false));
+        let (made, packed, _) = folder.there_and_back(&source, &plan("int4-g64", true));
         assert!(packed == plain && made.packing_ratio().is_none());
     }
     // Forty blocks of noise, one of which saves less than the lengths of all take.
@@ -323,6 +324,7 @@ fn twenty_thousand_mutations_of_packed_bytes() {
     let folder = Folder::new();
     let whole = small(&folder);
     let (path, output) = (folder.path("mutated"), folder.path("output"));
+    let expected = fs::read(folder.path("restored")).unwrap();
     let mut state = 5u64;
     let mut next = |below: usize| {
         state =
@@ -338,7 +340,8 @@ fn twenty_thousand_mutations_of_packed_bytes() {
         });
         fs::write(&path, &bytes).unwrap();
         match decompress(&path, target(&output), &()) {
-            Ok(_) => assert!(bytes == whole, "mutation {round} passed"),
+            // A frequency that is not used may be another.
+            Ok(_) => assert!(fs::read(&output).unwrap() == expected, "mutation {round} passed"),
             Err(error) => assert_eq!(error.kind(), Kind::Input, "mutation {round}: {error}"),
         }
     }

@@ -1071,7 +1071,7 @@ class Binary(unittest.TestCase):
 
     def test_packed_parts(self):
         """Whatever the symbols: the decoder's bytes, and those of the file without packing."""
-        file = serialize({**self.channels(), "ids": Tensor("I64", (2,), bytes(16))}, {"a": "b"})
+        file = serialize({**self.channels(200, 32), "ids": Tensor("I64", (2,), bytes(16))}, {"a": "b"})
         codecs = ["int4-g64", "int4-g9", "f16", "kivi4", "kvgauge4", "nvfp4-per-tensor", "mxfp4", "q8_0",
                   "k:int3-g8-asym-ch-prerope-ctr-had-s8-sink2/v:int5-g24-lm-had-mse-sink1",
                   "k:int2-g16/v:int7-g64-mid", "int6-g32", "k:fp8-per-token-head/v:int4-per-token-head",
