@@ -94,7 +94,7 @@ def expected_verdict(data, subject, cell, limits):
     """The worst over the limits, each by its whole interval."""
     if not subject["judged"] or cell["invalid"]:
         return "invalid"
-    change, kld, top1 = limits
+    change, kld, top1, size = limits
     down = -math.inf if change >= 100 else math.log1p(-change / 100)
     criteria = [(cell["log_ratio"], down, math.log1p(change / 100))]
     if kld is not None:
@@ -102,7 +102,8 @@ def expected_verdict(data, subject, cell, limits):
     if top1 is not None:
         criteria.append((cell["top1"], top1, math.inf))
     order = ["pass", "inconclusive", "fail"]
-    worst = 0
+    # Bytes are counted: within or not.
+    worst = 2 if size is not None and cell["bytes"] > size else 0
     for (mean, error), least, most in criteria:
         if error is None:
             verdict = "inconclusive"
@@ -132,14 +133,17 @@ def expected_choice(data, subject, limits):
 
 
 def check_limit(page, name):
-    fields = [page.locator(f"#{field}") for field in ("limit", "max-kld", "min-top1")]
+    fields = [page.locator(f"#{field}")
+              for field in ("limit", "max-kld", "min-top1", "max-bytes")]
     if fields[0].count() == 0:
         return
     data = json.loads(page.locator("#data").text_content())
     static = shown(page)
     seen = set()
-    for limits in ((0.01, None, None), (0.3, None, None), (2.5, None, None), (50, None, None),
-                   (1e9, None, None), (1e9, 0.01, None), (1e9, None, 0.9), (5, 0.03, 0.8), (0, 0, 1)):
+    none = (None, None, None)
+    for limits in ((0.01, *none), (0.3, *none), (2.5, *none), (50, *none), (1e9, *none),
+                   (1e9, 0.01, None, None), (1e9, None, 0.9, None), (5, 0.03, 0.8, 7000),
+                   (1e9, None, None, 6000), (0, 0, 1, 0)):
         for field, limit in zip(fields, limits):
             field.fill("" if limit is None else "1000000000" if limit == 1e9 else f"{limit:.10g}")
         now = shown(page)

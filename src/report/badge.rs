@@ -2,7 +2,7 @@
 //! service reads (schema of shields.io's endpoint).
 
 use super::text::{one_line, printable, width};
-use super::{Error, Result};
+use crate::error::{Error, Result};
 use crate::eval::verdict::Verdict;
 use crate::results::figures::CodecResult;
 use crate::results::print::small;

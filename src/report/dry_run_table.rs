@@ -2,7 +2,8 @@
 
 use super::align::align;
 use super::text::one_line;
-use crate::results::print::{bytes, duration, model_name, text_name};
+use crate::results::names::{model_name, text_name};
+use crate::results::print::{bytes, duration};
 use crate::results::sweep::UnfinishedCell;
 use crate::results::timings::{DryRun, SubjectEstimate};
 

@@ -2,10 +2,9 @@
 
 use super::text::{one_line, printable};
 use crate::eval::verdict::Limits;
-use crate::results::answers;
 use crate::results::columns::{Column, MARKDOWN, Row, SIZE, Table, named};
+use crate::results::names::{model_name, text_name};
 use crate::results::print::{bos, cache_words, dtype_and_device, short, windows};
-use crate::results::print::{model_name, text_name};
 use crate::results::sweep::{SubjectReport, SweepReport, UnfinishedCell};
 use crate::results::verdict_words;
 use crate::whole_file::MARKDOWN_MARK;
@@ -97,7 +96,7 @@ fn section(
 /// The answers for a KL divergence and for so many bytes: two lines, and an empty one.
 fn within(subject: &SubjectReport) -> String {
     let named = |codec: &Option<String>| codec.as_deref().map_or("none".into(), code);
-    let [klds, bytes] = answers::in_words(subject, named);
+    let [klds, bytes] = subject.answers_in_words(named);
     format!("{klds}.  \n{bytes}.\n\n")
 }
 

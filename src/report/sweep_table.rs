@@ -4,10 +4,10 @@ use super::align::{align, align_within};
 use super::table::{baseline_line, cache_line, subject_lines};
 use super::text::one_line;
 use crate::eval::verdict::Limits;
-use crate::results::answers;
 use crate::results::columns::{Row, SWEEP, Table, headings, texts};
 use crate::results::figures::{CodecFigures, CodecResult};
-use crate::results::print::{interval, model_name, signed, small, text_name};
+use crate::results::names::{model_name, text_name};
+use crate::results::print::{interval, signed, small};
 use crate::results::subject::SubjectInfo;
 use crate::results::sweep::{SubjectReport, SweepReport, UnfinishedCell};
 use crate::results::verdict_words;
@@ -39,7 +39,7 @@ pub fn render(report: &SweepReport, width: Option<usize>) -> String {
         }
         out.push_str(&recommendation(subject, &report.limits));
         let named = |codec: &Option<String>| codec.as_deref().map_or("none".into(), one_line);
-        for answer in answers::in_words(subject, named) {
+        for answer in subject.answers_in_words(named) {
             let _ = writeln!(out, "{answer}");
         }
         out.push('\n');

@@ -2,7 +2,6 @@
 //! codec within so many bytes. Neither asks for the limit on the perplexity change.
 
 use super::figures::{CodecFigures, CodecResult};
-use super::sweep::{ProtocolCells, SubjectReport};
 use crate::eval::verdict::{Criterion, Verdict};
 use serde::Serialize;
 
@@ -35,17 +34,17 @@ pub struct WithinBytes {
 pub struct Candidate<'a>(Vec<&'a CodecResult>);
 
 /// Codecs that are smaller than f16 and have a result under each protocol that says something; none where
-/// a protocol is not `complete`.
+/// a protocol is not `complete`. `first`, `decode`: cells of each protocol by id.
 pub fn candidates<'a>(
-    first: &'a ProtocolCells,
-    decode: Option<&'a ProtocolCells>,
+    first: &'a [(String, CodecResult)],
+    decode: Option<&'a [(String, CodecResult)]>,
     complete: bool,
 ) -> Vec<Candidate<'a>> {
-    let results = |part: &'a ProtocolCells| part.cells.iter().map(|(_, result)| result);
+    let results = |cells: &'a [(String, CodecResult)]| cells.iter().map(|(_, result)| result);
     let candidate = |result: &'a CodecResult| -> Option<Candidate<'a>> {
         let name = &result.figures.codec;
         let beside = match decode {
-            Some(part) => vec![results(part).find(|other| other.figures.codec == *name)?],
+            Some(cells) => vec![results(cells).find(|other| other.figures.codec == *name)?],
             None => vec![],
         };
         let all: Vec<_> = std::iter::once(result).chain(beside).collect();
@@ -124,12 +123,16 @@ pub fn best_within_bytes(
 
 /// `fewest bytes within a mean KLD of 0.001: NAME; 0.01: NAME`, and the same of bytes. `named`: a codec, or
 /// that there is none.
-pub fn in_words(subject: &SubjectReport, named: impl Fn(&Option<String>) -> String) -> [String; 2] {
-    let klds = subject.cheapest_within_kld.iter();
+pub fn in_words(
+    klds: &[WithinKld],
+    bytes: &[WithinBytes],
+    named: impl Fn(&Option<String>) -> String,
+) -> [String; 2] {
+    let klds = klds.iter();
     let klds = klds.map(|answer| format!("{}: {}", answer.max_kld, named(&answer.codec)));
-    let bytes = subject.best_within_bytes.iter();
-    let bytes =
-        bytes.map(|answer| format!("{:.0}: {}", answer.max_bytes_per_token, named(&answer.codec)));
+    let bytes = bytes
+        .iter()
+        .map(|answer| format!("{:.0}: {}", answer.max_bytes_per_token, named(&answer.codec)));
     [
         format!("Fewest bytes within a mean KLD of {}", klds.collect::<Vec<_>>().join("; ")),
         format!("Smallest KLD within bytes a token of {}", bytes.collect::<Vec<_>>().join("; ")),

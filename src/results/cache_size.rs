@@ -1,7 +1,6 @@
 //! The size of a cache in the units that a server's memory is planned in: MB of 10⁶ bytes a sequence,
 //! GB of 10⁹ bytes a batch.
 
-use super::figures::CodecFigures;
 use serde::Serialize;
 
 /// The cache of sequences that fill the context, in 16 bits and as stored by a codec. A layer with a
@@ -21,10 +20,9 @@ pub struct CacheSize {
 }
 
 impl CacheSize {
-    /// `context`: tokens of a sequence; `batch`: sequences.
-    pub fn new(figures: &CodecFigures, context: usize, batch: usize) -> Self {
+    /// `f16`, `stored`: bytes a token; `context`: tokens of a sequence; `batch`: sequences.
+    pub fn new(f16: f64, stored: f64, context: usize, batch: usize) -> Self {
         let mb = |bytes_per_token: f64, tokens: usize| bytes_per_token * tokens as f64 / 1e6;
-        let (f16, stored) = (figures.cache_bytes_per_token_f16, figures.cache_bytes_per_token);
         Self {
             cache_mb_per_sequence_f16: mb(f16, context),
             cache_mb_per_sequence: mb(stored, context),
@@ -38,18 +36,12 @@ impl CacheSize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::results::fixture;
 
     /// Llama 3 8B: 32 layers × 8 KV heads × 128 channels × keys and values × 2 bytes are 131072 bytes a
     /// token, 0.537 GB for 4096 tokens.
     #[test]
     fn sizes_are_those_worked_out_by_hand() {
-        let figures = CodecFigures {
-            cache_bytes_per_token_f16: 131_072.0,
-            cache_bytes_per_token: 34_816.0,
-            ..fixture::codec_figures("int4-g64", 0.01, 3)
-        };
-        let size = CacheSize::new(&figures, 4096, 32);
+        let size = CacheSize::new(131_072.0, 34_816.0, 4096, 32);
         assert_eq!(size.cache_mb_per_sequence_f16, 536.870912);
         assert_eq!(size.cache_mb_per_sequence, 142.606336);
         assert_eq!(size.cache_mb_per_1000_tokens_f16, 131.072);

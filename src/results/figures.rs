@@ -346,7 +346,12 @@ impl CodecFigures {
             Some(reason) => judgement.invalid(reason),
             None => judgement,
         };
-        let cache = CacheSize::new(&self, subject.context, batch);
+        let cache = CacheSize::new(
+            self.cache_bytes_per_token_f16,
+            self.cache_bytes_per_token,
+            subject.context,
+            batch,
+        );
         CodecResult { figures: self, cache, judgement }
     }
 

@@ -14,6 +14,7 @@ pub mod figures;
 pub(crate) mod fixture;
 pub mod log;
 pub mod measurement;
+pub(crate) mod names;
 pub(crate) mod plain_words;
 pub mod plan;
 pub(crate) mod print;

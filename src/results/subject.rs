@@ -1,6 +1,6 @@
 //! The subject of a measurement: model, text, windows and protocol, which codecs are compared on.
 
-use super::print::{model_name, text_name};
+use super::names::{model_name, text_name};
 use crate::corpus::WindowShape;
 use crate::eval::Protocol;
 use crate::model::source::Provenance;

@@ -209,7 +209,11 @@ impl SubjectReport {
                 codec: recommend(&first, decode.as_ref(), limit).filter(|_| complete),
             })
             .collect();
-        let candidates = answers::candidates(&first, decode.as_ref(), complete);
+        let candidates = answers::candidates(
+            &first.cells,
+            decode.as_ref().map(|part| part.cells.as_slice()),
+            complete,
+        );
         let cheapest_within_kld = answers::cheapest_within_kld(&candidates, limits.max_kld);
         let best_within_bytes = answers::best_within_bytes(
             &candidates,
@@ -267,6 +271,11 @@ impl SubjectReport {
     pub fn why_refused(&self, codec: &str) -> Option<&str> {
         let refused = &self.decode.as_ref()?.refused;
         refused.iter().find(|refused| refused.codec == codec).map(|refused| refused.error.as_str())
+    }
+
+    /// The answers for a KL divergence and for so many bytes.
+    pub fn answers_in_words(&self, named: impl Fn(&Option<String>) -> String) -> [String; 2] {
+        answers::in_words(&self.cheapest_within_kld, &self.best_within_bytes, named)
     }
 
     /// `prefix and decode`
