@@ -11,7 +11,7 @@ use crate::settings::Given;
 /// Candidates where none is named: two to 8.5 bits, all of which store tokens as they come but for
 /// `kivi2`'s keys. Those have a scale for each channel, for models on which a rotation of keys does
 /// harm.
-pub const DEFAULTS: [&str; 5] = ["exllamav3-2", "kivi2", "int3-g64-lm-had", "kvgauge4", "q8_0"];
+pub const DEFAULTS: [&str; 5] = ["kvgauge2", "kivi2", "kvgauge3", "kvgauge4", "q8_0"];
 
 /// A codec for keys and one for values, under the name it was given by.
 #[derive(Debug, Clone, PartialEq)]
