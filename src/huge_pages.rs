@@ -11,11 +11,6 @@ use std::alloc::{GlobalAlloc, Layout, System};
 /// The system's allocator, with huge pages for large blocks.
 pub struct HugePages;
 
-/// Blocks below this are too short for the pages to pay.
-const LEAST: usize = 4 << 20;
-/// Bytes of a huge page.
-const PAGE: usize = 2 << 20;
-
 // SAFETY: every block is the system allocator's, unchanged; advice says nothing about what is in it.
 #[allow(unsafe_code)]
 unsafe impl GlobalAlloc for HugePages {
@@ -38,9 +33,21 @@ unsafe impl GlobalAlloc for HugePages {
 }
 
 /// The block; its whole huge pages have the advice.
-#[allow(unsafe_code)]
 fn advised(block: *mut u8, size: usize) -> *mut u8 {
     #[cfg(target_os = "linux")]
+    advise(block, size);
+    #[cfg(not(target_os = "linux"))]
+    let _ = size;
+    block
+}
+
+#[cfg(target_os = "linux")]
+#[allow(unsafe_code)]
+fn advise(block: *mut u8, size: usize) {
+    /// Blocks below this are too short for the pages to pay.
+    const LEAST: usize = 4 << 20;
+    /// Bytes of a huge page.
+    const PAGE: usize = 2 << 20;
     if size >= LEAST && !block.is_null() {
         let skipped = block.align_offset(PAGE);
         let whole = size.saturating_sub(skipped) / PAGE * PAGE;
@@ -49,5 +56,4 @@ fn advised(block: *mut u8, size: usize) -> *mut u8 {
         // It is no more than advice: where it is refused, pages are small.
         let _ = unsafe { rustix::mm::madvise(pages, whole, rustix::mm::Advice::LinuxHugepage) };
     }
-    block
 }

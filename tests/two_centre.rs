@@ -89,6 +89,68 @@ fn gaussian_blocks_keep_what_fitted_levels_can() {
     }
 }
 
+/// Short blocks are coarse, never noise: no codec makes of one what is longer than it by much.
+#[test]
+fn short_blocks_lose_less_than_they_hold() {
+    for (head_dim, seed) in [(8, 11), (12, 12), (16, 13), (20, 14)] {
+        let tokens = 4096;
+        let mut values = noise(tokens * head_dim, seed);
+        values[..head_dim].fill(0.0);
+        let geometry = Geometry::rows(tokens, head_dim);
+        for (name, least) in [("te13", 0.5), ("te20", 7.0), ("te24", 10.0), ("te26", 11.0)] {
+            for name in [name.to_string(), format!("{name}-shape")] {
+                let (decoded, _) = round_trip(&name, &values, &geometry);
+                // Shaping leaves a larger error where it costs less.
+                let least = if name.ends_with("-shape") { least - 2.5 } else { least };
+                // Eight values hardly fit beside what a number takes of its own.
+                let least = if head_dim == 8 { -0.5 } else { least };
+                let found = snr(&values[head_dim..], &decoded[head_dim..]);
+                assert!(found > least, "{name}, {head_dim}: {found} dB");
+                let largest =
+                    |values: &[f32]| values.iter().fold(0f32, |most, x| most.max(x.abs()));
+                assert!(largest(&decoded) < 3.0 * largest(&values), "{name}, {head_dim}");
+            }
+        }
+    }
+}
+
+/// Values beside zeros, too small to square, of a block whose levels point away from it.
+#[test]
+fn a_scale_is_never_made_of_nothing() {
+    let away = [-2f32, 0.0, -4.0, 2.0, -4.0, -2.0, 2.0, 0.0];
+    let mut values = vec![0f32; 16];
+    values[8..].copy_from_slice(&away);
+    let (decoded, _) = round_trip("te13", &values, &Geometry::rows(2, 8));
+    assert!(decoded.iter().all(|x| x.abs() <= 8.0), "{decoded:?}");
+    for name in ["te13", "te20", "te24", "te26", "te26-shape"] {
+        let mut values = vec![1f32; 128];
+        values[64..].fill(0.0);
+        values[64] = -1e-24;
+        let (decoded, _) = round_trip(name, &values, &Geometry::rows(2, 64));
+        assert!(decoded[64..].iter().all(|x| x.abs() < 0.1), "{name}: {decoded:?}");
+    }
+}
+
+/// One token far below the others is no reason to store all of them more coarsely.
+#[test]
+fn a_small_token_costs_the_others_nothing() {
+    let (tokens, dim) = (64, 64);
+    let mut values: Vec<f32> = noise(tokens * dim, 15).iter().map(|x| 0.1 * x).collect();
+    values[..dim].fill(0.0);
+    values[0] = 400.0;
+    let geometry = Geometry::rows(tokens, dim);
+    for (name, least) in [("te26", 17.0), ("te13", 6.5), ("tc19", 21.5)] {
+        let of = |last: f32| {
+            let mut values = values.clone();
+            values[63 * dim..].iter_mut().for_each(|x| *x *= last);
+            let (decoded, _) = round_trip(name, &values, &geometry);
+            snr(&values[dim..63 * dim], &decoded[dim..63 * dim])
+        };
+        let (usual, beside) = (of(1.0), of(0.01));
+        assert!(usual > least && (usual - beside).abs() < 1e-9, "{name}: {usual}, {beside}");
+    }
+}
+
 /// A mean that all tokens share costs nothing after the first few; nor does a second group of tokens
 /// around the first one, which a mean alone would lose.
 #[test]

@@ -115,6 +115,7 @@ impl Stages for SweepProgress {
 impl SweepObserver for SweepProgress {
     fn begin(&mut self, done: usize, to_do: usize, tokens: usize) {
         self.stages.clear();
+        self.pace = None;
         if done > 0 && !self.many {
             let cells = if done == 1 { "cell is" } else { "cells are" };
             self.say(&format!("{done} {cells} there already"));

@@ -5,9 +5,10 @@ use super::{Outcome, output};
 use crate::error::{Error, Result};
 use crate::hub::Hub;
 use crate::report;
+use crate::results::timings::DryRun;
 use crate::run::subject::Stages;
 use crate::run::sweep::{self, Costs, Job, Request, Submitted, quoted};
-use crate::settings::SETTINGS;
+use crate::settings::{DeviceKind, SETTINGS};
 use clap::ValueEnum;
 use std::ffi::OsString;
 
@@ -34,26 +35,29 @@ pub fn submit(
         return Err(Error::input("--submit kubernetes: expected --dry-run beside it, found none")
             .hint("kvgauge prints the jobs, and kubectl apply -f - takes them"));
     }
-    let mut progress = TerminalProgress::new();
-    let estimate = sweep::dry_run(request, hub, &mut progress);
-    progress.clear();
-    let (estimate, first_failure) = estimate?;
-    if let Some(error) = first_failure {
-        let failed = estimate.failed.len();
-        let all = estimate.cells() + failed;
-        progress.note(&format!("{failed} of {all} cells would fail, the first: {error}"));
-    }
-    let costs = Costs::new(request, &estimate);
+    let is_cpu = request.settings.iter().all(|settings| settings.device == DeviceKind::Cpu);
+    let estimate = if is_cpu { Some(estimate(request, hub)?) } else { None };
+    let costs = Costs::new(request, estimate.as_ref());
+    let shards = match (shards, &estimate) {
+        (Some(shards), _) => shards,
+        (None, Some(estimate)) if estimate.cells() > 0 => costs.worthwhile(),
+        (None, _) => {
+            return Err(Error::input("--submit: expected --shards beside it, found none")
+                .hint("time is not estimated here: say how many parts, --shards N"));
+        }
+    };
     let job = Job {
         program: std::env::current_exe()
             .map_err(|e| Error::system(format!("the path of this program: {e}")))?,
         words: words_of_a_part(std::env::args_os()),
         output: std::path::absolute(&request.output)
             .map_err(|e| Error::io(&request.output, &e).within("--output"))?,
-        cuts: costs.cuts(shards.unwrap_or_else(|| costs.worthwhile())),
+        cuts: costs.cuts(shards),
         force: request.force,
+        has_threads: request.settings.iter().any(|settings| settings.threads.is_some()),
         options,
     };
+    job.check()?;
     let page = job.output.join(sweep::FILES[0]);
     match (scheduler, dry_run) {
         (SubmitTo::Slurm, true) => {
@@ -72,6 +76,20 @@ pub fn submit(
         (SubmitTo::Kubernetes, _) => output::print(&report::json(&job.kubernetes()?)?)?,
     }
     Ok(Outcome::Done)
+}
+
+/// What the sweep would take on this machine. What would fail here may run where it is sent to.
+fn estimate(request: &Request, hub: &Hub) -> Result<DryRun> {
+    let mut progress = TerminalProgress::new();
+    let estimate = sweep::dry_run(request, hub, &mut progress);
+    progress.clear();
+    let (estimate, first_failure) = estimate?;
+    if let Some(error) = first_failure {
+        let failed = estimate.failed.len();
+        let all = estimate.cells() + failed;
+        progress.note(&format!("{failed} of {all} cells would fail here, the first: {error}"));
+    }
+    Ok(estimate)
 }
 
 /// A command line for the same results: the one of this run, without flags that change none.
@@ -109,13 +127,16 @@ const OF_ONE_RUN: [(&str, bool); 9] = [
     ("--force", false),
 ];
 
-/// The words of a command line behind the program, up to `--`, without some flags and their values.
+/// The words of a command line behind the program, without some flags and their values.
 /// `dropped`: of a flag to leave out, whether a value stands behind it.
 fn without(
     words: impl IntoIterator<Item = OsString>,
     dropped: impl Fn(&str) -> Option<bool>,
 ) -> Vec<String> {
-    let mut words = words.into_iter().skip(1).take_while(|word| word != "--");
+    let words: Vec<OsString> = words.into_iter().skip(1).collect();
+    let submits = words.iter().any(|word| word.to_string_lossy().starts_with("--submit"));
+    // Behind it stands what the scheduler takes.
+    let mut words = words.into_iter().take_while(|word| !submits || word != "--");
     let mut left = Vec::new();
     while let Some(word) = words.next() {
         let word = word.to_string_lossy();

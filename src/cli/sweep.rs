@@ -132,6 +132,13 @@ impl SweepArguments {
         super::use_threads(threads)?;
         let hub = Hub::new(HubOptions::from_env(offline), Arc::new(DownloadBars::new()))?;
         let shards = self.shards.map(|shards| shards as usize);
+        if shards.is_some() && self.submit.is_none() && !matches!(self.shard, Some(ShardWord::Auto))
+        {
+            return Err(Error::input(
+                "--shards: expected --submit or --shard auto beside it, found neither",
+            )
+            .hint("--shard I/N says which part this is"));
+        }
         let shard = match self.shard {
             None => Shard::WHOLE,
             Some(ShardWord::Given(shard)) => shard,

@@ -1,6 +1,6 @@
 //! `kvgauge tune`.
 
-use super::flags::{EvaluationFlags, SubjectFlags};
+use super::flags::{EvaluationFlags, OUTPUT, SubjectFlags};
 use super::live::SweepProgress;
 use super::progress::{DownloadBars, TerminalProgress};
 use super::submit::command_line;
@@ -43,16 +43,16 @@ pub struct Arguments {
     validate_windows: usize,
     /// Folder for the result and for the logs that a later run goes on from
     /// [default: results/tune-NAME for the model's NAME]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = OUTPUT)]
     output: Option<PathBuf>,
     /// Only estimate time and memory; refuse what does not fit into memory
     #[arg(long)]
     dry_run: bool,
     /// Replace files in the output folder that kvgauge did not write, and add to another tuning's
-    #[arg(long)]
+    #[arg(long, help_heading = OUTPUT)]
     force: bool,
     /// Print one JSON object instead of tables
-    #[arg(long)]
+    #[arg(long, help_heading = OUTPUT)]
     json: bool,
     #[command(flatten)]
     subject: SubjectFlags,
@@ -149,15 +149,16 @@ impl Arguments {
         let written = tune::write_results(&tuning, &request);
         // A long run is told even where its files cannot be written any more.
         let print = if json { output::print } else { output::print_text };
+        let table = || tuning_table::render(&tuning, output::stdout_width());
         print(&match (json, &written) {
             (true, _) => report::json(&tuning)?,
             (false, Ok([result, picture])) => format!(
                 "{}\nresult: {}\npicture: {}\n",
-                tuning_table::render(&tuning),
+                table(),
                 result.display(),
                 picture.display()
             ),
-            (false, Err(_)) => tuning_table::render(&tuning),
+            (false, Err(_)) => table(),
         })?;
         written?;
         Ok(match request.settings.strict && tuning.misses_limit() {
@@ -226,7 +227,8 @@ fn budget(bits: Option<f64>, settings: &Settings) -> Result<Budget> {
 
 /// By the last part of a model's path or name, without what a shell or a file system minds.
 fn default_output(model: &str) -> PathBuf {
-    let last = Path::new(model).file_stem().unwrap_or_default().to_string_lossy();
+    let last = Path::new(model).file_name().unwrap_or_default().to_string_lossy();
+    let last = last.strip_suffix(".gguf").unwrap_or(&last);
     let plain = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' };
     Path::new("results").join(format!("tune-{}", last.chars().map(plain).collect::<String>()))
 }

@@ -31,11 +31,12 @@ pub struct Cut {
 impl Cut {
     /// Of a part that is written in pieces of so many bytes, but for the last; `None`: at once.
     pub fn new(piece: Option<usize>, symbols: Symbols) -> Self {
-        let mut block = piece.unwrap_or(BLOCK);
+        // Whole symbols, of as many bits as a multiple of that many bytes has.
+        let mut block = piece.unwrap_or(BLOCK - BLOCK % symbols.bits as usize);
         while block > BLOCK && block.is_multiple_of(2) {
             block /= 2;
         }
-        Self { block: block.min(MOST_BLOCK as usize), symbols }
+        Self { block, symbols }
     }
 
     /// The blocks of some bytes, each as it is stored: coded where that is shorter.

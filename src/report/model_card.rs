@@ -32,7 +32,7 @@ pub fn render(result: &Validation) -> String {
 
 fn entry(out: &mut String, subject: &SubjectInfo, baseline: f64, result: &CodecResult) {
     let f = &result.figures;
-    let text = subject.text.name();
+    let text = subject.text.source.as_str();
     let (kind, name) = match text {
         "wikitext-2" => ("Salesforce/wikitext", "WikiText-2 (raw), test"),
         text => ("text", text),

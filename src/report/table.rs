@@ -244,7 +244,7 @@ impl Notable {
 }
 
 /// The verdict of all codecs where the baseline itself means nothing: said once.
-fn meaningless(baseline: &Baseline, subject: &SubjectInfo) -> Option<String> {
+pub(super) fn meaningless(baseline: &Baseline, subject: &SubjectInfo) -> Option<String> {
     let reason = baseline.meaningless(subject.model.vocab_size)?;
     Some(format!("INVALID: {reason}\n{}\n", verdict_words::CHECK))
 }

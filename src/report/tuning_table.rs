@@ -1,32 +1,40 @@
 //! The result of `tune` as text for a terminal: a head, a row a layer, the check on unseen windows, and the
 //! codec's name at the end.
 
-use super::align::{align, align_groups};
-use super::table::{baseline_line, subject_lines};
+use super::align::{align_groups, align_within};
+use super::table::{baseline_line, meaningless, subject_lines};
 use crate::results::columns::{Row, Table, VALIDATE, headings, texts};
 use crate::results::figures::CodecResult;
-use crate::results::print::duration;
-use crate::results::print::{interval, signed_small, small};
+use crate::results::print::{duration, interval, signed_small, small};
 use crate::results::subject::SubjectInfo;
 use crate::results::tuning::{
-    AgainstUniform, Budget, Comparison, PartChoice, SumAndWhole, Tuning, Unseen,
+    AgainstUniform, Budget, Comparison, PartChoice, SumAndWhole, Tuning, Unchecked, Unseen,
 };
+use crate::results::validation::RefusedCodec;
 use crate::results::verdict_words;
 use std::fmt::Write;
 
 /// What the assignment is called in tables: its name is long.
 const TUNED: &str = "tuned";
 
-/// Ends with a newline; the name of the codec stands alone on the last line.
-pub fn render(tuning: &Tuning) -> String {
+/// Ends with a newline; the name of the codec stands alone on the last line. `width`: of the terminal, within
+/// which a table that is wider comes in blocks.
+pub fn render(tuning: &Tuning, width: Option<usize>) -> String {
     let mut out = String::new();
     // Writing to a String cannot fail.
     let _ = head(&mut out, tuning);
     out.push('\n');
-    out.push_str(&layers(tuning));
+    out.push_str(&layers(tuning, width));
     let _ = sums(&mut out, tuning);
     for unseen in &tuning.unseen {
-        let _ = checked(&mut out, tuning, unseen);
+        let _ = checked(&mut out, tuning, unseen, width);
+    }
+    for Unchecked { protocol, refused } in &tuning.unchecked {
+        let _ = writeln!(out, "\nprotocol `{protocol}`: no verdict");
+        for RefusedCodec { codec, error, .. } in refused {
+            let name = if *codec == tuning.codec { TUNED } else { codec };
+            let _ = writeln!(out, "{name}: {error}");
+        }
     }
     let _ = writeln!(
         out,
@@ -56,7 +64,7 @@ fn head(out: &mut String, tuning: &Tuning) -> std::fmt::Result {
     )
 }
 
-fn layers(tuning: &Tuning) -> String {
+fn layers(tuning: &Tuning, width: Option<usize>) -> String {
     let titles = ["layer", "keys", "bits", "KLD", "values", "bits", "KLD"];
     let mut rows = vec![titles.map(String::from).to_vec()];
     let cells = |part: &PartChoice| {
@@ -68,7 +76,9 @@ fn layers(tuning: &Tuning) -> String {
         row.extend(cells(&layer.value.chosen));
         rows.push(row);
     }
-    align_groups(&rows, &[1, 4]).0
+    let (table, _) = align_groups(&rows, &[1, 4]);
+    let fits = width.is_none_or(|width| table.lines().all(|line| line.chars().count() <= width));
+    if fits { table } else { align_within(&rows, width) }
 }
 
 fn sums(out: &mut String, tuning: &Tuning) -> std::fmt::Result {
@@ -92,7 +102,12 @@ fn sums(out: &mut String, tuning: &Tuning) -> std::fmt::Result {
 }
 
 /// The check under one protocol.
-fn checked(out: &mut String, tuning: &Tuning, unseen: &Unseen) -> std::fmt::Result {
+fn checked(
+    out: &mut String,
+    tuning: &Tuning,
+    unseen: &Unseen,
+    width: Option<usize>,
+) -> std::fmt::Result {
     let Unseen { protocol, first_window, windows, subject, .. } = unseen;
     writeln!(
         out,
@@ -110,10 +125,14 @@ fn checked(out: &mut String, tuning: &Tuning, unseen: &Unseen) -> std::fmt::Resu
     rows.extend(unseen.tuned.iter().map(|tuned| row(tuned, Some(TUNED), subject)));
     let others = unseen.uniform.iter().filter(|result| result.figures.codec != tuning.codec);
     rows.extend(others.map(|result| row(result, None, subject)));
-    out.push_str(&align(&rows));
+    out.push_str(&align_within(&rows, width));
     for refused in &unseen.refused {
         let name = if refused.codec == tuning.codec { TUNED } else { &refused.codec };
         writeln!(out, "{name}: no verdict: {}", refused.error)?;
+    }
+    if let Some(reason) = meaningless(&unseen.baseline, subject) {
+        out.push_str(&reason);
+        return Ok(());
     }
     let Some(tuned) = &unseen.tuned else { return Ok(()) };
     writeln!(out, "{TUNED}: {}", verdict_words::sentence(tuned, subject, &tuning.config.limits()))?;
@@ -135,7 +154,7 @@ fn compared(tuning: &Tuning, against: &AgainstUniform) -> String {
         _ if tuning.is_uniform() => {
             "layers of their own gain nothing; all alike, against the next best"
         }
-        Comparison::Better => "below every uniform candidate of no more bits; against the best",
+        Comparison::Better => "below the best uniform candidate of no more bits",
         Comparison::Alike => "not told apart from the best uniform candidate of no more bits",
     };
     format!(
@@ -153,7 +172,7 @@ mod tests {
     #[test]
     fn every_layer_has_a_row_and_the_name_the_last_line() {
         let tuning = fixture::tuning("a/b", 30, 5);
-        let table = render(&tuning);
+        let table = render(&tuning, None);
         let lines: Vec<&str> = table.lines().collect();
         assert_eq!(lines.last(), Some(&tuning.codec.as_str()));
         for layer in 0..30 {
@@ -168,7 +187,7 @@ mod tests {
     fn no_gain_is_said_in_plain_words() {
         let mut tuning = fixture::tuning("a/b", 4, 5);
         for (tuned_is, words) in [
-            (Comparison::Better, "KLD below every uniform candidate of no more bits"),
+            (Comparison::Better, "KLD below the best uniform candidate of no more bits"),
             (Comparison::Alike, "KLD not told apart from the best uniform candidate"),
             (
                 Comparison::Worse,
@@ -176,9 +195,9 @@ mod tests {
             ),
         ] {
             tuning.unseen[0].against_best.as_mut().unwrap().tuned_is = tuned_is;
-            assert!(render(&tuning).contains(words), "{words}");
+            assert!(render(&tuning, None).contains(words), "{words}");
         }
         tuning.unseen[0].against_best = None;
-        assert!(render(&tuning).contains("no uniform candidate takes as few bits"));
+        assert!(render(&tuning, None).contains("no uniform candidate takes as few bits"));
     }
 }

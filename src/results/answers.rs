@@ -149,7 +149,10 @@ mod tests {
         fixture::all().into_iter().find(|(found, _)| *found == name).unwrap().1
     }
 
-    fn told(report: &SweepReport) -> (Vec<(f64, String)>, Vec<(f64, String)>) {
+    /// Limits and codecs.
+    type Told = Vec<(f64, String)>;
+
+    fn told(report: &SweepReport) -> (Told, Told) {
         let name = |codec: &Option<String>| codec.clone().unwrap_or_else(|| "-".into());
         let subject = &report.subjects[0];
         (

@@ -49,6 +49,7 @@ pub fn subject_info(model: &str, windows: usize, layers: usize) -> SubjectInfo {
     SubjectInfo {
         protocol: crate::eval::Protocol::PREFIX,
         model: ModelInfo {
+            headline: None,
             provenance: Provenance {
                 source: model.into(),
                 revision: Some("fe8a4ea1ffedaf415f4da2f062534de366a451e6".into()),
@@ -64,6 +65,7 @@ pub fn subject_info(model: &str, windows: usize, layers: usize) -> SubjectInfo {
             sliding_windows: Vec::new(),
         },
         text: TextInfo {
+            headline: None,
             source: "wiki.test.raw".into(),
             sha256: "173c".repeat(16),
             bytes: 1_290_590,

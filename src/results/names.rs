@@ -14,6 +14,28 @@ pub fn text_name(source: &str) -> &str {
     last_part(source)
 }
 
+/// What a report calls sources that have one name: as much of the end of each path as tells them apart,
+/// and so the whole where one is the end of another.
+pub fn apart<'a>(
+    sources: impl Iterator<Item = &'a str> + Clone,
+    name: impl Fn(&str) -> &str,
+) -> impl Fn(&str) -> Option<String> {
+    let sources: Vec<String> = sources.map(String::from).collect();
+    let names: Vec<String> = sources.iter().map(|source| name(source).into()).collect();
+    move |source| {
+        let own = name(source);
+        let others = sources.iter().zip(&names).filter(|(_, name)| *name == own);
+        let others: Vec<&String> =
+            others.map(|(other, _)| other).filter(|o| *o != source).collect();
+        if others.is_empty() {
+            return None;
+        }
+        let starts = source.rmatch_indices(['/', '\\']).map(|(at, _)| &source[at + 1..]);
+        let tail = starts.into_iter().find(|tail| others.iter().all(|o| !o.ends_with(tail)));
+        Some(tail.unwrap_or(source).into())
+    }
+}
+
 fn last_part(path: &str) -> &str {
     let path = path.trim_end_matches(['/', '\\']);
     match path.rsplit(['/', '\\']).next() {
@@ -25,6 +47,14 @@ fn last_part(path: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sources_of_one_name_are_told_apart() {
+        let all = ["/m/q4/a.gguf", "/m/q8/a.gguf", "b.gguf", "a.gguf"];
+        let apart = apart(all.iter().copied(), model_name);
+        let told = all.map(|source| apart(source).unwrap_or("-".into()));
+        assert_eq!(told, ["q4/a.gguf", "q8/a.gguf", "-", "a.gguf"]);
+    }
 
     #[test]
     fn headlines_name_no_path() {

@@ -55,6 +55,9 @@ pub struct ModelInfo {
     /// Source, commit and hashes.
     #[serde(flatten)]
     pub provenance: Provenance,
+    /// In headlines of a report where another model would have the same one.
+    #[serde(skip)]
+    pub headline: Option<String>,
     /// The class in the words of transformers.
     pub architecture: String,
     /// Number of layers.
@@ -78,7 +81,7 @@ pub struct ModelInfo {
 impl ModelInfo {
     /// For headlines.
     pub fn name(&self) -> &str {
-        model_name(&self.provenance.source)
+        self.headline.as_deref().unwrap_or_else(|| model_name(&self.provenance.source))
     }
 
     /// Share of the tokens of a context that a server keeps in a layer: one with a sliding window keeps no
@@ -96,6 +99,9 @@ impl ModelInfo {
 pub struct TextInfo {
     /// The text as asked for.
     pub source: String,
+    /// In headlines of a report where another text would have the same one.
+    #[serde(skip)]
+    pub headline: Option<String>,
     /// SHA-256 of its bytes, hex.
     pub sha256: String,
     /// Its length, bytes.
@@ -113,7 +119,7 @@ pub struct TextInfo {
 impl TextInfo {
     /// For headlines.
     pub fn name(&self) -> &str {
-        text_name(&self.source)
+        self.headline.as_deref().unwrap_or_else(|| text_name(&self.source))
     }
 }
 
@@ -131,6 +137,7 @@ impl SubjectInfo {
     pub fn is_beside(&self, other: &Self) -> bool {
         // Known by its hash, whether it was tokenised to its end or not.
         let text = TextInfo {
+            headline: None,
             tokens: self.text.tokens,
             windows_available: self.text.windows_available,
             ..other.text.clone()

@@ -2,6 +2,7 @@
 
 use super::answers::{self, WithinBytes, WithinKld};
 use super::figures::{Baseline, CodecResult};
+use super::names;
 use super::subject::SubjectInfo;
 use super::validation::RefusedCodec;
 use crate::eval::Protocol;
@@ -329,16 +330,33 @@ fn front(results: &[&CodecResult], damage: impl Fn(&CodecResult) -> f64) -> Vec<
     points.iter().map(|point| !points.iter().any(|other| beats(*other, *point))).collect()
 }
 
+/// Models and texts of one file name get headlines that tell them apart.
+fn tell_apart(subjects: &mut [SubjectReport]) {
+    let sources = |source: fn(&SubjectInfo) -> &str| -> Vec<String> {
+        subjects.iter().map(|subject| source(&subject.subject).into()).collect()
+    };
+    let models = sources(|subject| &subject.model.provenance.source);
+    let texts = sources(|subject| &subject.text.source);
+    let model = names::apart(models.iter().map(String::as_str), names::model_name);
+    let text = names::apart(texts.iter().map(String::as_str), names::text_name);
+    for (subject, (model_source, text_source)) in subjects.iter_mut().zip(models.iter().zip(&texts))
+    {
+        subject.subject.model.headline = model(model_source);
+        subject.subject.text.headline = text(text_source);
+    }
+}
+
 impl SweepReport {
     /// A report of this version.
     pub fn new(
         sweeps: Vec<SweepSource>,
         limits: Limits,
         batch: usize,
-        subjects: Vec<SubjectReport>,
+        mut subjects: Vec<SubjectReport>,
         failed: Vec<UnfinishedCell>,
         missing: Vec<UnfinishedCell>,
     ) -> Self {
+        tell_apart(&mut subjects);
         let (schema, kvgauge_version) = (SCHEMA, env!("CARGO_PKG_VERSION"));
         Self { schema, kvgauge_version, sweeps, limits, batch, subjects, failed, missing }
     }

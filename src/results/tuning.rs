@@ -56,6 +56,8 @@ pub struct Tuning {
     pub sum: SumAndWhole,
     /// On windows that nothing was chosen on, one a protocol.
     pub unseen: Vec<Unseen>,
+    /// Protocols asked for that can take neither the assignment nor a candidate.
+    pub unchecked: Vec<Unchecked>,
     /// Parts measured alone, each with each codec.
     pub measurements: usize,
     /// The settings as resolved, the candidates among them.
@@ -138,6 +140,16 @@ pub struct Unseen {
     /// For tables.
     #[serde(skip)]
     pub subject: SubjectInfo,
+}
+
+/// A protocol under which nothing could be checked.
+#[derive(Debug, Clone, Serialize)]
+pub struct Unchecked {
+    /// The protocol.
+    #[serde(flatten)]
+    pub protocol: Protocol,
+    /// Every codec, and why it is not taken.
+    pub refused: Vec<RefusedCodec>,
 }
 
 /// The assignment against a uniform codec, paired by window.
@@ -249,12 +261,13 @@ impl Tuning {
         self.candidates.contains(&self.codec)
     }
 
-    /// True when the assignment misses a limit under a protocol, which `--strict` turns into exit status 1.
+    /// True when the assignment does not pass under a protocol asked for, which `--strict` turns into exit status 1.
     pub fn misses_limit(&self) -> bool {
         use crate::eval::verdict::Verdict;
-        self.unseen.iter().any(|unseen| {
-            unseen.tuned.as_ref().is_none_or(|tuned| tuned.judgement.verdict != Verdict::Pass)
-        })
+        !self.unchecked.is_empty()
+            || self.unseen.iter().any(|unseen| {
+                unseen.tuned.as_ref().is_none_or(|tuned| tuned.judgement.verdict != Verdict::Pass)
+            })
     }
 }
 
@@ -308,6 +321,7 @@ pub(crate) mod fixture {
             cache_bytes_per_token: 1911.25,
             cache_bytes_per_token_f16: 7680.0,
             sum: SumAndWhole::new(klds(), &figures.kld_per_window, &figures.kld_per_window),
+            unchecked: Vec::new(),
             unseen: vec![Unseen {
                 protocol: subject.protocol,
                 first_window: 8,

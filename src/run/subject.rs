@@ -140,6 +140,7 @@ impl Subject {
         SubjectInfo {
             protocol,
             model: ModelInfo {
+                headline: None,
                 provenance,
                 architecture: config.architecture.clone(),
                 layers: config.layers.len(),
@@ -151,6 +152,7 @@ impl Subject {
                 sliding_windows: config.sliding_windows(),
             },
             text: TextInfo {
+                headline: None,
                 source: text.source.clone(),
                 sha256: text.sha256.clone(),
                 bytes: text.bytes as usize,

@@ -114,9 +114,9 @@ fn table() -> String {
     for (setting, expected) in settings() {
         let older = |older: &super::setting::OlderName| format!(", older `--{}`", older.flag);
         let commands = match setting.group {
-            Group::Subject => "validate, sweep, extract",
-            Group::Evaluation => "validate, sweep",
-            Group::Limit => "validate, sweep, report, figures",
+            Group::Subject => "validate, sweep, tune, extract",
+            Group::Evaluation => "validate, sweep, tune",
+            Group::Limit => "validate, sweep, tune, report, figures",
             Group::Validate => "validate",
         };
         let expected = match setting.bounds {

@@ -38,6 +38,7 @@ impl Classes {
                 of_place = nearest(&places, &sums(&places, &of_place));
             }
         }
+        close_gaps(&mut of_place);
         let counts = merge(sums(&places, &of_place), &mut of_place);
         if let [_] = counts[..] {
             of_place = vec![0];
@@ -108,9 +109,9 @@ fn grouped(places: &[&[u32]]) -> Vec<u8> {
     let mut of_place = vec![0; places.len()];
     for (part, own) in order.chunks_mut(places.len().div_ceil(PARTS)).enumerate() {
         own.sort_by_key(|place| (moments[*place].1, *place));
-        let share = own.len().div_ceil(PARTS);
+        let count = own.len();
         for (within, place) in own.iter().enumerate() {
-            of_place[*place] = (PARTS * part + within / share) as u8;
+            of_place[*place] = (PARTS * part + within * PARTS / count) as u8;
         }
     }
     of_place
@@ -140,11 +141,24 @@ fn nearest(places: &[&[u32]], classes: &[Counts]) -> Vec<u8> {
     let cost = |counts: &[u32], bits: &[u32]| -> u64 {
         counts.iter().zip(bits).map(|(count, bits)| u64::from(*count) * u64::from(*bits)).sum()
     };
+    // One that has no symbols would take all for nothing.
+    let has_symbols = |class: usize| classes[class].iter().any(|count| *count > 0);
+    let there: Vec<usize> = (0..classes.len()).filter(|class| has_symbols(*class)).collect();
     let best = |counts: &&[u32]| {
-        let costs = bits.iter().map(|bits| cost(counts, bits)).enumerate();
+        let costs = there.iter().map(|class| (*class, cost(counts, &bits[*class])));
         costs.min_by_key(|(_, cost)| *cost).map_or(0, |(class, _)| class as u8)
     };
     places.iter().map(best).collect()
+}
+
+/// Numbers classes anew, from 0, those that a place has.
+fn close_gaps(of_place: &mut [u8]) {
+    let mut used: Vec<u8> = of_place.to_vec();
+    used.sort_unstable();
+    used.dedup();
+    for class in of_place {
+        *class = used.partition_point(|other| other < class) as u8;
+    }
 }
 
 /// Puts classes together, two by two, as long as that takes fewer bits, tables included.

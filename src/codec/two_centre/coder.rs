@@ -10,6 +10,7 @@ use crate::lanes::Lanes;
 use pulp::Simd;
 
 /// The way from a rotated block to codes and back, with what it works in.
+#[expect(clippy::large_enum_variant, reason = "one for each head, on the heap")]
 pub(super) enum BlockCoder {
     /// Each code stands for a level.
     Alone(AloneCoder),

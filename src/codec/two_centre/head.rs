@@ -3,6 +3,7 @@
 use super::blocks::Blocks;
 use super::definition::{HeadContext, Sizes};
 use super::feedback::Feedback;
+use super::levels::Fit;
 use super::tile::{Centres, TOKENS, Tile, TileBuffers};
 use crate::codec::element::Element;
 use half::f16;
@@ -40,16 +41,16 @@ pub(super) struct StoredRange {
     /// Their largest magnitude; infinite or NaN when one of them is.
     pub absmax: f32,
     /// Whether everything stored is in its type's range.
-    pub in_range: bool,
+    pub fit: Fit,
 }
 
 impl StoredRange {
-    pub const NOTHING: Self = Self { absmax: 0.0, in_range: true };
+    pub const NOTHING: Self = Self { absmax: 0.0, fit: Fit::Within };
 
     #[inline(always)]
     pub fn and(self, other: Self) -> Self {
         let absmax = f32::absmax(&[self.absmax, other.absmax]);
-        Self { absmax, in_range: self.in_range & other.in_range }
+        Self { absmax, fit: self.fit.max(other.fit) }
     }
 }
 
@@ -128,8 +129,9 @@ impl<T: Element> EncodeHead<'_, T> {
         for (half, x) in first.iter_mut().zip(row) {
             *half = f16::from_f32(*x);
         }
-        let in_range = first.iter().all(|half| half.is_finite());
-        let mut range = StoredRange { absmax, in_range };
+        let is_finite = first.iter().all(|half| half.is_finite());
+        let fit = if is_finite { Fit::Within } else { Fit::Beyond };
+        let mut range = StoredRange { absmax, fit };
         let mut known = RunningCentres::new(first, context.sizes.blocks);
         let feedback = match context.codec.shaped {
             true => context.feedback(),
@@ -237,11 +239,11 @@ impl WithSimd for EncodeTile<'_> {
         let own = tile.tokens * tile.context.sizes.dim;
         let absmax = f32::absmax(&rows[..own]);
         tile.context.before_rope(simd, token, &mut rows[..own]);
-        let in_range = tile.encode(simd, feedback, rows, scales, codes, buffers);
+        let fit = tile.encode(simd, feedback, rows, scales, codes, buffers);
         if let Some(running) = running {
             running.add(&rows[..own]);
         }
-        StoredRange { absmax, in_range }
+        StoredRange { absmax, fit }
     }
 }
 

@@ -154,7 +154,7 @@ impl LevelCurve {
                 set::<S>(errors, column, found);
             }
         }
-        let mut scales = Scales { codes: nearest, fits: [true; LANES] };
+        let mut scales = Scales { codes: nearest, fits: [Fit::Within; LANES] };
         for (token, code) in scales.codes.iter_mut().enumerate() {
             let mut least = errors[0][token];
             for (down, errors) in (1..).zip(&errors[1..]) {
@@ -165,8 +165,9 @@ impl LevelCurve {
             // The scale 0 is for what is nearer to it than to the smallest one.
             let smallest = i32::from(nearest[token] > 0);
             *code = (*code).clamp(smallest, LARGEST_SCALE);
-            scales.fits[token] = largest[token] == 0.0
+            let fits = largest[token] == 0.0
                 || (CANDIDATES as i32..=LARGEST_SCALE).contains(&nearest[token]);
+            scales.fits[token] = if fits { Fit::Within } else { Fit::Beyond };
         }
         scales
     }
@@ -256,9 +257,18 @@ impl<S: Simd> Quantiser<S> {
 /// Of 16 tokens.
 pub(super) struct Scales {
     pub codes: [i32; LANES],
-    /// Whether the scale nearest to the largest magnitude, and those tried below it, have a code; or
-    /// all values are 0.
-    pub fits: [bool; LANES],
+    pub fits: [Fit; LANES],
+}
+
+/// Whether what is to be stored has a form. Of several, the last here counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Fit {
+    /// All scales that were looked for have a code; or all values are 0.
+    Within,
+    /// The smallest scale is too large, so that values become 0.
+    TooSmall,
+    /// A scale, or a value of the first token, has none.
+    Beyond,
 }
 
 /// 2^(j/8), rounded to f32.

@@ -2,6 +2,7 @@
 
 use super::definition::{HeadContext, Sizes, TwoCentre};
 use super::head::{DecodeHead, EncodeHead, StoredRange};
+use super::levels::Fit;
 use crate::codec::element::Element;
 use crate::codec::exponent::exponent_placing;
 use crate::codec::geometry::Geometry;
@@ -62,9 +63,13 @@ impl TwoCentrePayload {
         if !filled.absmax.is_finite() {
             return None;
         }
-        if !filled.in_range {
-            payload.exponent = exponent_placing(filled.absmax.into(), TOP);
-            payload.fill(arch, values, geometry);
+        if filled.fit != Fit::Within {
+            let exponent = exponent_placing(filled.absmax.into(), TOP);
+            // With a positive one even more is too small.
+            if filled.fit == Fit::Beyond || exponent < 0 {
+                payload.exponent = exponent;
+                payload.fill(arch, values, geometry);
+            }
         }
         Some(payload)
     }

@@ -8,7 +8,7 @@ use super::blocks::{Blocks, MOST, rotate_block};
 use super::coder::BlockCoder;
 use super::definition::{Block, HeadContext, Sizes};
 use super::feedback::Feedback;
-use super::levels::{Scales, scale};
+use super::levels::{Fit, Scales, scale};
 use crate::lanes::{LANES, Lanes, get, set, transpose};
 use pulp::Simd;
 use std::ops::Range;
@@ -81,11 +81,11 @@ impl Tile<'_> {
         scales: &mut [u8],
         codes: &mut [u8],
         buffers: &mut TileBuffers,
-    ) -> bool {
+    ) -> Fit {
         let Sizes { blocks: Blocks { size, count, .. }, dim, bytes, .. } = self.context.sizes;
         let TileBuffers { y, coder, channels } = buffers;
         gather(simd, rows, dim, channels);
-        let mut in_range = true;
+        let mut fit = Fit::Within;
         for index in 0..count {
             let places = index * size..(index + 1) * size;
             for (row, channel) in y.iter_mut().zip(&self.centres.channels[places.clone()]) {
@@ -98,7 +98,7 @@ impl Tile<'_> {
             }
             let feedback = feedback.get(index).and_then(Option::as_ref);
             let Scales { codes: chosen, fits } = coder.encode(simd, feedback, y);
-            in_range &= fits[..self.tokens].iter().all(|fits| *fits);
+            fit = fits[..self.tokens].iter().copied().fold(fit, Fit::max);
             self.back(simd, places.clone(), &nearness, y);
             for (row, channel) in y.iter().zip(&self.centres.channels[places]) {
                 channels[*channel] = *row;
@@ -111,7 +111,7 @@ impl Tile<'_> {
             }
         }
         scatter(simd, channels, dim, rows);
-        in_range
+        fit
     }
 
     /// `rows`: [16, head_dim], before RoPE.

@@ -3,12 +3,11 @@
 use super::blocks::{Blocks, MOST};
 use super::definition::Block;
 use super::feedback::Feedback;
-use super::levels::{LARGEST_SCALE, Scales, scale, scale_code};
+use super::levels::{Fit, LARGEST_SCALE, Scales, scale, scale_code};
 use super::trellis::{MOST_CODES, Number, Slots, Trellis, Walk, starts};
 use super::viterbi::{Search, Step};
 use crate::lanes::{LANES, Lanes, TWO_23, get, set};
 use pulp::Simd;
-use std::ops::RangeInclusive;
 
 /// Codes, and what a search for them works in.
 #[repr(C, align(64))]
@@ -63,9 +62,8 @@ impl TrellisCoder {
             self.follow_back(simd, &last, &done.map(|done| if done { 0.0 } else { 1.0 }));
             let along = self.along(simd, y);
             for token in &open {
-                // Of no length along the original there is nothing to scale.
-                let wanted = squares[*token] / along[*token];
-                let scale = FineScale::nearest(if wanted.is_finite() { wanted } else { 0.0 });
+                let wanted = self.wanted(*token, squares[*token], along[*token], units[*token]);
+                let scale = FineScale::nearest(wanted);
                 (scales[*token], codes[*token]) = (scale.value(), scale.code);
                 fine[*token] = scale.fine;
             }
@@ -83,16 +81,28 @@ impl TrellisCoder {
         }
         for token in (0..LANES).filter(|token| !done[*token]) {
             // Beyond all scales.
-            (scales[token], codes[token], fits[token]) = (0.0, 0, false);
+            (scales[token], codes[token], fits[token]) = (0.0, 0, Fit::Beyond);
             self.numbers[token] = Number::new(0);
         }
         self.scaled(simd, &scales, y);
         Scales { codes, fits }
     }
 
+    /// The scale of a token whose levels make a block that is unbiased along the original, which is
+    /// longer where the levels point elsewhere; where it would be much longer than the unit they were
+    /// searched in, that of the least error.
+    fn wanted(&self, token: usize, squares: f32, along: f32, unit: f32) -> f32 {
+        let unbiased = squares / along;
+        if along > 0.0 && unbiased <= MOST_UNITS * unit {
+            return unbiased;
+        }
+        let levels = self.levels[..self.order.len()].iter().map(|row| row[token] * row[token]);
+        (along / levels.sum::<f32>()).max(0.0)
+    }
+
     /// The sum of squares of each token, and whether it is a number that scales can be made of.
     #[inline(always)]
-    fn squares<S: Simd>(&self, simd: S, rows: &[Lanes]) -> (Lanes, [bool; LANES]) {
+    fn squares<S: Simd>(&self, simd: S, rows: &[Lanes]) -> (Lanes, [Fit; LANES]) {
         let (mut squares, mut largest) = ([0f32; LANES], [0f32; LANES]);
         for column in 0..LANES / S::F32_LANES {
             let zero = simd.splat_f32s(0.0);
@@ -105,11 +115,15 @@ impl TrellisCoder {
             set::<S>(&mut squares, column, sum);
             set::<S>(&mut largest, column, most);
         }
-        let mut fits = [true; LANES];
+        let mut fits = [Fit::Within; LANES];
         for (token, (squares, largest)) in squares.iter_mut().zip(largest).enumerate() {
             let size = (*squares / rows.len() as f32).sqrt() * self.trellis.reach;
-            let is_there = SCALES.contains(&scale_code(size)) && squares.is_finite();
-            fits[token] = is_there || *squares == 0.0 && largest == 0.0;
+            fits[token] = match scale_code(size) {
+                _ if !squares.is_finite() => Fit::Beyond,
+                ..1 if largest > 0.0 => Fit::TooSmall,
+                ..=MOST_SCALE => Fit::Within,
+                _ => Fit::Beyond,
+            };
             // What overflowed is infinite, or no number.
             *squares = if squares.is_finite() { *squares } else { f32::MAX };
         }
@@ -238,7 +252,8 @@ struct FineScale {
 
 impl FineScale {
     fn nearest(wanted: f32) -> Self {
-        let nearest = scale_code(wanted);
+        // Nothing that is not above 0 has a code.
+        let nearest = if wanted > 0.0 { scale_code(wanted) } else { 0 };
         if nearest <= 0 {
             return Self { code: 0, fine: 0 };
         }
@@ -255,8 +270,11 @@ impl FineScale {
     }
 }
 
-/// Codes of scales that are not at the ends, so that whatever fits has one.
-const SCALES: RangeInclusive<i32> = 9..=LARGEST_SCALE - 8;
+/// The code of the largest unit: a scale of twice that has one.
+const MOST_SCALE: i32 = LARGEST_SCALE - 8;
+/// Units in a scale that makes a block unbiased, at most: random blocks of 12 channels and more take up to
+/// so many.
+const MOST_UNITS: f32 = 2.3;
 /// 2^(j/128), rounded to f32.
 const FINE: [f32; 16] = [
     1.0,

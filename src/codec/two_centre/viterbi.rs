@@ -147,9 +147,9 @@ impl<S: Simd> Search<'_, S> {
         let mut onward = [[(zero, zero, zero); 2]; STATES];
         for (state, onward) in onward.iter_mut().enumerate() {
             let mut wanted = value;
-            for earlier in 0..GROUP {
-                let share = simd.splat_f32s(shares[earlier][GROUP]);
-                wanted = simd.negate_mul_add_f32s(share, ways.errors[earlier][state], wanted);
+            for (shares, errors) in shares.iter().zip(&ways.errors).take(GROUP) {
+                let share = simd.splat_f32s(shares[GROUP]);
+                wanted = simd.negate_mul_add_f32s(share, errors[state], wanted);
             }
             let wanted = if is_below(state) { simd.neg_f32s(wanted) } else { wanted };
             for (bit, onward) in onward.iter_mut().enumerate() {

@@ -44,7 +44,7 @@ pub fn picture(tuning: &Tuning) -> Chart {
         layers.len(),
         used.len(),
         tuning.bits,
-        one_line(&tuning.subject.model.provenance.source)
+        one_line(tuning.subject.model.name())
     );
     let entry = |used: &Used| {
         let (name, parts) = (shorten(&one_line(used.name), NAME), used.parts);

@@ -94,8 +94,12 @@ impl Shard {
     ) -> Result<(Self, &'static str)> {
         // Grid Engine says "undefined" outside an array.
         let said = |name: &str| variable(name).filter(|value| value != "undefined");
-        let there: Vec<&Scheduler> =
+        let mut there: Vec<&Scheduler> =
             SCHEDULERS.iter().filter(|scheduler| said(scheduler.index).is_some()).collect();
+        // One that has a single task says nothing beside another: SkyPilot counts nodes within each job.
+        if there.len() > 1 {
+            there.retain(|scheduler| !scheduler.has_one_task(&said));
+        }
         let names = |of: &[&Scheduler]| of.iter().map(|s| s.index).collect::<Vec<_>>().join(", ");
         match there.as_slice() {
             [scheduler] => Ok((scheduler.shard(&said, count)?, scheduler.name)),
@@ -114,6 +118,10 @@ impl Shard {
 }
 
 impl Scheduler {
+    fn has_one_task(&self, said: &dyn Fn(&str) -> Option<String>) -> bool {
+        matches!(self.count, Count::Variable(name) if said(name).as_deref() == Some("1"))
+    }
+
     fn shard(&self, said: &dyn Fn(&str) -> Option<String>, told: Option<usize>) -> Result<Shard> {
         let number = |name: &str| {
             let text = said(name).unwrap_or_default();
@@ -189,6 +197,12 @@ mod tests {
             ("SKYPILOT_NODE_RANK=1 SKYPILOT_NUM_NODES=2", None, "2/2", "SkyPilot's nodes"),
             ("SKYPILOT_JOB_RANK=9 SKYPILOT_NUM_JOBS=10", None, "10/10", "SkyPilot's jobs"),
             (engine, None, "3/4", "Grid Engine's array"),
+            (
+                "SKYPILOT_JOB_RANK=9 SKYPILOT_NUM_JOBS=10 SKYPILOT_NODE_RANK=0 SKYPILOT_NUM_NODES=1",
+                None,
+                "10/10",
+                "SkyPilot's jobs",
+            ),
             ("PARALLEL_SEQ=8", Some(8), "8/8", "GNU parallel"),
             ("SGE_TASK_ID=undefined PARALLEL_SEQ=1", Some(3), "1/3", "GNU parallel"),
         ] {
@@ -207,6 +221,11 @@ mod tests {
             ("PARALLEL_SEQ=x", Some(3), "\"x\""),
             ("SKYPILOT_NODE_RANK=1", None, "SKYPILOT_NUM_NODES"),
             ("SKYPILOT_NODE_RANK=1 SKYPILOT_NUM_NODES=2", Some(3), "the 2 tasks"),
+            (
+                "SKYPILOT_JOB_RANK=9 SKYPILOT_NUM_JOBS=10 SKYPILOT_NODE_RANK=0 SKYPILOT_NUM_NODES=2",
+                None,
+                "expected one scheduler",
+            ),
             ("PARALLEL_SEQ=1 JOB_COMPLETION_INDEX=0", Some(3), "expected one scheduler"),
         ] {
             let error = found(words, count).unwrap_err();

@@ -22,6 +22,8 @@ pub struct Job {
     pub cuts: Vec<usize>,
     /// Whether files that kvgauge did not write are replaced.
     pub force: bool,
+    /// Whether the request says how many threads.
+    pub has_threads: bool,
     /// The scheduler's own, for both jobs.
     pub options: Vec<String>,
 }
@@ -44,7 +46,30 @@ impl Job {
     pub fn name(&self) -> String {
         let folder = self.output.file_name().unwrap_or_default().to_string_lossy();
         let plain = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '-' };
-        format!("kvgauge-{}", folder.chars().map(plain).collect::<String>())
+        let name: String = folder.chars().map(plain).take(32).collect();
+        format!("kvgauge-{name}").trim_end_matches('-').into()
+    }
+
+    /// Refuses what no script can hold.
+    ///
+    /// # Errors
+    /// A folder whose name would end a line of a script; an array of the user's own.
+    pub fn check(&self) -> Result<()> {
+        let folder = self.output.display().to_string();
+        if folder.chars().any(|c| c.is_control() || c == '\\') {
+            return Err(Error::input(format!(
+                "--output: expected a name without control characters and backslashes, found {folder:?}"
+            ))
+            .hint("it stands in the jobs' scripts"));
+        }
+        let own = |option: &&String| option.starts_with("--array") || option.starts_with("-a");
+        match self.options.iter().find(own) {
+            Some(option) => Err(Error::input(format!(
+                "{option}: expected options other than --array, which the parts are"
+            ))
+            .hint("--shards N says how many")),
+            None => Ok(()),
+        }
     }
 
     /// The script of the array (sbatch(1)).
@@ -52,12 +77,14 @@ impl Job {
         let parts = self.parts();
         format!(
             "#!/bin/sh\n\
+             # The folder of its logs has to be there: mkdir -p {}\n\
              #SBATCH --job-name={}\n\
              #SBATCH --array=1-{parts}\n\
              #SBATCH --requeue\n\
              #SBATCH --open-mode=append\n\
              {}\
              exec {} --shard \"$SLURM_ARRAY_TASK_ID/{parts}\"{}\n",
+            quoted(&self.output.display().to_string()),
             self.name(),
             self.slurm_log("part-%a"),
             self.command(self.words.iter().chain(&self.output_words()).chain(&self.cut_words())),
@@ -69,6 +96,7 @@ impl Job {
     pub fn slurm_report(&self) -> String {
         format!(
             "#!/bin/sh\n\
+             # When the parts have ended: sbatch --dependency=afterany:ID\n\
              #SBATCH --job-name={}-report\n\
              {}\
              exec {}\n",
@@ -80,8 +108,7 @@ impl Job {
 
     /// As many threads as a task was given cores, where the request leaves it open.
     fn slurm_threads(&self) -> &'static str {
-        let said = |word: &String| word == "--threads" || word.starts_with("--threads=");
-        match self.words.iter().any(said) {
+        match self.has_threads {
             true => "",
             false => " ${SLURM_CPUS_PER_TASK:+--threads \"$SLURM_CPUS_PER_TASK\"}",
         }
@@ -132,6 +159,8 @@ impl Job {
         }
         let folder = folder.display().to_string();
         let pod = |command: Vec<String>| {
+            // Kubernetes puts variables in for $(NAME).
+            let command: Vec<String> = command.iter().map(|word| word.replace('$', "$$")).collect();
             json!({
                 "restartPolicy": "Never",
                 "containers": [{
@@ -153,8 +182,9 @@ impl Job {
         part.push(parts.to_string());
         part.extend(self.cut_words());
         let next = format!(
-            "kubectl wait --for=condition=complete --timeout=-1s job/{name} && kubectl patch job \
-             {report_name} --type=merge -p '{{\"spec\":{{\"suspend\":false}}}}'"
+            "until kubectl get job {name} -o 'jsonpath={{.status.conditions[*].type}}' | \
+             grep -qwE 'Complete|Failed'; do sleep 10; done; \
+             kubectl patch job {report_name} --type=merge -p '{{\"spec\":{{\"suspend\":false}}}}'"
         );
         Ok(json!({
             "apiVersion": "v1",
@@ -168,7 +198,9 @@ impl Job {
                         "completionMode": "Indexed",
                         "completions": parts,
                         "parallelism": parts,
-                        "backoffLimit": 3 * parts,
+                        // A part whose cells fail does not end the others.
+                        "backoffLimitPerIndex": 3,
+                        "maxFailedIndexes": parts,
                         "template": { "spec": pod(part) },
                     },
                 },
@@ -178,6 +210,7 @@ impl Job {
                     "metadata": { "name": report_name, "annotations": { "kvgauge/start-with": next } },
                     "spec": {
                         "suspend": true,
+                        "backoffLimit": 0,
                         "template": { "spec": pod([program(), self.report_words()].concat()) },
                     },
                 },

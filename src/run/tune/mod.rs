@@ -24,7 +24,7 @@ use crate::results::record::CellResult;
 use crate::results::sweep::SweepSource;
 use crate::results::timings::DryRun;
 use crate::results::tuning::{
-    AgainstUniform, Budget, SCHEMA, SumAndWhole, TuneTimings, Tuning, Unseen,
+    AgainstUniform, Budget, SCHEMA, SumAndWhole, TuneTimings, Tuning, Unchecked, Unseen,
 };
 use crate::results::validation::RefusedCodec;
 use crate::run::subject::Stages;
@@ -124,7 +124,7 @@ pub fn run(request: &Request, hub: &Hub, progress: &mut dyn SweepObserver) -> Re
 
     let clock = Instant::now();
     let whole = measured.treatment(&assignment)?;
-    let Checked { whole_measured, unseen } = run.check(&opened, &measured, &whole)?;
+    let Checked { whole_measured, unseen, unchecked } = run.check(&opened, &measured, &whole)?;
     let layers = measured.layers(&assignment);
     let klds = layers.iter().flat_map(|of| [&of.key, &of.value]);
     let klds = klds.map(|part| part.chosen.kld_per_window.as_slice());
@@ -147,6 +147,7 @@ pub fn run(request: &Request, hub: &Hub, progress: &mut dyn SweepObserver) -> Re
         sum: SumAndWhole::new(klds, &of_whole.kld_per_window, on_unseen),
         layers,
         unseen,
+        unchecked,
         measurements,
         config: Settings {
             context: Some(opened.subject.context),
@@ -175,6 +176,7 @@ struct Checked {
     /// On the windows that parts were measured on.
     whole_measured: CellResult,
     unseen: Vec<Unseen>,
+    unchecked: Vec<Unchecked>,
 }
 
 /// The cells of one subject and protocol, in the order of its codecs.
@@ -300,9 +302,14 @@ impl Run<'_> {
         let (limits, batch) = (request.settings.limits(), request.settings.batch);
         let candidates: Vec<String> =
             opened.candidates.iter().map(|candidate| candidate.name.clone()).collect();
-        let of_protocol = |(protocol, SweptRun(cells)): (_, SweptRun)| -> Option<Unseen> {
-            let subject_of = cells.iter().find_map(|cell| cell.as_ref().ok());
-            let CellResult { subject, baseline, .. } = subject_of?.clone();
+        let (mut unseen, mut unchecked) = (Vec::new(), Vec::new());
+        for (protocol, SweptRun(cells)) in protocols.into_iter().zip(swept) {
+            let Some(found) = cells.iter().find_map(|cell| cell.as_ref().ok()) else {
+                let refused = cells.into_iter().filter_map(std::result::Result::err).collect();
+                unchecked.push(Unchecked { protocol, refused });
+                continue;
+            };
+            let CellResult { subject, baseline, .. } = found.clone();
             let (mut results, mut refused) = (Vec::new(), Vec::new());
             for cell in cells {
                 match cell {
@@ -318,7 +325,7 @@ impl Run<'_> {
             results.retain(is_uniform);
             let against_best =
                 tuned.as_ref().and_then(|tuned| AgainstUniform::best_of(tuned, &results));
-            Some(Unseen {
+            unseen.push(Unseen {
                 protocol,
                 first_window: subject.first_window,
                 windows: subject.windows,
@@ -329,10 +336,9 @@ impl Run<'_> {
                 refused,
                 against_best,
                 subject,
-            })
-        };
-        let unseen = protocols.into_iter().zip(swept).filter_map(of_protocol).collect();
-        Ok(Checked { whole_measured, unseen })
+            });
+        }
+        Ok(Checked { whole_measured, unseen, unchecked })
     }
 }
 
