@@ -21,15 +21,15 @@ use std::time::Instant;
 struct Case {
     name: &'static str,
     config: fn() -> ModelConfig,
-    tokens: [usize; 2],
-    rounds: usize,
+    /// And in how many rounds.
+    tokens: [(usize, usize); 2],
 }
 
 const CASES: [Case; 4] = [
-    Case { name: "smollm2", config: shapes::smollm2, tokens: [512, 2048], rounds: 7 },
-    Case { name: "tinyllama", config: shapes::tinyllama, tokens: [512, 2048], rounds: 3 },
-    Case { name: "gemma3", config: shapes::gemma3_1b, tokens: [512, 4096], rounds: 3 },
-    Case { name: "qwen3", config: shapes::qwen3_06b, tokens: [512, 4096], rounds: 3 },
+    Case { name: "smollm2", config: shapes::smollm2, tokens: [(512, 7), (2048, 7)] },
+    Case { name: "tinyllama", config: shapes::tinyllama, tokens: [(512, 3), (2048, 3)] },
+    Case { name: "gemma3", config: shapes::gemma3_1b, tokens: [(512, 3), (4096, 3)] },
+    Case { name: "qwen3", config: shapes::qwen3_06b, tokens: [(512, 3), (4096, 1)] },
 ];
 
 /// As the programs have it.
@@ -40,15 +40,15 @@ fn main() -> kvgauge::Result<()> {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|w| w == name);
     println!("model      tokens  first tok/s  second tok/s  ratio (median of pairs; least, most)");
-    for Case { name, config, tokens, rounds } in CASES {
+    for Case { name, config, tokens } in CASES {
         if !is_wanted(name) {
             continue;
         }
         let config = config();
         let weights: WeightsRef = Arc::new(Shared::default());
         let ours = Model::load(&config, weights.as_ref(), DType::F32, &Device::Cpu)?;
-        let theirs = Oracle::load(&config, weights, tokens[1])?;
-        for tokens in tokens {
+        let theirs = Oracle::load(&config, weights, tokens[1].0)?;
+        for (tokens, rounds) in tokens {
             let ids = ids(&config, tokens);
             let theirs = || speed(tokens, || theirs.last_logits(&ids).map(drop));
             compare(name, tokens, rounds, || speed(tokens, || pass(&ours, &ids)), theirs)?;
@@ -56,14 +56,14 @@ fn main() -> kvgauge::Result<()> {
     }
     if is_wanted("bf16") {
         println!("bf16 beside f32, both ours, on {}", kvgauge::instruction_set(DType::BF16));
-        for Case { name, config, tokens, rounds } in &CASES[..2] {
+        for Case { name, config, tokens } in &CASES[..2] {
             let config = config();
             let load = |dtype| Model::load(&config, &RandomWeights, dtype, &Device::Cpu);
             let (halved, full) = (load(DType::BF16)?, load(DType::F32)?);
-            for tokens in *tokens {
+            for (tokens, rounds) in *tokens {
                 let ids = ids(&config, tokens);
                 let of = |model: &Model| speed(tokens, || pass(model, &ids));
-                compare(name, tokens, *rounds, || of(&halved), || of(&full))?;
+                compare(name, tokens, rounds, || of(&halved), || of(&full))?;
             }
         }
     }
