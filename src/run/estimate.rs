@@ -2,11 +2,11 @@
 //!
 //! Bits are counted on real payloads and seconds measured, both on one window of a model with one
 //! layer of the same shape and random weights, not packed; seconds of layers are then multiplied by their
-//! number, each with its layer's codec. On an idle machine that comes within about a fifth of the truth. Loading and
+//! number, each with its layer's codec, and those of scoring by the share of targets scored. On an idle machine that comes within about a fifth of the truth. Loading and
 //! downloading are not in it, nor that packed weights take longer.
 
 use crate::codec::Codec;
-use crate::corpus::WindowShape;
+use crate::corpus::{Window, WindowShape};
 use crate::error::Result;
 use crate::eval::{
     Arm, CodecWindow, Evaluator, LayerTreatment, Protocol, StageTimings, Treatment, passes_at_once,
@@ -20,6 +20,7 @@ use crate::results::timings::{CellEstimate, DryRun, SubjectEstimate};
 use crate::run::load::{Choice, beyond, choose, hint};
 use crate::run::subject::Subject;
 use crate::settings::{DeviceKind, Settings};
+use std::ops::Range;
 
 /// Of codecs under one protocol on a subject. `passes`: of each codec, more than one where parts of
 /// the cache are measured alone.
@@ -45,7 +46,7 @@ pub fn estimate(
     let one_layer = ModelConfig { layers: config.layers[..1].to_vec(), ..config.clone() };
     let device = settings.device.open()?;
     let model = Model::load(&one_layer, &RandomWeights, settings.dtype.dtype(), &device)?;
-    let one = &subject.windows[..1];
+    let one = &[with_few_targets(&subject.windows[0], config.vocab_size)?];
     // Once to warm up: the first pass pays for memory the later ones have.
     let evaluator = Evaluator::new(&model, protocol, subject.context, settings.seed);
     // Every layer's treatment alone, as that of the one layer.
@@ -67,7 +68,9 @@ pub fn estimate(
     let outcomes = of_window.collect::<Result<Vec<_>>>()?;
     let arms = outcomes.len() as f64;
     let pass = layers * stages.continuation.as_secs_f64() / (arms + 1.0);
-    let scoring = stages.scoring.as_secs_f64() / (arms + 1.0);
+    let [targets, scored] =
+        [&subject.windows[0], &one[0]].map(|window| window.shape().scored_len());
+    let scoring = stages.scoring.as_secs_f64() / (arms + 1.0) * targets as f64 / scored as f64;
     let codec = layers * stages.codec.as_secs_f64() / arms;
     let cell = |(name, of_layers): (&Treatment, &Vec<LayerTreatment>)| {
         let of = |count: fn(&CodecWindow) -> u64| -> u64 {
@@ -92,6 +95,22 @@ pub fn estimate(
         memory_bytes,
         cells,
     })
+}
+
+/// The window with its last targets alone, as many as are scored at once: of a small model with a large
+/// vocabulary, scores take longer than the layers.
+fn with_few_targets(window: &Window, vocab_size: usize) -> Result<Window> {
+    let shape = window.shape();
+    let few = scored_at_once(vocab_size);
+    let mut scored: Vec<Range<usize>> = Vec::new();
+    for target in shape.targets().skip(shape.scored_len().saturating_sub(few)) {
+        match scored.last_mut() {
+            Some(run) if run.end == target => run.end += 1,
+            _ => scored.push(target..target + 1),
+        }
+    }
+    let shape = WindowShape::new(shape.tokens(), shape.prefix(), scored)?;
+    Window::new(window.tokens().to_vec(), shape)
 }
 
 /// All subjects of a run, one after the other, and the cells that would fail.
