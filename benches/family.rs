@@ -15,7 +15,7 @@ use std::time::Instant;
 const HEADS: usize = 8;
 const TOKENS: usize = 32768;
 const ROUNDS: usize = 7;
-const CODECS: [&str; 38] = [
+const CODECS: [&str; 41] = [
     "kvgauge4",
     "kvgauge3",
     "kvgauge2",
@@ -41,6 +41,9 @@ const CODECS: [&str; 38] = [
     "exllamav3-4",
     "mlx4",
     "mlx3",
+    "kvarn-k4v2",
+    "hqq4",
+    "hqq2",
     "int2-g64",
     "int3-g64",
     "int5-g64-asym",

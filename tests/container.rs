@@ -91,6 +91,17 @@ impl Folder {
         path
     }
 
+    /// Of a tile of tokens and a few more.
+    fn tiles(&self) -> PathBuf {
+        let path = self.path("tiles.safetensors");
+        let tensor = |name, dtype, seed| {
+            zoo::tensor(name, dtype, &[2, 131, 8], &zoo::numbers(2 * 131 * 8, seed))
+        };
+        let tensors = [tensor("a.key", Dtype::F16, 1), tensor("a.value", Dtype::BF16, 2)];
+        write_file(&path, &tensors, Some(zoo::metadata())).unwrap();
+        path
+    }
+
     /// Of channels that differ, as those of real caches do.
     fn channels(&self) -> PathBuf {
         let path = self.path("channels.safetensors");
@@ -244,7 +255,7 @@ fn everything_comes_back() {
         ["int4-g64", "int4-g8", "int4-g9", "int4-g100000", "f16", "k:int4-g32/v:f16", "q4_0"];
     let flat = flat.into_iter().chain(["fp8-e4m3", "k:int2-lm/v:f16", "int5-g32-mid-mse"]);
     let flat = flat.into_iter().chain(["fp8-e5m2-per-tensor", "mxfp4", "mxfp8", "nvfp4"]);
-    let flat = flat.chain(["nvfp4-per-tensor"]);
+    let flat = flat.chain(["nvfp4-per-tensor", "hqq4"]);
     let tokens = [
         "fp8-per-token-head",
         "int8-per-token-head",
@@ -280,7 +291,9 @@ fn every_tensor_that_a_codec_can_rotate_comes_back() {
     let folder = Folder::new();
     let (source, packed, restored) =
         (folder.even(), folder.path("packed"), folder.path("restored"));
-    for codec in FAMILY.iter().map(|(_, codec)| *codec).chain(["int4-g8-prerope", "turbo4"]) {
+    for codec in
+        FAMILY.iter().map(|(_, codec)| *codec).chain(["int4-g8-prerope", "turbo4", "kvarn4"])
+    {
         let made = pack(&source, &packed, codec).unwrap();
         let read = unpack(&packed, &restored).unwrap();
         assert_restored(&fs::read(&source).unwrap(), &fs::read(&restored).unwrap(), codec);
@@ -489,6 +502,7 @@ fn one_axis_is_neither_tokens_nor_channels() {
         "int4-g64-ctr",
         "int4-g64-sink1",
         "int8-per-token-head",
+        "kvarn4",
     ]
     .into_iter()
     .chain(["int4-g64-ch", "int4-g64-prerope", "int4-g64-had"])
@@ -654,6 +668,10 @@ const PACKED: [(&str, &str); 4] = [
     ("v9-packed-kvgauge4", "kvgauge4+q8_0@1"),
 ];
 
+/// Of version 10: tiles of tokens, and zero points that are no whole numbers; the last one is packed.
+const TILES: [(&str, &str); 3] =
+    [("v10-kvarn", "kvarn-k4v2"), ("v10-hqq", "k:hqq4/v:hqq2"), ("v10-packed", "k:kvarn3/v:hqq4")];
+
 /// Every later version must read the files of every earlier one.
 #[test]
 fn golden_files() {
@@ -672,6 +690,8 @@ fn golden_files() {
         made_today.chain([(&even, TRELLISES[0]), (&blocks, TRELLISES[1]), (&layers, TRELLISES[2])]);
     let rotated = folder.rotated();
     let made_today = made_today.chain(ROTATIONS.map(|x| (&rotated, x)));
+    let tiles = folder.tiles();
+    let made_today = made_today.chain([(&tiles, TILES[0]), (&rotated, TILES[1])]);
     for (source, (name, codec)) in made_today {
         pack(source, &now, codec).unwrap();
         golden.is_written(name, &now);
@@ -681,6 +701,9 @@ fn golden_files() {
         pack_tightly(&channels, &now, codec).unwrap();
         golden.is_written(name, &now);
     }
+    let (name, codec) = TILES[2];
+    pack_tightly(&tiles, &now, codec).unwrap();
+    golden.is_written(name, &now);
     OF_FORMER_WRITERS.into_iter().for_each(|name| golden.is_read(name));
     golden.were_there();
 }
@@ -786,6 +809,7 @@ fn small(folder: &Folder) -> Vec<Vec<u8>> {
     all.extend(codecs.map(|codec| small_engines(folder, codec)));
     all.push(small_layers(folder));
     all.push(small_trellis(folder));
+    all.push(small_tiles(folder));
     all.push(small_tight(folder));
     all
 }
@@ -800,6 +824,19 @@ fn small_trellis(folder: &Folder) -> Vec<u8> {
     ];
     write_file(&path, &tensors, None).unwrap();
     pack(&path, &packed, "kvgauge2").unwrap();
+    fs::read(packed).unwrap()
+}
+
+/// The same of version 10: a tile and a token of keys, zero points of values.
+fn small_tiles(folder: &Folder) -> Vec<u8> {
+    let (path, packed) = (folder.path("small"), folder.path("small.kvc"));
+    let tensors = [
+        zoo::tensor("a.key", Dtype::F16, &[1, 129, 2], &zoo::numbers(258, 1)),
+        zoo::tensor("a.value", Dtype::F32, &[1, 9, 8], &zoo::numbers(72, 2)),
+        even_tensors().swap_remove(0),
+    ];
+    write_file(&path, &tensors, None).unwrap();
+    pack(&path, &packed, "k:kvarn2/v:hqq4").unwrap();
     fs::read(packed).unwrap()
 }
 
@@ -1052,7 +1089,7 @@ fn the_wrong_kind_of_file() {
 #[test]
 fn forged_headers() {
     let folder = Folder::new();
-    for (whole, tensors) in small(&folder).into_iter().zip([6, 3, 2, 3, 3, 3, 3, 3, 3]) {
+    for (whole, tensors) in small(&folder).into_iter().zip([6, 3, 2, 3, 3, 3, 3, 3, 3, 3]) {
         forged_digits(&folder, &whole, tensors);
     }
 }
@@ -1164,6 +1201,10 @@ fn forged_names() {
         ("mlx4", r#"\"version\":6"#, r#"\"version\":2"#),
         ("int4-per-token-head", r#"\"version\":6"#, r#"\"version\":5"#),
         ("int4-g64", r#"\"version\":1"#, r#"\"version\":6"#),
+        ("hqq4", r#"\"version\":10"#, r#"\"version\":6"#),
+        ("kvarn4", r#"\"version\":10"#, r#"\"version\":9"#),
+        ("kvarn4", r#"\"codec\":\"kvarn4\""#, r#"\"codec\":\"k:kvarn4/v:kvarn4-by-token\""#),
+        ("q4_0", r#"\"version\":2"#, r#"\"version\":10"#),
     ] {
         let whole = small_engines(&folder, codec);
         assert_refused(&folder, &forged(&whole, from, to), true, || {

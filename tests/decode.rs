@@ -187,6 +187,8 @@ fn a_codec_that_nothing_feels_is_refused() {
         (decode(0, 32), 64, "int4-g64-ch", vec!["--context 66", "fewer than 64 tokens"]),
         (decode(0, 32), 64, "int4-g64-sink64", vec!["--context 66"]),
         (Protocol::PREFIX, 64, "int4-g64-sink32", vec!["fewer sink tokens", "--context 66"]),
+        // Tiles of 128 tokens, of which a prefix of fewer has none.
+        (Protocol::PREFIX, 64, "kvarn4", vec!["--context 256"]),
     ] {
         let tokens = window(context);
         let error = evaluate(&model, &tokens, protocol, &[name]).unwrap_err();

@@ -137,7 +137,7 @@ fn eight_bit_floats_are_candles() {
 }
 
 /// Every kind of unit that work is cut into: rows, heads, everything.
-const ALL_KINDS: [&str; 19] = [
+const ALL_KINDS: [&str; 21] = [
     "int3-g64",
     "int3-g8",
     "int5-g48-asym",
@@ -156,6 +156,8 @@ const ALL_KINDS: [&str; 19] = [
     "fp8-e4m3",
     "int8-per-token-head",
     "mlx4",
+    "kvarn3",
+    "hqq4",
     "int4-g4294967295-sink4294967295",
 ];
 
@@ -255,7 +257,7 @@ fn shapes_and_names_made_to_break_it() {
             let geometry = Geometry { rope, ..geometry };
             for (name, codec) in kinds() {
                 let odd = !geometry.head_dim.is_multiple_of(2);
-                let rotates = name.contains("had") || name == "turbo4";
+                let rotates = name.contains("had") || ["turbo4", "kvarn3"].contains(&name);
                 let turns = name.contains("prerope");
                 let result = codec.compress_measured(&values, &geometry);
                 if (odd && (rotates || turns)) || (turns && rope.is_none()) {
@@ -277,6 +279,33 @@ fn shapes_and_names_made_to_break_it() {
     assert!(error.to_string().contains("a rotation of 64 values"), "{error}");
 }
 
+/// A tile depends on no other token of its head, and what is behind the last one stays as it is.
+#[test]
+fn tiles_stand_for_themselves() {
+    let (tokens, dim) = (2 * 128 + 5, 32);
+    let values: Vec<f32> =
+        roughly_normal(2 * tokens * dim, 9).iter().map(|x| f16::from_f32(*x).to_f32()).collect();
+    let geometry = Geometry::rows(tokens, dim);
+    for name in ["kvarn4", "kvarn3-by-token", "kvarn2"] {
+        let payload = packed(key(name), &values, &geometry);
+        let whole: Vec<f32> = decoded(&payload, &geometry);
+        for (head, whole) in values.chunks(tokens * dim).zip(whole.chunks(tokens * dim)) {
+            let (last, whole_last) = (&head[256 * dim..], &whole[256 * dim..]);
+            assert!(last == whole_last, "{name}: tail");
+            for (tile, whole) in head.chunks(128 * dim).zip(whole.chunks(128 * dim)).take(2) {
+                let geometry = Geometry::rows(128, dim);
+                let alone: Vec<f32> = decoded(&packed(key(name), tile, &geometry), &geometry);
+                assert!(alone == whole, "{name}");
+            }
+        }
+        // Bits, scale and minimum of a row, and the scale of a column, as the method counts them.
+        let bits = usize::from(name.as_bytes()[5] - b'0');
+        let (rows, columns) = if name.ends_with("by-token") { (128, dim) } else { (dim, 128) };
+        let tile = 128 * dim * bits / 8 + 2 * (2 * rows + columns);
+        assert_eq!(payload.stored_bytes(), 4 * tile + 2 * 2 * 5 * dim, "{name}");
+    }
+}
+
 /// Multiplied by a power of two the values are worth as much as before, whatever it is.
 #[test]
 fn the_magnitude_of_a_tensor_does_not_matter() {
@@ -292,8 +321,8 @@ fn the_magnitude_of_a_tensor_does_not_matter() {
     let more =
         ["int2-g64-s8", "int3-g64-asym-s8", "int2-g64-lm-s8", "int8-g64-s8", "int3-g64-mse-s8"];
     for (name, codec) in kinds().chain(more.map(|name| (name, key(name)))) {
-        // Scales of these are absolute, or at least 10⁻⁶.
-        let fixed = ["fp8-e4m3", "int8-per-token-head"];
+        // Scales of these are absolute, or at least some number.
+        let fixed = ["fp8-e4m3", "int8-per-token-head", "kvarn3", "hqq4"];
         if fixed.contains(&name) || name.ends_with("sink4294967295") {
             continue;
         }

@@ -198,7 +198,7 @@ fn plan(codec: &str, layout: Layout) -> Plan {
     Plan { rope: Some(RopeParameters::of_theta(1e4)), layout, ..Plan::all(codec.parse().unwrap()) }
 }
 
-const CODECS: [&str; 17] = [
+const CODECS: [&str; 19] = [
     "kvgauge4",
     "kivi4",
     "int4-g64",
@@ -216,6 +216,8 @@ const CODECS: [&str; 17] = [
     "int7-g16-mid-prerope-mse",
     "k:int3-g8-asym-ch-prerope-ctr-had-s8-sink2/v:int5-g24-lm-had-mse-sink1",
     "k:q4_0/v:iq4_nl",
+    "kvarn-k4v2",
+    "hqq2",
 ];
 
 #[test]

@@ -1,4 +1,4 @@
-"""A strict decoder of compressed KV files, versions 1 to 9, written from FORMAT.md alone.
+"""A strict decoder of compressed KV files, versions 1 to 10, written from FORMAT.md alone.
 
 Pure Python and numpy: it shares no code with the program that writes the files, so that the two
 agree only where the page says what it should. It is slow and holds the file in memory.
@@ -116,6 +116,16 @@ class TwoCentre(NamedTuple):
     had: bool = False  # Its blocks are its own.
 
 
+class Kvarn(NamedTuple):
+    """Tiles of 128 tokens, whose rows are channels or tokens."""
+
+    bits: int
+    by_channel: bool
+    prerope: bool = False
+    had: bool = True
+    levels: str = "tiles"
+
+
 class Part(NamedTuple):
     name: str
     dtype: str
@@ -222,6 +232,9 @@ PRESETS = {
     "quanto2": Scheme(2, 64, "asym"),
     **{f"exllamav3-{bits}": Scheme(bits, 32, "mid", had=32) for bits in range(2, 9)},
     **{f"mlx{bits}": Scheme(bits, 64, "asym") for bits in (2, 3, 4, 5, 6, 8)},
+    **{f"hqq{bits}": Scheme(bits, 64, "hqq") for bits in (2, 4)},
+    **{f"kvarn{bits}": Kvarn(bits, True) for bits in (2, 3, 4)},
+    **{f"kvarn{bits}-by-token": Kvarn(bits, False) for bits in (2, 3, 4)},
 }
 ROTATED = ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "iq4_nl")
 PRESETS.update({f"{name}-had": PRESETS[name]._replace(had="64 on") for name in ROTATED})
@@ -233,6 +246,7 @@ PAIRS = {
     "kvgauge4": ("tc19-prerope-shape", "tc16"),
     "kvgauge3": ("te26-prerope-shape", "te24"),
     "kvgauge2": ("te20-prerope-shape", "te13"),
+    "kvarn-k4v2": ("kvarn4", "kvarn2-by-token"),
 }
 # What version 6 calls otherwise.
 FORMER = {"fp8-e4m3": "fp8-e4m3-per-tensor", "fp8-e5m2": "fp8-e5m2-per-tensor"}
@@ -283,13 +297,19 @@ def is_first(codec):
 
 def is_sixth(codec):
     """Whether version 6 is the first that knows it by this name."""
-    return codec in PRESETS and codec not in OLD
+    return codec in PRESETS and codec not in OLD and not is_tenth(codec)
 
 
 def is_eighth(codec):
     """Whether it has codes that go by a trellis."""
     scheme = scheme_of(codec)
     return type(scheme) is TwoCentre and scheme.levels in FREQUENCIES
+
+
+def is_tenth(codec):
+    """Whether version 10 is the first that knows it."""
+    scheme = scheme_of(codec)
+    return type(scheme) is Kvarn or scheme is not None and scheme.levels == "hqq"
 
 
 def today(codec):
@@ -319,6 +339,7 @@ def by_role(codec):
         # int4-gN-ext-prerope without its last field may be a preset.
         value = {"int4-g32-ext": "q4_0", "int5-g32-ext": "q5_0"}.get(without_rope(codec))
         value = f"{codec}64" if f"{codec}64" in PRESETS else value
+        value = f"{codec}-by-token" if f"{codec}-by-token" in PRESETS else value
         return (codec, value or without_rope(codec)) if is_compressing(codec) else None
     pair = match.groups()
     if not all(map(is_compressing, pair)) or "-prerope" in pair[1]:
@@ -348,7 +369,7 @@ def check_manifest(manifest):
     as_object(manifest, MANIFEST_FIELDS, OPTIONAL_FIELDS, "manifest")
     need(manifest["format"] == "kvgauge-kv", "unknown format {!r}", manifest["format"])
     version = manifest["version"]
-    need(is_integer(version) and version in range(1, 10), "unknown version {!r}", version)
+    need(is_integer(version) and version in range(1, 11), "unknown version {!r}", version)
     if version < 6:
         manifest["codec"] = today(manifest["codec"])
     codec = manifest["codec"]
@@ -396,6 +417,7 @@ def check_manifest(manifest):
     first = 7 if len(by_layer) > 1 else 6 if sixth else 5 if cut else first
     first = 8 if any(is_eighth(role) for name in by_layer for role in by_role(name)) else first
     first = 9 if packed else first
+    first = 10 if any(is_tenth(role) for name in by_layer for role in by_role(name)) else first
     need(version == first, "codec {!r} in version {}", codec, version)
     check_rope(manifest)
 
@@ -634,6 +656,16 @@ def sizes_of(scheme, shape, dtype, block=None):
             "scales": ("U8", blocks),
             "codes": ("U8", blocks * own),
         }
+    if type(scheme) is Kvarn:
+        tiles = heads * (tokens // 128)
+        rows, columns = (dim, 128) if scheme.by_channel else (128, dim)
+        return {
+            "tail": ("BF16" if dtype == "BF16" else "F16", heads * (tokens % 128) * dim),
+            "column_scales": ("F16", tiles * columns),
+            "scales": ("F16", tiles * rows),
+            "minima": ("F16", tiles * rows),
+            "codes": ("U8", tiles * 16 * dim * scheme.bits),
+        }
     scheme = of_heads(scheme, dim)
     sinks = min(scheme.sink, tokens)
     body = tokens - sinks
@@ -650,6 +682,8 @@ def sizes_of(scheme, shape, dtype, block=None):
         sizes["scales"] = WIDE_SCALES.get(scheme.scales, "U8"), groups
     if scheme.levels == "asym":
         sizes["minima"] = "F16", groups
+    if scheme.levels == "hqq":
+        sizes["zeros"] = "F16", groups
     sizes["codes"] = "U8", -(-heads * body * dim * scheme.bits // 8)
     return sizes
 
@@ -1184,10 +1218,44 @@ def decode_two_centres(stored, side, tensor):
     return narrow(scaled(x.reshape(-1), exponent), tensor["dtype"])
 
 
+def in_16_bits(data, tensor, part):
+    """What is stored in the 16-bit type of the tensor, in f32."""
+    if tensor["dtype"] != "BF16":
+        return finite_f16(data, f"{tensor['name']}: {part}").astype(np.float32)
+    kept = (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4")
+    need(bool(np.isfinite(kept).all()), "{!r}: not finite", tensor["name"])
+    return kept
+
+
+def decode_tiles(stored, side, tensor):
+    scheme = scheme_of(side.codec)
+    heads, tokens, dim = heads_of(side.shape)
+    parts = dict(zip(sizes_of(scheme, side.shape, tensor["dtype"]), stored))
+    tiles = heads * (tokens // 128)
+    rows, columns = (dim, 128) if scheme.by_channel else (128, dim)
+
+    def wide(part, *shape):
+        values = finite_f16(parts[part], f"{tensor['name']}: {part}")
+        return values.astype(np.float32).reshape(tiles, *shape)
+
+    tail = in_16_bits(parts["tail"], tensor, "tail").reshape(heads, tokens % 128, dim)
+    codes = unpack(parts["codes"], scheme.bits, tiles * 128 * dim).astype(np.float32)
+    x = codes.reshape(tiles, rows, columns) * wide("scales", rows, 1) + wide("minima", rows, 1)
+    x = x * wide("column_scales", 1, columns)
+    if scheme.by_channel:
+        x = x.transpose(0, 2, 1)
+    if x.size:
+        x = hadamard(x, rotated_block(scheme, dim))
+    x = np.concatenate([x.reshape(heads, tokens // 128 * 128, dim), tail], axis=1)
+    return narrow(scaled(x.reshape(-1), side.exponent), tensor["dtype"])
+
+
 def decode_scheme(stored, side, tensor):
     scheme, exponent = scheme_of(side.codec), side.exponent
     if type(scheme) is TwoCentre:
         return decode_two_centres(stored, side, tensor)
+    if type(scheme) is Kvarn:
+        return decode_tiles(stored, side, tensor)
     heads, tokens, dim = heads_of(side.shape)
     scheme = of_heads(scheme, dim)
     sizes = sizes_of(scheme, side.shape, tensor["dtype"])
@@ -1213,6 +1281,8 @@ def decode_scheme(stored, side, tensor):
         words = scales.view("<u4")
         level = codes.astype(np.float32) - (words & 15).astype(np.float32)[group]
         x = level * (words & 0xFFFFFFF0).astype("<u4").view("<f4")[group]
+    elif scheme.levels == "hqq":
+        x = (codes.astype(np.float32) - wide("zeros")[group]) * scales[group]
     else:
         x = levels_of(scheme)[codes] * scales[group]
     if scheme.levels == "asym":
@@ -1233,12 +1303,7 @@ def decode_scheme(stored, side, tensor):
     if scheme.prerope:
         x = turned(x, sinks, tensor["embedding"])
     if scheme.sink:
-        kept = np.frombuffer(parts["sinks"], "<u2")
-        if tensor["dtype"] == "BF16":
-            kept = (kept.astype("<u4") << 16).view("<f4")
-            need(bool(np.isfinite(kept).all()), "{!r}: not finite", tensor["name"])
-        else:
-            kept = wide("sinks")
+        kept = in_16_bits(parts["sinks"], tensor, "sinks")
         x = np.concatenate([kept.reshape(heads, sinks, dim), x], axis=1)
     return narrow(scaled(x.reshape(-1), exponent), tensor["dtype"])
 

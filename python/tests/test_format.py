@@ -178,7 +178,8 @@ def make(tensors, codec="int4-g64", dots=".", version=1):
 def fix_checksums(manifest, header, data):
     for tensor in manifest["tensors"]:
         name, crc = tensor["name"], 0
-        endings = ("values", "sinks", "means", "tensor_scale", "scales", "minima", "codes")
+        endings = ("values", "sinks", "tail", "means", "tensor_scale", "column_scales", "scales", "minima",
+                   "zeros", "codes")
         sides = ("", "key.", "value.")
         parts = (f"{name}.{side}{ending}" for side in sides for ending in endings)
         for part in (name, *parts):
@@ -255,6 +256,23 @@ class Hand(unittest.TestCase):
         one("int8-per-token-head", [2, 3], [each, codes(b"\x80\x81\xff\x01\x80\x90")],
             [0, 0.5, 63.5, -381, 0, 48])
         one("fp8-per-token-head", [2, 1], [each, codes(b"\x38\xb8")], [0.5, -3])
+
+    def test_values_of_version_10(self):
+        def one(codec, shape, parts, expected):
+            file = make([("x", "F32", shape, codec, 0, parts)], codec, version=10)
+            tensors, _ = format_decoder.decode(file)
+            self.assertEqual(tensors["x"].data, struct.pack(f"<{len(expected)}f", *expected))
+
+        halves = lambda name, *values: (name, "F16", 2, struct.pack(f"<{len(values)}e", *values))
+        # Codes 0, 1, 8 and 15 with a zero point of 7.5 and a scale of 2.
+        one("hqq4", [4], [halves("scales", 2), halves("zeros", 7.5), ("codes", "U8", 1, b"\x10\xf8")],
+            [-15, -13, 1, 15])
+        # One tile and one more token. Of all tokens the first has codes 3 and 1, the others 0; scale 2 and
+        # minimum 1 of its row, column scales 1 and 4: 7 and 12. The others have minimum 0.
+        tile = [halves("tail", 5, -6), halves("column_scales", 1, 4), halves("scales", *[2] * 128),
+                halves("minima", 1, *[0] * 127), ("codes", "U8", 1, b"\x07" + bytes(63))]
+        half = np.float32(1 / np.sqrt(2))
+        one("kvarn2-by-token", [129, 2], tile, [19 * half, -5 * half, *[0] * 254, 5, -6])
 
     def test_names_before_version_6(self):
         """The same bytes: in version 2 a name with a scale, in version 6 another one's."""
@@ -625,7 +643,8 @@ class Binary(unittest.TestCase):
                 roles = format_decoder.by_role(manifest["codec"])
                 first = all(map(format_decoder.is_first, roles))
                 sixth = any(map(format_decoder.is_sixth, roles))
-                self.assertEqual(manifest["version"], 6 if sixth else 1 if first else 2)
+                tenth = any(map(format_decoder.is_tenth, roles))
+                self.assertEqual(manifest["version"], 10 if tenth else 6 if sixth else 1 if first else 2)
 
     def test_codecs_by_layer(self):
         names = [f"layer.{layer}.{side}" for layer in range(5) for side in ("key", "value")]
@@ -671,7 +690,7 @@ class Binary(unittest.TestCase):
             file = serialize(self.family([(2, 7, dim), (3, 0, dim)]))
             Path(self.source).write_bytes(file)
             for codec, scheme in format_decoder.PRESETS.items():
-                if codec == "turbo4" or not scheme.had:
+                if codec == "turbo4" or not scheme.had or format_decoder.is_tenth(codec):
                     continue
                 with self.subTest(codec, dim=dim):
                     if format_decoder.rotated_block(scheme, dim):
@@ -682,6 +701,27 @@ class Binary(unittest.TestCase):
                                                "--force", "--codec", codec)
                         self.assertEqual(done.returncode, 2, done.stderr)
                         self.assertIn("a head vector of", done.stderr)
+
+    def test_tiles_of_tokens(self):
+        for dim in (2, 6, 64):
+            shapes = [(2, 131, dim), (1, 256, dim), (127, dim), (3, 0, dim), (0, 130, dim)]
+            file = serialize(self.family(shapes, (1.0, 3e4)))
+            for codec, roles in (
+                ("kvarn4", ("kvarn4", "kvarn4-by-token")),
+                ("kvarn3", ("kvarn3", "kvarn3-by-token")),
+                ("kvarn2-by-token", None),
+                ("kvarn-k4v2", ("kvarn4", "kvarn2-by-token")),
+                ("k:q4_0/v:kvarn3-by-token", ("q4_0", "kvarn3-by-token")),
+            ):
+                with self.subTest(codec, dim=dim):
+                    manifest = self.both(file, "--codec", codec)
+                    self.assertEqual((manifest["version"], manifest["codec"]), (10, codec))
+                    found = {tensor.get("codec") for tensor in manifest["tensors"]} - {"none"}
+                    self.assertEqual(found, set(roles) if roles else {None})
+        Path(self.source).write_bytes(serialize(self.family([(2, 7, 3)])))
+        done = self.run_binary("-input", self.source, "-output", self.packed, "--codec", "kvarn4")
+        self.assertEqual(done.returncode, 2, done.stderr)
+        self.assertIn("expected an even head vector, found 3", done.stderr)
 
     def test_keys_before_rope(self):
         codecs = ("int4-g32-prerope", "k:int4-g64-mid-prerope-ctr-had-sink5/v:q4_0",
@@ -819,6 +859,7 @@ class Binary(unittest.TestCase):
 
     def test_layouts(self):
         codecs = ("kvgauge4", "kivi4", "int4-g64", "int4-g9", "f16", "k:int4-g64/v:f16", "fp8-e4m3",
+                  "kvarn-k4v2", "hqq2",
                   "k:nvfp4-per-tensor/v:mxfp4", "k:int8-per-token-head/v:fp8-e5m2-per-tensor",
                   "k:f16/v:int3-g8-asym-ch-ctr-had-s8-sink2", "int5-g32-mid-prerope-had", "turbo4",
                   "k:int4-g16-ch-prerope-sink1/v:iq4_nl")
@@ -1031,13 +1072,15 @@ class Binary(unittest.TestCase):
         """Payloads that no writer writes, though the page allows them: any codes, finite numbers, exponents."""
         tensors = self.family([(2, 9, 24)], scales=(1.0,))
         blocks = self.family([(2, 9, 64)], scales=(1.0,))
-        of_blocks = ("int4-per-token-head", "exllamav3-3", "q4_0-had", "mlx6")
-        codecs = (*of_blocks, "fp8-e4m3", "fp8-e5m2", "fp8-e4m3-per-tensor", "mxfp4", "mxfp8", "nvfp4",
+        of_blocks = ("int4-per-token-head", "exllamav3-3", "q4_0-had", "mlx6", "hqq4")
+        tiles = self.family([(2, 131, 10)], scales=(1.0,))
+        of_tiles = ("kvarn3", "kvarn-k4v2")
+        codecs = (*of_blocks, *of_tiles, "fp8-e4m3", "fp8-e5m2", "fp8-e4m3-per-tensor", "mxfp4", "mxfp8", "nvfp4",
                   "nvfp4-per-tensor", "k:fp8-per-token-head/v:int8-per-token-head", "int3-g8-asym-ch-ctr-s8-sink2",
                   "turbo4", "int2-g16-ext-had",
                   "k:int4-g32-prerope-had/v:iq4_nl")
         for codec in codecs:
-            of = blocks if codec in of_blocks else tensors
+            of = tiles if codec in of_tiles else blocks if codec in of_blocks else tensors
             file = self.compress(serialize(of), "--codec", codec, "--rope-theta", "10000")
             for exponent in (0, -200, -140, -3, 7, 100, 200):
                 manifest, header, data = take_apart(file)
@@ -1075,13 +1118,13 @@ class Binary(unittest.TestCase):
         codecs = ["int4-g64", "int4-g9", "f16", "kivi4", "kvgauge4", "nvfp4-per-tensor", "mxfp4", "q8_0",
                   "k:int3-g8-asym-ch-prerope-ctr-had-s8-sink2/v:int5-g24-lm-had-mse-sink1",
                   "k:int2-g16/v:int7-g64-mid", "int6-g32", "k:fp8-per-token-head/v:int4-per-token-head",
-                  "q4_0+kvgauge4@1"]
+                  "q4_0+kvgauge4@1", "hqq4", "kvarn3"]
         for codec in codecs:
             with self.subTest(codec):
                 arguments = ("--codec", codec, "--rope-theta", "10000")
                 manifest = self.both(file, *arguments, "--pack")
                 packed = Path(self.restored).read_bytes()
-                self.assertEqual(manifest["version"], 9)
+                self.assertEqual(manifest["version"], 10 if codec in ("hqq4", "kvarn3") else 9)
                 self.assertTrue(any("packed" in tensor for tensor in manifest["tensors"]))
                 self.both(file, *arguments)
                 self.assertEqual(packed, Path(self.restored).read_bytes())

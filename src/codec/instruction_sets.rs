@@ -1,5 +1,6 @@
 //! Every instruction set beside the scalar one, bit for bit: what is stored and what is decoded.
 
+use super::kvarn::KvarnPayload;
 use super::scheme::SchemePayload;
 use super::two_centre::TwoCentrePayload;
 use super::{Codec, Element, Geometry, Packing, Part, RotaryTable};
@@ -24,6 +25,11 @@ fn stored_and_decoded<T: Element>(
         Packing::TwoCentre(codec) => {
             let packed = TwoCentrePayload::compress_on(arch, values, codec, geometry).unwrap();
             packed.decompress_on(arch, geometry, &mut out);
+            (bytes(packed.parts()), packed.exponent)
+        }
+        Packing::Kvarn(codec) => {
+            let packed = KvarnPayload::compress_on(arch, values, codec, geometry).unwrap();
+            packed.decompress_on(arch, &mut out);
             (bytes(packed.parts()), packed.exponent)
         }
     };
@@ -72,7 +78,7 @@ fn agree<T: Element>(names: &[&str], values: &[T], tokens: usize, dim: usize) ->
     all
 }
 
-const NAMES: [&str; 38] = [
+const NAMES: [&str; 42] = [
     "kvgauge4",
     "kvgauge3",
     "kvgauge2",
@@ -111,6 +117,10 @@ const NAMES: [&str; 38] = [
     "k:te24-prerope-shape/v:te26",
     "k:te13-prerope-shape/v:te20",
     "int4-g64-mid-prerope-ctr-had-mse-s8-sink4",
+    "kvarn3",
+    "kvarn-k4v2",
+    "hqq4",
+    "hqq2",
 ];
 
 /// Roughly normal; now and then a row of zeros, and values far from the others.
@@ -126,7 +136,7 @@ fn values(count: usize, dim: usize) -> Vec<f16> {
 #[test]
 fn instruction_sets_agree() {
     for dim in [64, 128, 256, 192, 100, 96, 80, 72, 24, 16, 8] {
-        for tokens in [53, 2, 1] {
+        for tokens in [131, 53, 2, 1] {
             let values = values(2 * tokens * dim, dim);
             agree(&NAMES, &values, tokens, dim);
             let wide: Vec<f32> = values.iter().map(|half| half.to_f32() * 1e-3).collect();

@@ -20,6 +20,7 @@ mod halves;
 #[cfg(test)]
 mod instruction_sets;
 pub mod int4;
+mod kvarn;
 mod name;
 mod packing;
 mod parts;
@@ -28,6 +29,7 @@ mod rotary;
 mod scheme;
 mod symbols;
 mod tensor_codec;
+mod transpose;
 mod two_centre;
 
 pub use by_layer::{ByLayer, CacheCodec};
@@ -35,6 +37,7 @@ pub use distortion::{Distortion, DistortionRun, DistortionSum};
 pub use element::Element;
 pub use geometry::Geometry;
 pub use halves::{compress_halves, decompress_halves};
+pub use kvarn::{Kvarn, TileRows};
 pub(crate) use name::{
     ENGINES, Engine, FIELDS, Field, FieldKind, FieldTexts, GROUP, NOISE, NOISE_PRESET, Named,
     PRESETS, Preset, RENAMED, compose, lasting_name, nearest, no_codec, parse_codec_name,

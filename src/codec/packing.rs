@@ -1,6 +1,7 @@
-//! The two ways to pack a tensor, and what there is to know of each.
+//! The ways to pack a tensor, and what there is to know of each.
 
 use super::geometry::Geometry;
+use super::kvarn::Kvarn;
 use super::parts::{PartElement, PartLayout};
 use super::scheme::{Rotation, ScaleFormat, Scheme};
 use super::two_centre::TwoCentre;
@@ -13,6 +14,8 @@ pub enum Packing {
     Scheme(Scheme),
     /// Two centres, levels fitted to rotated blocks.
     TwoCentre(TwoCentre),
+    /// Tiles of tokens with scales of their rows and columns.
+    Kvarn(Kvarn),
 }
 
 impl Packing {
@@ -20,7 +23,7 @@ impl Packing {
     pub fn as_int4(&self) -> Option<usize> {
         match self {
             Self::Scheme(scheme) => scheme.as_int4(),
-            Self::TwoCentre(_) => None,
+            Self::TwoCentre(_) | Self::Kvarn(_) => None,
         }
     }
 
@@ -29,6 +32,7 @@ impl Packing {
         match self {
             Self::Scheme(scheme) => scheme.prerope,
             Self::TwoCentre(codec) => codec.prerope,
+            Self::Kvarn(_) => false,
         }
     }
 
@@ -37,6 +41,15 @@ impl Packing {
         match self {
             Self::Scheme(scheme) => scheme.sink,
             Self::TwoCentre(_) => 1,
+            Self::Kvarn(_) => 0,
+        }
+    }
+
+    /// Of so many tokens, the first at position `first`, those that are stored in 16 bits.
+    pub fn exact_tokens(&self, first: usize, tokens: usize) -> usize {
+        match self {
+            Self::Kvarn(_) => tokens % Kvarn::TILE,
+            Self::Scheme(_) | Self::TwoCentre(_) => self.sink().saturating_sub(first).min(tokens),
         }
     }
 
@@ -46,7 +59,7 @@ impl Packing {
             Self::Scheme(scheme) => {
                 Some(scheme.group).filter(|g| ![Scheme::WHOLE, Scheme::HEAD_VECTOR].contains(g))
             }
-            Self::TwoCentre(_) => None,
+            Self::TwoCentre(_) | Self::Kvarn(_) => None,
         }
     }
 
@@ -60,6 +73,7 @@ impl Packing {
             Self::TwoCentre(codec) => {
                 Self::TwoCentre(TwoCentre { prerope: false, shaped: false, ..codec })
             }
+            Self::Kvarn(codec) => Self::Kvarn(codec.for_values()),
         }
     }
 
@@ -69,7 +83,7 @@ impl Packing {
             Self::Scheme(scheme) => {
                 scheme.channel || scheme.prerope || scheme.centred || scheme.sink > 0
             }
-            Self::TwoCentre(_) => true,
+            Self::TwoCentre(_) | Self::Kvarn(_) => true,
         }
     }
 
@@ -78,6 +92,7 @@ impl Packing {
         match self {
             Self::Scheme(scheme) => scheme.rotation.needs(),
             Self::TwoCentre(_) => Some("head vectors of a multiple of 4"),
+            Self::Kvarn(_) => Some("even head vectors"),
         }
     }
 
@@ -92,7 +107,7 @@ impl Packing {
             Self::Scheme(scheme) => {
                 scheme.group == Scheme::HEAD_VECTOR && scheme.scales != ScaleFormat::One
             }
-            Self::TwoCentre(_) => false,
+            Self::TwoCentre(_) | Self::Kvarn(_) => false,
         };
         by_vector || self.is_rotated() || self.reads_tokens()
     }
@@ -102,6 +117,7 @@ impl Packing {
         match self {
             Self::Scheme(scheme) => scheme.check(geometry),
             Self::TwoCentre(codec) => codec.check(geometry),
+            Self::Kvarn(codec) => codec.check(geometry),
         }
     }
 
@@ -111,6 +127,7 @@ impl Packing {
         match self {
             Self::Scheme(scheme) => scheme.block_tokens(head_dim),
             Self::TwoCentre(_) => Ok(1),
+            Self::Kvarn(_) => Ok(Kvarn::TILE),
         }
     }
 
@@ -130,6 +147,7 @@ impl Packing {
         match self {
             Self::Scheme(scheme) => scheme.parts(values, geometry, source),
             Self::TwoCentre(codec) => codec.parts(values, geometry),
+            Self::Kvarn(codec) => codec.parts(values, geometry, source),
         }
     }
 }

@@ -24,27 +24,36 @@ pub enum PartName {
     Values,
     /// The tokens set apart, in 16 bits. [heads, sinks, head_dim]
     Sinks,
+    /// The last tokens, too few for a tile, in 16 bits. [heads, tail, head_dim]
+    Tail,
     /// Means over tokens. [heads, head_dim]
     Means,
     /// What all scales of groups are in units of. [1]
     TensorScale,
-    /// Scales of groups. [groups]
+    /// Scales of the columns of tiles. [heads, tiles, columns]
+    ColumnScales,
+    /// Scales of groups, or of the rows of tiles. [groups]
     Scales,
-    /// Minima of groups. [groups]
+    /// Minima of groups, or of the rows of tiles. [groups]
     Minima,
+    /// Zero points of groups, in units of their scales. [groups]
+    Zeros,
     /// Codes of values, packed.
     Codes,
 }
 
 impl PartName {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::Values,
         Self::Sinks,
+        Self::Tail,
         Self::Means,
         Self::TensorScale,
+        Self::ColumnScales,
         Self::Scales,
         Self::Minima,
+        Self::Zeros,
         Self::Codes,
     ];
 
@@ -53,10 +62,13 @@ impl PartName {
         match self {
             Self::Values => "values",
             Self::Sinks => "sinks",
+            Self::Tail => "tail",
             Self::Means => "means",
             Self::TensorScale => "tensor_scale",
+            Self::ColumnScales => "column_scales",
             Self::Scales => "scales",
             Self::Minima => "minima",
+            Self::Zeros => "zeros",
             Self::Codes => "codes",
         }
     }

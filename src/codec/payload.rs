@@ -4,6 +4,7 @@ use super::element::Element;
 use super::geometry::Geometry;
 use super::halves::decompress_halves;
 use super::int4::Int4Payload;
+use super::kvarn::KvarnPayload;
 use super::packing::Packing;
 use super::parts::{Part, PartElement, PartName};
 use super::scheme::SchemePayload;
@@ -20,6 +21,7 @@ enum Stored {
     Int4(Int4Payload),
     Scheme(SchemePayload),
     TwoCentre(TwoCentrePayload),
+    Kvarn(KvarnPayload),
 }
 
 /// Matches whichever payload it is; the first arm is that of halves.
@@ -30,6 +32,7 @@ macro_rules! each {
             Stored::Int4($payload) => $others,
             Stored::Scheme($payload) => $others,
             Stored::TwoCentre($payload) => $others,
+            Stored::Kvarn($payload) => $others,
         }
     };
 }
@@ -53,6 +56,9 @@ impl Payload {
             Packing::TwoCentre(codec) => {
                 Stored::TwoCentre(TwoCentrePayload::empty(codec, values, geometry))
             }
+            Packing::Kvarn(codec) => {
+                Stored::Kvarn(KvarnPayload::empty::<T>(codec, values, geometry))
+            }
         })
     }
 
@@ -69,6 +75,9 @@ impl Payload {
             },
             Packing::TwoCentre(codec) => {
                 Stored::TwoCentre(TwoCentrePayload::compress(values, codec, geometry)?)
+            }
+            Packing::Kvarn(codec) => {
+                Stored::Kvarn(KvarnPayload::compress(values, codec, geometry)?)
             }
         }))
     }
@@ -134,6 +143,7 @@ impl Payload {
             Stored::Int4(payload) => payload.decompress(out),
             Stored::Scheme(payload) => payload.decompress(geometry, out),
             Stored::TwoCentre(payload) => payload.decompress(geometry, out),
+            Stored::Kvarn(payload) => payload.decompress(out),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::entropy::Symbols;
 use super::geometry::Geometry;
+use super::kvarn::TileRows;
 use super::packing::Packing;
 use super::parts::{PartElement, PartName};
 use super::tensor_codec::TensorCodec;
@@ -13,16 +14,23 @@ impl TensorCodec {
     pub fn symbols(&self, name: PartName, element: PartElement, geometry: &Geometry) -> Symbols {
         let dim = geometry.head_dim.max(1);
         let numbers = |elements| Symbols { bits: 8, element: element.bytes(), elements };
+        let codes = |bits: u8, by_channel: bool| match by_channel {
+            false => Symbols { bits, element: 1, elements: dim },
+            // Neighbours are tokens of one channel, and alike: as many as fit.
+            true => Symbols { bits: 8 / bits * bits, element: 1, elements: 1 },
+        };
         match (self, name) {
             (_, PartName::Values | PartName::Sinks | PartName::Means) => numbers(dim),
             (Self::Packed(Packing::Scheme(scheme)), PartName::Codes) => {
-                match scheme.channel {
-                    false => Symbols { bits: scheme.bits, element: 1, elements: dim },
-                    // Neighbours are tokens of one channel, and alike: as many as fit.
-                    true => {
-                        Symbols { bits: 8 / scheme.bits * scheme.bits, element: 1, elements: 1 }
-                    }
-                }
+                codes(scheme.bits, scheme.channel)
+            }
+            (Self::Packed(Packing::Kvarn(codec)), PartName::Codes) => {
+                codes(codec.bits, codec.rows == TileRows::Channels)
+            }
+            (Self::Packed(Packing::Kvarn(codec)), name) => {
+                let of_rows = matches!(name, PartName::Scales | PartName::Minima);
+                let by_channel = of_rows == (codec.rows == TileRows::Channels);
+                numbers(if by_channel || name == PartName::Tail { dim } else { 1 })
             }
             (Self::Packed(Packing::Scheme(scheme)), _) => {
                 let group = scheme.of_heads(dim).group;

@@ -215,10 +215,10 @@ fn round_trip_as<T: Element + WithDType>(
     }
     let mut decoded = vec![T::default(); original.len()];
     payload.decompress(geometry, &mut decoded);
-    let sink = treatment.codec.packing().map_or(0, Packing::sink);
-    let sink = sink.saturating_sub(geometry.first).min(geometry.tokens);
+    let exact = |packing: &Packing| packing.exact_tokens(geometry.first, geometry.tokens);
+    let exact = treatment.codec.packing().map_or(0, exact);
     let (bytes, values) = (payload.stored_bytes() as u64, original.len() as u64);
-    let exact = values / geometry.tokens.max(1) as u64 * sink as u64;
+    let exact = values / geometry.tokens.max(1) as u64 * exact as u64;
     Ok(RoundTrip {
         distortion,
         size: StoredSize { bytes, values, exact },

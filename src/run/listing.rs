@@ -178,6 +178,8 @@ mod tests {
             ("mxfp4", 4.25),
             ("mxfp8", 8.25),
             ("nvfp4", 4.5),
+            ("hqq4", 4.5),
+            ("hqq2", 2.5),
             ("f16", 16.0),
             ("noise", 16.0),
         ] {
@@ -195,6 +197,9 @@ mod tests {
         for name in ["fp8-per-token-head", "int8-per-token-head"] {
             assert_eq!(bits(name), [8.5, 8.25], "{name}");
         }
+        // The tiles of KVarNConfig: codes, three f16 a channel of keys and token of values, less one.
+        assert_eq!(bits("kvarn4"), [4.5625, 4.375]);
+        assert_eq!(bits("kvarn-k4v2"), [3.5625, 3.375]);
         // 4.25 bits and one token of 512 in 16.
         for bits in bits("kvgauge4") {
             assert!((bits - (4.25 * 511.0 + 16.0) / 512.0).abs() < 1e-9, "{bits}");
@@ -210,7 +215,8 @@ mod tests {
         };
         assert_eq!(needs("kvgauge4"), "keys before RoPE; head vectors of a multiple of 4");
         assert_eq!(needs("kivi4"), "blocks of 64 tokens under decode");
-        for name in ["fp8-e4m3-per-tensor", "fp8-e5m2-per-tensor", "nvfp4-per-tensor"] {
+        assert_eq!(needs("kvarn4"), "even head vectors; blocks of 128 tokens under decode");
+        for name in ["fp8-e4m3-per-tensor", "fp8-e5m2-per-tensor", "nvfp4-per-tensor", "hqq4"] {
             assert_eq!(needs(name), "the whole prefix: no decode", "{name}");
         }
         assert_eq!(needs("turbo4"), "even head vectors");

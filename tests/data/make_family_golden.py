@@ -7,8 +7,9 @@ A case is a codec's name, an input, and what the input is decoded to; values are
 in base64, and so are the rotary frequencies. The definitions are those of "Encoding" and "Decoding"
 in src/container/FORMAT.md; what FORMAT.md has from elsewhere is here after its source: OCP Microscaling
 Formats 1.0 for mxfp4 and mxfp8, NVIDIA's and vLLM's descriptions of NVFP4, vLLM's kernel for scales of
-each token and head, llama.cpp's llama-kv-cache.cpp for its rotation, exllamav3's q_cache_kernels.cuh and
-MLX's affine_quantize. Floats of 4 and 8 bits are rounded by ml_dtypes, which this project shares no code
+each token and head, llama.cpp's llama-kv-cache.cpp for its rotation, exllamav3's q_cache_kernels.cuh,
+MLX's affine_quantize, hqq 0.2.8's Quantizer.quantize with its optimize_weights_proximal_legacy, and KVarN's
+sinkhorn.py and kvarn_store.py in f64. Floats of 4 and 8 bits are rounded by ml_dtypes, which this project shares no code
 with, but for the two of one scale a tensor, whose levels are listed here. Sums over a group are taken in f64, once: that the program sums in f32,
 in another order, must not show in a single bit of these cases.
 """
@@ -58,6 +59,7 @@ PRESETS = {
     "int4-per-token-head": block(4, "head", "zero", scales="f32 and zero", had="vllm"),
     **{f"exllamav3-{bits}": block(bits, 32, "exllama", had=32) for bits in range(2, 9)},
     **{f"mlx{bits}": block(bits, 64, "mlx") for bits in (2, 3, 4, 5, 6, 8)},
+    **{f"hqq{bits}": block(bits, 64, "hqq") for bits in (2, 4)},
 }
 # Of keys, which is what a case is: the largest power of two of a multiple of 64; of values 64.
 for name in ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "iq4_nl"):
@@ -287,7 +289,105 @@ def group_with(x, s, fraction):
     return nearest_float8(x * inverse(scale), table) * scale, fits, excess
 
 
+# hqq
+
+
+def hqq_start(x, most):
+    width = x.max() - x.min()
+    factor = f32(1) if abs(width) <= f32(1e-4) else min(most / width, f32(2e4))
+    return factor, -x.min() * factor
+
+
+def hqq_step(x, factor, zero, most):
+    """The next zero point, and the sum of magnitudes of the errors with this one."""
+    code = np.clip(np.rint(x * factor + zero), f32(0), most)
+    left = x - (code - zero) / factor
+    size = np.abs(left)
+    shrunk = np.sign(left) * np.maximum(size - f32(0.1) * (size.astype(f64) ** (0.7 - 1)).astype(f32), f32(0))
+    return f32((code - (x - shrunk) * factor).astype(f64).mean()), size.astype(f64).sum()
+
+
+def hqq_passes(groups, most, count):
+    """How often all groups are gone through: 20 times, or until the mean error does not fall."""
+    states = [hqq_start(x, most) for x in groups]
+    best = math.inf
+    for done in range(1, 21):
+        steps = [hqq_step(x, *state, most) for x, state in zip(groups, states)]
+        states = [(factor, zero) for (factor, _), (zero, _) in zip(states, steps)]
+        error = f32(sum(size for _, size in steps) / count)
+        if not error < best:
+            return done
+        best = error
+    return 20
+
+
+def hqq_group(x, s):
+    most = f32((1 << s["bits"]) - 1)
+    factor, zero = hqq_start(x, most)
+    for _ in range(s["passes"]):
+        zero, _ = hqq_step(x, factor, zero, most)
+    code = np.clip(np.rint(x * factor + zero), f32(0), most)
+    scale, offset = f32(np.float16(f32(1) / factor)), f32(np.float16(zero))
+    fits = bool(np.isfinite(scale) and np.isfinite(offset))
+    return (code - offset) * scale, fits, max(f32(1) / factor, abs(zero)) / f32(65504)
+
+
+# KVarN
+
+
+def deviations(tile, axis):
+    return tile.std(axis, ddof=1, keepdims=True)
+
+
+def imbalance(tile):
+    ratio = lambda own: own.max() / max(own.min(), 1e-8)
+    return ratio(deviations(tile, 0)) + ratio(deviations(tile, 1))
+
+
+def kvarn_tile(tile, bits):
+    """A tile of [rows, columns] as it is decoded; whether it fits."""
+    wide = tile.astype(f64)
+    log_column, log_row = np.zeros((1, tile.shape[1])), np.zeros((tile.shape[0], 1))
+    balanced = lambda: wide / np.exp(log_column) / np.exp(log_row)
+    best, kept = imbalance(wide), (log_column, log_row)
+    for _ in range(8):
+        log_column = np.clip(log_column + np.log(np.clip(deviations(balanced(), 0), 1e-3, 1e3)), -0.3, 10)
+        log_row = np.clip(log_row + np.log(np.clip(deviations(balanced(), 1), 1e-3, 1e3)), -0.3, 10)
+        if imbalance(balanced()) <= best:
+            best, kept = imbalance(balanced()), (log_column, log_row)
+    log_column, log_row = kept
+    x = balanced()
+    low, most = x.min(1, keepdims=True), (1 << bits) - 1
+    step = np.maximum((x.max(1, keepdims=True) - low) / most, 1e-10)
+    code = np.clip(np.rint((x - low) / step), 0, most).astype(f32)
+    half = lambda numbers: numbers.astype(f32).astype(np.float16).astype(f32)
+    scale, minimum = half(step * np.exp(log_row)), half(low * np.exp(log_row))
+    stored = np.concatenate([scale, minimum], 1)
+    lost = (scale < 1e-7) & (minimum == 0) & (wide != 0).any(1, keepdims=True)
+    return (code * scale + minimum) * half(np.exp(log_column)), bool(np.isfinite(stored).all() and not lost.any())
+
+
+def kvarn(x, bits, by_token, exponent=0):
+    x = times(x, -exponent)
+    whole = x.shape[1] // 128 * 128
+    tail = x[:, whole:].astype(np.float16).astype(f32)
+    fits = bool(np.isfinite(tail).all()) and all(own.any() or not of.any() for own, of in zip(tail, x[:, whole:]))
+    rotated = hadamard(x[:, :whole], True) if whole else x[:, :0]
+    for head in rotated:
+        for start in range(0, whole, 128):
+            tile = head[start:start + 128]
+            out, good = kvarn_tile(tile if by_token else tile.T, bits)
+            tile[:], fits = out if by_token else out.T, fits and good
+    back = hadamard(rotated, True, True) if whole else rotated
+    out = np.concatenate([back, tail], 1)
+    if not fits and exponent == 0:
+        return kvarn(x, bits, by_token, math.floor(math.log2(float(np.abs(x).max()))) - 2)
+    return times(out, exponent), exponent
+
+
 def one_group(x, s):
+    if s["levels"] == "hqq":
+        return hqq_group(x, s)
     if s["scales"] != "f16":
         return engine_group(x, s), True, f32(0)
     y, fits, excess = searched_group(x, s) if s["mse"] else group_with(x, s, f32(1))
@@ -381,6 +481,9 @@ def attempt(x, s, rope, exponent):
         lines = body.reshape(1, -1)
     out = np.zeros_like(lines)
     group = dim if s["group"] == "head" else s["group"]
+    if s["levels"] == "hqq":
+        groups = [lines[0][start:start + group] for start in range(0, lines.size, group)]
+        s = {**s, "passes": hqq_passes(groups, f32((1 << s["bits"]) - 1), lines.size)}
     for line, decoded in zip(lines, out):
         for start in range(0, len(line), group):
             part = slice(start, start + group)
@@ -402,6 +505,8 @@ def attempt(x, s, rope, exponent):
 
 
 def decoded(x, name, rope):
+    if name.startswith("kvarn"):
+        return kvarn(x, int(name[5]), name.endswith("-by-token"))
     # 448 is the largest scale, 6 the largest element.
     s = {**parse(name), "tensor": np.abs(x).max() / f32(448 * 6)}
     out, fits, _ = attempt(x, s, rope, 0)
@@ -420,7 +525,8 @@ def main():
     normal = lambda *shape: random.standard_normal(shape).astype(f32)
     offsets = normal(2, 1, 32) * f32(4)
     keys = (normal(2, 7, 32) + offsets).astype(np.float16).astype(f32)
-    loud = normal(1, 4, 32) ** 3
+    # Rounded from f64: powers of f32 differ from machine to machine.
+    loud = (normal(1, 4, 32).astype(f64) ** 3).astype(f32)
     ties = f32(0.25) * random.integers(-15, 16, (1, 4, 32)).astype(f32)
     ties[0, 0, 0] = 3.75
     inputs = {
@@ -448,6 +554,12 @@ def main():
         "far": np.where(np.arange(64) % 64 == 17, f32(90), normal(1, 2, 64)).astype(f32),
         "offset": normal(1, 2, 64) + f32(7),
     }
+    # Two tiles of tokens of unlike sizes and channels of unlike offsets, and three tokens more.
+    sizes = f32(2) ** random.integers(-2, 3, (1, 259, 1)).astype(f32)
+    inputs["tiles"] = normal(1, 259, 8) * sizes + normal(1, 1, 8) * f32(5)
+    inputs["even tile"] = normal(1, 128, 16) * f32(30)
+    inputs["large tile"] = inputs["tiles"][:, :129] * f32(1e6)
+    inputs["small tile"] = inputs["tiles"][:, 130:] * f32(1e-9)
     rope = (1 / 10000 ** (np.arange(0, 32, 2) / 32)).astype(f32)
     cases = [("keys", f"int{bits}-g32{levels}") for bits in (2, 3, 5, 6, 7, 8)
              for levels in ("", "-asym", "-mid")]
@@ -466,7 +578,8 @@ def main():
     rotated = [name for name, s in PRESETS.items() if s["had"] or s["levels"] == "mlx"]
     for of in ("wide", "three", "far", "offset"):
         cases += presets(of, rotated)
-    engines = [name for name, s in PRESETS.items() if s["scales"] != "f16" or s["levels"] in ("mlx", "exllama")]
+    engines = [name for name, s in PRESETS.items()
+               if s["scales"] != "f16" or s["levels"] in ("mlx", "exllama", "hqq")]
     for of in ("steps", "keys", "odd", "row", "constant", "huge", "tiny", "wide range"):
         cases += presets(of, engines)
     cases += [("ties", name) for name in ("int4-g32-asym", "int4-g32-mid", "int3-g32")]
@@ -479,6 +592,11 @@ def main():
         "int4-g32-asym", "int3-g32-mid", "int4-g32-lm", "int3-g32-s8", "q8_0", "fp8-e4m3-per-tensor",
         "int4-g32-asym-ctr-had-s8-sink1",
     )]
+    tiled = [f"kvarn{bits}{rows}" for rows in ("", "-by-token") for bits in (2, 3, 4)]
+    cases += [("tiles", name) for name in tiled]
+    cases += [(of, name) for of in ("even tile", "large tile", "small tile") for name in tiled[::2]]
+    cases += [(of, tiled[2]) for of in ("keys", "odd", "huge", "tiny")]
+    cases += [(of, name) for of in ("wide", "offset", "far", "even tile", "tiles") for name in ("hqq2", "hqq4")]
     bits = lambda xs: base64.b64encode(np.asarray(xs, "<f4").tobytes()).decode()
     golden = []
     for of, name in cases:

@@ -236,9 +236,21 @@ pub const ELSEWHERE: &[Elsewhere] = &[
         Is("exllamav3-4", "its 4 bits"),
     ),
     entry(
-        &["kvarn", "kvarn4", "kvarn_k4v4"],
+        &["kvarn", "kvarn4", "kvarn_k4v4", "kvarn_k4v4_g128"],
         "KVarN (arXiv 2606.03458), scales of the rows and columns of tiles of 128 tokens",
-        Near("int4-g128-asym-had", "Hadamard, then 4 bits from a minimum in groups of 128"),
+        Is("kvarn4", "without its exact first tokens"),
+    ),
+    entry(
+        &["kvarn_k4v2", "kvarn_k4v2_g128"],
+        "KVarN with 4 bits for keys and 2 for values",
+        Is("kvarn-k4v2", "without its exact first tokens"),
+    ),
+    entry(&["kvarn_k3v3"], "KVarN with 3 bits", Is("kvarn3", "")),
+    entry(&["kvarn_k2v2"], "KVarN with 2 bits", Is("kvarn2", "")),
+    entry(
+        &["kvarn_k4v4_g64", "kvarn_k4v2_g64"],
+        "KVarN with tiles of 64 tokens",
+        Near("kvarn4", "with tiles of 128"),
     ),
     entry(
         &["8", "8bit", "i8", "u8", "uint8", "s8", "affine8"],
@@ -273,8 +285,8 @@ pub const ELSEWHERE: &[Elsewhere] = &[
     ),
     entry(
         &["hqq", "hqq4"],
-        "transformers' QuantizedCache with HQQ, 4 bits",
-        Near("int4-g64-asym-mse", "4 bits from a minimum, the scale searched"),
+        "transformers' QuantizedCache with HQQ",
+        Is("hqq4", "its 4 bits, with axis_key and axis_value of 1"),
     ),
     entry(
         &["hqq3"],
@@ -282,10 +294,11 @@ pub const ELSEWHERE: &[Elsewhere] = &[
         Near("int3-g64-asym-mse", "3 bits from a minimum, the scale searched"),
     ),
     entry(
-        &["hqq2", "hqq1"],
-        "transformers' QuantizedCache with HQQ, 1 or 2 bits",
-        Near("int2-g64-asym-mse", "2 bits from a minimum, the scale searched"),
+        &["hqq2"],
+        "transformers' QuantizedCache with HQQ, 2 bits",
+        Is("hqq2", "with axis_key and axis_value of 1"),
     ),
+    entry(&["hqq1"], "transformers' QuantizedCache with HQQ, 1 bit", Near("hqq2", "with 2 bits")),
     entry(
         &["hqq8"],
         "transformers' QuantizedCache with HQQ, 8 bits",
@@ -385,7 +398,7 @@ mod tests {
             assert!(seen.insert(name), "{name} twice");
             assert_eq!(*name, name.to_ascii_lowercase().replace('-', "_"), "never found");
             // Other spellings of these are found by them.
-            let own = ["kivi2", "kivi4", "quanto2"].contains(name);
+            let own = ["kivi2", "kivi4", "quanto2", "hqq4", "hqq2", "kvarn4"].contains(name);
             assert!(own || name.parse::<Codec>().is_err(), "{name} is a codec");
             assert!(find(name).is_some(), "{name}");
         }
@@ -399,7 +412,8 @@ mod tests {
             ("kivi-2bit", "kivi2"),
             ("KIVI_2_bits", "kivi2"),
             ("kivi-4bit", "kivi4"),
-            ("hqq-int4", "int4-g64-asym-mse"),
+            ("hqq-int4", "hqq4"),
+            ("KVarN-K4V2-G128", "kvarn-k4v2"),
             ("Quanto 2-bit", "quanto2"),
             ("FP8-E4M3FN", "fp8-e4m3"),
             ("q4_K", "q4_1"),

@@ -16,7 +16,7 @@ pub struct Engine {
 }
 
 /// All of them.
-pub const ENGINES: [Engine; 9] = [
+pub const ENGINES: [Engine; 11] = [
     Engine {
         name: "llama.cpp",
         flag: "-ctk {} -ctv {}",
@@ -67,6 +67,12 @@ pub const ENGINES: [Engine; 9] = [
             ("nvfp4", "nvfp4"),
         ],
     },
+    // The fork of its authors: the first 128 tokens are exact there, and the last ones up to a whole tile.
+    Engine {
+        name: "vLLM-KVarN",
+        flag: "--kv-cache-dtype {} --block-size 128",
+        codecs: &[("kvarn_k4v2_g128", "kvarn-k4v2"), ("kvarn_k4v4_g128", "kvarn4")],
+    },
     Engine {
         name: "SGLang",
         flag: "--kv-cache-dtype {}",
@@ -81,6 +87,12 @@ pub const ENGINES: [Engine; 9] = [
         name: "Transformers",
         flag: "QuantizedCache(\"quanto\", model.config, nbits={})",
         codecs: &[("4", "quanto4"), ("2", "quanto2")],
+    },
+    // With groups along head vectors, as its documentation says to use it, and in single precision.
+    Engine {
+        name: "Transformers-HQQ",
+        flag: "QuantizedCache(\"hqq\", model.config, nbits={}, axis_key=1, axis_value=1)",
+        codecs: &[("4", "hqq4"), ("2", "hqq2")],
     },
     Engine {
         name: "exllamav3",

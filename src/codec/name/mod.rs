@@ -48,6 +48,7 @@ impl fmt::Display for Packing {
         match self {
             Packing::Scheme(scheme) => write!(f, "{scheme}"),
             Packing::TwoCentre(codec) => write!(f, "{codec}"),
+            Packing::Kvarn(codec) => write!(f, "{codec}"),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Names of their own, and what they stand for: one table for the parser, the hints, `kvgauge
 //! codecs` and `docs/codecs.md`. Which engines have them is in [`super::engines`].
 
+use crate::codec::kvarn::{Kvarn, TileRows};
 use crate::codec::packing::Packing;
 use crate::codec::scheme::{Levels, Rotation, ScaleFormat, Scheme};
 use crate::codec::tensor_codec::{Codec, TensorCodec};
@@ -102,6 +103,19 @@ const fn kivi(bits: u8, group: usize) -> Codec {
     pair(Packing::Scheme(Scheme { channel: true, ..value }), Packing::Scheme(value))
 }
 
+/// KVarN: keys by channel, values by token.
+const fn kvarn(key_bits: u8, value_bits: u8) -> Codec {
+    let key = Kvarn { bits: key_bits, rows: TileRows::Channels };
+    let value = Kvarn { bits: value_bits, rows: TileRows::Tokens };
+    pair(Packing::Kvarn(key), Packing::Kvarn(value))
+}
+
+/// The same with values' rows on both sides, so that values alone have a name.
+const fn kvarn_by_token(bits: u8) -> Codec {
+    let codec = Packing::Kvarn(Kvarn { bits, rows: TileRows::Tokens });
+    pair(codec, codec)
+}
+
 const TURBO4: Codec =
     both(Scheme { rotation: Rotation::SignedHadamard, ..scheme(4, Levels::Gaussian, 64) });
 
@@ -113,7 +127,7 @@ const INT4_PER_TOKEN_HEAD: Codec = both(Scheme {
 
 /// All of them; the control last.
 pub const PRESETS: &[Preset] = {
-    use Levels::{E2m1, E4m3, E5m2, GgmlAsymmetric, GgmlSymmetric, Iq4Nl, Mlx, SignedExtreme};
+    use Levels::{E2m1, E4m3, E5m2, GgmlAsymmetric, GgmlSymmetric, Hqq, Iq4Nl, Mlx, SignedExtreme};
     &[
         Preset::new(
             "kvgauge4",
@@ -171,6 +185,18 @@ pub const PRESETS: &[Preset] = {
             "2 bits from a minimum, groups of 64",
         ),
         Preset::new(
+            "hqq4",
+            both(scheme(4, Hqq, 64)),
+            "4 bits with an optimised zero point, groups of 64",
+        )
+        .since(10),
+        Preset::new(
+            "hqq2",
+            both(scheme(2, Hqq, 64)),
+            "2 bits with an optimised zero point, groups of 64",
+        )
+        .since(10),
+        Preset::new(
             "kivi4",
             kivi(4, 64),
             "4 bits from a minimum, groups of 64: keys by channel, values by token",
@@ -186,6 +212,23 @@ pub const PRESETS: &[Preset] = {
         .of("KIVI")
         .asked_for("k_bits=2, v_bits=2, group_size=32")
         .alias(),
+        Preset::new(
+            "kvarn-k4v2",
+            kvarn(4, 2),
+            "Hadamard, tiles of 128 tokens of even variance, 4 bits for keys and 2 for values",
+        )
+        .since(10),
+        Preset::new(
+            "kvarn4",
+            kvarn(4, 4),
+            "Hadamard, tiles of 128 tokens of even variance, 4 bits from a minimum",
+        )
+        .since(10),
+        Preset::new("kvarn3", kvarn(3, 3), "as kvarn4 with 3 bits").of("after KVarN").since(10),
+        Preset::new("kvarn2", kvarn(2, 2), "as kvarn4 with 2 bits").of("after KVarN").since(10),
+        Preset::new("kvarn4-by-token", kvarn_by_token(4), "as values of kvarn4").since(10),
+        Preset::new("kvarn3-by-token", kvarn_by_token(3), "as values of kvarn3").since(10),
+        Preset::new("kvarn2-by-token", kvarn_by_token(2), "as values of kvarn2").since(10),
         Preset::new("turbo4", TURBO4, "signs, Hadamard, Lloyd–Max levels scaled by the norm")
             .of("after TurboQuant")
             .old(),

@@ -3,6 +3,7 @@
 use super::*;
 use crate::codec::CacheCodec;
 use crate::codec::scheme::NamedLevels;
+use crate::codec::{Kvarn, TileRows};
 
 fn message(name: &str) -> String {
     name.parse::<Codec>().expect_err(name).to_string()
@@ -61,7 +62,11 @@ fn every_codec_survives_print_and_parse() {
             Packing::TwoCentre(TwoCentre { levels, prerope, shaped, blocks: BlockRule::Largest })
         })
     });
+    let tiles = [TileRows::Channels, TileRows::Tokens]
+        .into_iter()
+        .flat_map(|rows| [2, 3, 4].map(|bits| Packing::Kvarn(Kvarn { bits, rows })));
     let packings = schemes().into_iter().chain(presets).map(Packing::Scheme).chain(centres);
+    let packings = packings.chain(tiles);
     for packing in packings {
         let key = TensorCodec::Packed(packing);
         let value = key.for_values();

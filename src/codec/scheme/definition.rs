@@ -97,6 +97,9 @@ impl Scheme {
         if self.centred {
             return refuse("ctr, the mean over all tokens");
         }
+        if self.levels == Levels::Hqq {
+            return refuse("zero points that take as many passes as all tokens need");
+        }
         match self.of_heads(head_dim).group {
             group if self.channel => Ok(group),
             group if head_dim.is_multiple_of(group) => Ok(1),
@@ -147,7 +150,7 @@ impl Scheme {
             self.centred.then(|| Part::new(PartName::Means, F16, heads * dim)),
             of_tensor.then(|| Part::new(PartName::TensorScale, F32, groups.min(1))),
             self.scales.element().map(|element| Part::new(PartName::Scales, element, groups)),
-            self.levels.has_minimum().then(|| Part::new(PartName::Minima, F16, groups)),
+            self.levels.offsets().map(|name| Part::new(name, F16, groups)),
             Some(Part::new(PartName::Codes, U8, bits.div_ceil(8) as usize)),
         ];
         parts.into_iter().flatten().collect()

@@ -3,6 +3,7 @@
 //! One entry a set: [`Levels::set`] has everything about it, and [`Levels::NAMED`] its word where
 //! names can be made with it.
 
+use crate::codec::parts::PartName;
 use crate::lanes::TWO_23;
 use std::ops::RangeInclusive;
 use std::sync::LazyLock;
@@ -35,6 +36,8 @@ pub enum Levels {
     Mlx,
     /// Scale · (code − zero point), as vLLM has it for each token and head; 4 bits.
     ZeroPoint,
+    /// The same with a zero point that is no whole number, in f16: hqq's.
+    Hqq,
     /// Floating point with 4 bits of exponent and 3 of mantissa, no infinities (Micikevicius et
     /// al. 2022, OCP FP8), up to 448.
     E4m3,
@@ -116,6 +119,8 @@ pub(super) enum Rounding {
     Mlx,
     /// As vLLM's kernel of int4_per_token_head.
     ZeroPoint,
+    /// As hqq's quantizer, whose zero points take passes over all groups of a tensor.
+    Hqq,
     /// To the nearest float of so few bits.
     Float(SmallFloat),
 }
@@ -212,15 +217,20 @@ impl Levels {
             Self::ZeroPoint => {
                 set(from_minimum, ScaleFrom::AbsMax(2.0 * half - 1.0), Rounding::ZeroPoint)
             }
+            Self::Hqq => set(from_minimum, ScaleFrom::AbsMax(2.0 * half - 1.0), Rounding::Hqq),
             Self::E4m3 => float(&E4M3, SmallFloat::E4M3),
             Self::E5m2 => float(&E5M2, SmallFloat::E5M2),
             Self::E2m1 => float(&E2M1, SmallFloat::E2M1),
         }
     }
 
-    /// Whether groups store a minimum.
-    pub(super) fn has_minimum(self) -> bool {
-        matches!(self.set(2).scale, ScaleFrom::Range(_))
+    /// What groups store beside their scales, if anything.
+    pub(super) fn offsets(self) -> Option<PartName> {
+        match self.set(2).scale {
+            _ if self == Self::Hqq => Some(PartName::Zeros),
+            ScaleFrom::Range(_) => Some(PartName::Minima),
+            _ => None,
+        }
     }
 }
 

@@ -7,6 +7,8 @@
 //! units does not change a bit.
 
 use super::definition::{Scheme, TokenCounts};
+use super::groups::passes;
+use super::levels::Levels;
 use super::rows::{AddRows, Buffers, Decode, Encode, RowContext, StoredRange, at_least};
 use super::scales::ScaleFormat;
 use super::units::{UNIT, steps, units};
@@ -35,8 +37,8 @@ pub struct SchemePayload {
     tensor_scale: Vec<f32>,
     /// In their format, little-endian; [groups].
     scales: Vec<u8>,
-    /// [groups]
-    minima: Vec<f16>,
+    /// Minima or zero points. [groups]
+    offsets: Vec<f16>,
     codes: Vec<u8>,
 }
 
@@ -59,7 +61,7 @@ impl SchemePayload {
             means: vec![f16::ZERO; count(PartName::Means)],
             tensor_scale: vec![0.0; count(PartName::TensorScale)],
             scales: vec![0; scheme.scales.bytes() * count(PartName::Scales)],
-            minima: vec![f16::ZERO; count(PartName::Minima)],
+            offsets: vec![f16::ZERO; scheme.levels.offsets().map_or(0, count)],
             codes: vec![0; count(PartName::Codes)],
             layout,
         }
@@ -104,20 +106,24 @@ impl SchemePayload {
         let apart = self.fill_sinks(values, geometry) & self.fill_means(arch, values, geometry);
         let (sinks, exponent, tensor_scale) =
             (self.counts.sinks, self.exponent, self.tensor_scale());
-        let Self { scheme, means, scales, minima, codes, .. } = self;
-        let context = RowContext { geometry, scheme, exponent, tensor_scale, means, sinks };
-        let (mut scales, mut minima, mut codes) =
-            (&mut scales[..], &mut minima[..], &mut codes[..]);
+        let passes = match self.scheme.levels {
+            Levels::Hqq => passes(arch, values, &self.scheme, exponent),
+            _ => 0,
+        };
+        let Self { scheme, means, scales, offsets, codes, .. } = self;
+        let context = RowContext { geometry, scheme, exponent, tensor_scale, passes, means, sinks };
+        let (mut scales, mut offsets, mut codes) =
+            (&mut scales[..], &mut offsets[..], &mut codes[..]);
         let mut jobs = Vec::new();
         for unit in units(scheme, self.counts, geometry) {
             let scales = scales.split_off_mut(..unit.scales.len()).unwrap_or_default();
-            let minima = minima.split_off_mut(..unit.minima.len()).unwrap_or_default();
+            let offsets = offsets.split_off_mut(..unit.offsets.len()).unwrap_or_default();
             let codes = codes.split_off_mut(..unit.codes.len()).unwrap_or_default();
-            jobs.push((unit, scales, minima, codes));
+            jobs.push((unit, scales, offsets, codes));
         }
         let all = jobs.into_par_iter().map_init(
             Buffers::default,
-            |buffers, (unit, scales, minima, codes)| {
+            |buffers, (unit, scales, offsets, codes)| {
                 let rows = at_least(&mut buffers.rows, unit.values(geometry));
                 for (index, rows) in unit.heads_mut(rows, geometry).enumerate() {
                     let first = sinks + unit.first;
@@ -125,7 +131,7 @@ impl SchemePayload {
                     T::widen(&values[start..start + rows.len()], rows);
                 }
                 // The rest knows f32 only: it is compiled once, not for each type.
-                arch.dispatch(Encode { context, unit: &unit, buffers, scales, minima, codes })
+                arch.dispatch(Encode { context, unit: &unit, buffers, scales, offsets, codes })
             },
         );
         let apart = StoredRange { in_range: apart, overflow: 0.0 };
@@ -156,7 +162,8 @@ impl SchemePayload {
         }
         let (scheme, exponent, counts) = (&self.scheme, self.exponent, self.counts);
         let (tensor_scale, sinks) = (self.tensor_scale(), counts.sinks);
-        let context = RowContext { geometry, scheme, exponent, tensor_scale, means: &[], sinks };
+        let (passes, means) = (0, &[][..]);
+        let context = RowContext { geometry, scheme, exponent, tensor_scale, passes, means, sinks };
         let mean = |rows: &mut Vec<f32>, (head, means): (usize, &mut [f16])| {
             let mut sums = vec![0f64; dim];
             for range in steps(counts.quantised, UNIT.div_ceil(dim)) {
@@ -192,7 +199,8 @@ impl SchemePayload {
         let Self { scheme, exponent, means, counts, .. } = self;
         let (dim, exponent, tensor_scale) = (geometry.head_dim, *exponent, self.tensor_scale());
         let sinks = counts.sinks;
-        let context = RowContext { geometry, scheme, exponent, tensor_scale, means, sinks };
+        let passes = 0;
+        let context = RowContext { geometry, scheme, exponent, tensor_scale, passes, means, sinks };
         let sinks = sinks * dim;
         let mut jobs = Vec::new();
         let mut rest = &mut out[..];
@@ -207,7 +215,7 @@ impl SchemePayload {
             arch.dispatch(Decode {
                 context,
                 scales: &self.scales[unit.scales.clone()],
-                minima: &self.minima[unit.minima.clone()],
+                offsets: &self.offsets[unit.offsets.clone()],
                 codes: &self.codes[unit.codes.clone()],
                 unit: &unit,
                 buffers,
@@ -248,12 +256,12 @@ impl SchemePayload {
     /// The parts that the scheme has, in the order of a file.
     pub fn parts(&self) -> Vec<Part<&[u8]>> {
         let bytes = |name| match name {
-            PartName::Values => &[],
+            PartName::Values | PartName::Tail | PartName::ColumnScales => &[],
             PartName::Sinks => bytemuck::cast_slice(&self.sinks),
             PartName::Means => bytemuck::cast_slice(&self.means),
             PartName::TensorScale => bytemuck::cast_slice(&self.tensor_scale),
             PartName::Scales => &self.scales,
-            PartName::Minima => bytemuck::cast_slice(&self.minima),
+            PartName::Minima | PartName::Zeros => bytemuck::cast_slice(&self.offsets),
             PartName::Codes => &self.codes[..],
         };
         self.layout.iter().map(|part| part.with(bytes(part.name))).collect()
@@ -261,13 +269,14 @@ impl SchemePayload {
 
     /// The same, to be read into.
     pub fn parts_mut(&mut self) -> Vec<Part<&mut [u8]>> {
-        let Self { layout, sinks, means, tensor_scale, scales, minima, codes, .. } = self;
+        let Self { scheme, layout, sinks, means, tensor_scale, scales, offsets, codes, .. } = self;
+        let offset = scheme.levels.offsets().unwrap_or(PartName::Minima);
         let bytes: [(PartName, &mut [u8]); 6] = [
             (PartName::Sinks, bytemuck::cast_slice_mut(sinks)),
             (PartName::Means, bytemuck::cast_slice_mut(means)),
             (PartName::TensorScale, bytemuck::cast_slice_mut(tensor_scale)),
             (PartName::Scales, scales),
-            (PartName::Minima, bytemuck::cast_slice_mut(minima)),
+            (offset, bytemuck::cast_slice_mut(offsets)),
             (PartName::Codes, codes),
         ];
         let own = |name| layout.iter().find(|part| part.name == name);

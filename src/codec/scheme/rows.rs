@@ -9,7 +9,7 @@ use crate::codec::convert::half_value;
 use crate::codec::element::Element;
 use crate::codec::exponent::PowerOfTwo;
 use crate::codec::geometry::Geometry;
-use crate::lanes::{self, LANES};
+use crate::codec::transpose::transpose;
 use half::f16;
 use pulp::{Simd, WithSimd};
 
@@ -53,7 +53,7 @@ pub(super) struct Encode<'a> {
     /// With the unit's rows.
     pub buffers: &'a mut Buffers,
     pub scales: &'a mut [u8],
-    pub minima: &'a mut [f16],
+    pub offsets: &'a mut [f16],
     pub codes: &'a mut [u8],
 }
 
@@ -81,19 +81,20 @@ impl WithSimd for Encode<'_> {
         // A value that overflowed on the way here may be lost on a group: infinities less each other.
         let in_range = f32::absmax(lines).is_finite();
         let mut range = StoredRange { in_range, overflow: 0.0 };
-        let mut minima = self.minima.iter_mut();
+        let mut offsets = self.offsets.iter_mut();
         let mut scales = self.scales.chunks_exact_mut(scheme.scales.bytes().max(1));
         let line = line.max(1);
         for (line, codes) in lines.chunks(line).zip(codes.chunks_mut(line)) {
             for (group, codes) in line.chunks(scheme.group).zip(codes.chunks_mut(scheme.group)) {
-                let params = groups::encode(simd, group, scheme, context.tensor_scale, codes);
+                let RowContext { tensor_scale, passes, .. } = context;
+                let params = groups::encode(simd, group, scheme, tensor_scale, passes, codes);
                 let (in_range, overflow) = (params.in_range, params.overflow);
                 range = range.and(StoredRange { in_range, overflow });
                 if let Some(scale) = scales.next() {
                     scale.copy_from_slice(&params.scale_bits().to_le_bytes()[..scale.len()]);
                 }
-                if let Some(minimum) = minima.next() {
-                    *minimum = params.minimum();
+                if let Some(offset) = offsets.next() {
+                    *offset = params.minimum();
                 }
             }
         }
@@ -108,7 +109,7 @@ pub(super) struct Decode<'a> {
     pub unit: &'a Unit,
     pub buffers: &'a mut Buffers,
     pub scales: &'a [u8],
-    pub minima: &'a [f16],
+    pub offsets: &'a [f16],
     pub codes: &'a [u8],
 }
 
@@ -126,15 +127,15 @@ impl WithSimd for Decode<'_> {
         let lines = if scheme.channel { at_least(transposed, len) } else { &mut *rows };
         let (line, _) = scheme.lines(unit.heads, unit.rows, dim);
         let line = line.max(1);
-        let mut minima = self.minima.iter();
+        let mut offsets = self.offsets.iter();
         let mut scales = self.scales.chunks_exact(scheme.scales.bytes().max(1));
         for (line, codes) in lines.chunks_mut(line).zip(codes.chunks(line)) {
             for (group, codes) in line.chunks_mut(scheme.group).zip(codes.chunks(scheme.group)) {
                 let scale = scheme.scales.value(scales.next().unwrap_or_default());
                 let scale = scale * context.tensor_scale;
-                let minimum = minima.next().copied().unwrap_or_default();
-                let minimum = half_value(minimum.to_bits());
-                groups::decode(codes, scheme, scale, minimum, group);
+                let offset = offsets.next().copied().unwrap_or_default();
+                let offset = half_value(offset.to_bits());
+                groups::decode(codes, scheme, scale, offset, group);
             }
         }
         if scheme.channel {
@@ -142,36 +143,6 @@ impl WithSimd for Decode<'_> {
         }
         for (index, rows) in unit.heads_mut(rows, geometry).enumerate() {
             context.back(simd, rows, unit.first, unit.head + index);
-        }
-    }
-}
-
-/// [rows, columns] → [columns, rows], or with heads above each other [heads·rows, columns] where
-/// `rows` is that of one head. In squares, whose rows fill the cache lines they are in.
-#[inline(always)]
-fn transpose<S: Simd>(simd: S, from: &[f32], rows: usize, columns: usize, to: &mut [f32]) {
-    let size = (rows * columns).max(1);
-    for (from, to) in from.chunks_exact(size).zip(to.chunks_exact_mut(size)) {
-        for row in (0..rows).step_by(LANES) {
-            for column in (0..columns).step_by(LANES) {
-                let (high, wide) = (LANES.min(rows - row), LANES.min(columns - column));
-                let mut square = [[0f32; LANES]; LANES];
-                let from = from[row * columns..].chunks(columns);
-                for (lanes, from) in square[..high].iter_mut().zip(from) {
-                    match from[column..][..wide].first_chunk() {
-                        Some(from) => *lanes = *from,
-                        None => lanes[..wide].copy_from_slice(&from[column..][..wide]),
-                    }
-                }
-                lanes::transpose(simd, &mut square);
-                let to = to[column * rows..].chunks_mut(rows);
-                for (lanes, to) in square[..wide].iter().zip(to) {
-                    match to[row..][..high].first_chunk_mut() {
-                        Some(to) => *to = *lanes,
-                        None => to[row..][..high].copy_from_slice(&lanes[..high]),
-                    }
-                }
-            }
         }
     }
 }
@@ -207,6 +178,8 @@ pub(super) struct RowContext<'a> {
     pub exponent: i32,
     /// What stored scales are in units of.
     pub tensor_scale: f32,
+    /// Of levels whose zero points take passes over all groups.
+    pub passes: usize,
     /// [heads, head_dim]; none without `ctr`.
     pub means: &'a [f16],
     /// Tokens a head that are set apart.

@@ -15,9 +15,9 @@ pub(super) struct Unit {
     pub heads: usize,
     pub first: usize,
     pub rows: usize,
-    /// Its share of the scales, bytes; of the minima; and of the codes, bytes.
+    /// Its share of the scales, bytes; of the minima or zero points; and of the codes, bytes.
     pub scales: Range<usize>,
-    pub minima: Range<usize>,
+    pub offsets: Range<usize>,
     pub codes: Range<usize>,
 }
 
@@ -57,14 +57,14 @@ pub(super) fn units(
         *at += len;
         *at - len..*at
     };
-    let (mut scales, mut minima, mut codes) = (0, 0, 0);
+    let (mut scales, mut offsets, mut codes) = (0, 0, 0);
     steps(heads, heads_at_once)
         .flat_map(move |heads| {
             steps(quantised, rows_at_once).map(move |rows| (heads.clone(), rows))
         })
         .map(move |(heads, rows)| {
             let groups = scheme.groups(heads.len(), rows.len(), dim);
-            let has_minimum = scheme.levels.has_minimum();
+            let has_offset = scheme.levels.offsets().is_some();
             let values = heads.len() * rows.len() * dim;
             Unit {
                 head: heads.start,
@@ -72,7 +72,7 @@ pub(super) fn units(
                 first: rows.start,
                 rows: rows.len(),
                 scales: next(&mut scales, scheme.scales.bytes() * groups),
-                minima: next(&mut minima, if has_minimum { groups } else { 0 }),
+                offsets: next(&mut offsets, if has_offset { groups } else { 0 }),
                 codes: next(&mut codes, packed_len(values, scheme.bits)),
             }
         })

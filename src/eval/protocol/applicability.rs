@@ -65,9 +65,11 @@ impl Protocol {
         let first = match self {
             // Every predictor attends to the whole prefix.
             Self::Prefix { residual } => {
-                let exact = |side: &TensorCodec| side.packing().map_or(0, Packing::sink);
-                let stored = |side| stored_of_prefix(side, head_dim, shape.prefix(), residual);
-                let is_felt = |side| exact(side) < stored(side);
+                let is_felt = |side: &TensorCodec| {
+                    let stored = stored_of_prefix(side, head_dim, shape.prefix(), residual);
+                    let exact = |packing: &Packing| packing.exact_tokens(0, stored);
+                    side.packing().map_or(0, exact) < stored
+                };
                 if lossy_sides(codecs).iter().any(is_felt) { 0 } else { shape.tokens() }
             }
             Self::Decode { residual, chunk } => {
@@ -178,8 +180,11 @@ impl Protocol {
         });
         match self {
             Self::Prefix { .. } => {
-                let first = smaller.unwrap_or_else(|| "fewer sink tokens".into());
-                let ways: Vec<String> = [first].into_iter().chain(context_hint).collect();
+                let has_sink = |side: TensorCodec| side.packing().is_some_and(|p| p.sink() > 0);
+                let sinks = smaller.is_none() && lossy_sides(codecs).into_iter().any(has_sink);
+                let sinks = sinks.then(|| "fewer sink tokens".to_string());
+                let ways: Vec<String> =
+                    smaller.into_iter().chain(sinks).chain(context_hint).collect();
                 Error::input(format!(
                     "expected a cache that is compressed, found all {} tokens of the prefix kept \
                      exact: none of the {targets} scored targets would feel the codec",

@@ -5,33 +5,37 @@
 //! as ggml does.
 
 mod engines;
+mod hqq;
 mod quantiser;
 mod search;
 mod stored;
 mod vectors;
 
+pub(super) use hqq::passes;
 pub use stored::StoredParams;
 
 use super::definition::Scheme;
-use super::levels::{LevelSet, Points, Rounding, ScaleFrom};
+use super::levels::{LevelSet, Levels, Points, Rounding, ScaleFrom};
 use super::scales::{ScaleAndZero, ScaleFormat};
 use engines::{encode_floats, encode_iq4_nl, encode_mlx, encode_zero_point};
+use hqq::encode_hqq;
 use pulp::Simd;
 use quantiser::{DynamicRange, GroupQuantiser};
 use search::search;
 use vectors::absmax;
 
 /// Codes of one group, and what is stored beside them. `codes` is as long as `x`; `tensor_scale` is
-/// what stored scales are in units of.
+/// what stored scales are in units of, `passes` those that zero points take.
 #[inline(always)]
 pub(super) fn encode<S: Simd>(
     simd: S,
     x: &[f32],
     scheme: &Scheme,
     tensor_scale: f32,
+    passes: usize,
     codes: &mut [u8],
 ) -> StoredParams {
-    let mut params = encode_any(simd, x, scheme, tensor_scale, codes);
+    let mut params = encode_any(simd, x, scheme, tensor_scale, passes, codes);
     // A scale made of very small numbers, a square above all, may come to zero.
     if scheme.scales.has_exponent() && params.scale == 0.0 && params.minimum == 0.0 {
         params.in_range = absmax(simd, x) == 0.0;
@@ -45,6 +49,7 @@ fn encode_any<S: Simd>(
     x: &[f32],
     scheme: &Scheme,
     tensor_scale: f32,
+    passes: usize,
     codes: &mut [u8],
 ) -> StoredParams {
     let levels = scheme.levels.set(scheme.bits);
@@ -52,6 +57,7 @@ fn encode_any<S: Simd>(
         Rounding::Iq4Nl => return encode_iq4_nl(simd, x, codes),
         Rounding::Mlx => return encode_mlx(simd, x, scheme, codes),
         Rounding::ZeroPoint => return encode_zero_point(simd, x, scheme, codes),
+        Rounding::Hqq => return encode_hqq(simd, x, scheme, passes, codes),
         Rounding::Float(format) => {
             return encode_floats(simd, x, scheme.scales, format, tensor_scale, codes);
         }
@@ -66,9 +72,9 @@ fn encode_any<S: Simd>(
     quantiser.params
 }
 
-/// The values that the codes of one group stand for.
+/// The values that the codes of one group stand for. `offset`: its minimum, or its zero point.
 #[inline(always)]
-pub(super) fn decode(codes: &[u8], scheme: &Scheme, scale: f32, minimum: f32, out: &mut [f32]) {
+pub(super) fn decode(codes: &[u8], scheme: &Scheme, scale: f32, offset: f32, out: &mut [f32]) {
     let LevelSet { points, scale: from, .. } = scheme.levels.set(scheme.bits);
     match points {
         _ if scheme.scales == ScaleFormat::F32WithZero => {
@@ -77,9 +83,14 @@ pub(super) fn decode(codes: &[u8], scheme: &Scheme, scale: f32, minimum: f32, ou
                 *out = (f32::from(*code) - zero) * scale;
             }
         }
+        _ if scheme.levels == Levels::Hqq => {
+            for (out, code) in out.iter_mut().zip(codes) {
+                *out = (f32::from(*code) - offset) * scale;
+            }
+        }
         Points::Even { zero, .. } if matches!(from, ScaleFrom::Range(_)) => {
             for (out, code) in out.iter_mut().zip(codes) {
-                *out = (f32::from(*code) + zero) * scale + minimum;
+                *out = (f32::from(*code) + zero) * scale + offset;
             }
         }
         Points::Even { zero, .. } => {

@@ -175,6 +175,7 @@ impl GroupQuantiser {
             | Rounding::Iq4Nl
             | Rounding::Mlx
             | Rounding::ZeroPoint
+            | Rounding::Hqq
             | Rounding::Float(_) => each!(|x| {
                 let (low, high) = (simd.sub_f32s(one, half), simd.sub_f32s(half, one));
                 let t = bounded(simd, simd.mul_f32s(x, inverse), low, high);

@@ -17,7 +17,7 @@ pub(super) fn floor<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
 
 /// Calls `f` with vectors of what lies in 16 lanes, and gives what comes of it.
 #[inline(always)]
-fn map_lanes<S: Simd>(x: &Lanes, f: impl Fn(S::f32s) -> S::f32s) -> Lanes {
+pub(super) fn map_lanes<S: Simd>(x: &Lanes, f: impl Fn(S::f32s) -> S::f32s) -> Lanes {
     let mut out = [0f32; LANES];
     let (to, _) = S::as_mut_simd_f32s(&mut out);
     for (to, x) in to.iter_mut().zip(S::as_simd_f32s(x).0) {
@@ -28,7 +28,7 @@ fn map_lanes<S: Simd>(x: &Lanes, f: impl Fn(S::f32s) -> S::f32s) -> Lanes {
 
 /// The last values of a group, and zeros.
 #[inline(always)]
-fn padded(x: &[f32]) -> Lanes {
+pub(super) fn padded(x: &[f32]) -> Lanes {
     let mut lanes = [0f32; LANES];
     lanes[..x.len()].copy_from_slice(x);
     lanes
