@@ -15,7 +15,7 @@ use std::time::Instant;
 const HEADS: usize = 8;
 const TOKENS: usize = 32768;
 const ROUNDS: usize = 7;
-const CODECS: [&str; 38] = [
+const CODECS: [&str; 42] = [
     "kvgauge4",
     "kvgauge3",
     "kvgauge2",
@@ -41,6 +41,10 @@ const CODECS: [&str; 38] = [
     "exllamav3-4",
     "mlx4",
     "mlx3",
+    "turboquant-4bit-nc",
+    "turboquant-3bit-nc",
+    "q3_0-had",
+    "q2_1",
     "int2-g64",
     "int3-g64",
     "int5-g64-asym",

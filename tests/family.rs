@@ -137,7 +137,7 @@ fn eight_bit_floats_are_candles() {
 }
 
 /// Every kind of unit that work is cut into: rows, heads, everything.
-const ALL_KINDS: [&str; 19] = [
+const ALL_KINDS: [&str; 21] = [
     "int3-g64",
     "int3-g8",
     "int5-g48-asym",
@@ -156,6 +156,8 @@ const ALL_KINDS: [&str; 19] = [
     "fp8-e4m3",
     "int8-per-token-head",
     "mlx4",
+    "turboquant-v3",
+    "q3_1",
     "int4-g4294967295-sink4294967295",
 ];
 

@@ -72,7 +72,7 @@ fn agree<T: Element>(names: &[&str], values: &[T], tokens: usize, dim: usize) ->
     all
 }
 
-const NAMES: [&str; 38] = [
+const NAMES: [&str; 43] = [
     "kvgauge4",
     "kvgauge3",
     "kvgauge2",
@@ -101,6 +101,11 @@ const NAMES: [&str; 38] = [
     "exllamav3-3",
     "exllamav3-8",
     "int4-per-token-head",
+    "turboquant-k4-nc",
+    "turboquant-k3-nc",
+    "turboquant-v4",
+    "turboquant-v3",
+    "q2_1-had",
     "int3-g64-had-mse",
     "int5-g48-asym-mse",
     "int4-g24-ext-mse",
