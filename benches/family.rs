@@ -15,7 +15,7 @@ use std::time::Instant;
 const HEADS: usize = 8;
 const TOKENS: usize = 32768;
 const ROUNDS: usize = 7;
-const CODECS: [&str; 41] = [
+const CODECS: [&str; 45] = [
     "kvgauge4",
     "kvgauge3",
     "kvgauge2",
@@ -44,6 +44,10 @@ const CODECS: [&str; 41] = [
     "kvarn-k4v2",
     "hqq4",
     "hqq2",
+    "turboquant-4bit-nc",
+    "turboquant-3bit-nc",
+    "q3_0-had",
+    "q2_1",
     "int2-g64",
     "int3-g64",
     "int5-g64-asym",

@@ -503,6 +503,7 @@ fn one_axis_is_neither_tokens_nor_channels() {
         "int4-g64-sink1",
         "int8-per-token-head",
         "kvarn4",
+        "turboquant-v4",
     ]
     .into_iter()
     .chain(["int4-g64-ch", "int4-g64-prerope", "int4-g64-had"])
@@ -671,6 +672,12 @@ const PACKED: [(&str, &str); 4] = [
 /// Of version 10: tiles of tokens, and zero points that are no whole numbers; the last one is packed.
 const TILES: [(&str, &str); 3] =
     [("v10-kvarn", "kvarn-k4v2"), ("v10-hqq", "k:hqq4/v:hqq2"), ("v10-packed", "k:kvarn3/v:hqq4")];
+/// Of version 10: TurboQuant as vLLM has it, and rotated blocks of few bits.
+const NEWER: [(&str, &str); 3] = [
+    ("v10-turboquant", "turboquant-k3v4-nc"),
+    ("v10-rotated", "k:q3_0-had/v:q2_1-had64"),
+    ("v10-scale", "k:fp8-e4m3-scale0.05/v:fp8-e5m2-scale3"),
+];
 
 /// Every later version must read the files of every earlier one.
 #[test]
@@ -694,6 +701,10 @@ fn golden_files() {
     let made_today = made_today.chain([(&tiles, TILES[0]), (&rotated, TILES[1])]);
     for (source, (name, codec)) in made_today {
         pack(source, &now, codec).unwrap();
+        golden.is_written(name, &now);
+    }
+    for (name, codec) in NEWER {
+        pack(&rotated, &now, codec).unwrap();
         golden.is_written(name, &now);
     }
     let channels = folder.channels();
@@ -793,7 +804,7 @@ fn small_engines(folder: &Folder, codec: &str) -> Vec<u8> {
     fs::read(packed).unwrap()
 }
 
-/// One of each version, and of the sixth one with every part.
+/// One of each version, and of the sixth one with every part; the tenth has no part of its own.
 fn small(folder: &Folder) -> Vec<Vec<u8>> {
     let mut all = vec![
         small_packed(folder),
@@ -805,6 +816,7 @@ fn small(folder: &Folder) -> Vec<Vec<u8>> {
         "k:nvfp4-per-tensor/v:mxfp4",
         "k:fp8-e4m3/v:int8-per-token-head",
         "k:int4-per-token-head/v:mlx3",
+        "turboquant-3bit-nc",
     ];
     all.extend(codecs.map(|codec| small_engines(folder, codec)));
     all.push(small_layers(folder));
@@ -1204,7 +1216,16 @@ fn forged_names() {
         ("hqq4", r#"\"version\":10"#, r#"\"version\":6"#),
         ("kvarn4", r#"\"version\":10"#, r#"\"version\":9"#),
         ("kvarn4", r#"\"codec\":\"kvarn4\""#, r#"\"codec\":\"k:kvarn4/v:kvarn4-by-token\""#),
-        ("q4_0", r#"\"version\":2"#, r#"\"version\":10"#),
+        ("turboquant-3bit-nc", r#"\"version\":10"#, r#"\"version\":6"#),
+        ("q3_1", r#"\"version\":10"#, r#"\"version\":2"#),
+        ("fp8-e4m3-scale2", r#"\"version\":10"#, r#"\"version\":6"#),
+        (
+            "fp8-e4m3-scale2",
+            r#"\"codec\":\"fp8-e4m3-scale2\""#,
+            r#"\"codec\":\"fp8-e4m3-scale2.0\""#,
+        ),
+        ("q4_1", r#"\"version\":2"#, r#"\"version\":10"#),
+        ("int3-g32-ext", r#"\"codec\":\"int3-g32-ext\""#, r#"\"codec\":\"q3_0\""#),
     ] {
         let whole = small_engines(&folder, codec);
         assert_refused(&folder, &forged(&whole, from, to), true, || {

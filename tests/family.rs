@@ -158,6 +158,8 @@ const ALL_KINDS: [&str; 21] = [
     "mlx4",
     "kvarn3",
     "hqq4",
+    "turboquant-v3",
+    "q3_1",
     "int4-g4294967295-sink4294967295",
 ];
 

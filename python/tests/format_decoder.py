@@ -103,11 +103,12 @@ class Scheme(NamedTuple):
     ch: bool = False
     prerope: bool = False
     ctr: bool = False
-    had: object = False  # True, values of a block, or "64 on", "vllm"
+    had: object = False  # True, values of a block, or "64 on", "vllm", "power"
     scales: str = "f16"
     sink: int = 0
     signs: bool = False
     mse: bool = False
+    fixed: float = 1.0  # The scale, where none is stored.
 
 
 class TwoCentre(NamedTuple):
@@ -239,6 +240,22 @@ PRESETS = {
 ROTATED = ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "iq4_nl")
 PRESETS.update({f"{name}-had": PRESETS[name]._replace(had="64 on") for name in ROTATED})
 PRESETS.update({f"{name}-had64": PRESETS[name]._replace(had=64) for name in ROTATED})
+# Of version 10. The first two without a rotation go by their fields.
+NEWER = {
+    "q3_0": Scheme(3, 32, "ext"),
+    "q2_0": Scheme(2, 32, "ext"),
+    "q6_1": Scheme(6, 32, "asym"),
+    "q3_1": Scheme(3, 32, "asym"),
+    "q2_1": Scheme(2, 32, "asym"),
+}
+TENTH = {
+    **{name: scheme for name, scheme in NEWER.items() if scheme.levels == "asym"},
+    **{f"{name}-had": scheme._replace(had="64 on") for name, scheme in NEWER.items()},
+    **{f"{name}-had64": scheme._replace(had=64) for name, scheme in NEWER.items()},
+    **{f"turboquant-k{bits}-nc": Scheme(bits, 0, "unit", had="power") for bits in (3, 4)},
+    **{f"turboquant-v{bits}": Scheme(bits, 0, "asym") for bits in (3, 4)},
+}
+PRESETS.update(TENTH)
 # What versions before 6 know.
 OLD = {*ROTATED, "quanto4", "turbo4"}
 PAIRS = {
@@ -247,11 +264,16 @@ PAIRS = {
     "kvgauge3": ("te26-prerope-shape", "te24"),
     "kvgauge2": ("te20-prerope-shape", "te13"),
     "kvarn-k4v2": ("kvarn4", "kvarn2-by-token"),
+    "turboquant-k8v4": ("fp8-e4m3", "turboquant-v4"),
+    "turboquant-4bit-nc": ("turboquant-k4-nc", "turboquant-v4"),
+    "turboquant-k3v4-nc": ("turboquant-k3-nc", "turboquant-v4"),
+    "turboquant-3bit-nc": ("turboquant-k3-nc", "turboquant-v3"),
 }
 # What version 6 calls otherwise.
 FORMER = {"fp8-e4m3": "fp8-e4m3-per-tensor", "fp8-e5m2": "fp8-e5m2-per-tensor"}
 # Composed names that go by a preset's: only the writer tells the others apart.
 RENAMED = {"int4-g32-ext", "int5-g32-ext"}
+FIXED = re.compile("fp8-(e4m3|e5m2)-scale[0-9.]+")
 COMPOSED = re.compile(
     "int(?P<bits>[2-8])-g(?P<group>[1-9][0-9]*)(-(?P<levels>asym|mid|ext|lm))?"
     "(?P<ch>-ch)?(?P<prerope>-prerope)?(?P<ctr>-ctr)?(?P<had>-had)?(?P<mse>-mse)?(?P<s8>-s8)?"
@@ -268,6 +290,12 @@ def scheme_of(codec):
     centres = re.fullmatch("(tc16|tc19|te13|te20|te24|te26)(-prerope)?(-shape)?", codec)
     if centres:
         return TwoCentre(centres[1], bool(centres[2]))
+    if FIXED.fullmatch(codec):
+        preset, scale = codec.split("-scale")
+        value = np.float32(scale)
+        plain = np.format_float_positional(value, unique=True, trim="-")
+        good = np.finfo(np.float32).tiny <= value < math.inf and value != 1 and plain == scale
+        return PRESETS[preset]._replace(fixed=float(value)) if good else None
     match = COMPOSED.fullmatch(codec)
     if not match or codec in RENAMED:
         return None
@@ -309,7 +337,8 @@ def is_eighth(codec):
 def is_tenth(codec):
     """Whether version 10 is the first that knows it."""
     scheme = scheme_of(codec)
-    return type(scheme) is Kvarn or scheme is not None and scheme.levels == "hqq"
+    new = type(scheme) is Kvarn or scheme is not None and scheme.levels == "hqq"
+    return new or codec in TENTH or bool(FIXED.fullmatch(codec))
 
 
 def today(codec):
@@ -953,6 +982,16 @@ LM = {
 }
 
 
+# vLLM's.
+UNIT = {
+    3: (0.2449836, 0.7556455, 1.3431801, 2.1503496),
+    4: (
+        *(0.12842765, 0.3881378, 0.6568799, 0.94244826),
+        *(1.2562575, 1.6178818, 2.068447, 2.7309222),
+    ),
+}
+
+
 def small_float(exponent, mantissa, largest):
     """The values of all codes of a float of a sign and a few bits."""
     code = np.arange(2 << exponent + mantissa)
@@ -973,6 +1012,7 @@ def levels_of(scheme):
         "asym": lambda: codes,
         "mid": lambda: codes + 0.5 - half,
         "lm": lambda: np.concatenate([-np.array(LM[scheme.bits])[::-1], LM[scheme.bits]]),
+        "unit": lambda: np.concatenate([-np.array(UNIT[scheme.bits])[::-1], UNIT[scheme.bits]]),
         "iq4_nl": lambda: np.array(IQ4_NL),
         "e4m3": lambda: small_float(4, 3, 448),
         "e5m2": lambda: small_float(5, 2, 57344),
@@ -996,7 +1036,7 @@ def scales_of(scheme, parts, what):
     """Of the groups, as decoded."""
     data, form = parts.get("scales"), scheme.scales
     if form == "one":
-        return np.ones(1, np.float32)
+        return np.full(1, scheme.fixed, np.float32)
     if form == "f16":
         return finite_f16(data, what).astype(np.float32)
     if form in ("f32", "f32 and zero"):
@@ -1014,6 +1054,18 @@ def scales_of(scheme, parts, what):
     return scales
 
 
+def of_unit_norm(levels, size):
+    """Levels of head vectors, divided by the root of the sum of their squares."""
+    levels = levels.reshape(-1, size)
+    sums = np.zeros((len(levels), 16), np.float32)
+    for channel in range(size):
+        sums[:, channel % 16] += levels[:, channel] * levels[:, channel]
+    total = sums[:, 0]
+    for part in range(1, 16):
+        total = total + sums[:, part]
+    return (levels * (np.float32(1) / np.sqrt(total))[:, None]).reshape(-1)
+
+
 def vllm_signs(dim):
     """Of numpy's MT19937, seeded as Matsumoto and Nishimura do."""
     drawn = np.random.RandomState(0x9E3779B9)._bit_generator.random_raw(dim)
@@ -1029,6 +1081,8 @@ def rotated_block(scheme, dim):
         return largest if largest >= 64 else None
     if scheme.had == "vllm":
         return dim if largest == dim and dim <= 1024 else None
+    if scheme.had == "power":
+        return dim if largest == dim else None
     return scheme.had if largest >= scheme.had else None
 
 
@@ -1284,7 +1338,9 @@ def decode_scheme(stored, side, tensor):
     elif scheme.levels == "hqq":
         x = (codes.astype(np.float32) - wide("zeros")[group]) * scales[group]
     else:
-        x = levels_of(scheme)[codes] * scales[group]
+        x = levels_of(scheme)[codes]
+        x = of_unit_norm(x, dim) if scheme.levels == "unit" else x
+        x = x * scales[group]
     if scheme.levels == "asym":
         x = x + wide("minima")[group]
     if scheme.ch:

@@ -613,6 +613,7 @@ class Binary(unittest.TestCase):
                     yield "-".join(field for field in fields if field not in ("", "sym"))
         yield from (name for name, scheme in format_decoder.PRESETS.items() if not scheme.had)
         yield from ("kivi4", "k:q8_0/v:int3-g16-asym", "k:f16/v:int2-g32", "k:int4-g64/v:q4_1")
+        yield from ("fp8-e5m2-scale0.03", "k:fp8-e4m3-scale2/v:fp8-e4m3-scale0.0001234567")
 
     def family(self, shapes, scales=(1.0, 1e-6, 3e4)):
         """Keys and values of every float type."""
@@ -637,14 +638,15 @@ class Binary(unittest.TestCase):
         files = [serialize(t) for t in (tensors, {**tensors, **{"f" + n: t for n, t in flat.items()}})]
         for codec in self.family_codecs():
             fields = set(codec.replace("/", "-").split("-"))
-            tells = fields & {"ch", "ctr", "sink2", "sink3", "kivi4", "head"}
+            tells = fields & {"ch", "ctr", "sink2", "sink3", "kivi4", "head", "turboquant"}
             with self.subTest(codec):
                 manifest = self.both(files[not tells], "--codec", codec)
                 roles = format_decoder.by_role(manifest["codec"])
                 first = all(map(format_decoder.is_first, roles))
                 sixth = any(map(format_decoder.is_sixth, roles))
                 tenth = any(map(format_decoder.is_tenth, roles))
-                self.assertEqual(manifest["version"], 10 if tenth else 6 if sixth else 1 if first else 2)
+                version = 10 if tenth else 6 if sixth else 1 if first else 2
+                self.assertEqual(manifest["version"], version)
 
     def test_codecs_by_layer(self):
         names = [f"layer.{layer}.{side}" for layer in range(5) for side in ("key", "value")]
@@ -656,10 +658,12 @@ class Binary(unittest.TestCase):
             ("q4_0+q8_0@0,-1", ["q8_0", "q4_0", "q4_0", "q4_0", "q8_0"]),
             ("q4_0+f16@1--2+nvfp4@2", ["q4_0", "f16", "nvfp4", "f16", "q4_0"]),
             ("kvgauge4+k:int4-g8-ch-prerope/v:f16@3", [None, None, None, "", None]),
+            ("q2_1+f16@0-1,-1", ["f16", "f16", "q2_1", "q2_1", "f16"]),
         ):
             with self.subTest(codec):
                 manifest = self.both(file, "--codec", codec, "--rope-theta", "10000")
-                self.assertEqual((manifest["version"], manifest["codec"]), (7, codec))
+                version = 10 if "q2_1" in of_layers else 7
+                self.assertEqual((manifest["version"], manifest["codec"]), (version, codec))
                 stored = {tensor["name"]: tensor["codec"] for tensor in manifest["tensors"]}
                 self.assertEqual(stored.pop("mask"), "none")
                 for layer, own in enumerate(of_layers):
@@ -695,7 +699,8 @@ class Binary(unittest.TestCase):
                 with self.subTest(codec, dim=dim):
                     if format_decoder.rotated_block(scheme, dim):
                         manifest = self.both(file, "--codec", codec)
-                        self.assertEqual(manifest["version"], 6)
+                        version = 10 if format_decoder.is_tenth(codec) else 6
+                        self.assertEqual(manifest["version"], version)
                     else:
                         done = self.run_binary("-input", self.source, "-output", self.packed,
                                                "--force", "--codec", codec)
@@ -862,7 +867,7 @@ class Binary(unittest.TestCase):
                   "kvarn-k4v2", "hqq2",
                   "k:nvfp4-per-tensor/v:mxfp4", "k:int8-per-token-head/v:fp8-e5m2-per-tensor",
                   "k:f16/v:int3-g8-asym-ch-ctr-had-s8-sink2", "int5-g32-mid-prerope-had", "turbo4",
-                  "k:int4-g16-ch-prerope-sink1/v:iq4_nl")
+                  "k:int4-g16-ch-prerope-sink1/v:iq4_nl", "k:f16/v:turboquant-v3")
         for order, axis, dim, shape in self.LAYOUTS:
             tensors = {}
             for name, tensor in self.family([shape], scales=(1.0,)).items():
@@ -876,7 +881,8 @@ class Binary(unittest.TestCase):
                     manifest = self.both(serialize(tensors), *arguments)
                     roles = format_decoder.by_role(codec)
                     sixth = any(map(format_decoder.is_sixth, roles))
-                    self.assertEqual(manifest["version"], 6 if sixth else 3)
+                    tenth = any(map(format_decoder.is_tenth, roles))
+                    self.assertEqual(manifest["version"], 10 if tenth else 6 if sixth else 3)
                     said = [manifest.get(field) for field in ("layout", "kv_axis", "head_dim")]
                     self.assertEqual(said, [order, axis, dim])
 
@@ -1072,7 +1078,8 @@ class Binary(unittest.TestCase):
         """Payloads that no writer writes, though the page allows them: any codes, finite numbers, exponents."""
         tensors = self.family([(2, 9, 24)], scales=(1.0,))
         blocks = self.family([(2, 9, 64)], scales=(1.0,))
-        of_blocks = ("int4-per-token-head", "exllamav3-3", "q4_0-had", "mlx6", "hqq4")
+        of_blocks = ("int4-per-token-head", "exllamav3-3", "q4_0-had", "mlx6", "turboquant-4bit-nc", "turboquant-3bit-nc",
+                     "q2_0-had", "hqq4")
         tiles = self.family([(2, 131, 10)], scales=(1.0,))
         of_tiles = ("kvarn3", "kvarn-k4v2")
         codecs = (*of_blocks, *of_tiles, "fp8-e4m3", "fp8-e5m2", "fp8-e4m3-per-tensor", "mxfp4", "mxfp8", "nvfp4",
@@ -1118,13 +1125,14 @@ class Binary(unittest.TestCase):
         codecs = ["int4-g64", "int4-g9", "f16", "kivi4", "kvgauge4", "nvfp4-per-tensor", "mxfp4", "q8_0",
                   "k:int3-g8-asym-ch-prerope-ctr-had-s8-sink2/v:int5-g24-lm-had-mse-sink1",
                   "k:int2-g16/v:int7-g64-mid", "int6-g32", "k:fp8-per-token-head/v:int4-per-token-head",
-                  "q4_0+kvgauge4@1", "hqq4", "kvarn3"]
+                  "q4_0+kvgauge4@1", "hqq4", "kvarn3", "turboquant-4bit-nc", "turboquant-3bit-nc+f16@0"]
         for codec in codecs:
             with self.subTest(codec):
                 arguments = ("--codec", codec, "--rope-theta", "10000")
                 manifest = self.both(file, *arguments, "--pack")
                 packed = Path(self.restored).read_bytes()
-                self.assertEqual(manifest["version"], 10 if codec in ("hqq4", "kvarn3") else 9)
+                tenth = codec in ("hqq4", "kvarn3") or "turboquant" in codec
+                self.assertEqual(manifest["version"], 10 if tenth else 9)
                 self.assertTrue(any("packed" in tensor for tensor in manifest["tensors"]))
                 self.both(file, *arguments)
                 self.assertEqual(packed, Path(self.restored).read_bytes())

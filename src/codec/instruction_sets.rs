@@ -78,7 +78,7 @@ fn agree<T: Element>(names: &[&str], values: &[T], tokens: usize, dim: usize) ->
     all
 }
 
-const NAMES: [&str; 42] = [
+const NAMES: [&str; 47] = [
     "kvgauge4",
     "kvgauge3",
     "kvgauge2",
@@ -107,6 +107,11 @@ const NAMES: [&str; 42] = [
     "exllamav3-3",
     "exllamav3-8",
     "int4-per-token-head",
+    "turboquant-k4-nc",
+    "turboquant-k3-nc",
+    "turboquant-v4",
+    "turboquant-v3",
+    "q2_1-had",
     "int3-g64-had-mse",
     "int5-g48-asym-mse",
     "int4-g24-ext-mse",

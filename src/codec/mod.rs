@@ -32,6 +32,7 @@ mod tensor_codec;
 mod transpose;
 mod two_centre;
 
+pub(crate) use by_layer::Layers;
 pub use by_layer::{ByLayer, CacheCodec};
 pub use distortion::{Distortion, DistortionRun, DistortionSum};
 pub use element::Element;
@@ -47,6 +48,6 @@ pub use packing::Packing;
 pub use parts::{Part, PartElement, PartLayout, PartName};
 pub use payload::Payload;
 pub use rotary::{RotaryEmbedding, RotaryPairs, RotaryTable};
-pub use scheme::{Levels, MIN_GROUP, Rotation, ScaleFormat, Scheme};
+pub use scheme::{FixedScale, Levels, MIN_GROUP, Rotation, ScaleFormat, Scheme};
 pub use tensor_codec::{Codec, Side, TensorCodec};
 pub use two_centre::{BlockRule, FittedLevels, TwoCentre};

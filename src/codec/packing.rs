@@ -105,7 +105,8 @@ impl Packing {
     pub fn reads_vectors(&self) -> bool {
         let by_vector = match self {
             Self::Scheme(scheme) => {
-                scheme.group == Scheme::HEAD_VECTOR && scheme.scales != ScaleFormat::One
+                scheme.group == Scheme::HEAD_VECTOR
+                    && !matches!(scheme.scales, ScaleFormat::Fixed(_))
             }
             Self::TwoCentre(_) | Self::Kvarn(_) => false,
         };

@@ -9,7 +9,7 @@ use super::packing::Packing;
 use super::parts::{Part, PartElement, PartLayout, PartName};
 use super::payload::Payload;
 use super::rotary::RotaryTable;
-use super::scheme::Scheme;
+use super::scheme::{FixedScale, Levels, ScaleFormat, Scheme};
 use super::two_centre::{BlockRule, TwoCentre};
 use crate::error::{Error, Result};
 use half::f16;
@@ -64,6 +64,25 @@ impl Codec {
         match side {
             Side::Key => self.key,
             Side::Value => self.value,
+        }
+    }
+
+    /// With these scales for the sides that can have one given and have none of their own; `None` where
+    /// neither does. vLLM takes none for TurboQuant's keys.
+    pub fn with_scales(&self, key: FixedScale, value: FixedScale) -> Option<Self> {
+        let is_turboquant = |scheme: &Scheme| scheme.levels == Levels::TurboQuantValues;
+        if matches!(self.value.packing(), Some(Packing::Scheme(scheme)) if is_turboquant(scheme)) {
+            return None;
+        }
+        let given = |side: TensorCodec, scale| match side.packing() {
+            Some(Packing::Scheme(scheme)) if scheme.own_scale().is_none() => side.with_scale(scale),
+            _ => None,
+        };
+        match (given(self.key, key), given(self.value, value)) {
+            (None, None) => None,
+            (key, value) => {
+                Some(Self { key: key.unwrap_or(self.key), value: value.unwrap_or(self.value) })
+            }
         }
     }
 
@@ -127,6 +146,20 @@ impl TensorCodec {
         match self {
             Self::F16 => vec![Part::new(PartName::Values, PartElement::F16, values)],
             Self::Packed(packing) => packing.parts(values, geometry, source),
+        }
+    }
+
+    /// With another scale; `None` of a codec that has none given to it.
+    pub fn with_scale(self, scale: FixedScale) -> Option<Self> {
+        match self {
+            Self::Packed(Packing::Scheme(scheme)) => match scheme.scales {
+                ScaleFormat::Fixed(_) => {
+                    let scales = ScaleFormat::Fixed(scale);
+                    Some(Self::Packed(Packing::Scheme(Scheme { scales, ..scheme })))
+                }
+                _ => None,
+            },
+            _ => None,
         }
     }
 

@@ -1,6 +1,8 @@
 //! Treatments of a cache, by name: a codec, or noise as large as its error.
 
-use crate::codec::{ByLayer, CacheCodec, Codec, NOISE, Packing, Scheme, Side, TensorCodec};
+use crate::codec::{
+    ByLayer, CacheCodec, Codec, FixedScale, NOISE, Packing, Scheme, Side, TensorCodec,
+};
 use crate::codec::{Named, no_codec, parse_codec_name, parse_sides};
 use crate::error::Result;
 use std::fmt;
@@ -46,6 +48,17 @@ impl Treatment {
         self.try_map(LayerTreatment::as_codec)
     }
 
+    /// The same with [`Codec::with_scales`] in every layer that can have them; `None` where none can.
+    pub fn with_scales(&self, key: FixedScale, value: FixedScale) -> Option<Self> {
+        let scaled = |own: &LayerTreatment| {
+            let codec = own.codec.with_scales(key, value)?;
+            Some(LayerTreatment { codec, ..*own })
+        };
+        self.each()
+            .any(|own| scaled(own).is_some())
+            .then(|| self.map(|own| scaled(own).unwrap_or(*own)))
+    }
+
     /// The codecs that layers of a model of `count` layers have, each once; under noise, those whose
     /// error it is as large as.
     ///
@@ -65,6 +78,12 @@ impl Treatment {
 impl From<Codec> for Treatment {
     fn from(codec: Codec) -> Self {
         LayerTreatment::from(codec).into()
+    }
+}
+
+impl From<&CacheCodec> for Treatment {
+    fn from(codec: &CacheCodec) -> Self {
+        codec.map(|own| (*own).into())
     }
 }
 

@@ -36,7 +36,7 @@ pub use matrix::PackedRows;
 pub(crate) use parts::MLP_ROWS;
 pub use random::RandomWeights;
 pub use rounding::Rounding;
-pub use weights::{Safetensors, Unread, Weights};
+pub use weights::{KvScales, Safetensors, Unread, Weights};
 
 use crate::codec::RotaryEmbedding;
 use crate::error::{Error, Result};

@@ -200,6 +200,15 @@ mod tests {
         // The tiles of KVarNConfig: codes, three f16 a channel of keys and token of values, less one.
         assert_eq!(bits("kvarn4"), [4.5625, 4.375]);
         assert_eq!(bits("kvarn-k4v2"), [3.5625, 3.375]);
+        // vLLM's bytes for a key and a value of one head, at its head sizes of 64 and 128.
+        for (name, bytes) in [
+            ("turboquant-k8v4", [100.0, 196.0]),
+            ("turboquant-4bit-nc", [70.0, 134.0]),
+            ("turboquant-k3v4-nc", [62.0, 118.0]),
+            ("turboquant-3bit-nc", [54.0, 102.0]),
+        ] {
+            assert_eq!(bits(name), [bytes[0] / 16.0, bytes[1] / 32.0], "{name}");
+        }
         // 4.25 bits and one token of 512 in 16.
         for bits in bits("kvgauge4") {
             assert!((bits - (4.25 * 511.0 + 16.0) / 512.0).abs() < 1e-9, "{bits}");

@@ -2,7 +2,7 @@
 
 use super::location::Given;
 use super::value::{ReadText, Value, mismatch};
-use crate::codec::{Codec, ENGINES, Engine, nearest};
+use crate::codec::{CacheCodec, Codec, ENGINES, Engine, nearest};
 use crate::error::{Error, Result};
 use crate::eval::Treatment;
 use std::fmt;
@@ -15,7 +15,7 @@ use toml::de::DeValue;
 pub struct EngineCodecs {
     /// With the words that were said.
     name: String,
-    codecs: Vec<Codec>,
+    codecs: Vec<CacheCodec>,
 }
 
 impl EngineCodecs {
@@ -23,7 +23,7 @@ impl EngineCodecs {
     pub fn add_to(asked: &[Given<Self>], codecs: &mut Vec<Given<Treatment>>) {
         for Given { value, location } in asked {
             for codec in &value.codecs {
-                let value = Treatment::from(*codec);
+                let value = Treatment::from(codec);
                 if codecs.iter().all(|there| there.value != value) {
                     codecs.push(Given { value, location: location.clone() });
                 }
@@ -67,13 +67,24 @@ impl FromStr for EngineCodecs {
         let codecs = match words {
             None => engine.words().map(codec).collect::<Result<_>>()?,
             Some(words) => {
-                let (key, value) = words.split_once('/').unwrap_or((words, words));
-                vec![Codec { key: codec(key)?.key, value: codec(value)?.value }]
+                vec![match words.split_once('/') {
+                    Some((key, value)) => sides(&codec(key)?, &codec(value)?)?,
+                    None => codec(words)?,
+                }]
             }
         };
         let name = words.map_or(engine.name.into(), |words| format!("{}:{words}", engine.name));
         Ok(Self { name, codecs })
     }
+}
+
+/// The keys of one and the values of the other.
+fn sides(key: &CacheCodec, value: &CacheCodec) -> Result<CacheCodec> {
+    if let Some(by_layer) = [key, value].into_iter().find(|codec| !codec.is_uniform()) {
+        let error = format!("expected a word for keys and one for values, found one of {by_layer}");
+        return Err(Error::input(error).hint("it is for both, and leaves some layers alone"));
+    }
+    Ok(Codec { key: key.base().key, value: value.base().value }.into())
 }
 
 impl fmt::Display for EngineCodecs {
@@ -114,6 +125,9 @@ mod tests {
         assert_eq!(names("ik_llama.cpp:q6_0"), ["int6-g32-ext"]);
         assert_eq!(names("exllamav3:8/4"), ["k:exllamav3-8/v:exllamav3-4"]);
         assert_eq!(names("vllm:fp8"), ["fp8-e4m3"]);
+        let layers = "turboquant-4bit-nc+f16@0-1,-2--1";
+        assert_eq!(names("vllm:turboquant_4bit_nc"), [layers]);
+        assert_eq!(names("beellama:q3_0/q2_0"), ["k:q3_0-had/v:q2_0-had64"]);
         assert_eq!(names("sglang"), ["fp8-e4m3", "fp8-e5m2"]);
         for (text, hint) in [
             ("vlm", "did you mean vllm? Known are llama.cpp, llama.cpp-unrotated"),
@@ -121,6 +135,7 @@ mod tests {
             ("", "nown are llama.cpp"),
             ("vllm:q4_0", "it has fp8_e4m3, fp8, fp8_e5m2"),
             ("llama.cpp:q4_0/", "it has q8_0"),
+            ("vllm:turboquant_k8v4/fp8", "leaves some layers alone"),
         ] {
             let error = text.parse::<EngineCodecs>().unwrap_err();
             assert!(error.hint_text().unwrap().contains(hint), "{text}: {error}");

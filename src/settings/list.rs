@@ -9,6 +9,7 @@
 //! without a default, `Vec<Given<_>>` for one that takes several values in one run.
 
 use super::engine::EngineCodecs;
+use super::kv_scale::KvScale;
 use super::location::{Given, Location};
 use super::setting::Group::{Evaluation, Limit, Subject, Validate};
 use super::setting::Purpose::{Judged, Machine, Measured, MeasuredOn};
@@ -69,6 +70,12 @@ settings! {
     engine: Vec<Given<EngineCodecs>> = Vec::new(),
         Setting::new(Evaluation, Measured, "--engine", "NAME").takes(Takes::List)
             .default_words("").example("\"llama.cpp\"");
+
+    /// Scale of fp8-e4m3 and fp8-e5m2, by which values are divided before they are rounded, K,V for keys and
+    /// values, or a checkpoint for vLLM that holds a k_scale and a v_scale for each layer (a safetensors
+    /// file or a folder). The codec's name says it: fp8-e4m3-scale0.05
+    kv_scale: Option<KvScale> = None,
+        Setting::new(Evaluation, Measured, "--kv-scale", "S|K,V|CHECKPOINT").default_words("1").example("\"0.05\"").rare();
 
     /// How damage is measured: `prefix` (half a window is compressed, the other half runs over
     /// it), `decode` (every token is, as it is written) or `both`

@@ -11,6 +11,7 @@ mod engine;
 mod entry;
 mod file;
 mod grid;
+mod kv_scale;
 mod list;
 mod location;
 mod resolve;

@@ -110,6 +110,12 @@ impl<T: Clone + PartialEq> ByLayer<T> {
         Ok(all)
     }
 
+    /// The same with `f` of everything.
+    pub(crate) fn map<U: Clone + PartialEq>(&self, f: impl Fn(&T) -> U) -> ByLayer<U> {
+        let others = self.others.iter().map(|(layers, own)| (layers.clone(), f(own)));
+        ByLayer::new(f(&self.base), others.collect())
+    }
+
     /// The same with `f` of everything; `None` where `f` is that of one.
     pub(crate) fn try_map<U: Clone + PartialEq>(
         &self,

@@ -67,6 +67,8 @@ const fn entry(names: &'static [&'static str], what: &'static str, here: Here) -
 }
 
 const SCALE_OF_ONE: &str = "with a scale of 1, as an engine has it without calibration";
+const ALL_LAYERS: &str =
+    "in every layer; vLLM leaves two layers at each end in 16 bits, as --engine does";
 const UNEVEN: &str = "4 bits with uneven levels in blocks of 32";
 const WEIGHTS: &str = "a GGUF type for weights in super-blocks of 256";
 const NO_CACHE_TYPE: &str = "a way to quantise weights and not the cache";
@@ -173,12 +175,12 @@ pub const ELSEWHERE: &[Elsewhere] = &[
     entry(
         &["turboquant", "turboquant4", "turboquant_4bit", "tq4", "tq4_0", "turbo4_0"],
         "TurboQuant with 4 bits",
-        Near("turbo4", "signs, Hadamard and levels for a Gaussian with a scale for 64 values"),
+        Near("turboquant-4bit-nc", "vLLM's"),
     ),
     entry(
         &["turbo3", "tq3", "tq3_0", "turbo3_0", "turbo3_tcq", "turboquant3"],
         "TurboQuant with 3 bits",
-        Near("int3-g64-lm-had", "Hadamard and levels for a Gaussian"),
+        Near("turboquant-3bit-nc", "vLLM's"),
     ),
     entry(
         &["turbo2", "tq2", "tq2_0", "turbo2_0", "turbo2_tcq", "turboquant2"],
@@ -188,22 +190,22 @@ pub const ELSEWHERE: &[Elsewhere] = &[
     entry(
         &["turboquant_4bit_nc"],
         "vLLM's TurboQuant: 4-bit keys with corrected norms, 4-bit values with even levels",
-        Near("k:turbo4/v:int4-g64-asym", "with its own scales"),
+        Is("turboquant-4bit-nc", ALL_LAYERS),
     ),
     entry(
         &["turboquant_k8v4"],
         "vLLM's TurboQuant: keys in 8-bit floats, 4-bit values with even levels",
-        Near("k:fp8-e4m3/v:int4-g64-asym", "with its own scales"),
+        Is("turboquant-k8v4", ALL_LAYERS),
     ),
     entry(
         &["turboquant_k3v4_nc"],
         "vLLM's TurboQuant: 3-bit keys with corrected norms, 4-bit values with even levels",
-        Near("k:int3-g64-lm-had/v:int4-g64-asym", "with its own scales"),
+        Is("turboquant-k3v4-nc", ALL_LAYERS),
     ),
     entry(
         &["turboquant_3bit_nc"],
         "vLLM's TurboQuant: 3-bit keys with corrected norms, 3-bit values with even levels",
-        Near("k:int3-g64-lm-had/v:int3-g64-asym", "with its own scales"),
+        Is("turboquant-3bit-nc", ALL_LAYERS),
     ),
     // --- Integers
     entry(
@@ -258,14 +260,14 @@ pub const ELSEWHERE: &[Elsewhere] = &[
         Near("int8-g64", "symmetric; q8_0 is llama.cpp's"),
     ),
     entry(
-        &["3", "3bit", "i3", "uint3", "q3", "q3_0", "q3_1"],
+        &["3", "3bit", "i3", "uint3", "q3"],
         "3-bit integers, and whose is not said",
-        Near("int3-g32-ext", "3 bits from a signed extreme"),
+        Near("q3_0", "BeeLlama's: from a signed extreme, blocks of 32"),
     ),
     entry(
-        &["2", "2bit", "i2", "uint2", "q2", "q2_0", "q2_1"],
+        &["2", "2bit", "i2", "uint2", "q2"],
         "2-bit integers, and whose is not said",
-        Near("int2-g32-asym", "2 bits from a minimum"),
+        Near("q2_1", "BeeLlama's: from a minimum, blocks of 32"),
     ),
     // --- Hugging Face's QuantizedCache and KIVI
     entry(
@@ -330,8 +332,16 @@ pub const ELSEWHERE: &[Elsewhere] = &[
     entry(&["q6"], "ik_llama.cpp's 6 bits in blocks of 32", Is("q6_0", "as it quantises on CUDA")),
     entry(
         &["q8_kv"],
-        "ik_llama.cpp's 8 bits with a scale a row",
-        Near("q8_0", "with a scale for 32 values"),
+        "ik_llama.cpp's 8 bits with a scale for each token and head, on CPUs and for keys",
+        Near(
+            "int8-per-token-head",
+            "the same scale in f32; there halves go to the even code, and a sum is stored beside it",
+        ),
+    ),
+    entry(
+        &["q2_0s"],
+        "BeeLlama's 2 bits from a signed extreme, by the name of its type",
+        Is("q2_0", "and so -ctk calls it"),
     ),
     entry(
         &["q8_1"],
@@ -386,7 +396,10 @@ mod tests {
             let name = entry.nearest();
             let codec: Codec = name.parse().unwrap_or_else(|e| panic!("{name}: {e}"));
             // An alias goes by its fields.
-            assert!(codec.to_string() == name || ["kivi2", "q6_0"].contains(&name), "{name}");
+            assert!(
+                codec.to_string() == name || ["kivi2", "q6_0", "q3_0", "q2_0"].contains(&name),
+                "{name}"
+            );
             assert!(entry.hint(entry.names[0]).contains(name), "{name}");
         }
     }

@@ -1,8 +1,7 @@
 //! Which engine has which codec, and what it calls it there: one table for `--engine`, `kvgauge
 //! codecs` and `docs/codecs.md`.
 
-use super::presets;
-use crate::codec::tensor_codec::Codec;
+use crate::codec::by_layer::CacheCodec;
 
 /// A program that serves models.
 #[derive(Debug, PartialEq, Eq)]
@@ -10,13 +9,14 @@ pub struct Engine {
     pub name: &'static str,
     /// How a codec is asked for; `{}` is its word.
     flag: &'static str,
-    /// The words of its flag, and the presets that are these codecs value for value. Where the flag has
-    /// several words for one, the first is shown.
+    /// The words of its flag, and the codecs that are these value for value: presets, or of an engine
+    /// that leaves some layers alone whatever it is told, `PRESET+NAME@LAYERS`. Where the flag has several
+    /// words for one, the first is shown.
     codecs: &'static [(&'static str, &'static str)],
 }
 
 /// All of them.
-pub const ENGINES: [Engine; 11] = [
+pub const ENGINES: [Engine; 12] = [
     Engine {
         name: "llama.cpp",
         flag: "-ctk {} -ctv {}",
@@ -54,6 +54,24 @@ pub const ENGINES: [Engine; 11] = [
             ("iq4_nl", "iq4_nl"),
         ],
     },
+    // llama.cpp's rotation and types, and five of its own. Its CPUs and its GPUs differ in q6_0.
+    Engine {
+        name: "BeeLlama",
+        flag: "-ctk {} -ctv {}",
+        codecs: &[
+            ("q8_0", "q8_0-had"),
+            ("q6_1", "q6_1-had"),
+            ("q5_1", "q5_1-had"),
+            ("q5_0", "q5_0-had"),
+            ("q4_1", "q4_1-had"),
+            ("q4_0", "q4_0-had"),
+            ("iq4_nl", "iq4_nl-had"),
+            ("q3_1", "q3_1-had"),
+            ("q3_0", "q3_0-had"),
+            ("q2_1", "q2_1-had"),
+            ("q2_0", "q2_0-had"),
+        ],
+    },
     Engine {
         name: "vLLM",
         flag: "--kv-cache-dtype {}",
@@ -65,6 +83,11 @@ pub const ENGINES: [Engine; 11] = [
             ("int8_per_token_head", "int8-per-token-head"),
             ("int4_per_token_head", "int4-per-token-head"),
             ("nvfp4", "nvfp4"),
+            // Two layers at each end stay as they are, as in any model of attention alone.
+            ("turboquant_k8v4", "turboquant-k8v4+f16@0-1,-2--1"),
+            ("turboquant_4bit_nc", "turboquant-4bit-nc+f16@0-1,-2--1"),
+            ("turboquant_k3v4_nc", "turboquant-k3v4-nc+f16@0-1,-2--1"),
+            ("turboquant_3bit_nc", "turboquant-3bit-nc+f16@0-1,-2--1"),
         ],
     },
     // The fork of its authors: the first 128 tokens are exact there, and the last ones up to a whole tile.
@@ -133,14 +156,15 @@ impl Engine {
     }
 
     /// The codec that its flag has this word for.
-    pub fn codec(&self, word: &str) -> Option<Codec> {
-        let (_, preset) = self.codecs.iter().find(|(known, _)| *known == word)?;
-        presets::find(preset)
+    pub fn codec(&self, word: &str) -> Option<CacheCodec> {
+        let (_, name) = self.codecs.iter().find(|(known, _)| *known == word)?;
+        name.parse().ok()
     }
 
-    /// Its flag for a preset, where it has it.
+    /// Its flag for a preset, where it has it, for all layers or for most.
     pub fn flag(&self, preset: &str) -> Option<String> {
-        let (word, _) = self.codecs.iter().find(|(_, known)| *known == preset)?;
+        let base = |name: &str| name.split_once('+').map_or(name, |(base, _)| base) == preset;
+        let (word, _) = self.codecs.iter().find(|(_, name)| base(name))?;
         Some(self.flag.replace("{}", word))
     }
 }
@@ -153,16 +177,20 @@ mod tests {
     fn every_word_is_a_codec() {
         for engine in &ENGINES {
             assert_eq!(Engine::find(&engine.name.to_uppercase()), Some(engine));
-            for (word, preset) in engine.codecs {
+            for (word, name) in engine.codecs {
                 assert!(engine.codec(word).is_some(), "{}: {word}", engine.name);
+                let preset = name.split('+').next().expect(name);
                 assert!(engine.flag(preset).is_some_and(|flag| !flag.contains('{')), "{preset}");
             }
         }
         let [rotated, plain, vllm] = ["llama.cpp", "llama.cpp-unrotated", "vllm"]
             .map(|name| Engine::find(name).expect(name));
         assert_eq!(vllm.flag("fp8-e4m3").unwrap(), "--kv-cache-dtype fp8_e4m3");
-        assert_eq!(rotated.codec("q4_0"), presets::find("q4_0-had"));
-        assert_eq!(plain.codec("q4_0"), presets::find("q4_0"));
+        let word = |engine: &Engine, word| engine.codec(word).expect(word).to_string();
+        assert_eq!(word(rotated, "q4_0"), "q4_0-had");
+        assert_eq!(word(plain, "q4_0"), "q4_0");
+        assert_eq!(vllm.flag("turboquant-k8v4").unwrap(), "--kv-cache-dtype turboquant_k8v4");
+        assert_eq!(word(vllm, "turboquant_3bit_nc"), "turboquant-3bit-nc+f16@0-1,-2--1");
         assert_eq!((rotated.codec("nf4"), rotated.flag("turbo4")), (None, None));
         assert_eq!(Engine::find("ollama"), None);
     }

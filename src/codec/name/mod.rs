@@ -4,12 +4,13 @@
 //! control `f16`, or fields joined by `-` in the order of [`FIELDS`]; defaults are
 //! left out on print. What is said for both, but means nothing for values (`prerope`), holds for
 //! the keys. [`compose`] makes a name of fields given one by one. `by_layer.rs` has codecs of some
-//! layers apart.
+//! layers apart, `fixed_scale.rs` presets with a scale behind them.
 
 mod by_layer;
 mod elsewhere;
 mod engines;
 mod fields;
+mod fixed_scale;
 mod hints;
 mod presets;
 mod renamed;
@@ -67,6 +68,9 @@ impl fmt::Display for TwoCentre {
 /// The fields, whether they have a name of their own or not.
 impl fmt::Display for Scheme {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(scale) = self.own_scale() {
+            return fixed_scale::write(self, scale, f);
+        }
         write!(f, "int{}-g{}", self.bits, self.group)?;
         // Those without a word are in presets only, which have names of their own.
         let [default, others @ ..] = Levels::NAMED;
@@ -146,6 +150,9 @@ pub fn parse_sides<T: Copy>(
 pub fn parse_codec_name(name: &str, whole: &str) -> Result<Codec> {
     if let Some(preset) = presets::find(name) {
         return Ok(preset);
+    }
+    if let Some(codec) = fixed_scale::parse(name, whole)? {
+        return Ok(codec.for_both());
     }
     let packing = match parse_two_centre(name) {
         Some(codec) => Packing::TwoCentre(codec),

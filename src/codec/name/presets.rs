@@ -3,7 +3,7 @@
 
 use crate::codec::kvarn::{Kvarn, TileRows};
 use crate::codec::packing::Packing;
-use crate::codec::scheme::{Levels, Rotation, ScaleFormat, Scheme};
+use crate::codec::scheme::{FixedScale, Levels, Rotation, ScaleFormat, Scheme};
 use crate::codec::tensor_codec::{Codec, TensorCodec};
 use crate::codec::two_centre::{BlockRule, FittedLevels, TwoCentre};
 
@@ -119,6 +119,28 @@ const fn kvarn_by_token(bits: u8) -> Codec {
 const TURBO4: Codec =
     both(Scheme { rotation: Rotation::SignedHadamard, ..scheme(4, Levels::Gaussian, 64) });
 
+/// vLLM's TurboQuant (after Zandieh et al. 2025), one side of it: keys are rotated, scaled by their norm
+/// and rounded to the nearest of levels that are scaled anew when decoded.
+const fn turboquant_keys(bits: u8) -> Scheme {
+    let rotation = Rotation::HadamardOfPower;
+    Scheme { rotation, ..scheme(bits, Levels::TurboQuantKeys, Scheme::HEAD_VECTOR) }
+}
+
+/// The other side.
+const fn turboquant_values(bits: u8) -> Scheme {
+    scheme(bits, Levels::TurboQuantValues, Scheme::HEAD_VECTOR)
+}
+
+/// Both, with 8 bits for floats.
+const fn turboquant(key: u8, value: u8) -> Codec {
+    let floats = Scheme {
+        scales: ScaleFormat::Fixed(FixedScale::ONE),
+        ..scheme(8, Levels::E4m3, Scheme::HEAD_VECTOR)
+    };
+    let key = if key == 8 { floats } else { turboquant_keys(key) };
+    pair(Packing::Scheme(key), Packing::Scheme(turboquant_values(value)))
+}
+
 const INT4_PER_TOKEN_HEAD: Codec = both(Scheme {
     rotation: Rotation::VllmRandomised,
     scales: ScaleFormat::F32WithZero,
@@ -160,18 +182,40 @@ pub const PRESETS: &[Preset] = {
         Preset::new("iq4_nl", block(4, Iq4Nl), "4 bits, uneven levels, blocks of 32").old(),
         Preset::new("q6_0", block(6, SignedExtreme), "6 bits from a signed extreme, blocks of 32")
             .alias(),
+        Preset::new("q6_1", block(6, GgmlAsymmetric), "6 bits from a minimum, blocks of 32").since(10),
+        Preset::new("q3_1", block(3, GgmlAsymmetric), "3 bits from a minimum, blocks of 32").since(10),
+        Preset::new("q3_0", block(3, SignedExtreme), "3 bits from a signed extreme, blocks of 32")
+            .alias(),
+        Preset::new("q2_1", block(2, GgmlAsymmetric), "2 bits from a minimum, blocks of 32").since(10),
+        Preset::new("q2_0", block(2, SignedExtreme), "2 bits from a signed extreme, blocks of 32")
+            .alias(),
         Preset::new("q4_0-had", rotated(4, SignedExtreme), "q4_0 after Hadamard"),
         Preset::new("q4_1-had", rotated(4, GgmlAsymmetric), "q4_1 after Hadamard"),
         Preset::new("q5_0-had", rotated(5, SignedExtreme), "q5_0 after Hadamard"),
         Preset::new("q5_1-had", rotated(5, GgmlAsymmetric), "q5_1 after Hadamard"),
         Preset::new("q8_0-had", rotated(8, GgmlSymmetric), "q8_0 after Hadamard"),
         Preset::new("iq4_nl-had", rotated(4, Iq4Nl), "iq4_nl after Hadamard"),
+        Preset::new("q6_1-had", rotated(6, GgmlAsymmetric), "q6_1 after Hadamard").since(10),
+        Preset::new("q3_1-had", rotated(3, GgmlAsymmetric), "q3_1 after Hadamard").since(10),
+        Preset::new("q3_0-had", rotated(3, SignedExtreme), "q3_0 after Hadamard").since(10),
+        Preset::new("q2_1-had", rotated(2, GgmlAsymmetric), "q2_1 after Hadamard").since(10),
+        Preset::new("q2_0-had", rotated(2, SignedExtreme), "q2_0 after Hadamard").since(10),
         Preset::new("q4_0-had64", rotated_by_64(4, SignedExtreme), "as values of q4_0-had"),
         Preset::new("q4_1-had64", rotated_by_64(4, GgmlAsymmetric), "as values of q4_1-had"),
         Preset::new("q5_0-had64", rotated_by_64(5, SignedExtreme), "as values of q5_0-had"),
         Preset::new("q5_1-had64", rotated_by_64(5, GgmlAsymmetric), "as values of q5_1-had"),
         Preset::new("q8_0-had64", rotated_by_64(8, GgmlSymmetric), "as values of q8_0-had"),
         Preset::new("iq4_nl-had64", rotated_by_64(4, Iq4Nl), "as values of iq4_nl-had"),
+        Preset::new("q6_1-had64", rotated_by_64(6, GgmlAsymmetric), "as values of q6_1-had")
+            .since(10),
+        Preset::new("q3_1-had64", rotated_by_64(3, GgmlAsymmetric), "as values of q3_1-had")
+            .since(10),
+        Preset::new("q3_0-had64", rotated_by_64(3, SignedExtreme), "as values of q3_0-had")
+            .since(10),
+        Preset::new("q2_1-had64", rotated_by_64(2, GgmlAsymmetric), "as values of q2_1-had")
+            .since(10),
+        Preset::new("q2_0-had64", rotated_by_64(2, SignedExtreme), "as values of q2_0-had")
+            .since(10),
         // Quanto quantises with the unrounded scale, as ggml does.
         Preset::new(
             "quanto4",
@@ -233,13 +277,49 @@ pub const PRESETS: &[Preset] = {
             .of("after TurboQuant")
             .old(),
         Preset::new(
+            "turboquant-k8v4",
+            turboquant(8, 4),
+            "keys in E4M3 with a scale of 1; values 4 bits from a minimum for each token and head",
+        )
+        .since(10),
+        Preset::new(
+            "turboquant-4bit-nc",
+            turboquant(4, 4),
+            "keys: Hadamard, 4 bits, the norm kept; values: 4 bits from a minimum, by token and head",
+        )
+        .since(10),
+        Preset::new(
+            "turboquant-k3v4-nc",
+            turboquant(3, 4),
+            "as turboquant-4bit-nc, 3 bits for keys",
+        )
+        .since(10),
+        Preset::new("turboquant-3bit-nc", turboquant(3, 3), "as turboquant-4bit-nc, 3 bits for both")
+            .since(10),
+        Preset::new(
+            "turboquant-k4-nc",
+            both(turboquant_keys(4)),
+            "as keys of turboquant-4bit-nc",
+        )
+        .since(10),
+        Preset::new(
+            "turboquant-k3-nc",
+            both(turboquant_keys(3)),
+            "as keys of turboquant-3bit-nc",
+        )
+        .since(10),
+        Preset::new("turboquant-v4", both(turboquant_values(4)), "as values of turboquant-4bit-nc")
+            .since(10),
+        Preset::new("turboquant-v3", both(turboquant_values(3)), "as values of turboquant-3bit-nc")
+            .since(10),
+        Preset::new(
             "fp8-e4m3",
-            scaled(8, E4m3, Scheme::HEAD_VECTOR, ScaleFormat::One),
+            scaled(8, E4m3, Scheme::HEAD_VECTOR, ScaleFormat::Fixed(FixedScale::ONE)),
             "8-bit floats as they are, a scale of 1, up to ±448",
         ),
         Preset::new(
             "fp8-e5m2",
-            scaled(8, E5m2, Scheme::HEAD_VECTOR, ScaleFormat::One),
+            scaled(8, E5m2, Scheme::HEAD_VECTOR, ScaleFormat::Fixed(FixedScale::ONE)),
             "8-bit floats as they are, a scale of 1, up to ±57344",
         ),
         Preset::new(
@@ -343,6 +423,7 @@ impl TensorCodec {
     pub(crate) fn format_version(&self) -> u32 {
         match self.packing() {
             Some(Packing::TwoCentre(codec)) if codec.levels.is_trellis() => 8,
+            Some(Packing::Scheme(scheme)) if scheme.own_scale().is_some() => 10,
             _ => named(&self.for_both()).map_or(2, |preset| preset.version),
         }
     }

@@ -87,7 +87,10 @@ fn aliases_go_by_their_fields() {
     let aliases: Vec<_> =
         PRESETS.iter().filter(|preset| preset.codec.to_string() != preset.name).collect();
     let names: Vec<_> = aliases.iter().map(|preset| preset.codec.to_string()).collect();
-    assert_eq!(names, ["int6-g32-ext", "k:int2-g32-asym-ch/v:int2-g32-asym"]);
+    assert_eq!(
+        names,
+        ["int6-g32-ext", "int3-g32-ext", "int2-g32-ext", "k:int2-g32-asym-ch/v:int2-g32-asym"]
+    );
 }
 
 #[test]
@@ -239,7 +242,7 @@ fn names_of_other_engines_say_what_they_are() {
         ("K:fp8/V:nf4", ["fp8 is 8-bit floats", "here fp8-e4m3"]),
         ("fp8/q4_0", ["fp8 is 8-bit floats", "here fp8-e4m3"]),
         ("q4_K_M", ["q4_K_M is a GGUF type for weights", "nearest is q4_1"]),
-        ("turboquant_4bit_nc", ["vLLM's TurboQuant", "nearest is k:turbo4/v:int4-g64-asym"]),
+        ("turboquant_4bit_nc", ["vLLM's TurboQuant", "here turboquant-4bit-nc, in every layer"]),
         ("AWQ", ["quantise weights and not the cache", "int4-g64"]),
     ] {
         let hint = hint(typed);
@@ -317,7 +320,7 @@ fn codecs_of_layers_have_one_name() {
         ("q4_0+q8_0", "expected `+NAME@LAYERS`, found `+q8_0`", "kvgauge4+q8_0@0,1,-1"),
         ("q4_0+q8_0@", "expected a layer or a range of layers, found ``", "0,4-7,-1"),
         ("q4_0+q8_0@3-1", "expected a range that runs forward, found `3-1`", "0,4-7,-1"),
-        ("q4_0+q9_0@1", "`q9_0`: no codec of that name", "did you mean q4_0?"),
+        ("q4_0+q4_9@1", "`q4_9`: no codec of that name", "did you mean q4_0?"),
         ("q4_0+", "expected `+NAME@LAYERS`, found `+`", "kvgauge4+q8_0@0,1,-1"),
         ("+q4_0@1", "``: no codec of that name", "a name is expected"),
         ("k:int4/v:int4-prerope+q4_0@1", "values without `prerope`", "keys only"),

@@ -2,7 +2,7 @@
 
 use super::levels::Levels;
 use super::rotation::Rotation;
-use super::scales::ScaleFormat;
+use super::scales::{FixedScale, ScaleFormat};
 use crate::codec::geometry::Geometry;
 use crate::codec::parts::{Part, PartElement, PartLayout, PartName};
 use crate::error::{Error, Result};
@@ -70,6 +70,14 @@ impl Scheme {
     /// The group size, where this is symmetric INT4 and nothing else.
     pub fn as_int4(&self) -> Option<usize> {
         (*self == Self::int4(self.group)).then_some(self.group)
+    }
+
+    /// The scale that it has without looking at values, where it is not 1.
+    pub fn own_scale(&self) -> Option<FixedScale> {
+        match self.scales {
+            ScaleFormat::Fixed(scale) if scale != FixedScale::ONE => Some(scale),
+            _ => None,
+        }
     }
 
     /// With the number of values that a group of a head vector has.

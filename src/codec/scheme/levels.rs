@@ -38,6 +38,11 @@ pub enum Levels {
     ZeroPoint,
     /// The same with a zero point that is no whole number, in f16: hqq's.
     Hqq,
+    /// The levels of vLLM's TurboQuant of keys, nearly those of [`Levels::Gaussian`]; the scale is the
+    /// group's norm, and decoded levels are divided by theirs. 3 and 4 bits.
+    TurboQuantKeys,
+    /// [`Levels::GgmlAsymmetric`] with divisions by the scale: vLLM's TurboQuant of values.
+    TurboQuantValues,
     /// Floating point with 4 bits of exponent and 3 of mantissa, no infinities (Micikevicius et
     /// al. 2022, OCP FP8), up to 448.
     E4m3,
@@ -89,6 +94,8 @@ pub(super) enum ScaleFrom {
     /// The value of largest magnitude, with its sign.
     SignedExtreme(f32),
     RootMeanSquare(f32),
+    /// The root of the sum of squares. The levels of a group are divided by theirs when it is decoded.
+    Norm,
     /// The distance from the smallest value, which is stored as the group's minimum, to the
     /// largest, over the scales between them.
     Range(f32),
@@ -121,6 +128,10 @@ pub(super) enum Rounding {
     ZeroPoint,
     /// As hqq's quantizer, whose zero points take passes over all groups of a tensor.
     Hqq,
+    /// As vLLM's kernel of TurboQuant's keys.
+    NearestOfUnitVector,
+    /// As vLLM's kernel of TurboQuant's values.
+    HalfUpFromMinimumDivided,
     /// To the nearest float of so few bits.
     Float(SmallFloat),
 }
@@ -218,6 +229,15 @@ impl Levels {
                 set(from_minimum, ScaleFrom::AbsMax(2.0 * half - 1.0), Rounding::ZeroPoint)
             }
             Self::Hqq => set(from_minimum, ScaleFrom::AbsMax(2.0 * half - 1.0), Rounding::Hqq),
+            Self::TurboQuantKeys => {
+                let table = if bits == 3 { &TURBOQUANT_3[..] } else { &TURBOQUANT_4 };
+                let points = Points::MirroredTable(table);
+                set(points, ScaleFrom::Norm, Rounding::NearestOfUnitVector)
+            }
+            Self::TurboQuantValues => {
+                let scale = ScaleFrom::Range(2.0 * half - 1.0);
+                set(from_minimum, scale, Rounding::HalfUpFromMinimumDivided)
+            }
             Self::E4m3 => float(&E4M3, SmallFloat::E4M3),
             Self::E5m2 => float(&E5M2, SmallFloat::E5M2),
             Self::E2m1 => float(&E2M1, SmallFloat::E2M1),
@@ -281,6 +301,34 @@ static GAUSSIAN: LazyLock<[Vec<f32>; 6]> = LazyLock::new(|| {
         ]),
     ]
 });
+
+/// vLLM's centroids of a Gaussian in units of its standard deviation: Lloyd's iteration with the
+/// trapezoidal rule over 200 steps a cell, at most 200 times, from even levels on.
+pub(super) const TURBOQUANT_3: [f32; 8] =
+    mirrored([0.244_983_6, 0.755_645_5, 1.343_180_1, 2.150_349_6]);
+/// The same of 4 bits.
+pub(super) const TURBOQUANT_4: [f32; 16] = mirrored([
+    0.128_427_65,
+    0.388_137_8,
+    0.656_879_9,
+    0.942_448_26,
+    1.256_257_5,
+    1.617_881_8,
+    2.068_447,
+    2.730_922_2,
+]);
+
+/// Rising levels, from the positive half of them.
+const fn mirrored<const HALF: usize, const ALL: usize>(half: [f32; HALF]) -> [f32; ALL] {
+    assert!(2 * HALF == ALL);
+    let (mut all, mut index) = ([0.0; ALL], 0);
+    while index < HALF {
+        all[HALF + index] = half[index];
+        all[HALF - 1 - index] = -half[index];
+        index += 1;
+    }
+    all
+}
 
 static E4M3: LazyLock<Vec<f32>> = LazyLock::new(|| SmallFloat::E4M3.levels());
 static E5M2: LazyLock<Vec<f32>> = LazyLock::new(|| SmallFloat::E5M2.levels());
@@ -394,6 +442,41 @@ mod tests {
                 let to = if index + 1 == levels.len() { 12.0 } else { edge(index + 1) };
                 let mean = integral(from, to, &|x| x * density(x)) / integral(from, to, &density);
                 assert!((mean - level).abs() < 1e-6, "{bits} bits: {level} in place of {mean}");
+            }
+        }
+    }
+
+    /// As vLLM makes them, in f64; for heads of every size they are these times 1/√size.
+    #[test]
+    fn turboquant_levels_are_those_of_vllms_iteration() {
+        const STEPS: i32 = 200;
+        let density = |x: f64| (-x * x / 2.0).exp();
+        let integral = |from: f64, to: f64, f: &dyn Fn(f64) -> f64| {
+            let h = (to - from) / f64::from(STEPS);
+            let inner: f64 = (1..STEPS).map(|i| f(from + f64::from(i) * h)).sum();
+            ((f(from) + f(to)) / 2.0 + inner) * h
+        };
+        for bits in [3, 4] {
+            let count = 1 << bits;
+            let first = |i: usize| 7.0 * (i as f64 + 0.5) / count as f64 - 3.5;
+            let mut levels: Vec<f64> = (0..count).map(first).collect();
+            for _ in 0..200 {
+                let mut edges = vec![-10.5];
+                edges.extend(levels.windows(2).map(|pair| (pair[0] + pair[1]) / 2.0));
+                edges.push(10.5);
+                let mean = |cell: &[f64]| {
+                    let mass = integral(cell[0], cell[1], &density);
+                    integral(cell[0], cell[1], &|x| x * density(x)) / mass
+                };
+                let next: Vec<f64> = edges.windows(2).map(mean).collect();
+                let moved = next.iter().zip(&levels).map(|(a, b)| (a - b).abs());
+                if moved.fold(0.0, f64::max) < 1e-9 {
+                    break;
+                }
+                levels = next;
+            }
+            for (found, expected) in table(Levels::TurboQuantKeys, bits).iter().zip(levels) {
+                assert!((f64::from(*found) - expected).abs() < 1e-6, "{bits} bits: {expected}");
             }
         }
     }

@@ -19,4 +19,4 @@ pub use levels::Levels;
 pub(super) use levels::NamedLevels;
 pub(super) use payload::SchemePayload;
 pub use rotation::Rotation;
-pub use scales::ScaleFormat;
+pub use scales::{FixedScale, ScaleFormat};

@@ -22,6 +22,8 @@ pub enum Rotation {
     Hadamard64,
     /// In blocks of 32: exllamav3's.
     Hadamard32,
+    /// The same as [`Rotation::Hadamard`], of head vectors of a power of two: vLLM's of TurboQuant's keys.
+    HadamardOfPower,
     /// vLLM's: flips of sign from a generator of random numbers, then Walsh–Hadamard of the whole head
     /// vector without a factor, so that it is √head_dim times as long.
     VllmRandomised,
@@ -62,6 +64,10 @@ impl Rotation {
             Self::Hadamard32 if !multiple_of(32) => {
                 refuse("a head vector of a multiple of 32", "exllamav3 rotates blocks of 32")
             }
+            Self::HadamardOfPower if !head_dim.is_power_of_two() => refuse(
+                "a head vector of a power of two",
+                "vLLM's TurboQuant rotates powers of two only",
+            ),
             Self::VllmRandomised if !head_dim.is_power_of_two() || head_dim > MOST_SIGNS => refuse(
                 &format!("a head vector of a power of two up to {MOST_SIGNS}"),
                 "vLLM's rotation is of powers of two only",
@@ -77,7 +83,7 @@ impl Rotation {
             Self::Hadamard | Self::SignedHadamard => Some("even head vectors"),
             Self::HadamardFrom64 | Self::Hadamard64 => Some("head vectors of a multiple of 64"),
             Self::Hadamard32 => Some("head vectors of a multiple of 32"),
-            Self::VllmRandomised => Some("head vectors of a power of two"),
+            Self::HadamardOfPower | Self::VllmRandomised => Some("head vectors of a power of two"),
         }
     }
 

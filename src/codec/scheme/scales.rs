@@ -4,7 +4,10 @@
 use super::levels::SmallFloat;
 use crate::codec::convert::{half_value, rounded_to_half};
 use crate::codec::parts::PartElement;
+use crate::error::{Error, Result};
 use half::f16;
+use std::fmt;
+use std::str::FromStr;
 
 /// The format of the scales of groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -24,8 +27,49 @@ pub enum ScaleFormat {
     F32,
     /// The same, the low four bits of its mantissa a group's zero point: vLLM's of 4 bits.
     F32WithZero,
-    /// None is stored: it is 1.
-    One,
+    /// None is stored: it is this one, whatever the values are.
+    Fixed(FixedScale),
+}
+
+/// A scale that is known beforehand, as of a calibration: more than 0, finite and no subnormal number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FixedScale(u32);
+
+impl FixedScale {
+    /// What engines have where nobody gives one.
+    pub const ONE: Self = Self(1f32.to_bits());
+
+    /// `None` of what is no scale.
+    pub fn new(scale: f32) -> Option<Self> {
+        (scale > 0.0 && scale.is_normal()).then_some(Self(scale.to_bits()))
+    }
+
+    /// The number.
+    #[inline(always)]
+    pub fn get(self) -> f32 {
+        f32::from_bits(self.0)
+    }
+}
+
+/// With the fewest digits that give the f32 back, without an exponent.
+impl fmt::Display for FixedScale {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.get())
+    }
+}
+
+impl FromStr for FixedScale {
+    type Err = Error;
+
+    /// Decimal, with a point or without.
+    fn from_str(text: &str) -> Result<Self> {
+        let is_decimal = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+        let scale = text.parse().ok().filter(|_| is_decimal).and_then(Self::new);
+        scale.ok_or_else(|| {
+            Error::input(format!("expected a scale, found `{}`", text.escape_debug()))
+                .hint("a scale is a decimal number above 0, such as 0.05")
+        })
+    }
 }
 
 /// What is added up of an exponent of f32, and of E8M0.
@@ -67,7 +111,7 @@ impl ScaleFormat {
             Self::E8m0 => Some(PartElement::E8m0),
             Self::E4m3 | Self::E4m3OfTensor => Some(PartElement::E4m3),
             Self::F32 | Self::F32WithZero => Some(PartElement::F32),
-            Self::One => None,
+            Self::Fixed(_) => None,
         }
     }
 
@@ -78,7 +122,7 @@ impl ScaleFormat {
             Self::F16 => 2,
             Self::Small | Self::E8m0 | Self::E4m3 | Self::E4m3OfTensor => 1,
             Self::F32 | Self::F32WithZero => 4,
-            Self::One => 0,
+            Self::Fixed(_) => 0,
         }
     }
 
@@ -101,7 +145,7 @@ impl ScaleFormat {
             Self::F32 => (exact.max(LEAST_F32), true),
             // Made as they are stored.
             Self::F32WithZero => (exact, exact.is_finite()),
-            Self::E8m0 | Self::One => (exact, true),
+            Self::E8m0 | Self::Fixed(_) => (exact, true),
         }
     }
 
@@ -123,7 +167,7 @@ impl ScaleFormat {
             Self::E8m0 => stored.to_bits() >> 23,
             Self::E4m3 | Self::E4m3OfTensor => u32::from(SmallFloat::E4M3.nearest(stored)),
             Self::F32 | Self::F32WithZero => stored.to_bits(),
-            Self::One => 0,
+            Self::Fixed(_) => 0,
         }
     }
 
@@ -132,7 +176,7 @@ impl ScaleFormat {
     #[inline(always)]
     pub(super) fn value(self, bytes: &[u8]) -> f32 {
         match (self, bytes) {
-            (Self::One, _) => 1.0,
+            (Self::Fixed(scale), _) => scale.get(),
             (Self::Small, [code]) => small_scale(*code),
             (Self::E8m0, [code]) => power_of_two(i32::from(*code) - BIAS),
             (_, [code]) => SmallFloat::E4M3.magnitude(*code),

@@ -23,8 +23,8 @@ const FORMAT: &str = "kvgauge-kv";
 /// Of files of symmetric INT4 and f16 alone, of all other codecs, of tensors that are not read as
 /// they lie, of keys of other rotary embeddings than one over the whole head in halves, of two
 /// centres whose blocks are not runs of a power of two, of scales in other engines' formats, of
-/// codecs by layer, of codes that go by a trellis, of packed parts, and of tiles of tokens and zero
-/// points that are no whole numbers.
+/// codecs by layer, of codes that go by a trellis, of packed parts, and of codecs that are newer than
+/// these.
 const VERSIONS: [u32; 10] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
 /// The same for people.
 const READ: &str = "1 to 10";
@@ -104,11 +104,14 @@ fn version_of(
     let sides = [codec.base().key, codec.base().value];
     let known_first = |codec: &TensorCodec| codec.packing().is_none_or(|p| p.as_int4().is_some());
     let [first, second, third, fourth, fifth, sixth, seventh, eighth, ninth, tenth] = VERSIONS;
-    let of_layers = || codec.each().flat_map(|codec| [codec.key, codec.value]);
+    let has_one_of = |version| {
+        let mut of_layers = codec.each().flat_map(|codec| [codec.key, codec.value]);
+        of_layers.any(|side| side.format_version() == version)
+    };
     match layout.is_default() {
-        _ if of_layers().any(|side| side.format_version() == tenth) => tenth,
+        _ if has_one_of(tenth) => tenth,
         _ if tensors.iter().any(|record| record.packed.is_some()) => ninth,
-        _ if of_layers().any(|side| side.format_version() == eighth) => eighth,
+        _ if has_one_of(eighth) => eighth,
         _ if !codec.is_uniform() => seventh,
         _ if sides.iter().any(|side| renamed::is_of_sixth(side, renamed)) => sixth,
         _ if tensors.iter().any(|record| record.block.is_some()) => fifth,

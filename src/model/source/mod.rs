@@ -3,7 +3,9 @@
 mod files;
 mod tokenizer;
 
-use super::{Gguf, Model, ModelConfig, Safetensors, architectures, json, oracle::WeightsRef};
+use super::{
+    Gguf, KvScales, Model, ModelConfig, Safetensors, architectures, json, oracle::WeightsRef,
+};
 use crate::builtin;
 use crate::corpus::gguf_tokenizer;
 use crate::error::{Error, Result};
@@ -114,6 +116,24 @@ impl ModelSource {
             Self::Hub(id) => open_files(typed, Files::Hub(Box::new(hub.repo(id.clone())))),
         }
     }
+}
+
+/// The scales of a cache that a checkpoint holds: a safetensors file, or a folder in Hugging Face layout.
+///
+/// # Errors
+/// Those of opening; what holds none.
+pub fn kv_scales(checkpoint: &Path) -> Result<KvScales> {
+    let paths = match checkpoint.is_dir() {
+        true => Files::Folder(checkpoint.into()).weights()?.paths,
+        false => vec![checkpoint.into()],
+    };
+    let scales = Safetensors::open(&paths)?.kv_scales()?;
+    if scales.is_empty() {
+        let place = checkpoint.display();
+        return Err(Error::input(format!("{place}: expected scales of a cache, found none"))
+            .hint("checkpoints have them as model.layers.N.self_attn.k_scale and v_scale"));
+    }
+    Ok(scales)
 }
 
 impl OpenModel {

@@ -1,9 +1,11 @@
 //! Where weights come from. All sources answer to Hugging Face tensor names, in Hugging Face
 //! order, as f32 on the CPU; the model asks once a tensor and keeps what it made of it.
 
+mod kv_scales;
 mod safetensors;
 mod unread;
 
+pub use kv_scales::KvScales;
 pub use safetensors::Safetensors;
 pub use unread::Unread;
 pub(super) use unread::refuse_unread;

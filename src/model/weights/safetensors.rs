@@ -130,6 +130,13 @@ impl Safetensors {
         .hint("the files are of different models: keep those that the index names"))
     }
 
+    /// The name and the shape of every tensor, in no order.
+    pub(super) fn names(&self) -> impl Iterator<Item = (&str, &[usize])> {
+        self.names.iter().map(|(name, (shard, tensor))| {
+            (name.as_str(), &self.shards[*shard].tensors[*tensor].info.shape[..])
+        })
+    }
+
     /// SHA-256 of each file, in the order they were opened in.
     pub fn sha256(&self) -> Result<Vec<String>> {
         let each = self.shards.iter().map(|shard| match &shard.bytes {

@@ -6,7 +6,7 @@ use crate::eval::Treatment;
 use crate::eval::protocol::Protocols;
 use crate::model::ModelConfig;
 use crate::run::subject::check_codec;
-use crate::settings::Given;
+use crate::settings::{Given, Location};
 
 /// Candidates where none is named: two to 8.5 bits, all of which store tokens as they come but for
 /// `kivi2`'s keys. Those have a scale for each channel, for models on which a rotation of keys does
@@ -54,14 +54,16 @@ pub fn of(
         for protocol in protocols.each() {
             check_codec(config, protocols, protocol, context, given)?;
         }
-        let uniform = given.value.as_codec().filter(|codec| codec.is_uniform());
-        let codec = uniform.ok_or_else(|| {
+        // Which layers an engine leaves alone by itself is what tune finds out.
+        let of_engine = given.location == Location::Flag("--engine");
+        let codec = given.value.as_codec().filter(|codec| of_engine || codec.is_uniform());
+        let codec = codec.ok_or_else(|| {
             let error = format!("expected a codec for all layers, found {}", given.value);
             given
                 .location
                 .locate(Error::input(error).hint("tune gives layers their own; noise is no codec"))
         })?;
-        Ok(Candidate { name: given.value.to_string(), codec: *codec.base() })
+        Ok(Candidate { name: codec.base().to_string(), codec: *codec.base() })
     };
     if !asked.is_empty() {
         let candidates = asked.iter().map(check).collect::<Result<Vec<_>>>()?;

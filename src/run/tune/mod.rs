@@ -84,6 +84,7 @@ impl Request {
             windows: WindowCount::AtMost(windows),
             codec: codecs.iter().map(codec).collect(),
             engine: Vec::new(),
+            kv_scale: None,
             ..base
         }
     }

@@ -1,11 +1,13 @@
 //! Encoders of formats that other engines round in ways of their own.
 
-use super::quantiser::inverse;
+use super::quantiser::{inverse, sum_of_squares};
 use super::stored::StoredParams;
 use super::vectors::{absmax, bounded, extreme, floor, range, to_codes};
 use crate::codec::scheme::definition::Scheme;
 use crate::codec::scheme::levels::{IQ4_NL, SmallFloat};
-use crate::codec::scheme::scales::{LEAST_F32, ScaleAndZero, ScaleFormat, shared_scale};
+use crate::codec::scheme::scales::{
+    FixedScale, LEAST_F32, ScaleAndZero, ScaleFormat, shared_scale,
+};
 use pulp::Simd;
 
 /// As ggml's quantize_row_iq4_nl_ref: codes by the extreme's scale, then the scale anew by least
@@ -44,16 +46,26 @@ pub(super) fn encode_floats<S: Simd>(
     codes: &mut [u8],
 ) -> StoredParams {
     let exact = match scales {
-        ScaleFormat::One => 1.0,
+        ScaleFormat::Fixed(scale) => scale.get(),
         ScaleFormat::E8m0 => shared_scale(absmax(simd, x), format.largest_power()),
         // A tensor of zeros has a scale of zero.
         ScaleFormat::E4m3OfTensor if tensor_scale == 0.0 => 0.0,
         _ => absmax(simd, x) / format.largest / tensor_scale,
     };
     let params = StoredParams::new(exact, scales).times(tensor_scale);
-    let inverse = inverse(params.scale);
-    for (code, x) in codes.iter_mut().zip(x) {
-        *code = format.nearest(x * inverse);
+    match scales {
+        // vLLM divides by it.
+        ScaleFormat::Fixed(scale) if scale != FixedScale::ONE => {
+            for (code, x) in codes.iter_mut().zip(x) {
+                *code = format.nearest(x / scale.get());
+            }
+        }
+        _ => {
+            let inverse = inverse(params.scale);
+            for (code, x) in codes.iter_mut().zip(x) {
+                *code = format.nearest(x * inverse);
+            }
+        }
     }
     params
 }
@@ -127,4 +139,67 @@ pub(super) fn encode_zero_point<S: Simd>(
         },
     );
     StoredParams::new(ScaleAndZero { scale, zero }.packed(), scheme.scales)
+}
+
+/// As vLLM's kernel of TurboQuant's keys: the head vector over its norm, in units of the standard
+/// deviation that a channel has on average, to the nearest centroid, halves up.
+#[inline(always)]
+pub(super) fn encode_unit_vector<S: Simd>(
+    simd: S,
+    x: &[f32],
+    scheme: &Scheme,
+    levels: &[f32],
+    codes: &mut [u8],
+) -> StoredParams {
+    /// vLLM's, so that nothing is divided by zero.
+    const MARGIN: f32 = 1e-8;
+    let norm = sum_of_squares(x).sqrt();
+    let factor = simd.splat_f32s((x.len() as f32).sqrt() / (norm + MARGIN));
+    let (zero, one) = (simd.splat_f32s(0.0), simd.splat_f32s(1.0));
+    to_codes(
+        simd,
+        x,
+        codes,
+        #[inline(always)]
+        |x| {
+            // How many midpoints between neighbours do not lie above.
+            let (t, mut count) = (simd.mul_f32s(x, factor), zero);
+            for pair in levels.windows(2) {
+                let middle = simd.splat_f32s((pair[0] + pair[1]) / 2.0);
+                let more = simd.add_f32s(count, one);
+                count = simd.select_f32s(simd.less_than_f32s(t, middle), count, more);
+            }
+            count
+        },
+    );
+    StoredParams::new(norm, scheme.scales)
+}
+
+/// As vLLM's kernel of TurboQuant's values: halves up, with the scale before it is rounded.
+#[inline(always)]
+pub(super) fn encode_values_divided<S: Simd>(
+    simd: S,
+    x: &[f32],
+    scheme: &Scheme,
+    codes: &mut [u8],
+) -> StoredParams {
+    /// vLLM's: the least scale.
+    const LEAST: f32 = 1e-8;
+    let most = f32::from(u8::MAX >> (8 - scheme.bits));
+    let (low, high) = range(simd, x);
+    let exact = (high - low) / most + 0.0;
+    let (least, divisor) = (simd.splat_f32s(low), simd.splat_f32s(exact.max(LEAST)));
+    let (zero, half, most) = (simd.splat_f32s(0.0), simd.splat_f32s(0.5), simd.splat_f32s(most));
+    to_codes(
+        simd,
+        x,
+        codes,
+        #[inline(always)]
+        |x| {
+            let t = simd.div_f32s(simd.sub_f32s(x, least), divisor);
+            floor(simd, bounded(simd, simd.add_f32s(t, half), zero, most))
+        },
+    );
+    // That of a constant group, which has the one code 0, is of no use.
+    StoredParams::new(exact, scheme.scales).with_minimum(low)
 }

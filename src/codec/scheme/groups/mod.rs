@@ -17,10 +17,13 @@ pub use stored::StoredParams;
 use super::definition::Scheme;
 use super::levels::{LevelSet, Levels, Points, Rounding, ScaleFrom};
 use super::scales::{ScaleAndZero, ScaleFormat};
-use engines::{encode_floats, encode_iq4_nl, encode_mlx, encode_zero_point};
+use engines::{
+    encode_floats, encode_iq4_nl, encode_mlx, encode_unit_vector, encode_values_divided,
+    encode_zero_point,
+};
 use hqq::encode_hqq;
 use pulp::Simd;
-use quantiser::{DynamicRange, GroupQuantiser};
+use quantiser::{DynamicRange, GroupQuantiser, sum_of_squares};
 use search::search;
 use vectors::absmax;
 
@@ -58,6 +61,12 @@ fn encode_any<S: Simd>(
         Rounding::Mlx => return encode_mlx(simd, x, scheme, codes),
         Rounding::ZeroPoint => return encode_zero_point(simd, x, scheme, codes),
         Rounding::Hqq => return encode_hqq(simd, x, scheme, passes, codes),
+        Rounding::NearestOfUnitVector => {
+            return encode_unit_vector(simd, x, scheme, levels.points.table(), codes);
+        }
+        Rounding::HalfUpFromMinimumDivided => {
+            return encode_values_divided(simd, x, scheme, codes);
+        }
         Rounding::Float(format) => {
             return encode_floats(simd, x, scheme.scales, format, tensor_scale, codes);
         }
@@ -96,6 +105,15 @@ pub(super) fn decode(codes: &[u8], scheme: &Scheme, scale: f32, offset: f32, out
         Points::Even { zero, .. } => {
             for (out, code) in out.iter_mut().zip(codes) {
                 *out = (f32::from(*code) + zero) * scale;
+            }
+        }
+        Points::Table(table) | Points::MirroredTable(table) if matches!(from, ScaleFrom::Norm) => {
+            for (out, code) in out.iter_mut().zip(codes) {
+                *out = table[usize::from(*code)];
+            }
+            let inverse = 1.0 / sum_of_squares(out).sqrt();
+            for out in out {
+                *out = *out * inverse * scale;
             }
         }
         Points::Table(table) | Points::MirroredTable(table) => {

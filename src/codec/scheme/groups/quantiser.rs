@@ -37,6 +37,7 @@ impl DynamicRange {
             ScaleFrom::RootMeanSquare(level) => {
                 Self::Magnitude { size: (sum_of_squares(x) / x.len() as f32).sqrt(), level }
             }
+            ScaleFrom::Norm => Self::Magnitude { size: sum_of_squares(x).sqrt(), level: 1.0 },
             ScaleFrom::Range(steps) => {
                 let (low, high) = range(simd, x);
                 Self::Interval { low, high, steps }
@@ -176,6 +177,8 @@ impl GroupQuantiser {
             | Rounding::Mlx
             | Rounding::ZeroPoint
             | Rounding::Hqq
+            | Rounding::NearestOfUnitVector
+            | Rounding::HalfUpFromMinimumDivided
             | Rounding::Float(_) => each!(|x| {
                 let (low, high) = (simd.sub_f32s(one, half), simd.sub_f32s(half, one));
                 let t = bounded(simd, simd.mul_f32s(x, inverse), low, high);
@@ -185,8 +188,9 @@ impl GroupQuantiser {
     }
 }
 
+/// In 16 partial sums, each of every sixteenth value, which are then added up in their order.
 #[inline(always)]
-fn sum_of_squares(x: &[f32]) -> f32 {
+pub(super) fn sum_of_squares(x: &[f32]) -> f32 {
     let mut sums = [0f32; 16];
     let (chunks, rest) = x.as_chunks::<16>();
     for chunk in chunks {
