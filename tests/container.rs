@@ -129,14 +129,8 @@ fn even_tensors() -> Vec<TensorData<'static>> {
         let values = zoo::numbers(shape.iter().product(), seed);
         zoo::tensor(name, dtype, shape, &values.iter().map(|x| x * by).collect::<Vec<_>>())
     };
-    let mask = TensorData {
-        name: "mask".into(),
-        dtype: Dtype::BOOL,
-        shape: vec![3],
-        data: vec![1, 0, 1].into(),
-    };
     vec![
-        mask,
+        zoo::mask(),
         tensor("a.key", Dtype::F16, &[2, 12, 8], 1, 1.0),
         tensor("a.value", Dtype::BF16, &[2, 12, 8], 2, 1.0),
         tensor("b.key", Dtype::F32, &[3, 7, 8], 3, 1e30),
@@ -1086,13 +1080,31 @@ fn the_wrong_kind_of_file() {
     fs::hard_link(&source, folder.path("link")).unwrap();
     refused(pack(&source, &folder.path("link"), "int4-g64"), "expected another file");
     refused(pack(&source, &folder.path("no/such"), "int4-g64"), "no such file or folder");
-    // A version that is not known is named.
-    let mut bytes = fs::read(&packed).unwrap();
-    let text = br#"\"version\":1"#;
-    let at = bytes.windows(text.len()).position(|w| w == text).unwrap();
-    bytes[at + text.len() - 1] = b'0';
-    zoo::repair(&mut bytes);
-    refused(unpack(&folder.write("later", &bytes), &output), "version 0");
+    assert!(!output.exists());
+}
+
+#[test]
+fn a_version_that_is_not_known_is_named() {
+    let folder = Folder::new();
+    let (source, packed, output) = (folder.zoo(), folder.path("packed"), folder.path("output"));
+    pack(&source, &packed, "int4-g64").unwrap();
+    let whole = fs::read(&packed).unwrap();
+    let of_version = |version: u32, more: &str| {
+        let stamp = format!(r#"\"version\":{version}{more}"#);
+        let path = folder.write("other", &forged(&whole, r#"\"version\":1"#, &stamp));
+        let error = unpack(&path, &output).err().expect("no such version");
+        assert!(error.to_string().contains(&format!("version {version}")), "{error}");
+        error.hint_text().unwrap_or_default().to_string()
+    };
+    let hint = of_version(0, "");
+    let versions = hint.split("versions 1 to ").nth(1).expect("the versions that are read");
+    let newest: u32 = versions.split(';').next().unwrap().parse().expect("a number");
+    assert!(newest >= 9, "{hint}");
+    // The next, with what only that one knows.
+    for more in ["", r#",\"later\":[1]"#] {
+        let hint = of_version(newest + 1, more);
+        assert!(hint.contains("a newer one made the file"), "{hint}");
+    }
     assert!(!output.exists());
 }
 

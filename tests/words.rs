@@ -100,6 +100,24 @@ fn codecs_lists_what_there_is() {
     }
 }
 
+/// Results keep the fields that these stand for, under which there are results already.
+#[test]
+fn people_are_shown_the_name_that_they_asked_for() {
+    let asked = ["--codec", "q6_0,kivi2"];
+    let json = good_with(&[&asked[..], &["--json"]].concat()).succeeds().json();
+    let codecs = ["int6-g32-ext", "k:int2-g32-asym-ch/v:int2-g32-asym"];
+    assert_eq!([0, 1].map(|at| json["codecs"][at]["codec"].as_str().unwrap()), codecs);
+    let table = good_with(&asked).succeeds().stdout;
+    let line = good_with(&[&asked[..], &["--summary"]].concat()).succeeds().stdout;
+    for name in ["q6_0", "kivi2"] {
+        assert!(table.contains(&format!("\n{name} ")), "{name} in\n{table}");
+        assert!(line.contains(&format!("{name} (")), "{name} in {line}");
+    }
+    for name in codecs {
+        assert!(!table.contains(name) && !line.contains(name), "{name} in\n{table}{line}");
+    }
+}
+
 #[test]
 fn an_engine_has_its_own_words() {
     let of = |engine: &str, more: &[&str]| {
@@ -199,6 +217,12 @@ fn units_get_a_word_and_percent_is_taken() {
         ("--threads", "two", "a whole number"),
         ("--context", "99999999999999999999k", "a number without a unit"),
         ("--max-ppl-change", "one", "--max-ppl-change 1"),
+        ("--max-kld", "1%", "a number without a unit: --max-kld 1"),
+        ("--max-kld", "low", "--max-kld 0.01"),
+        ("--min-top1", "95%", "a share of 1, without a unit: --min-top1 0.95"),
+        ("--min-top1", "0,95", "written with a point: --min-top1 0.95"),
+        ("--max-bytes-per-token", "1.5MB", "bytes, without a unit: --max-bytes-per-token 1500000"),
+        ("--max-bytes-per-token", "16KiB", "--max-bytes-per-token 16384"),
     ] {
         let answer = validate(&[flag, value]);
         answer.is_refused(&[flag, value]);
@@ -243,6 +267,24 @@ fn a_command_line_that_is_not_whole_shows_one_that_is() {
         ("report", "kvgauge report results/quickstart --output report"),
         ("extract", "--output kv_cache.safetensors"),
         ("kv-compress", "--input kv_cache.safetensors"),
+        ("kv-compress -input x", "--input kv_cache.safetensors --output"),
+        ("kv-compress a.safetensors b.safetensors", "behind its flag: kv-compress --input"),
+        ("kv-compress inspct a", "did you mean inspect?"),
+        ("kv-compress inspect", "kv-compress inspect compressed.safetensors"),
+        ("kv-compress -input x -output y -min-cosine 99%", "--min-cosine 0.99"),
+        ("kv-compress -input x -output y -min-snr-db 16dB", "--min-snr-db 16"),
+        ("tune --bits 4bit", "--bits 4"),
+        ("figures", "kvgauge figures measurement.json"),
+        ("figures absent.json", "docs/python.md"),
+        ("man", "kvgauge man ~/"),
+        ("completions", "kvgauge completions bash"),
+        ("report Cargo.toml --output x", "the folder that kvgauge sweep wrote to"),
+        ("sweep absent.toml", "kvgauge sweep --help shows one"),
+        ("sweep a.toml --shard 1", "--shard 2/8"),
+        ("sweep a.toml --cuts 4", "--shard 2/3 --cuts"),
+        ("sweep a.toml --submit slurm -p gpu", "behind --, at the end: -- -p"),
+        ("sweep a.toml --submit slurm --partition=gpu", "behind --, at the end: -- --partition"),
+        ("sweep a.toml -- -p gpu", "--submit slurm --"),
     ] {
         let words: Vec<&str> = typed.split(' ').collect();
         let answer = run(&words);

@@ -7,6 +7,7 @@ use crate::container::Target;
 use crate::error::Result;
 use crate::hub::{Hub, HubOptions};
 use crate::report;
+use crate::results::print::counted;
 use crate::run::extract;
 use crate::run::subject::Stages;
 use crate::settings::{FloatType, Given, RawSettings, Settings, Value, WindowCount};
@@ -17,19 +18,22 @@ use std::sync::Arc;
 
 /// The arguments of `kvgauge extract`.
 #[derive(Args)]
+#[command(after_help = "Examples:
+  kvgauge extract --model builtin --output kv_cache.safetensors
+  kvgauge extract --model model.gguf --text my-prompts.txt --context 1024 --output kv_cache.safetensors")]
 pub struct Arguments {
     #[command(flatten)]
     subject: SubjectFlags,
-    /// File to write: safetensors
+    /// File to write (.safetensors), which kv-compress reads
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
-    /// Tokens in a window [default: 2048, or the model's maximum]
+    /// Tokens in a window [default: 2048, or the model's maximum if that is less]
     #[arg(long, value_name = "N")]
     context: Option<usize>,
-    /// Index of the window, from 0
+    /// Window of the text whose cache is written, counted from 0 [default: 0]
     #[arg(long, value_name = "N")]
     first_window: Option<usize>,
-    /// Tokens whose cache is written, from the window's first on [default: all of them]
+    /// Tokens whose cache is written, from the window's first on [default: the whole window]
     #[arg(long, value_name = "N")]
     tokens: Option<usize>,
     /// Type of the file's values; the model computes in f32
@@ -65,8 +69,8 @@ impl Arguments {
         let extraction = result?;
         if extraction.saturated > 0 {
             progress.note(&format!(
-                "{} values beyond f16's range were stored as ±65504; --dtype bf16 keeps them",
-                extraction.saturated
+                "{} beyond f16's range stored as ±65504; --dtype bf16 keeps them",
+                counted(extraction.saturated, "value")
             ));
         }
         extraction.write(Target { path: &self.output, existing, sync: true })?;
@@ -75,9 +79,9 @@ impl Arguments {
             report::json(origin)?
         } else {
             format!(
-                "{}: {} layers × key and value [{}, {}, {}] {}, window {} of {} tokens\n",
+                "{}: {} × key and value [{}, {}, {}] {}, window {} of {} tokens\n",
                 self.output.display(),
-                origin.layers,
+                counted(origin.layers, "layer"),
                 origin.kv_heads,
                 origin.tokens,
                 origin.head_dim,

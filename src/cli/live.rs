@@ -3,12 +3,14 @@
 
 use super::pace::{Pace, Word};
 use super::progress::{TerminalProgress, new_bar, stderr_width, style, with_bar};
+use crate::codec::shown_name;
 use crate::eval::Observer;
 use crate::report::sweep_table;
 use crate::report::text::one_line;
 use crate::results::figures::CodecResult;
-use crate::results::names::{model_name, text_name};
+use crate::results::names::Headlines;
 use crate::results::plan::CellName;
+use crate::results::print::{counted, windows};
 use crate::results::record::{CellOutcome, CellRecord};
 use crate::results::subject::SubjectInfo;
 use crate::run::subject::Stages;
@@ -34,6 +36,8 @@ pub struct SweepProgress {
     tokens: usize,
     /// Whether cells are too many to tell of each.
     many: bool,
+    /// Of the sweep that runs.
+    headlines: Headlines,
 }
 
 impl SweepProgress {
@@ -58,6 +62,7 @@ impl SweepProgress {
             pace: None,
             tokens: 0,
             many: false,
+            headlines: Headlines::default(),
         }
     }
 
@@ -75,7 +80,7 @@ impl SweepProgress {
     }
 
     fn tell_count(&self) {
-        self.total.set_message(format!("{} of {} cells", self.done, self.cells));
+        self.total.set_message(format!("{} of {}", self.done, counted(self.cells, "cell")));
     }
 }
 
@@ -145,13 +150,18 @@ impl SweepObserver for SweepProgress {
         watched
     }
 
-    fn window(&mut self, subject: &SubjectInfo, windows: usize, so_far: &[CodecResult]) {
-        let (model, text) = (subject.model.name(), subject.text.name());
+    fn headlines(&mut self, headlines: Headlines) {
+        self.headlines = headlines;
+    }
+
+    fn window(&mut self, subject: &SubjectInfo, done: usize, so_far: &[CodecResult]) {
+        let model = self.headlines.model(&subject.model.provenance.source);
+        let text = self.headlines.text(&subject.text.source);
         let mut lines = vec![one_line(&format!(
-            "{model} on {text}, context {}, {}: {windows} of {} windows",
+            "{model} on {text}, context {}, {}: {done} of {}",
             subject.context,
             subject.protocol.name(),
-            subject.windows
+            windows(subject.windows)
         ))];
         lines.extend(sweep_table::so_far(so_far, subject, stderr_width()));
         while self.rows.len() < lines.len() {
@@ -175,7 +185,7 @@ impl SweepObserver for SweepProgress {
             return self.tell_count();
         }
         let CellName { model, text, context, protocol, codec } = &record.cell;
-        let (model, text) = (model_name(model), text_name(text));
+        let (model, text) = (self.headlines.model(model), self.headlines.text(text));
         let (context, told) = match &record.outcome {
             CellOutcome::Done(result) => {
                 (Some(result.subject.context), sweep_table::brief(&result.figures))
@@ -184,6 +194,7 @@ impl SweepObserver for SweepProgress {
         };
         let context = context.map_or(String::new(), |context| format!(", context {context}"));
         let protocol = protocol.as_ref().map_or(String::new(), |name| format!(", {name}"));
+        let codec = shown_name(codec);
         self.say(&one_line(&format!("{codec} on {model}, {text}{context}{protocol}: {told}")));
         self.tell_count();
     }

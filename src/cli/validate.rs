@@ -18,12 +18,17 @@ use std::sync::Arc;
 
 /// The arguments of `kvgauge validate`.
 #[derive(Args)]
+#[command(after_help = "Examples:
+  kvgauge validate --model builtin
+  kvgauge validate --model OWNER/NAME --context 1024 --codec kvgauge4,q8_0
+  kvgauge validate --model model.gguf --text my-prompts.txt --engine llama.cpp
+  kvgauge validate --model OWNER/NAME --max-kld 0.01 --strict --summary")]
 pub struct Arguments {
     #[command(flatten)]
     subject: SubjectFlags,
     #[command(flatten)]
     evaluation: EvaluationFlags,
-    /// Only estimate time and memory; refuse what does not fit into memory
+    /// Measure nothing: estimate time and memory, and refuse what does not fit into memory
     #[arg(long)]
     dry_run: bool,
     /// Print one JSON object instead of the table
@@ -32,7 +37,7 @@ pub struct Arguments {
     /// Print one line instead of the table, for a CI log
     #[arg(long, conflicts_with = "json", help_heading = OUTPUT)]
     summary: bool,
-    /// Also write the JSON object to a file
+    /// Also write the JSON object of --json to a file
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     output: Option<PathBuf>,
     /// Also write a badge with codec, verdict and KLD: a picture (.svg), or what a badge service
@@ -44,19 +49,20 @@ pub struct Arguments {
     model_card: Option<PathBuf>,
     #[command(flatten)]
     own: ValidateFlags,
-    /// Draw what --attribute found, as SVG
+    /// Also write a picture of what --attribute found (.svg)
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     picture: Option<PathBuf>,
-    /// Replace files that kvgauge did not write
+    /// Replace files that kvgauge did not write; its own are replaced without
     #[arg(long, help_heading = OUTPUT)]
     force: bool,
-    /// Read settings from a TOML file; flags override it
+    /// Read settings from a TOML file: keys are long flags with underscores; flags override it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
-/// The text of a file; `None`: there is nothing to write.
-type Render = fn(&Validation) -> Result<Option<String>>;
+/// The text of a file, from the result and from the same with the names that people are shown; `None`: there
+/// is nothing to write.
+type Render = fn(&Validation, &Validation) -> Result<Option<String>>;
 
 /// A file to write beside what is printed.
 struct OutputFile {
@@ -66,12 +72,12 @@ struct OutputFile {
     render: Render,
 }
 
-fn badge_picture(result: &Validation) -> Result<Option<String>> {
-    Ok(Some(Badge::of_validation(result).svg()))
+fn badge_picture(_: &Validation, shown: &Validation) -> Result<Option<String>> {
+    Ok(Some(Badge::of_validation(shown).svg()))
 }
 
-fn badge_endpoint(result: &Validation) -> Result<Option<String>> {
-    Badge::of_validation(result).endpoint().map(Some)
+fn badge_endpoint(_: &Validation, shown: &Validation) -> Result<Option<String>> {
+    Badge::of_validation(shown).endpoint().map(Some)
 }
 
 impl Arguments {
@@ -80,9 +86,18 @@ impl Arguments {
         let dry_run = self.dry_run;
         let (json, summary, force) = (self.json, self.summary, self.force);
         let files = self.files()?;
-        let (config, picture) = (self.config.clone(), self.picture.is_some());
+        let (config, picture) = (self.config.clone(), self.picture.clone());
         let settings = Settings::resolve(self.into_raw()?)?;
-        if picture && !settings.attribute {
+        if let Some(path) =
+            picture.as_ref().filter(|path| path.extension() != Some(OsStr::new("svg")))
+        {
+            return Err(Error::input(format!(
+                "--picture: expected a name that ends in .svg, found {}",
+                path.display()
+            ))
+            .hint("a browser and most editors show .svg, and convert it"));
+        }
+        if picture.is_some() && !settings.attribute {
             return Err(Error::input("--picture: expected --attribute beside it, found none")
                 .hint("the picture shows what --attribute finds"));
         }
@@ -91,6 +106,13 @@ impl Arguments {
         for OutputFile { flag, path, kind, .. } in &files {
             let writable = NewFile::create(path, Existing::own(*kind, force));
             writable.map_err(|e| e.within(flag))?;
+        }
+        if !dry_run {
+            output::on_interrupt(
+                "validate keeps nothing of a run that has not ended: the same command starts anew. \
+                 kvgauge sweep keeps every window"
+                    .into(),
+            );
         }
         super::use_threads(settings.threads)?;
         let hub = Hub::new(HubOptions::from_env(settings.offline), Arc::new(DownloadBars::new()))?;
@@ -105,9 +127,9 @@ impl Arguments {
         progress.clear();
         let result = result?;
 
-        let mut written = Ok(());
+        let (shown, mut written) = (result.for_people(), Ok(()));
         for OutputFile { path, kind, render, .. } in &files {
-            let text = render(&result);
+            let text = render(&result, &shown);
             let write = |text: Option<String>| match text {
                 Some(text) => whole_file::write(path, text.as_bytes(), Existing::own(*kind, force)),
                 None => Ok(()),
@@ -117,8 +139,8 @@ impl Arguments {
         // A long run is told even where its file cannot be written any more.
         match (json, summary) {
             (true, _) => output::print(&report::json(&result)?)?,
-            (_, true) => output::print(&report::summary::of_validation(&result))?,
-            _ => output::print_text(&table::render(&result, output::stdout_width()))?,
+            (_, true) => output::print(&report::summary::of_validation(&shown))?,
+            _ => output::print_text(&table::render(&shown, output::stdout_width()))?,
         }
         written?;
         Ok(if settings.strict && result.misses_limit() {
@@ -139,11 +161,12 @@ impl Arguments {
                     .hint(".svg is a picture, .json what a badge service reads"));
             }
         };
-        let card: Render = |result| Ok(Some(report::model_card::render(result)));
-        let chart: Render =
-            |result| Ok(charts::attribution(result).map(|chart| chart.standalone()));
+        let card: Render = |_, shown| Ok(Some(report::model_card::render(shown)));
+        let chart: Render = |_, shown| Ok(charts::attribution(shown).map(|c| c.standalone()));
         let all: [(_, _, _, Render); 4] = [
-            ("--output", &self.output, Kind::Validation, |result| report::json(result).map(Some)),
+            ("--output", &self.output, Kind::Validation, |result, _| {
+                report::json(result).map(Some)
+            }),
             ("--picture", &self.picture, Kind::Picture, chart),
             ("--badge", &self.badge, badge.0, badge.1),
             ("--model-card", &self.model_card, Kind::Card, card),

@@ -3,9 +3,10 @@
 use super::text::one_line;
 use crate::eval::verdict::Verdict;
 use crate::results::figures::CodecResult;
-use crate::results::print::{small, windows};
+use crate::results::print::{counted, small, windows};
 use crate::results::subject::SubjectInfo;
 use crate::results::sweep::{SubjectReport, SweepReport};
+use crate::results::tuning::{Budget, Tuning};
 use crate::results::validation::{ValidatedCodec, Validation};
 use crate::results::verdict_words;
 
@@ -45,6 +46,36 @@ pub fn of_validation(result: &Validation) -> String {
     one_line(&format!("kvgauge: {}: {words}", place(&result.subject))) + "\n"
 }
 
+/// The assignment with its name, and what the check on unseen windows says of it.
+pub fn of_tuning(tuning: &Tuning) -> String {
+    let budget = match tuning.budget {
+        Budget::Bits(bits) => format!("within {bits} bits a value"),
+        Budget::MaxKld(kld) => format!("within a mean KLD of {kld}"),
+    };
+    let unseen = tuning.unseen.first().map_or(&tuning.subject, |unseen| &unseen.subject);
+    let verdicts = tuning.unseen.iter().map(|unseen| {
+        let says = match &unseen.tuned {
+            Some(tuned) => {
+                let verdict = tuned.judgement.verdict.word();
+                format!("{verdict}, KLD {}", small(tuned.figures.kld_mean))
+            }
+            None => "no verdict".into(),
+        };
+        format!("{} {says}", unseen.protocol.name())
+    });
+    let unchecked = tuning.unchecked.iter();
+    let unchecked = unchecked.map(|unchecked| format!("{} no verdict", unchecked.protocol.name()));
+    let verdicts: Vec<String> = verdicts.chain(unchecked).collect();
+    one_line(&format!(
+        "kvgauge: {}, unseen: tuned {budget}: {:.2} bits; within {}: {}; {}",
+        place(unseen),
+        tuning.bits,
+        verdict_words::limits(&tuning.config.limits()),
+        verdicts.join(", "),
+        tuning.codec
+    )) + "\n"
+}
+
 /// A line a subject.
 pub fn of_sweep(report: &SweepReport) -> String {
     let limits = verdict_words::limits(&report.limits);
@@ -62,7 +93,8 @@ pub fn of_sweep(report: &SweepReport) -> String {
     };
     let unfinished = [("failed", &report.failed), ("missing", &report.missing)];
     let counts = unfinished.iter().filter(|(_, cells)| !cells.is_empty());
-    let counts = counts.map(|(what, cells)| format!("kvgauge: {} cells {what}\n", cells.len()));
+    let counts =
+        counts.map(|(what, cells)| format!("kvgauge: {} {what}\n", counted(cells.len(), "cell")));
     report.subjects.iter().map(line).chain(counts).collect()
 }
 

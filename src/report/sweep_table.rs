@@ -3,10 +3,11 @@
 use super::align::{align, align_within};
 use super::table::{baseline_line, cache_line, subject_lines};
 use super::text::one_line;
+use crate::codec::shown_name;
 use crate::eval::verdict::Limits;
-use crate::results::columns::{Row, SWEEP, Table, headings, texts};
+use crate::results::columns::{Row, SWEEP, Table, headings, texts, with_batch};
 use crate::results::figures::{CodecFigures, CodecResult};
-use crate::results::names::{model_name, text_name};
+use crate::results::names::Headlines;
 use crate::results::print::{interval, signed, small};
 use crate::results::subject::SubjectInfo;
 use crate::results::sweep::{SubjectReport, SweepReport, UnfinishedCell};
@@ -31,7 +32,7 @@ pub fn render(report: &SweepReport, width: Option<usize>) -> String {
             } else {
                 out.push('\n');
             }
-            out.push_str(&align_within(&rows(view), width));
+            out.push_str(&align_within(&rows(view, report.batch), width));
         }
         for refused in subject.decode.iter().flat_map(|decode| &decode.refused) {
             out.push_str(&one_line(&format!("no verdict under decode: {}", refused.error)));
@@ -46,13 +47,17 @@ pub fn render(report: &SweepReport, width: Option<usize>) -> String {
     }
     if !report.subjects.is_empty() {
         out.push_str(LEGEND);
+        if report.batch > 1 {
+            let _ = writeln!(out, "GB saved: on the cache of {} sequences", report.batch);
+        }
     }
     if let Some(note) = report.instruction_sets_note() {
         let _ = writeln!(out, "note: {note}");
     }
+    let headlines = report.headlines();
     for (what, cells) in [("failed", &report.failed), ("missing", &report.missing)] {
         for cell in cells {
-            out.push_str(&unfinished(what, cell));
+            out.push_str(&unfinished(what, cell, &headlines));
         }
     }
     out
@@ -76,10 +81,12 @@ fn head(
     cache_line(out, subject.cells.first().map(|cell| &cell.result), &subject.subject)
 }
 
-fn rows(subject: &SubjectReport) -> Vec<Vec<String>> {
-    let mut rows = vec![headings(SWEEP, Table::Sweep)];
+/// `batch`: sequences that the saved GB are of.
+fn rows(subject: &SubjectReport, batch: usize) -> Vec<Vec<String>> {
+    let columns = with_batch(SWEEP, batch);
+    let mut rows = vec![headings(&columns, Table::Sweep)];
     for cell in &subject.cells {
-        let mut row = texts(SWEEP, &Row::of_cell(cell, subject), Table::Sweep);
+        let mut row = texts(&columns, &Row::of_cell(cell, subject), Table::Sweep);
         row[0] = one_line(&row[0]) + if subject.recommends(cell) { " *" } else { "" };
         rows.push(row);
     }
@@ -91,7 +98,11 @@ fn rows(subject: &SubjectReport) -> Vec<Vec<String>> {
 pub fn so_far(results: &[CodecResult], subject: &SubjectInfo, width: Option<usize>) -> Vec<String> {
     const FEW: &[&str] = &["codec", "perplexity_change_percent", "kld_mean", "verdict"];
     let table = |columns: &[&str]| {
-        let row = |result| texts(columns, &Row::new(result, subject), Table::Sweep);
+        let row = |result| {
+            let mut row = texts(columns, &Row::new(result, subject), Table::Sweep);
+            row[0] = shown_name(&row[0]);
+            row
+        };
         let rows: Vec<_> =
             [headings(columns, Table::Sweep)].into_iter().chain(results.iter().map(row)).collect();
         let lines = align(&rows).lines().map(str::to_string).collect::<Vec<_>>();
@@ -133,14 +144,14 @@ fn recommendation(subject: &SubjectReport, limits: &Limits) -> String {
     }
 }
 
-fn unfinished(what: &str, cell: &UnfinishedCell) -> String {
+fn unfinished(what: &str, cell: &UnfinishedCell, headlines: &Headlines) -> String {
     let context = cell.context.map_or(String::new(), |context| format!(", context {context}"));
     let error = match &cell.error {
         Some(error) => format!(": {}", one_line(error)),
         None => String::new(),
     };
     let protocol = cell.protocol.as_ref().map_or(String::new(), |name| format!(", {name}"));
-    let (model, text) = (model_name(&cell.model), text_name(&cell.text));
+    let (model, text) = (headlines.model(&cell.model), headlines.text(&cell.text));
     let place = format!("{} on {model}, {text}{context}{protocol}", cell.codec);
     let place = one_line(&place);
     format!("{what}: {place}{error}\n")
@@ -166,6 +177,19 @@ mod tests {
         assert!(text.contains("\nfailed: int4-g99999999 on HuggingFaceTB"), "{text}");
         assert!(text.contains("\nmissing: int5-g64 on"), "{text}");
         assert_eq!(text.matches(" * ").count(), 1, "{text}");
+    }
+
+    #[test]
+    fn a_batch_has_its_saved_gb() {
+        let (_, mut report) =
+            fixture::all().into_iter().find(|(name, _)| *name == "both-protocols").unwrap();
+        assert!(!render(&report, None).contains("GB saved"));
+        report.batch = 32;
+        let text = render(&report, None);
+        // Under both protocols, and in the legend.
+        assert_eq!(text.matches("GB saved").count(), 3, "{text}");
+        assert!(text.contains("GB saved: on the cache of 32 sequences"), "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 110), "{text}");
     }
 
     /// But for names, which have no place to break.

@@ -8,7 +8,9 @@ use crate::eval::verdict::{Limits, Verdict};
 use crate::model::source::ModelSource;
 use crate::results::columns::{DAMAGE, EXACT, FELT, Row, SIZE, Table, VALIDATE, headings, texts};
 use crate::results::figures::{Baseline, CodecResult, Floor};
-use crate::results::print::{self, bos, compressed, dtype_and_device, short, three_digits};
+use crate::results::print::{
+    self, bos, compressed, dtype_and_device, shape_words, short, three_digits,
+};
 use crate::results::subject::SubjectInfo;
 use crate::results::validation::{FiguresReport, ProtocolResult, Validation};
 use crate::results::{plain_words, verdict_words};
@@ -279,9 +281,7 @@ fn floor_line(out: &mut String, r: &Validation) -> std::fmt::Result {
     let decode = r.decode.iter().map(|decode| (decode.protocol, &decode.baseline));
     let each = [(r.subject.protocol, &r.baseline)].into_iter().chain(decode);
     let said = each.filter_map(|(protocol, baseline)| {
-        let Floor { kld_mean, kld_mean_ci95 } = baseline.floor.as_ref()?;
-        let interval = print::interval(*kld_mean_ci95, print::small);
-        Some(format!("{} {} ({interval})", protocol.name(), print::small(*kld_mean)))
+        Some(format!("{} {}", protocol.name(), floor_words(baseline.floor.as_ref()?)))
     });
     let said: Vec<String> = said.collect();
     if said.is_empty() {
@@ -289,6 +289,12 @@ fn floor_line(out: &mut String, r: &Validation) -> std::fmt::Result {
     }
     let dtype = &r.subject.dtype;
     writeln!(out, "floor     KLD of another rounding to {dtype}: {}", said.join(", "))
+}
+
+/// With its interval.
+pub(super) fn floor_words(floor: &Floor) -> String {
+    let Floor { kld_mean, kld_mean_ci95 } = floor;
+    format!("{} ({})", print::small(*kld_mean), print::interval(*kld_mean_ci95, print::small))
 }
 
 pub(super) fn baseline_line(out: &mut String, baseline: &Baseline) -> std::fmt::Result {
@@ -320,12 +326,9 @@ pub(super) fn subject_lines(out: &mut String, subject: &SubjectInfo) -> std::fmt
     }
     writeln!(
         out,
-        "\n          {}, {} layers, {} heads on {} KV heads of {}, {}",
+        "\n          {}, {}, {}",
         m.architecture,
-        m.layers,
-        m.heads,
-        m.kv_heads,
-        m.head_dim,
+        shape_words(m),
         dtype_and_device(subject),
     )?;
     let bos = bos(subject);

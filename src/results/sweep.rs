@@ -2,11 +2,12 @@
 
 use super::answers::{self, WithinBytes, WithinKld};
 use super::figures::{Baseline, CodecResult};
-use super::names;
+use super::names::Headlines;
 use super::subject::SubjectInfo;
 use super::validation::RefusedCodec;
+use crate::codec::shown_name;
 use crate::eval::Protocol;
-use crate::eval::verdict::Limits;
+use crate::eval::verdict::{Limits, Verdict};
 use serde::{Deserialize, Serialize};
 
 /// Version of a sweep's JSON.
@@ -188,6 +189,13 @@ pub struct UnfinishedCell {
     pub hint: Option<String>,
 }
 
+impl UnfinishedCell {
+    /// Model and text as asked for.
+    pub fn sources(&self) -> (&str, &str) {
+        (&self.model, &self.text)
+    }
+}
+
 impl SubjectReport {
     /// `decode`: beside `prefix`.
     pub fn new(
@@ -241,6 +249,22 @@ impl SubjectReport {
         }
     }
 
+    fn show_names(&mut self) {
+        let answers = self.recommended.iter_mut().map(|answer| &mut answer.codec);
+        let answers = answers.chain(self.cheapest_within_kld.iter_mut().map(|a| &mut a.codec));
+        let answers = answers.chain(self.best_within_bytes.iter_mut().map(|a| &mut a.codec));
+        let cells = self.cells.iter_mut();
+        let (refused, beside) = match &mut self.decode {
+            Some(decode) => (&mut decode.refused[..], &mut decode.cells[..]),
+            None => Default::default(),
+        };
+        let cells = cells.chain(beside).map(|cell| &mut cell.result.figures.codec);
+        let refused = refused.iter_mut().map(|refused| &mut refused.codec);
+        for name in answers.flatten().chain(cells).chain(refused) {
+            *name = shown_name(name);
+        }
+    }
+
     /// For the limit asked for.
     pub fn recommended_codec(&self) -> Option<&str> {
         self.recommended.first()?.codec.as_deref()
@@ -249,6 +273,13 @@ impl SubjectReport {
     /// Whether this is the codec recommended for the limit asked for.
     pub fn recommends(&self, cell: &CellReport) -> bool {
         self.recommended_codec() == Some(cell.result.figures.codec.as_str())
+    }
+
+    /// Whether this codec fails under a protocol that has a result of it.
+    pub fn fails(&self, cell: &CellReport) -> bool {
+        let decode = self.decode_cell(&cell.result.figures.codec);
+        let verdict = |cell: &CellReport| cell.result.judgement.verdict;
+        std::iter::once(cell).chain(decode).any(|cell| verdict(cell) == Verdict::Fail)
     }
 
     /// Protocol by protocol, each as a subject of its own; the recommendation is that of all.
@@ -330,35 +361,44 @@ fn front(results: &[&CodecResult], damage: impl Fn(&CodecResult) -> f64) -> Vec<
     points.iter().map(|point| !points.iter().any(|other| beats(*other, *point))).collect()
 }
 
-/// Models and texts of one file name get headlines that tell them apart.
-fn tell_apart(subjects: &mut [SubjectReport]) {
-    let sources = |source: fn(&SubjectInfo) -> &str| -> Vec<String> {
-        subjects.iter().map(|subject| source(&subject.subject).into()).collect()
-    };
-    let models = sources(|subject| &subject.model.provenance.source);
-    let texts = sources(|subject| &subject.text.source);
-    let model = names::apart(models.iter().map(String::as_str), names::model_name);
-    let text = names::apart(texts.iter().map(String::as_str), names::text_name);
-    for (subject, (model_source, text_source)) in subjects.iter_mut().zip(models.iter().zip(&texts))
-    {
-        subject.subject.model.headline = model(model_source);
-        subject.subject.text.headline = text(text_source);
-    }
-}
-
 impl SweepReport {
     /// A report of this version.
     pub fn new(
         sweeps: Vec<SweepSource>,
         limits: Limits,
         batch: usize,
-        mut subjects: Vec<SubjectReport>,
+        subjects: Vec<SubjectReport>,
         failed: Vec<UnfinishedCell>,
         missing: Vec<UnfinishedCell>,
     ) -> Self {
-        tell_apart(&mut subjects);
         let (schema, kvgauge_version) = (SCHEMA, env!("CARGO_PKG_VERSION"));
-        Self { schema, kvgauge_version, sweeps, limits, batch, subjects, failed, missing }
+        let mut report =
+            Self { schema, kvgauge_version, sweeps, limits, batch, subjects, failed, missing };
+        let headlines = report.headlines();
+        for SubjectReport { subject, .. } in &mut report.subjects {
+            subject.model.headline = headlines.longer_model(&subject.model.provenance.source);
+            subject.text.headline = headlines.longer_text(&subject.text.source);
+        }
+        report
+    }
+
+    /// With codecs by the names that people are shown: for everything but JSON and CSV.
+    pub fn for_people(&self) -> Self {
+        let mut shown = self.clone();
+        shown.subjects.iter_mut().for_each(SubjectReport::show_names);
+        for cell in shown.failed.iter_mut().chain(&mut shown.missing) {
+            cell.codec = shown_name(&cell.codec);
+        }
+        shown
+    }
+
+    /// Of all its models and texts, those of cells without a result too.
+    pub fn headlines(&self) -> Headlines {
+        let subjects = self.subjects.iter().map(|SubjectReport { subject, .. }| {
+            (subject.model.provenance.source.as_str(), subject.text.source.as_str())
+        });
+        let unfinished = self.failed.iter().chain(&self.missing);
+        Headlines::of(subjects.chain(unfinished.map(UnfinishedCell::sources)))
     }
 
     /// True when a cell has no result, or a subject no codec to recommend at the limit, which

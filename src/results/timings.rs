@@ -1,7 +1,9 @@
 //! Seconds and bytes: what runs took, and what they would take.
 
+use super::names::Headlines;
 use super::subject::SubjectInfo;
 use super::sweep::UnfinishedCell;
+use crate::codec::shown_name;
 use crate::eval::StageTimings;
 use serde::Serialize;
 
@@ -82,6 +84,24 @@ impl DryRun {
     /// The number of cells that can be run.
     pub fn cells(&self) -> usize {
         self.subjects.iter().map(|subject| subject.cells.len()).sum()
+    }
+
+    /// With codecs by the names that people are shown: for everything but JSON.
+    pub fn for_people(&self) -> Self {
+        let mut shown = self.clone();
+        let cells = shown.subjects.iter_mut().flat_map(|subject| &mut subject.cells);
+        let failed = shown.failed.iter_mut().map(|cell| &mut cell.codec);
+        for name in cells.map(|cell| &mut cell.codec).chain(failed) {
+            *name = shown_name(name);
+        }
+        shown
+    }
+
+    /// Of all its models and texts.
+    pub fn headlines(&self) -> Headlines {
+        let subjects = self.subjects.iter();
+        let subjects = subjects.map(|subject| (subject.model.as_str(), subject.text.as_str()));
+        Headlines::of(subjects.chain(self.failed.iter().map(UnfinishedCell::sources)))
     }
 }
 
