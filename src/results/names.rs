@@ -1,4 +1,6 @@
-//! Names of models and texts for headlines.
+//! Names of models, texts and codecs for headlines.
+
+use crate::codec::{Codec, preset_name};
 
 /// A model as a headline names it: as on the hub, or the last part of a path, so that a report can be
 /// shared. Results keep what was asked for.
@@ -12,6 +14,11 @@ pub fn model_name(source: &str) -> &str {
 /// A text as a headline names it: the last part of a path.
 pub fn text_name(source: &str) -> &str {
     last_part(source)
+}
+
+/// A codec by the name that people have for it, where results call it by its fields.
+pub fn codec_name(codec: &str) -> &str {
+    codec.parse::<Codec>().ok().as_ref().and_then(preset_name).unwrap_or(codec)
 }
 
 /// What a report calls sources that have one name: as much of the end of each path as tells them apart,
@@ -54,6 +61,20 @@ mod tests {
         let apart = apart(all.iter().copied(), model_name);
         let told = all.map(|source| apart(source).unwrap_or("-".into()));
         assert_eq!(told, ["q4/a.gguf", "q8/a.gguf", "-", "a.gguf"]);
+    }
+
+    #[test]
+    fn codecs_have_the_names_that_people_have_for_them() {
+        for (codec, name) in [
+            ("k:int2-g32-asym-ch/v:int2-g32-asym", "kivi2"),
+            ("int6-g32-ext", "q6_0"),
+            ("q4_0-had", "q4_0-had"),
+            ("int4-g64-asym", "int4-g64-asym"),
+            ("kvgauge4+q8_0@0", "kvgauge4+q8_0@0"),
+            ("noise-q4_0", "noise-q4_0"),
+        ] {
+            assert_eq!(codec_name(codec), name);
+        }
     }
 
     #[test]

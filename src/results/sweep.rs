@@ -1,6 +1,7 @@
 #![doc = include_str!("SCHEMA.md")]
 
 use super::answers::{self, WithinBytes, WithinKld};
+use super::comparison::{Comparison, comparisons};
 use super::figures::{Baseline, CodecResult};
 use super::names;
 use super::subject::SubjectInfo;
@@ -30,6 +31,8 @@ pub struct SweepReport {
     pub batch: usize,
     /// At least one finished cell each.
     pub subjects: Vec<SubjectReport>,
+    /// One a text, context and protocol that several models have results of.
+    pub comparisons: Vec<Comparison>,
     /// Cells that ended in an error.
     pub failed: Vec<UnfinishedCell>,
     /// Cells without a result so far.
@@ -357,8 +360,17 @@ impl SweepReport {
         missing: Vec<UnfinishedCell>,
     ) -> Self {
         tell_apart(&mut subjects);
-        let (schema, kvgauge_version) = (SCHEMA, env!("CARGO_PKG_VERSION"));
-        Self { schema, kvgauge_version, sweeps, limits, batch, subjects, failed, missing }
+        Self {
+            schema: SCHEMA,
+            kvgauge_version: env!("CARGO_PKG_VERSION"),
+            sweeps,
+            limits,
+            batch,
+            comparisons: comparisons(&subjects),
+            subjects,
+            failed,
+            missing,
+        }
     }
 
     /// True when a cell has no result, or a subject no codec to recommend at the limit, which

@@ -126,6 +126,22 @@ impl Engine {
         presets::find(preset)
     }
 
+    /// Its flag for a codec, where it has it: with one word, or with one for keys and one for values where
+    /// the flag has a place for each.
+    pub fn flag_of(&self, codec: &Codec) -> Option<String> {
+        let word = |same: fn(&Codec, &Codec) -> bool| {
+            let is = |preset: &str| presets::find(preset).is_some_and(|known| same(&known, codec));
+            self.codecs.iter().find(|(_, preset)| is(preset)).map(|(word, _)| *word)
+        };
+        if let Some(word) = word(|known, codec| known == codec) {
+            return Some(self.flag.replace("{}", word));
+        }
+        let key = word(|known, codec| known.key == codec.key)?;
+        let value = word(|known, codec| known.value == codec.value)?;
+        let filled = self.flag.replacen("{}", key, 1);
+        filled.contains("{}").then(|| filled.replacen("{}", value, 1))
+    }
+
     /// Its flag for a preset, where it has it.
     pub fn flag(&self, preset: &str) -> Option<String> {
         let (word, _) = self.codecs.iter().find(|(_, known)| *known == preset)?;
@@ -153,5 +169,21 @@ mod tests {
         assert_eq!(plain.codec("q4_0"), presets::find("q4_0"));
         assert_eq!((rotated.codec("nf4"), rotated.flag("turbo4")), (None, None));
         assert_eq!(Engine::find("ollama"), None);
+    }
+
+    #[test]
+    fn a_codec_has_the_flag_that_means_it() {
+        let flag = |engine: &str, codec: &str| {
+            Engine::find(engine).unwrap().flag_of(&codec.parse().unwrap())
+        };
+        let told = |engine: &str, codec: &str| flag(engine, codec).unwrap();
+        assert_eq!(told("llama.cpp", "q4_0-had"), "-ctk q4_0 -ctv q4_0");
+        assert_eq!(told("llama.cpp", "k:q8_0-had/v:q4_0-had64"), "-ctk q8_0 -ctv q4_0");
+        assert_eq!(told("ik_llama.cpp", "int6-g32-ext"), "-ctk q6_0 -ctv q6_0");
+        assert_eq!(told("vllm", "fp8-e4m3"), "--kv-cache-dtype fp8_e4m3");
+        // One word for both sides, and codecs of others.
+        assert_eq!(flag("vllm", "k:fp8-e4m3/v:fp8-e5m2"), None);
+        assert_eq!(flag("llama.cpp", "q4_0"), None);
+        assert_eq!(flag("llama.cpp", "k:q8_0-had/v:kvgauge4"), None);
     }
 }

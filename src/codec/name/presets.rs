@@ -294,6 +294,12 @@ pub(super) fn name_of(codec: &Codec) -> Option<&'static str> {
     named(codec).map(|preset| preset.name)
 }
 
+/// The same, or the name that it has beside that of its fields.
+pub fn preset_name(codec: &Codec) -> Option<&'static str> {
+    let any = || PRESETS.iter().find(|preset| preset.codec == *codec);
+    named(codec).or_else(any).map(|preset| preset.name)
+}
+
 impl TensorCodec {
     /// The first version of the file format that has this codec under its name; those of the first
     /// two versions count as one.
