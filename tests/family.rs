@@ -137,7 +137,7 @@ fn eight_bit_floats_are_candles() {
 }
 
 /// Every kind of unit that work is cut into: rows, heads, everything.
-const ALL_KINDS: [&str; 21] = [
+const ALL_KINDS: [&str; 23] = [
     "int3-g64",
     "int3-g8",
     "int5-g48-asym",

@@ -472,6 +472,65 @@ fn finished_cells_outlive_their_model() {
     assert_eq!(more.status, Some(2), "{}", more.stderr);
 }
 
+#[test]
+fn models_of_a_sweep_stand_side_by_side() {
+    let other = ModelFolder::new();
+    other.edit_config(|config| config["rms_norm_eps"] = 0.01.into());
+    let path = other.folder.path().to_str().unwrap();
+    let sweep = Sweep::new(&format!(
+        "model = ['builtin', '{path}']\ntext = 'builtin'\ncontext = 64\nwindows = 2\n\
+         codec = ['f16', 'int4-g32', 'q4_0-had']"
+    ));
+    let answer = sweep.run("out", &[]);
+    assert_eq!(answer.status, Some(0), "{}", answer.stderr);
+    let results = sweep.json("out");
+    let comparisons = results["comparisons"].as_array().unwrap();
+    let protocols: Vec<_> = comparisons.iter().map(|c| c["protocol"].as_str().unwrap()).collect();
+    assert_eq!(protocols, ["prefix", "decode"]);
+    for comparison in comparisons {
+        let models = comparison["models"].as_array().unwrap();
+        let models: Vec<_> = models.iter().map(|model| model["model"].as_str().unwrap()).collect();
+        assert_eq!(models, ["builtin", path]);
+        let codecs = comparison["codecs"].as_array().unwrap();
+        assert_eq!((codecs.len(), &codecs[0]["codec"]), (3, &"f16".into()));
+        for codec in codecs {
+            let klds: Vec<f64> = (0..2)
+                .map(|at| {
+                    let subject = &results["subjects"][at];
+                    let of_protocol = match comparison["protocol"] == "prefix" {
+                        true => subject,
+                        false => &subject["decode"],
+                    };
+                    let cells = of_protocol["cells"].as_array().unwrap();
+                    let cell = cells.iter().find(|cell| cell["codec"] == codec["codec"]).unwrap();
+                    assert_eq!(codec["kld_mean"][at], cell["kld_mean"]);
+                    assert_eq!(codec["bits_per_value"][at], cell["bits_per_value"]);
+                    cell["kld_mean"].as_f64().unwrap()
+                })
+                .collect();
+            let mean = codec["kld_geometric_mean"].as_f64().unwrap();
+            assert!((mean / (klds[0] * klds[1]).sqrt() - 1.0).abs() < 1e-12, "{codec}");
+            assert_eq!(codec["worst_model"], usize::from(klds[1] > klds[0]), "{codec}");
+        }
+        let best = comparison["best_within_bits"].as_array().unwrap();
+        let llama = best.iter().find(|answer| answer["engine"] == "llama.cpp").unwrap();
+        assert_eq!(llama["flag"], "-ctk q4_0 -ctv q4_0");
+    }
+    let title = "context 64, protocol prefix";
+    assert!(answer.stdout.contains(&format!("{title}: mean KLD\n")), "{}", answer.stdout);
+    let page = String::from_utf8(sweep.read("out", "models.md")).unwrap();
+    assert_eq!(page.matches("\n### Models on `builtin`, context 64").count(), 2, "{page}");
+    assert_eq!(page.matches("\n#### ").count(), 4, "{page}");
+    // Written again where it is ours, and nowhere else.
+    sweep.report(&["out"], "out", &[]).succeeds();
+    fs::write(sweep.path("out/models.md"), "mine").unwrap();
+    sweep.report(&["out"], "out", &[]).is_refused(&["models.md", "did not write"]);
+    // One model alone has nothing beside it.
+    sweep.results("one", &["--model", "builtin"]);
+    assert_eq!(sweep.json("one")["comparisons"], serde_json::json!([]));
+    assert!(!sweep.path("one/models.md").exists());
+}
+
 /// A window of another shape than the subject has, in a line with a right checksum, is left out.
 #[test]
 fn windows_of_another_shape_are_not_trusted() {

@@ -1,10 +1,13 @@
 //! The files that a sweep leaves behind.
 
 use super::badge::Badge;
-use super::{charts, csv, html, json, markdown};
+use super::{charts, csv, html, json, markdown, models};
 use crate::error::Result;
 use crate::results::sweep::SweepReport;
 use crate::whole_file::Kind;
+
+/// Of several models alone.
+pub const MODELS: &str = "models.md";
 
 /// A file of a report.
 pub struct ReportFile {
@@ -32,6 +35,7 @@ pub fn files(report: &SweepReport) -> Result<Vec<ReportFile>> {
         file("results.csv", Kind::Table, csv::render(report)),
         file("report.md", Kind::Markdown, markdown::render(&shown)),
     ];
+    files.extend(models::render(report).map(|page| file(MODELS, Kind::Markdown, page)));
     // Names begin with the subject's number where there are several, and `decode` beside another
     // protocol.
     let prefixes = (1..).zip(&report.subjects).flat_map(|(number, subject)| {
@@ -79,7 +83,9 @@ mod tests {
         for (name, report) in fixture::all() {
             let files = files(&report).unwrap();
             let badges = 2 * report.subjects.len();
-            assert_eq!(files.len(), 4 + 6 * report.by_protocol().len() + badges, "{name}");
+            let several = usize::from(!report.comparisons.is_empty());
+            let expected = 4 + several + 6 * report.by_protocol().len() + badges;
+            assert_eq!(files.len(), expected, "{name}");
             assert!(files.iter().all(|file| file.bytes.ends_with(b"\n")), "{name}");
             if let Some(folder) = &folder {
                 let folder = folder.join(name);

@@ -1,5 +1,6 @@
 //! The result as Markdown, for a pull request.
 
+use super::models;
 use super::text::{one_line, printable};
 use crate::results::columns::{Column, MARKDOWN, Row, SIZE, Table, named, with_batch};
 use crate::results::names::Headlines;
@@ -15,6 +16,7 @@ pub fn render(report: &SweepReport) -> String {
     if let Some(note) = &mixed {
         let _ = write!(out, "\n{note}\n");
     }
+    out.push_str(&models::side_by_side(report));
     for subject in &report.subjects {
         // Writing to a String cannot fail.
         let _ = section(&mut out, subject, report, mixed.is_some());
@@ -152,7 +154,7 @@ fn table(
 }
 
 /// A field for each column, an interval in that of its figure.
-fn joined(keys: &[&str], text: impl Fn(&Column) -> String) -> Vec<String> {
+pub(super) fn joined(keys: &[&str], text: impl Fn(&Column) -> String) -> Vec<String> {
     let mut fields: Vec<String> = Vec::new();
     for column in named(keys) {
         match fields.last_mut() {
@@ -182,7 +184,7 @@ fn unfinished(cell: &UnfinishedCell, headlines: &Headlines) -> String {
 /// A code span, which holds any text but a bar in a table and backticks as many as its own.
 /// HTML is text in it, but a reader that strips tags first would not know: `<` and `>` become
 /// look-alikes.
-fn code(text: &str) -> String {
+pub(super) fn code(text: &str) -> String {
     let text = one_line(text).replace('|', "¦").replace('<', "‹").replace('>', "›");
     let ticks = "`".repeat(longest_run(&text) + 1);
     let pad = if text.starts_with('`') || text.ends_with('`') { " " } else { "" };
@@ -216,7 +218,7 @@ mod tests {
     #[test]
     fn every_row_has_all_columns() {
         for (name, report) in fixture::all() {
-            let text = render(&report);
+            let text = render(&report).replace(&models::side_by_side(&report), "");
             let rows: Vec<_> = text.lines().filter(|line| line.starts_with('|')).collect();
             let heads = 2 * report.subjects.len();
             let cells = report.subjects.iter().map(|subject| subject.cells.len()).sum::<usize>();

@@ -10,13 +10,14 @@ mod folder;
 mod html;
 mod markdown;
 pub mod model_card;
+mod models;
 pub mod summary;
 pub mod sweep_table;
 pub mod table;
 pub(crate) mod text;
 pub mod tuning_table;
 
-pub use folder::{ReportFile, files};
+pub use folder::{MODELS, ReportFile, files};
 
 use crate::error::{Error, Result};
 

@@ -1,11 +1,13 @@
 //! The end of a sweep as text for a terminal.
 
 use super::align::{align, align_within};
+use super::models::{MEAN, NONE, bits, title};
 use super::table::{baseline_line, cache_line, subject_lines};
 use super::text::one_line;
 use crate::codec::shown_name;
 use crate::eval::verdict::Limits;
 use crate::results::columns::{Row, SWEEP, Table, headings, texts, with_batch};
+use crate::results::comparison::Comparison;
 use crate::results::figures::{CodecFigures, CodecResult};
 use crate::results::names::Headlines;
 use crate::results::print::{interval, signed, small};
@@ -45,6 +47,9 @@ pub fn render(report: &SweepReport, width: Option<usize>) -> String {
         }
         out.push('\n');
     }
+    for comparison in &report.comparisons {
+        side_by_side(&mut out, comparison, width);
+    }
     if !report.subjects.is_empty() {
         out.push_str(LEGEND);
         if report.batch > 1 {
@@ -61,6 +66,22 @@ pub fn render(report: &SweepReport, width: Option<usize>) -> String {
         }
     }
     out
+}
+
+/// Mean KL divergences, a column a model.
+fn side_by_side(out: &mut String, comparison: &Comparison, width: Option<usize>) {
+    let models = comparison.models.iter().map(|model| one_line(&model.name));
+    let models: Vec<String> = models.collect();
+    let ends = [vec!["codec".into(), "bits".into()], models, vec![MEAN.into()]];
+    let mut rows = vec![ends.concat()];
+    for codec in &comparison.codecs {
+        let klds = codec.kld_mean.iter().chain([&codec.kld_geometric_mean]);
+        let klds = klds.map(|kld| kld.map_or(NONE.into(), small)).collect();
+        let name = one_line(&codec.codec);
+        rows.push([vec![name, bits(codec)], klds].concat());
+    }
+    let title = one_line(&title(comparison, str::to_string));
+    let _ = writeln!(out, "{title}: mean KLD\n{}", align_within(&rows, width));
 }
 
 fn head(
@@ -215,6 +236,17 @@ mod tests {
             let titles = lines[0].replace("ppl change", "change");
             assert_eq!(titles.split_whitespace().count(), columns, "{titles}");
         }
+    }
+
+    #[test]
+    fn models_stand_side_by_side() {
+        let text = rendered("several-models");
+        let (_, table) = text.split_once("context 512, protocol prefix: mean KLD\n").unwrap();
+        let heads =
+            "codec       bits  HuggingFaceTB/SmolLM2-135M  qwen-0.5b  gemma-270m  geometric mean\n";
+        assert!(table.starts_with(heads), "{table}");
+        assert_eq!(text.matches(": mean KLD\n").count(), 2);
+        assert_eq!(rendered("usual").matches(": mean KLD\n").count(), 0);
     }
 
     #[test]

@@ -4,9 +4,7 @@
 use super::attribution::Attribution;
 use super::figures::{Baseline, CodecFigures, Histogram, LayerResult, PositionBin};
 use super::subject::{ModelInfo, SubjectInfo, TextInfo};
-use super::sweep::{
-    Asked, ProtocolCells, SCHEMA, SubjectReport, SweepReport, SweepSource, UnfinishedCell,
-};
+use super::sweep::{Asked, ProtocolCells, SubjectReport, SweepReport, SweepSource, UnfinishedCell};
 use super::validation::RefusedCodec;
 use crate::codec::Distortion;
 use crate::eval::Protocol;
@@ -153,6 +151,39 @@ fn both() -> SweepReport {
     SweepReport { limits, ..report(vec![subject]) }
 }
 
+/// Three models under both protocols, one of them with one window and one codec less.
+fn several_models() -> SweepReport {
+    let codecs = [
+        made_up("k:int2-g32-asym-ch/v:int2-g32-asym", 3.0, [0.2, 0.05], 0.19, [7.0, 9.0]),
+        made_up("kvgauge4", 4.296, [0.0015, 0.002], 8.5e-4, [22.0, 19.0]),
+        made_up("q4_0-had", 4.5, [0.002, 0.004], 0.0044, [18.0, 20.0]),
+        made_up("q8_0-had", 8.5, [1e-4, 4e-4], 3.8e-5, [42.0, 44.0]),
+        made_up("fp8-e4m3", 8.0, [5e-4, 1e-3], 0.0013, [31.0, 31.0]),
+        made_up("f16", 16.0, [1e-7, 3e-6], 7.5e-8, [73.8, 73.7]),
+        made_up("mlx4", 4.5, [0.004, 0.006], 0.0091, [17.0, 20.0]),
+    ];
+    let of = |model: &str, windows, damage: [f64; 7], count: usize| {
+        let part = |protocol, by: f64| {
+            let info = SubjectInfo { protocol, ..subject_info(model, windows, 24) };
+            let scaled = |(codec, damage): (&MadeUpCodec, f64)| MadeUpCodec {
+                log_ratio: codec.log_ratio.map(|change| by * damage * change),
+                kld: by * damage * codec.kld,
+                ..codec.clone()
+            };
+            let codecs: Vec<_> = codecs[..count].iter().zip(damage).map(scaled).collect();
+            part(info, &codecs, &Limits::default())
+        };
+        let asked = Asked { protocols: vec!["prefix", "decode"], refused: vec![] };
+        let decode = part(Protocol::Decode { residual: 0, chunk: 32 }, 10.0);
+        SubjectReport::new(part(Protocol::PREFIX, 1.0), Some(decode), &asked, &Limits::default())
+    };
+    report(vec![
+        of("HuggingFaceTB/SmolLM2-135M", 10, [1.0; 7], 7),
+        of("models/qwen-0.5b.gguf", 6, [1.0, 2.0, 190.0, 20.0, 4.0, 1.0, 6.0], 7),
+        of("models/gemma-270m.gguf", 1, [0.5, 2.0, 6.0, 3.0, 2.0, 1.0, 1.0], 6),
+    ])
+}
+
 /// A baseline that no limit can be held against.
 fn meaningless() -> SweepReport {
     let mut info = subject_info("HuggingFaceTB/SmolLM2-135M", 20, 30);
@@ -295,23 +326,14 @@ fn histogram(mean: f64, tokens: usize) -> Histogram {
 }
 
 pub fn report(subjects: Vec<SubjectReport>) -> SweepReport {
-    SweepReport {
-        schema: SCHEMA,
-        kvgauge_version: env!("CARGO_PKG_VERSION"),
-        sweeps: vec![SweepSource {
-            command: "kvgauge sweep configs/smollm2.toml --output out".into(),
-            config_path: "configs/smollm2.toml".into(),
-            config:
-                "model = \"HuggingFaceTB/SmolLM2-135M\"\ntext = \"wiki.test.raw\"\ncontext = 512\n\
-                     windows = 20\ncodec = [\"int4-g32\", \"int4-g64\"]\n"
-                    .into(),
-        }],
-        limits: Limits::default(),
-        batch: BATCH,
-        subjects,
-        failed: vec![],
-        missing: vec![],
-    }
+    let source = SweepSource {
+        command: "kvgauge sweep configs/smollm2.toml --output out".into(),
+        config_path: "configs/smollm2.toml".into(),
+        config: "model = \"HuggingFaceTB/SmolLM2-135M\"\ntext = \"wiki.test.raw\"\ncontext = 512\n\
+                 windows = 20\ncodec = [\"int4-g32\", \"int4-g64\"]\n"
+            .into(),
+    };
+    SweepReport::new(vec![source], Limits::default(), BATCH, subjects, vec![], vec![])
 }
 
 fn usual_codecs() -> Vec<MadeUpCodec> {
@@ -477,6 +499,7 @@ pub fn all() -> Vec<(&'static str, SweepReport)> {
         ("meaningless-baseline", meaningless()),
         ("one-cell", one),
         ("two-subjects", many),
+        ("several-models", several_models()),
         ("sixty-cells", sixty),
         ("dominated", dominated),
         ("failed-and-missing", broken),

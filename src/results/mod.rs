@@ -2,13 +2,14 @@
 //!
 //! [`subject`] says what was measured on, [`measurement`] and [`record`] what was measured, in a
 //! [`log`] that outlives a version. From these follow [`figures`], a verdict, and what `validate`
-//! ([`validation`]), a sweep ([`sweep`]) and `tune` ([`tuning`]) say of several codecs. `columns` lists the figures that
+//! ([`validation`]), a sweep ([`sweep`]; of several models [`comparison`]) and `tune` ([`tuning`]) say of several codecs. `columns` lists the figures that
 //! every table shows.
 
 pub mod answers;
 pub mod attribution;
 pub mod cache_size;
 pub(crate) mod columns;
+pub mod comparison;
 pub mod figures;
 #[cfg(test)]
 pub(crate) mod fixture;

@@ -1,6 +1,7 @@
 #![doc = include_str!("SCHEMA.md")]
 
 use super::answers::{self, WithinBytes, WithinKld};
+use super::comparison::{Comparison, comparisons};
 use super::figures::{Baseline, CodecResult};
 use super::names::Headlines;
 use super::subject::SubjectInfo;
@@ -31,6 +32,8 @@ pub struct SweepReport {
     pub batch: usize,
     /// At least one finished cell each.
     pub subjects: Vec<SubjectReport>,
+    /// One a text, context and protocol that several models have results of.
+    pub comparisons: Vec<Comparison>,
     /// Cells that ended in an error.
     pub failed: Vec<UnfinishedCell>,
     /// Cells without a result so far.
@@ -372,13 +375,24 @@ impl SweepReport {
         missing: Vec<UnfinishedCell>,
     ) -> Self {
         let (schema, kvgauge_version) = (SCHEMA, env!("CARGO_PKG_VERSION"));
-        let mut report =
-            Self { schema, kvgauge_version, sweeps, limits, batch, subjects, failed, missing };
+        let mut report = Self {
+            schema,
+            kvgauge_version,
+            sweeps,
+            limits,
+            batch,
+            comparisons: Vec::new(),
+            subjects,
+            failed,
+            missing,
+        };
         let headlines = report.headlines();
         for SubjectReport { subject, .. } in &mut report.subjects {
             subject.model.headline = headlines.longer_model(&subject.model.provenance.source);
             subject.text.headline = headlines.longer_text(&subject.text.source);
         }
+        // With the names that tell models apart.
+        report.comparisons = comparisons(&report.subjects);
         report
     }
 
@@ -386,6 +400,7 @@ impl SweepReport {
     pub fn for_people(&self) -> Self {
         let mut shown = self.clone();
         shown.subjects.iter_mut().for_each(SubjectReport::show_names);
+        shown.comparisons.iter_mut().for_each(Comparison::show_names);
         for cell in shown.failed.iter_mut().chain(&mut shown.missing) {
             cell.codec = shown_name(&cell.codec);
         }

@@ -2,6 +2,7 @@
 //! codecs` and `docs/codecs.md`.
 
 use crate::codec::by_layer::CacheCodec;
+use crate::codec::tensor_codec::Codec;
 
 /// A program that serves models.
 #[derive(Debug, PartialEq, Eq)]
@@ -161,6 +162,28 @@ impl Engine {
         name.parse().ok()
     }
 
+    /// Its flag for a codec, where it has it: with one word, or with one for keys and one for values where
+    /// the flag has a place for each.
+    pub fn flag_of(&self, codec: &CacheCodec) -> Option<String> {
+        let known = || {
+            let of = |(word, name): &(&'static str, &str)| Some((*word, name.parse().ok()?));
+            self.codecs.iter().filter_map(of)
+        };
+        if let Some((word, _)) = known().find(|(_, known): &(_, CacheCodec)| known == codec) {
+            return Some(self.flag.replace("{}", word));
+        }
+        let wanted = codec.is_uniform().then(|| codec.base())?;
+        let word = |same: &dyn Fn(&Codec) -> bool| {
+            known()
+                .find(|(_, known)| known.is_uniform() && same(&known.base()))
+                .map(|(word, _)| word)
+        };
+        let key = word(&|known| known.key == wanted.key)?;
+        let value = word(&|known| known.value == wanted.value)?;
+        let filled = self.flag.replacen("{}", key, 1);
+        filled.contains("{}").then(|| filled.replacen("{}", value, 1))
+    }
+
     /// Its flag for a preset, where it has it, for all layers or for most.
     pub fn flag(&self, preset: &str) -> Option<String> {
         let base = |name: &str| name.split_once('+').map_or(name, |(base, _)| base) == preset;
@@ -193,5 +216,21 @@ mod tests {
         assert_eq!(word(vllm, "turboquant_3bit_nc"), "turboquant-3bit-nc+f16@0-1,-2--1");
         assert_eq!((rotated.codec("nf4"), rotated.flag("turbo4")), (None, None));
         assert_eq!(Engine::find("ollama"), None);
+    }
+
+    #[test]
+    fn a_codec_has_the_flag_that_means_it() {
+        let flag = |engine: &str, codec: &str| {
+            Engine::find(engine).unwrap().flag_of(&codec.parse().unwrap())
+        };
+        let told = |engine: &str, codec: &str| flag(engine, codec).unwrap();
+        assert_eq!(told("llama.cpp", "q4_0-had"), "-ctk q4_0 -ctv q4_0");
+        assert_eq!(told("llama.cpp", "k:q8_0-had/v:q4_0-had64"), "-ctk q8_0 -ctv q4_0");
+        assert_eq!(told("ik_llama.cpp", "int6-g32-ext"), "-ctk q6_0 -ctv q6_0");
+        assert_eq!(told("vllm", "fp8-e4m3"), "--kv-cache-dtype fp8_e4m3");
+        // One word for both sides, and codecs of others.
+        assert_eq!(flag("vllm", "k:fp8-e4m3/v:fp8-e5m2"), None);
+        assert_eq!(flag("llama.cpp", "q4_0"), None);
+        assert_eq!(flag("llama.cpp", "k:q8_0-had/v:kvgauge4"), None);
     }
 }

@@ -5,6 +5,7 @@
 //! JSON.
 
 mod data;
+mod models;
 mod tables;
 
 use super::charts::{self, NamedChart};
@@ -71,6 +72,7 @@ fn page(report: &SweepReport, charts: &[Vec<NamedChart>], data: String) -> Marku
                 }
                 "\n"
                 main {
+                    (models::section(report))
                     @for (i, subject) in report.subjects.iter().enumerate() {
                         (section(report, i, subject, &mut charts)) "\n"
                     }

@@ -204,6 +204,7 @@
     }
   };
 
+  document.querySelectorAll("table.models").forEach(sortable);
   for (const table of tables) {
     sortable(table);
     pair(table.closest(".view"), table);

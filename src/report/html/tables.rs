@@ -106,7 +106,7 @@ fn verdict(row: &Row) -> Markup {
 }
 
 /// A long name may be broken before the values' part.
-fn breakable(name: &str) -> Markup {
+pub fn breakable(name: &str) -> Markup {
     html! {
         @for (i, part) in name.split("/v:").enumerate() { @if i > 0 { "/" wbr; "v:" } (part) }
     }

@@ -25,6 +25,12 @@ pub(crate) const MARKDOWN: &[&str] = &[
     "perplexity_change_percent", "perplexity_change_percent_ci95", "kld_mean", "kld_mean_ci95",
     "top1_agreement", "verdict",
 ];
+/// Of Markdown's tables of several models, every codec of a model under a protocol.
+#[rustfmt::skip]
+pub(crate) const COMPARED: &[&str] = &[
+    "codec", "bits_per_value", "kld_mean", "kld_mean_ci95", "kld_p50", "kld_p999",
+    "perplexity_change_percent", "perplexity_change_percent_ci95", "top1_agreement",
+];
 /// Of a sweep's table on a terminal.
 #[rustfmt::skip]
 pub(crate) const SWEEP: &[&str] = &[

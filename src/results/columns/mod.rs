@@ -11,7 +11,9 @@ use super::figures::{CodecFigures, CodecResult};
 use super::print::{interval, minus};
 use super::subject::SubjectInfo;
 use super::sweep::{CellReport, SubjectReport};
-pub(crate) use list::{COLUMNS, DAMAGE, EXACT, FELT, MARKDOWN, PAGE, SIZE, SWEEP, VALIDATE};
+pub(crate) use list::{
+    COLUMNS, COMPARED, DAMAGE, EXACT, FELT, MARKDOWN, PAGE, SIZE, SWEEP, VALIDATE,
+};
 
 /// A codec's result and its subject: what a row of a table is made from.
 pub(crate) struct Row<'a> {
@@ -291,6 +293,7 @@ mod tests {
         for (keys, table) in [
             (PAGE, Table::Page),
             (MARKDOWN, Table::Markdown),
+            (COMPARED, Table::Markdown),
             (SWEEP, Table::Sweep),
             (VALIDATE, Table::Validate),
             (SIZE, Table::Protocols),

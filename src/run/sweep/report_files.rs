@@ -21,11 +21,12 @@ const ALWAYS: [(&str, Kind); 4] = [
 ];
 
 /// All files of a whole sweep but the pictures.
-pub const FILES: [&str; 9] = [
+pub const FILES: [&str; 10] = [
     PAGE,
     RESULTS,
     "results.csv",
     "report.md",
+    report::MODELS,
     "plan.json",
     "cells.jsonl",
     "windows.jsonl",
@@ -55,7 +56,7 @@ pub fn check_report(path: &Path, plans: &[Plan], force: bool) -> Result<()> {
     for entry in std::fs::read_dir(path).map_err(io)? {
         let name = entry.map_err(io)?.file_name();
         let Some(name) = name.to_str() else { continue };
-        if let Some(kind) = numbered_kind(name) {
+        if let Some(kind) = kind_where_there(name) {
             check(name, kind)?;
         }
     }
@@ -66,6 +67,11 @@ fn refuse(path: &Path, error: Error) -> Error {
     error
         .within(format!("--output {}", path.display()))
         .hint("name a folder that can be written to")
+}
+
+/// Of files that not every report has.
+fn kind_where_there(name: &str) -> Option<Kind> {
+    if name == report::MODELS { Some(Kind::Markdown) } else { numbered_kind(name) }
 }
 
 /// Of files that each subject has: `kld.svg`, `2-kld.svg`, `decode-kld.svg`, `2-decode-kld.svg`, `badge.svg`,
@@ -177,13 +183,13 @@ mod tests {
             for file in report::files(&report).unwrap() {
                 let always = ALWAYS.iter().find(|(known, _)| *known == file.name);
                 let kind = always.map(|(_, kind)| *kind);
-                let kind = kind.or(numbered_kind(&file.name));
+                let kind = kind.or(kind_where_there(&file.name));
                 assert_eq!(kind, Some(file.kind), "{name}: {}", file.name);
                 assert_eq!(Kind::of(&file.bytes[..file.bytes.len().min(4096)]), Some(file.kind));
             }
         }
         for name in ["mine.svg", "2-mine.svg", "kld.png", "kld", "badge.txt", "decode-badge.json"] {
-            assert_eq!(numbered_kind(name), None, "{name}");
+            assert_eq!(kind_where_there(name), None, "{name}");
         }
     }
 }
