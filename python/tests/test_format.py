@@ -881,8 +881,8 @@ class Binary(unittest.TestCase):
                     manifest = self.both(serialize(tensors), *arguments)
                     roles = format_decoder.by_role(codec)
                     sixth = any(map(format_decoder.is_sixth, roles))
-                    tenth = any(map(format_decoder.is_tenth, roles))
-                    self.assertEqual(manifest["version"], 10 if tenth else 6 if sixth else 3)
+                    first = 10 if any(map(format_decoder.is_tenth, roles)) else 6 if sixth else 3
+                    self.assertEqual(manifest["version"], first)
                     said = [manifest.get(field) for field in ("layout", "kv_axis", "head_dim")]
                     self.assertEqual(said, [order, axis, dim])
 

@@ -134,8 +134,8 @@ impl RowQuantiser<'_> {
         for x in rest {
             (low, high) = (low.min(*x), high.max(*x));
         }
-        // A zero has no sign.
-        let low = low + 0.0;
+        // A zero has no sign: which one is the smaller depends on the instructions.
+        let (low, high) = (low + 0.0, high + 0.0);
         let most = f64::from(u8::MAX >> (8 - self.bits));
         let step = (high - low) / most;
         let divisor = if step > 0.0 { step } else { 1.0 };

@@ -226,13 +226,14 @@ fn reordered(dashed: &str) -> Option<String> {
     two_centre_names().into_iter().find(|name| sorted(name) == sorted(dashed))
 }
 
-/// The known word that `typed` was probably meant to be: at most half of its letters differ.
+/// The known word that `typed` was probably meant to be: at most half of its letters differ. Of equals
+/// the one that begins so.
 pub(crate) fn nearest<'a>(typed: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     known
-        .map(|known| (strsim::levenshtein(typed, known), known))
+        .map(|known| (strsim::levenshtein(typed, known), !known.starts_with(typed), known))
         .min()
-        .filter(|(distance, known)| *distance <= known.len() / 2)
-        .map(|(_, known)| known)
+        .filter(|(distance, _, known)| *distance <= known.len() / 2)
+        .map(|(_, _, known)| known)
 }
 
 /// The name meant by one whose fields are all there, but in another order or dress, as in
