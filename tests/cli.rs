@@ -493,6 +493,55 @@ fn help_and_version_go_to_stdout() {
     }
 }
 
+/// As they stand, with the embedded model for those that nobody else has. A measurement of another program is
+/// not at hand; what its example says can be typed is held by a unit test.
+#[test]
+fn the_examples_of_the_help_run() {
+    let folder = TempDir::new().unwrap();
+    let text = std::path::Path::new("data/builtin/text.txt");
+    fs::copy(text, folder.path().join("my-prompts.txt")).unwrap();
+    let in_folder = |line: &str| {
+        let mut command = kvgauge();
+        let words = line.split(' ').skip(usize::from(line.starts_with("kvgauge")));
+        command.current_dir(&folder).args(words);
+        run_command(command).succeeds().stdout
+    };
+    let mut ran = 0;
+    for name in ["validate", "extract", "kv-compress", "sweep", "report", "tune"] {
+        let help = run(&[name, "--help"]).succeeds().stdout;
+        assert_eq!(examples(&help), examples(&run(&[name, "-h"]).succeeds().stdout));
+        let config = help.lines().skip_while(|line| !line.ends_with("quick.toml:")).skip(1);
+        let config: Vec<&str> = config.take_while(|line| !line.is_empty()).collect();
+        if !config.is_empty() {
+            fs::write(folder.path().join("quick.toml"), config.join("\n")).unwrap();
+            in_folder("sweep quick.toml --windows 2 --shard 2/2 --output part-2");
+        }
+        for example in examples(&help) {
+            let line = example.replace("OWNER/NAME", "builtin").replace("model.gguf", "builtin");
+            let line = match name {
+                "validate" | "tune" if !line.contains("--dry-run") => line + " --dry-run",
+                "extract" | "report" => line + " --force",
+                "sweep" if line.contains("--submit") => line.replace(" -- ", " --dry-run -- "),
+                "sweep" => line + " --windows 2",
+                _ => line,
+            };
+            in_folder(&line);
+            ran += 1;
+        }
+    }
+    assert!(ran >= 18, "{ran}");
+    let names = names_in(folder.path());
+    for name in ["kv_cache.safetensors", "restored.safetensors", "results", "report"] {
+        assert!(names.iter().any(|found| found == name), "{name} in {names:?}");
+    }
+}
+
+/// The command lines at the end of a help.
+fn examples(help: &str) -> Vec<String> {
+    let behind = help.lines().skip_while(|line| !line.starts_with("Example"));
+    behind.filter_map(|line| Some(format!("k{}", line.strip_prefix("  k")?))).collect()
+}
+
 #[test]
 fn nothing_asked_for_shows_what_it_is_and_three_commands() {
     let answer = run(&[]);
@@ -966,7 +1015,7 @@ fn output_writes_the_object_that_json_prints() {
 #[test]
 fn what_validate_did_not_write_is_kept() {
     let folder = TempDir::new().unwrap();
-    let file = folder.path().join("report.md");
+    let [file, picture] = ["report.md", "report.svg"].map(|name| folder.path().join(name));
     let svg = "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 9 9\"></svg>";
     let long = ["--model", "builtin", "--windows", "all"];
     for (bytes, word) in [
@@ -986,17 +1035,18 @@ fn what_validate_did_not_write_is_kept() {
         answer.hints("--force");
         assert!(answer.took < Duration::from_secs(2), "{:?}", answer.took);
         assert_eq!(fs::read(&file).unwrap(), bytes.as_bytes());
-        let drawn = ["--attribute", "--picture", utf8(&file)];
-        validate(&[&long[..], &drawn].concat()).is_refused(&["--picture", utf8(&file)]);
-        assert_eq!(fs::read(&file).unwrap(), bytes.as_bytes());
+        fs::write(&picture, bytes).unwrap();
+        let drawn = ["--attribute", "--picture", utf8(&picture)];
+        validate(&[&long[..], &drawn].concat()).is_refused(&["--picture", utf8(&picture)]);
+        assert_eq!(fs::read(&picture).unwrap(), bytes.as_bytes());
     }
     good_with(&["--output", utf8(&file), "--force"]).succeeds();
     // Its own, once more; and a file that has nothing to lose.
     good_with(&["--output", utf8(&file)]).succeeds();
-    fs::write(&file, "").unwrap();
-    good_with(&["--attribute", "--picture", utf8(&file)]).succeeds();
-    good_with(&["--attribute", "--picture", utf8(&file)]).succeeds();
-    good_with(&["--output", utf8(&file)]).is_refused(&["a picture of kvgauge"]);
+    fs::write(&picture, "").unwrap();
+    good_with(&["--attribute", "--picture", utf8(&picture)]).succeeds();
+    good_with(&["--attribute", "--picture", utf8(&picture)]).succeeds();
+    good_with(&["--output", utf8(&picture)]).is_refused(&["a picture of kvgauge"]);
 }
 
 /// Somebody writes there while it runs: that file is kept, and the result is told all the same.

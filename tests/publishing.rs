@@ -249,7 +249,7 @@ fn man_pages_have_no_warnings() {
         assert!(text.contains("SYNOPSIS"), "{name}: {text}");
         if name == "kvgauge-validate.1" {
             assert!(
-                text.contains("max-kld") && text.contains("Largest accepted mean KL divergence"),
+                text.contains("max-kld") && text.contains("largest accepted mean KL divergence"),
                 "{text}"
             );
         }

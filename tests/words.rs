@@ -199,6 +199,12 @@ fn units_get_a_word_and_percent_is_taken() {
         ("--threads", "two", "a whole number"),
         ("--context", "99999999999999999999k", "a number without a unit"),
         ("--max-ppl-change", "one", "--max-ppl-change 1"),
+        ("--max-kld", "1%", "a number without a unit: --max-kld 1"),
+        ("--max-kld", "low", "--max-kld 0.01"),
+        ("--min-top1", "95%", "a share of 1, without a unit: --min-top1 0.95"),
+        ("--min-top1", "0,95", "written with a point: --min-top1 0.95"),
+        ("--max-bytes-per-token", "1.5MB", "bytes, without a unit: --max-bytes-per-token 1500000"),
+        ("--max-bytes-per-token", "16KiB", "--max-bytes-per-token 16384"),
     ] {
         let answer = validate(&[flag, value]);
         answer.is_refused(&[flag, value]);
@@ -243,6 +249,24 @@ fn a_command_line_that_is_not_whole_shows_one_that_is() {
         ("report", "kvgauge report results/quickstart --output report"),
         ("extract", "--output kv_cache.safetensors"),
         ("kv-compress", "--input kv_cache.safetensors"),
+        ("kv-compress -input x", "--input kv_cache.safetensors --output"),
+        ("kv-compress a.safetensors b.safetensors", "behind its flag: kv-compress --input"),
+        ("kv-compress inspct a", "did you mean inspect?"),
+        ("kv-compress inspect", "kv-compress inspect compressed.safetensors"),
+        ("kv-compress -input x -output y -min-cosine 99%", "--min-cosine 0.99"),
+        ("kv-compress -input x -output y -min-snr-db 16dB", "--min-snr-db 16"),
+        ("tune --bits 4bit", "--bits 4"),
+        ("figures", "kvgauge figures measurement.json"),
+        ("figures absent.json", "docs/python.md"),
+        ("man", "kvgauge man ~/"),
+        ("completions", "kvgauge completions bash"),
+        ("report Cargo.toml --output x", "the folder that kvgauge sweep wrote to"),
+        ("sweep absent.toml", "kvgauge sweep --help shows one"),
+        ("sweep a.toml --shard 1", "--shard 2/8"),
+        ("sweep a.toml --cuts 4", "--shard 2/3 --cuts"),
+        ("sweep a.toml --submit slurm -p gpu", "behind --, at the end: -- -p"),
+        ("sweep a.toml --submit slurm --partition=gpu", "behind --, at the end: -- --partition"),
+        ("sweep a.toml -- -p gpu", "--submit slurm --"),
     ] {
         let words: Vec<&str> = typed.split(' ').collect();
         let answer = run(&words);

@@ -22,10 +22,10 @@ pub struct CompletionsArguments {
 /// The arguments of `kvgauge man`.
 #[derive(Args)]
 pub struct ManArguments {
-    /// Folder for kvgauge.1 and a page for each command
+    /// Folder for kvgauge.1 and a page for each command, such as ~/.local/share/man/man1
     #[arg(value_name = "DIR")]
     folder: PathBuf,
-    /// Replace files that kvgauge did not write
+    /// Replace files that kvgauge did not write; its own are replaced without
     #[arg(long)]
     force: bool,
 }

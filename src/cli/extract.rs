@@ -17,19 +17,22 @@ use std::sync::Arc;
 
 /// The arguments of `kvgauge extract`.
 #[derive(Args)]
+#[command(after_help = "Examples:
+  kvgauge extract --model builtin --output kv_cache.safetensors
+  kvgauge extract --model model.gguf --text my-prompts.txt --context 1024 --output kv_cache.safetensors")]
 pub struct Arguments {
     #[command(flatten)]
     subject: SubjectFlags,
-    /// File to write: safetensors
+    /// File to write (.safetensors), which kv-compress reads
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
-    /// Tokens in a window [default: 2048, or the model's maximum]
+    /// Tokens in a window [default: 2048, or the model's maximum if that is less]
     #[arg(long, value_name = "N")]
     context: Option<usize>,
-    /// Index of the window, from 0
+    /// Window of the text whose cache is written, counted from 0 [default: 0]
     #[arg(long, value_name = "N")]
     first_window: Option<usize>,
-    /// Tokens whose cache is written, from the window's first on [default: all of them]
+    /// Tokens whose cache is written, from the window's first on [default: the whole window]
     #[arg(long, value_name = "N")]
     tokens: Option<usize>,
     /// Type of the file's values; the model computes in f32

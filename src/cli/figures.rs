@@ -11,14 +11,17 @@ use clap::Args;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+/// The arguments of `kvgauge figures`.
 #[derive(Args)]
+#[command(after_help = "Example:
+  kvgauge figures measurement.json --max-kld 0.01")]
 pub struct Arguments {
-    /// Measurement, JSON of schema kvgauge.measurement/1; `-`: from standard input
+    /// Measurement of the other program, JSON of schema kvgauge.measurement/1; `-`: from standard input
     #[arg(value_name = "FILE")]
     measurement: PathBuf,
     #[command(flatten)]
     limits: LimitFlags,
-    /// Exit with status 1 unless every codec passes
+    /// Exit with status 1 unless every codec passes all limits, for CI
     #[arg(long)]
     strict: bool,
     /// Print one JSON object instead of the table
@@ -52,7 +55,12 @@ fn read(path: &Path) -> Result<String> {
                 .read_to_end(&mut bytes)
                 .map_err(|e| Error::system(format!("standard input: {e}")))?;
         }
-        false => bytes = std::fs::read(path).map_err(|e| Error::io(path, &e))?,
+        false => {
+            bytes = std::fs::read(path).map_err(|e| {
+                Error::io(path, &e)
+                    .hint("name the measurement's file; docs/python.md says what is in it")
+            })?
+        }
     }
     String::from_utf8(bytes).map_err(|_| {
         Error::input(format!("{}: expected JSON, found bytes that are not UTF-8", path.display()))

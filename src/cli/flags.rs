@@ -90,6 +90,9 @@ fn argument<T: Value>(setting: &'static Setting) -> Arg {
         .allow_negative_numbers(T::SIGNED)
         .help_heading(setting.purpose.heading())
         .help(setting.help(T::SWITCH));
+    if !setting.more.is_empty() {
+        argument = argument.long_help(setting.long_help(T::SWITCH));
+    }
     if let Some(older) = setting.older {
         argument = argument.visible_alias(older.flag);
     }

@@ -183,8 +183,18 @@ fn report_of(error: &Error) -> String {
 mod tests {
     use super::*;
     use clap::CommandFactory;
+    use std::path::PathBuf;
 
-    /// Commands that the documentation and the comments of `configs/` show, but those that are
+    /// The examples at the end of each command's help: name and text.
+    fn examples() -> Vec<(PathBuf, String)> {
+        let told = |command: &clap::Command| {
+            let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            (PathBuf::from(command.get_name()), text)
+        };
+        Cli::command().get_subcommands().map(told).collect()
+    }
+
+    /// Commands that the documentation, the comments of `configs/` and the help show, but those that are
     /// shown with their error.
     #[test]
     fn every_command_shown_can_be_typed() {
@@ -192,9 +202,12 @@ mod tests {
             |folder: &str| std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path());
         let mut files: Vec<_> = in_folder("configs").chain(in_folder("docs")).collect();
         files.extend(["README.md", "CONTRIBUTING.md", "data/frontier.md"].map(Into::into));
-        let mut found = 0;
-        for file in files {
+        let read = |file: PathBuf| {
             let text = std::fs::read_to_string(&file).unwrap();
+            (file, text)
+        };
+        let mut found = 0;
+        for (file, text) in files.into_iter().map(read).chain(examples()) {
             let text = text.replace("\\\n#", " ").replace("\\\n", " ");
             let mut lines = text.lines().peekable();
             while let Some(line) = lines.next() {

@@ -25,37 +25,54 @@ const SCHEDULER: &str = "Scheduler";
 
 /// The arguments of `kvgauge sweep`.
 #[derive(Args)]
-#[command(after_help = "Flags override CONFIG; what neither sets has its default.")]
+#[command(after_help = "Flags override CONFIG; what neither sets has its default.
+
+A whole CONFIG, quick.toml:
+  model = \"builtin\"
+  context = [256, 512]
+  windows = 10
+  codec = [\"int4-g64\", \"kvgauge4\", \"q8_0\"]
+
+Examples:
+  kvgauge sweep quick.toml --dry-run
+  kvgauge sweep quick.toml
+  kvgauge sweep quick.toml --shard 1/2 --output part-1
+  kvgauge sweep quick.toml --submit slurm -- --partition cpu")]
 pub struct SweepArguments {
-    /// TOML file with models, texts, contexts and codecs; configs/ has examples
+    /// TOML file with models, texts, contexts and codecs, of which every combination is measured
+    ///
+    /// Its keys are the long flags with underscores; one value or a list. An example stands below.
     config: PathBuf,
-    /// Folder for the report and the log that a later run goes on from
+    /// Folder for the report, and for the log from which a run that was stopped goes on
     /// [default: results/NAME for NAME.toml]
     #[arg(long, value_name = "DIR", help_heading = OUTPUT)]
     output: Option<PathBuf>,
-    /// Run the I-th of N parts, for a scheduler; `kvgauge report` puts them together. auto: the part
-    /// that the environment says (Slurm, Kubernetes, SkyPilot, Grid Engine, GNU parallel)
+    /// Run one part of the sweep, such as 2/8, on one of several machines; `kvgauge report` puts the parts
+    /// together. auto: the part that a scheduler's environment says
+    ///
+    /// Known are the variables of Slurm, Kubernetes, SkyPilot, Grid Engine and GNU parallel.
     #[arg(long, value_name = "I/N|auto", help_heading = SCHEDULER)]
     shard: Option<ShardWord>,
-    /// Number of parts: of --submit, instead of one for every ten minutes; of --shard auto, where the
-    /// environment does not say it
+    /// Number of parts for --submit [default: one for every ten minutes], and for --shard auto where
+    /// the environment does not say it
     #[arg(long, value_name = "N", help_heading = SCHEDULER)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     shards: Option<u64>,
-    /// Cells that the parts after the first begin with, where they are not of equal number; --submit
-    /// works them out
+    /// Cells that parts 2, 3 and so on begin with, counted from 0, where parts are not to have the same
+    /// number of cells; --submit works them out
     #[arg(long, value_name = "I,I…", value_delimiter = ',', requires = "shard")]
     #[arg(help_heading = SCHEDULER)]
     cuts: Vec<usize>,
-    /// Submit the parts, and a job behind them that makes the report; with --dry-run, print the jobs
-    /// instead (kubernetes: always with it)
+    /// Hand the parts to a scheduler, and a job behind them that makes the report; with --dry-run, print
+    /// the jobs instead (kubernetes: only with it)
     #[arg(long, value_name = "SCHEDULER", conflicts_with_all = ["shard", "json"])]
     #[arg(help_heading = SCHEDULER)]
     submit: Option<SubmitTo>,
-    /// Options of the scheduler, behind --: for sbatch; for Kubernetes image=NAME claim=NAME
+    /// Options for --submit, behind --: those of sbatch, such as -- --partition gpu; for Kubernetes
+    /// image=NAME claim=NAME
     #[arg(last = true, value_name = "OPTION", requires = "submit", help_heading = SCHEDULER)]
     options: Vec<String>,
-    /// Print the cells, their bits a value, and an estimate of time and memory; run nothing
+    /// Measure nothing: print the cells, their bits a value, and an estimate of time and memory
     #[arg(long)]
     dry_run: bool,
     /// Replace files in the output folder that kvgauge did not write, and reports of other sweeps
@@ -90,16 +107,21 @@ impl FromStr for ShardWord {
 
 /// The arguments of `kvgauge report`.
 #[derive(Args)]
+#[command(after_help = "Limits that are not given are those of the sweep.
+
+Examples:
+  kvgauge report results/quick --output report --max-kld 0.01
+  kvgauge report part-1 part-2 --output report")]
 pub struct ReportArguments {
-    /// Folders that kvgauge sweep wrote to
+    /// Folders that `kvgauge sweep` wrote to, such as results/quickstart
     #[arg(required = true, value_name = "DIR")]
     folders: Vec<PathBuf>,
-    /// Folder for the report
+    /// Folder to write the report to
     #[arg(long, value_name = "DIR", help_heading = OUTPUT)]
     output: PathBuf,
     #[command(flatten)]
     limits: LimitFlags,
-    /// Exit with status 1 when no codec meets the limit
+    /// Exit with status 1 unless a codec can be recommended for every model, text and context, for CI
     #[arg(long)]
     strict: bool,
     /// Replace files in the output folder that kvgauge did not write, and reports of other sweeps
@@ -117,7 +139,7 @@ impl SweepArguments {
     /// Runs the cells that are not done, and writes the report.
     pub fn run(self) -> Result<Outcome> {
         let file = ConfigFile::read(&self.config)
-            .map_err(|e| e.hint("kvgauge sweep takes a TOML file; configs/ has examples"))?;
+            .map_err(|e| e.hint("kvgauge sweep takes a TOML file; kvgauge sweep --help shows one, configs/ has more"))?;
         let raw = self.subject.into_raw()?.or(self.evaluation.into_raw()?).or(file.raw);
         if let Some(given) = raw.attribute.first().filter(|given| given.value) {
             return Err(given.location.locate(

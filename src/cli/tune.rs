@@ -23,32 +23,41 @@ use std::sync::Arc;
 
 /// The arguments of `kvgauge tune`.
 #[derive(Args)]
+#[command(after_help = "Prints a name for --codec everywhere, such as q4_0+q8_0@0,-1.
+
+Examples:
+  kvgauge tune builtin --bits 4
+  kvgauge tune OWNER/NAME --max-kld 0.01 --candidate q4_0,q8_0 --dry-run
+  kvgauge tune model.gguf my-prompts.txt --bits 5 --engine llama.cpp")]
 pub struct Arguments {
-    /// As --model
+    /// The model, as behind --model
     #[arg(value_name = "MODEL")]
     model_word: Option<String>,
-    /// As --text
+    /// The text, as behind --text
     #[arg(value_name = "TEXT", value_parser = TextSource::parser())]
     text_word: Option<TextSource>,
-    /// Bits a value that the cache may take, exact tokens and all: the least damage within them.
-    /// Without it, --max-kld is the budget: the fewest bytes within it
+    /// Budget in bits a value, such as 4: the least damage within them is looked for. Without it,
+    /// --max-kld is the budget: the fewest bytes within that damage
+    ///
+    /// 16 is an uncompressed cache; tokens that are kept exact count in.
     #[arg(long, value_name = "B")]
     bits: Option<f64>,
-    /// Codec that a layer's keys or values may get; repeat for several, or put commas between
-    /// [default: five of 2 to 8.5 bits; with --engine, that engine's]
+    /// Codec that a layer's keys or values may get, such as q4_0; repeat for several, or put commas
+    /// between [default: five of 2 to 8.5 bits; with --engine, that engine's]
     #[arg(long, value_name = "NAME")]
     candidate: Vec<String>,
-    /// Windows behind the measured ones, to check on what was found
+    /// Windows behind those of --windows, on which the codec that was found is checked
     #[arg(long, value_name = "N", default_value_t = DEFAULT_UNSEEN)]
     validate_windows: usize,
-    /// Folder for the result and for the logs that a later run goes on from
+    /// Folder for the result, and for the logs from which a run that was stopped goes on
     /// [default: results/tune-NAME for the model's NAME]
     #[arg(long, value_name = "DIR", help_heading = OUTPUT)]
     output: Option<PathBuf>,
-    /// Only estimate time and memory; refuse what does not fit into memory
+    /// Measure nothing: estimate time and memory, and refuse what does not fit into memory
     #[arg(long)]
     dry_run: bool,
-    /// Replace files in the output folder that kvgauge did not write, and add to another tuning's
+    /// Replace files in the output folder that kvgauge did not write, and go on in the folder of
+    /// another tuning
     #[arg(long, help_heading = OUTPUT)]
     force: bool,
     /// Print one JSON object instead of tables
@@ -58,7 +67,8 @@ pub struct Arguments {
     subject: SubjectFlags,
     #[command(flatten)]
     evaluation: TuneFlags,
-    /// Read settings from a TOML file, whose codecs are the candidates; flags override it
+    /// Read settings from a TOML file: keys are long flags with underscores, its codecs the candidates;
+    /// flags override it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -68,21 +78,16 @@ struct TuneFlags(EvaluationFlags);
 
 impl Args for TuneFlags {
     fn augment_args(command: Command) -> Command {
-        let windows = format!("Windows to measure parts on [default: {DEFAULT_WINDOWS}]");
+        let windows = format!("Windows to measure each part on [default: {DEFAULT_WINDOWS}]");
+        let engine = "Candidates of an engine: llama.cpp for all its codecs, llama.cpp:q4_0 for the one that its \
+                      own flag calls q4_0";
+        let max_kld = "Limit: largest accepted mean KL divergence, in nats a token, such as 0.01; without --bits, \
+                       the budget [default: none]";
         EvaluationFlags::augment_args(command)
             // Under its own name here.
             .mut_arg("codec", |argument| argument.hide(true))
-            .mut_arg("engine", |argument| {
-                argument.help(
-                    "Candidates: every codec of an engine, or NAME:WORD, the one that its own flag has \
-                     this word for: llama.cpp:q4_0, vllm:fp8_e4m3",
-                )
-            })
-            .mut_arg("max_kld", |argument| {
-                argument.help(
-                    "Largest accepted mean KL divergence; without --bits, the budget [default: none]",
-                )
-            })
+            .mut_arg("engine", |argument| argument.help(engine).long_help(engine))
+            .mut_arg("max_kld", |argument| argument.help(max_kld).long_help(max_kld))
             .mut_arg("windows", |argument| argument.value_name("N").help(windows))
     }
 

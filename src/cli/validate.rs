@@ -18,12 +18,17 @@ use std::sync::Arc;
 
 /// The arguments of `kvgauge validate`.
 #[derive(Args)]
+#[command(after_help = "Examples:
+  kvgauge validate --model builtin
+  kvgauge validate --model OWNER/NAME --context 1024 --codec kvgauge4,q8_0
+  kvgauge validate --model model.gguf --text my-prompts.txt --engine llama.cpp
+  kvgauge validate --model OWNER/NAME --max-kld 0.01 --strict --summary")]
 pub struct Arguments {
     #[command(flatten)]
     subject: SubjectFlags,
     #[command(flatten)]
     evaluation: EvaluationFlags,
-    /// Only estimate time and memory; refuse what does not fit into memory
+    /// Measure nothing: estimate time and memory, and refuse what does not fit into memory
     #[arg(long)]
     dry_run: bool,
     /// Print one JSON object instead of the table
@@ -32,7 +37,7 @@ pub struct Arguments {
     /// Print one line instead of the table, for a CI log
     #[arg(long, conflicts_with = "json", help_heading = OUTPUT)]
     summary: bool,
-    /// Also write the JSON object to a file
+    /// Also write the JSON object of --json to a file
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     output: Option<PathBuf>,
     /// Also write a badge with codec, verdict and KLD: a picture (.svg), or what a badge service
@@ -44,13 +49,13 @@ pub struct Arguments {
     model_card: Option<PathBuf>,
     #[command(flatten)]
     own: ValidateFlags,
-    /// Draw what --attribute found, as SVG
+    /// Also write a picture of what --attribute found (.svg)
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     picture: Option<PathBuf>,
-    /// Replace files that kvgauge did not write
+    /// Replace files that kvgauge did not write; its own are replaced without
     #[arg(long, help_heading = OUTPUT)]
     force: bool,
-    /// Read settings from a TOML file; flags override it
+    /// Read settings from a TOML file: keys are long flags with underscores; flags override it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -80,9 +85,18 @@ impl Arguments {
         let dry_run = self.dry_run;
         let (json, summary, force) = (self.json, self.summary, self.force);
         let files = self.files()?;
-        let (config, picture) = (self.config.clone(), self.picture.is_some());
+        let (config, picture) = (self.config.clone(), self.picture.clone());
         let settings = Settings::resolve(self.into_raw()?)?;
-        if picture && !settings.attribute {
+        if let Some(path) =
+            picture.as_ref().filter(|path| path.extension() != Some(OsStr::new("svg")))
+        {
+            return Err(Error::input(format!(
+                "--picture: expected a name that ends in .svg, found {}",
+                path.display()
+            ))
+            .hint("a browser and most editors show .svg, and convert it"));
+        }
+        if picture.is_some() && !settings.attribute {
             return Err(Error::input("--picture: expected --attribute beside it, found none")
                 .hint("the picture shows what --attribute finds"));
         }

@@ -97,7 +97,9 @@ fn example() -> String {
         let older =
             setting.older.map_or(String::new(), |older| format!(" An older name: {}.", older.key));
         out.push('\n');
-        out += &comment(&format!("{}.{several}{only}{left_out}{older}", setting.meaning()));
+        let meaning = setting.whole_meaning();
+        let end = if meaning.ends_with('.') { "" } else { "." };
+        out += &comment(&format!("{meaning}{end}{several}{only}{left_out}{older}"));
         let value = (setting.default)().map_or(setting.example.into(), |default| default.spelling);
         _ = writeln!(out, "# {} = {value}", setting.key);
     }
@@ -132,7 +134,8 @@ fn table() -> String {
             setting.flag,
             setting.older.as_ref().map_or(String::new(), older),
             default_words(setting),
-            setting.meaning(),
+            // Else a cell ends there, within a code span too.
+            setting.whole_meaning().replace('|', "\\|"),
         );
         out += &row;
         out.push('\n');

@@ -128,6 +128,14 @@ mod tests {
     }
 
     #[test]
+    fn the_help_names_every_engine() {
+        let setting = crate::settings::SETTINGS.iter().find(|setting| setting.key == "engine");
+        let names: Vec<&str> = ENGINES.iter().map(|engine| engine.name).collect();
+        let end = format!("Engines: {}", names.join(", "));
+        assert!(setting.unwrap().more.ends_with(&end), "{end}");
+    }
+
+    #[test]
     fn codecs_are_there_once() {
         let asked = ["vllm:fp8", "SGLang", "mlx:4"];
         let asked: Vec<_> = asked.map(|name| Given::flag("--engine", name.parse().unwrap())).into();

@@ -17,6 +17,8 @@ pub struct Setting {
     pub value_name: &'static str,
     /// The meaning with a space in front, as a comment has it.
     pub(super) meaning: &'static str,
+    /// What else a newcomer needs to know, in sentences: for `--help` and the documentation, not for `-h`.
+    pub more: &'static str,
     /// The default; `None` where there is no value for it.
     pub default: fn() -> Option<DefaultText>,
     /// The default in words, where its value does not say it all; empty: not printed in the help.
@@ -123,6 +125,7 @@ impl Setting {
             flag,
             value_name,
             meaning: "",
+            more: "",
             default: || None,
             default_words: None,
             example: "",
@@ -140,6 +143,11 @@ impl Setting {
     /// With an older name.
     pub const fn older(self, key: &'static str, flag: &'static str) -> Self {
         Self { older: Some(OlderName { key, flag }), ..self }
+    }
+
+    /// With more to say than fits into one line.
+    pub const fn more(self, more: &'static str) -> Self {
+        Self { more, ..self }
     }
 
     /// With a default in words; empty: not printed in the help.
@@ -188,21 +196,38 @@ impl Setting {
         Self { changes_figures: false, ..self }
     }
 
-    /// The help of its flag; of a switch, only a default that is not `false` is told.
+    /// The help of its flag, one sentence; of a switch, only a default that is not `false` is told.
     pub fn help(&self, switch: bool) -> String {
+        self.with_default(self.meaning().into(), switch)
+    }
+
+    /// The help of its flag with all that there is to say.
+    pub fn long_help(&self, switch: bool) -> String {
+        self.with_default(self.whole_meaning(), switch)
+    }
+
+    fn with_default(&self, meaning: String, switch: bool) -> String {
         let default = match self.default_words {
             Some(words) => words.to_string(),
             None => (self.default)().map_or(String::new(), |default| default.words),
         };
         match default.is_empty() || (switch && default == "false") {
-            true => self.meaning().into(),
-            false => format!("{} [default: {default}]", self.meaning()),
+            true => meaning,
+            false => format!("{meaning} [default: {default}]"),
         }
     }
 
     /// The meaning, one line.
     pub fn meaning(&self) -> &'static str {
         self.meaning.trim_start()
+    }
+
+    /// The meaning, and what else there is to say.
+    pub fn whole_meaning(&self) -> String {
+        match self.more {
+            "" => self.meaning().into(),
+            more => format!("{}. {more}", self.meaning()),
+        }
     }
 
     /// The key in the JSON echo.

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 /// The arguments of `kv-compress inspect`.
 #[derive(Args)]
 pub struct Arguments {
+    /// File to look into: safetensors, compressed or not
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// Verify the checksums of all tensors too, not the header's alone

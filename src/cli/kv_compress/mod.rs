@@ -28,14 +28,19 @@ const MIN_SNR_DB: f64 = 16.0;
 #[derive(Args)]
 #[command(
     args_conflicts_with_subcommands = true,
-    after_help = "Flags work with one dash too: -input, -output, -group-size, -metrics-only, \
-    -decompress.\nPrints one JSON object. Exit status: 0 done; 1 done, and a limit was missed \
-    (--strict); 2 the request or the input is wrong; 3 anything else."
+    after_help = "Flags work with one dash too. Prints one JSON object. Exit status: 0 done; 1 done, and a \
+    limit was missed (--strict); 2 the request or the input is wrong; 3 anything else.
+
+Examples:
+  kv-compress -input kv_cache.safetensors -output compressed.safetensors -group-size 64
+  kv-compress -input kv_cache.safetensors -metrics-only -codec q4_0
+  kv-compress -decompress -input compressed.safetensors -output restored.safetensors
+  kv-compress inspect compressed.safetensors"
 )]
 pub struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
-    /// File to read: safetensors, or with --decompress a compressed file
+    /// File to read: safetensors, such as `kvgauge extract` writes; with --decompress, a compressed one
     #[arg(long, value_name = "FILE", required = true)]
     input: Option<PathBuf>,
     /// File to write
@@ -44,13 +49,13 @@ pub struct Arguments {
     /// Restore the tensors of a compressed file; prints the metrics measured when it was made
     #[arg(long)]
     decompress: bool,
-    /// Write nothing; print what compression would give
+    /// Write nothing: print what compression would give
     #[arg(long, conflicts_with_all = ["output", "decompress"])]
     metrics_only: bool,
-    /// Values that share a scale: codec int4-gN [default: 64]
+    /// Values that share a scale, for the codec int4-gN [default: 64]
     #[arg(long, value_name = "N", conflicts_with_all = ["codec", "decompress"])]
     group_size: Option<usize>,
-    /// Codec, as in `kvgauge validate`; k:NAME/v:NAME and NAME@LAYERS go by the tensors' names
+    /// Codec, as `kvgauge codecs` lists them; k:NAME/v:NAME and BASE+NAME@LAYERS go by the tensors' names
     /// [default: int4-g64]
     #[arg(long, value_name = "NAME", conflicts_with = "decompress")]
     codec: Option<String>,
@@ -58,19 +63,19 @@ pub struct Arguments {
     /// tokens-heads-dim, as vLLM and LMCache do [default: heads-tokens-dim]
     #[arg(long, value_name = "ORDER", conflicts_with = "decompress")]
     layout: Option<String>,
-    /// Axis of size 2, counted from 0, that has keys and values in one tensor; --layout is that
-    /// of the other axes
+    /// Axis that parts keys and values where one tensor holds both, counted from 0, of size 2; --layout is
+    /// that of the other axes
     #[arg(long, value_name = "N", conflicts_with = "decompress", allow_negative_numbers = true)]
     kv_axis: Option<i64>,
-    /// Length of the heads where they share the tensors' last axis
+    /// Channels of a head, where heads share the tensors' last axis
     #[arg(long, value_name = "N", conflicts_with = "decompress")]
     head_dim: Option<usize>,
     #[command(flatten)]
     rope: rope::RopeFlags,
-    /// Compress only tensors whose name matches; repeat for several
+    /// Compress only tensors whose name matches, such as '*.key'; repeat for several
     #[arg(long, value_name = "GLOB", conflicts_with = "decompress")]
     include: Vec<String>,
-    /// Store tensors whose name matches as they are; repeat for several
+    /// Store tensors whose name matches as they are, such as '*.value'; repeat for several
     #[arg(long, value_name = "GLOB", conflicts_with = "decompress")]
     exclude: Vec<String>,
     /// Entropy-code what is stored, without loss: smaller files, more time
@@ -79,16 +84,16 @@ pub struct Arguments {
     /// Also print every tensor's metrics
     #[arg(long, conflicts_with = "decompress")]
     per_tensor: bool,
-    /// quality_passed needs at least this cosine similarity
+    /// Limit of quality_passed: smallest accepted cosine similarity, up to 1
     #[arg(long, value_name = "X", default_value_t = MIN_COSINE, allow_negative_numbers = true)]
     min_cosine: f64,
-    /// quality_passed needs at least this signal-to-noise ratio
+    /// Limit of quality_passed: smallest accepted signal-to-noise ratio, in dB
     #[arg(long, value_name = "DB", default_value_t = MIN_SNR_DB, allow_negative_numbers = true)]
     min_snr_db: f64,
-    /// Exit with status 1 unless quality_passed, which needs something to have been measured
+    /// Exit with status 1 unless quality_passed; also where nothing was measured
     #[arg(long)]
     strict: bool,
-    /// CPU threads [default: all]
+    /// CPU threads to compute with [default: one for each core]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
     /// Replace the output file if it exists

@@ -8,15 +8,15 @@ use clap::Args;
 /// One rotary embedding for all keys.
 #[derive(Args)]
 pub struct RopeFlags {
-    /// Base of the rotary embedding that the keys went through, for codecs with `prerope`
+    /// Base of the keys' rotary embedding (rope_theta of the model's config), for codecs with `prerope`
     /// [default: as `kvgauge extract` wrote it, layer by layer]
     #[arg(long, value_name = "BASE", conflicts_with = "decompress")]
     rope_theta: Option<f32>,
     /// Channels of a head that rotate, from the first on; 0: the keys do not rotate [default: all]
     #[arg(long, value_name = "N", conflicts_with = "decompress")]
     rope_channels: Option<usize>,
-    /// Which channels rotate together: halves, i and i + half of those that rotate, or neighbours,
-    /// 2i and 2i + 1 [default: halves]
+    /// Which channels rotate together: halves, i and i + half of those that rotate (Llama, Qwen, Gemma), or
+    /// neighbours, 2i and 2i + 1 (Cohere, GLM) [default: halves]
     #[arg(long, value_name = "ORDER", conflicts_with = "decompress")]
     rope_pairs: Option<String>,
 }

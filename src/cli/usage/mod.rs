@@ -13,6 +13,23 @@ use clap::Command;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use std::ffi::OsString;
 
+/// A whole command line of `kv-compress`.
+const COMPRESS: &str = "kv-compress --input kv_cache.safetensors --output compressed.safetensors";
+
+/// Options of sbatch that people give most.
+const OF_SBATCH: [&str; 10] = [
+    "partition",
+    "time",
+    "mem",
+    "mem-per-cpu",
+    "account",
+    "qos",
+    "cpus-per-task",
+    "gres",
+    "array",
+    "nodelist",
+];
+
 /// The hint where nothing better is known.
 const HELP: &str = "--help, after a command too, lists what can be asked for";
 
@@ -32,8 +49,9 @@ pub fn error(error: &clap::Error, words: &[OsString], command: &Command) -> Erro
     };
     let name = words.get(1).and_then(|word| word.to_str());
     let sub = name.and_then(|name| command.find_subcommand(name));
-    let asked =
-        Asked { words, command, sub: sub.or((!command.has_subcommands()).then_some(command)) };
+    // Also of the binary `kv-compress`, which is a command of its own.
+    let whole = sub.is_none() && command.get_name() != "kvgauge";
+    let asked = Asked { words, command, sub: if whole { Some(command) } else { sub } };
     let argument = word(ContextKind::InvalidArg);
     let value = word(ContextKind::InvalidValue);
     let own = match error.kind() {
@@ -50,11 +68,14 @@ pub fn error(error: &clap::Error, words: &[OsString], command: &Command) -> Erro
             }
             None
         }
+        ErrorKind::ValueValidation if argument.map(flag_of) == Some("--shard") => {
+            Some("the second of eight parts is --shard 2/8".into())
+        }
         ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
             value.zip(argument).and_then(|(value, argument)| no_number(argument, value))
         }
         ErrorKind::ArgumentConflict => Some(twice(argument, &text)),
-        ErrorKind::MissingRequiredArgument => asked.example(),
+        ErrorKind::MissingRequiredArgument => asked.missing(&text),
         ErrorKind::InvalidUtf8 => Some(
             "paths may have any name, all else is UTF-8: rename the model's file, or link to it"
                 .into(),
@@ -103,6 +124,14 @@ impl Asked<'_> {
         if !whole.starts_with('-') {
             return self.stray(&whole);
         }
+        if has(sub, "submit")
+            && self.words.iter().any(|word| word.to_string_lossy().starts_with("--submit"))
+            && (!whole.starts_with("--") || OF_SBATCH.contains(&name.as_str()))
+        {
+            return Some(format!(
+                "options of the scheduler stand behind --, at the end: -- {whole} …"
+            ));
+        }
         let known = |entry: &&foreign_flags::ForeignFlag| {
             entry.names.contains(&name.as_str()) && has(sub, entry.flag)
         };
@@ -126,7 +155,7 @@ impl Asked<'_> {
             word.to_ascii_lowercase().as_str(),
             "yes" | "no" | "true" | "false" | "on" | "off"
         ) {
-            return Some("yes or no stands behind = there, as in --strict=false".into());
+            return Some("true or false stands behind =, as in --strict=false".into());
         }
         let path = std::path::Path::new(word);
         let ends = |ends: &[&str]| {
@@ -151,6 +180,13 @@ impl Asked<'_> {
     }
 
     fn no_command(&self, word: &str) -> Option<String> {
+        if let Some(sub) = self.sub.filter(|sub| has(sub, "decompress")) {
+            let nearest = nearest(word, sub.get_subcommands().map(Command::get_name));
+            return match nearest {
+                Some(near) => Some(format!("did you mean {near}?")),
+                None => Some(format!("every value stands behind its flag: {COMPRESS}")),
+            };
+        }
         let path = std::path::Path::new(word);
         let ends =
             |end: &str| path.extension().is_some_and(|found| found.eq_ignore_ascii_case(end));
@@ -183,16 +219,25 @@ impl Asked<'_> {
         Some(format!("did you mean `kvgauge {meant}`?"))
     }
 
-    /// A whole command, as an example.
-    fn example(&self) -> Option<String> {
+    /// For what is missing beside what was said: a whole command as an example.
+    fn missing(&self, text: &str) -> Option<String> {
         let example = match self.sub?.get_name() {
+            "sweep" if text.contains("--submit") => {
+                "kvgauge sweep configs/quickstart.toml --submit slurm -- --partition cpu"
+            }
+            "sweep" if text.contains("--shard") => {
+                "kvgauge sweep configs/quickstart.toml --shard 2/3 --cuts 4,9"
+            }
             "sweep" => "kvgauge sweep configs/quickstart.toml",
             "report" => "kvgauge report results/quickstart --output report",
             "extract" => "kvgauge extract --model builtin --output kv_cache.safetensors",
-            "kv-compress" => {
-                "kv-compress --input kv_cache.safetensors --output compressed.safetensors"
+            "figures" => "kvgauge figures measurement.json",
+            "completions" => "kvgauge completions bash",
+            "man" => "kvgauge man ~/.local/share/man/man1",
+            "kv-compress" if self.words.iter().any(|word| word == "inspect") => {
+                "kv-compress inspect compressed.safetensors"
             }
-            "inspect" => "kv-compress inspect compressed.safetensors",
+            "kv-compress" => COMPRESS,
             _ => return None,
         };
         Some(format!("for example: {example}"))
@@ -226,41 +271,71 @@ fn needs_value(argument: &str) -> String {
     }
 }
 
+/// Kinds of values that are numbers, and one that is usual for each.
+const NUMBERS: [(&str, &str); 11] = [
+    ("<N>", "64"),
+    ("<N|all>", "20"),
+    ("<PERCENT>", "1"),
+    ("<NATS>", "0.01"),
+    ("<SHARE>", "0.95"),
+    ("<BYTES>", "20000"),
+    ("<B>", "4"),
+    ("<X>", "0.991"),
+    ("<DB>", "16"),
+    ("<BASE>", "10000"),
+    ("<I,I…>", "4,9"),
+];
+
 /// For a value that is no number where one is expected.
 fn no_number(argument: &str, value: &str) -> Option<String> {
     let flag = flag_of(argument);
-    if !["<N>", "<N|all>", "<PERCENT>", "<X>", "<DB>", "<BASE>"]
-        .iter()
-        .any(|kind| argument.ends_with(kind))
-    {
-        return None;
+    let (kind, usual) = NUMBERS.iter().find(|(kind, _)| argument.ends_with(kind))?;
+    let is_whole = matches!(*kind, "<N>" | "<N|all>");
+    // In a number that need not be whole, a comma is one's own point.
+    let point = value.replacen(',', ".", 1);
+    if !is_whole && point != value && point.parse::<f64>().is_ok() {
+        return Some(format!("written with a point: {flag} {point}"));
     }
     let plain: String = value.chars().filter(|c| !matches!(c, ',' | '_' | '\'' | ' ')).collect();
-    let unit = plain.trim_start_matches(|c: char| c.is_ascii_digit());
+    let unit = plain.trim_start_matches(|c: char| c.is_ascii_digit() || (!is_whole && c == '.'));
     let digits = &plain[..plain.len() - unit.len()];
-    let number = digits.parse::<u64>().ok();
-    let times = |factor: u64| number.and_then(|number| number.checked_mul(factor));
-    Some(match (unit.to_ascii_lowercase().as_str(), number) {
-        ("", Some(number)) if plain != value => {
+    let number = digits.parse::<f64>().ok();
+    // Below this, whole numbers are printed as they are.
+    let times = |factor: f64| Some(number? * factor).filter(|product| *product < 1e15);
+    let lower = unit.to_ascii_lowercase();
+    Some(match (lower.as_str(), number) {
+        ("", Some(number)) if plain != value && is_whole => {
             format!("written without separators: {flag} {number}")
         }
-        ("k" | "ki", _) => match (times(1024), times(1000)) {
+        ("%", Some(number)) if matches!(*kind, "<SHARE>" | "<X>") => {
+            format!("a share of 1, without a unit: {flag} {}", number / 100.0)
+        }
+        ("kb" | "mb" | "gb" | "kib" | "mib" | "gib", _) if *kind == "<BYTES>" => {
+            let base: f64 = if lower.contains('i') { 1024.0 } else { 1000.0 };
+            let power = match lower.as_bytes()[0] {
+                b'k' => 1,
+                b'm' => 2,
+                _ => 3,
+            };
+            let bytes = times(base.powi(power)).map_or(usual.to_string(), |n| n.to_string());
+            format!("bytes, without a unit: {flag} {bytes}")
+        }
+        ("k" | "ki", _) => match (times(1024.0), times(1000.0)) {
             (Some(binary), Some(decimal)) => {
                 format!("a number without a unit: {flag} {binary}, or {decimal}")
             }
-            _ => format!("a number without a unit: {flag} N"),
+            _ => format!("a number without a unit: {flag} {usual}"),
         },
         ("all", None) | ("max", None) if flag == "--context" => {
             "the longest context of the model is found by leaving --context out, up to 2048".into()
         }
-        ("tokens" | "t" | "tok" | "%", Some(number)) => {
-            format!("a number without a unit: {flag} {number}")
-        }
-        _ if argument.ends_with("all>") => format!("a whole number or all: {flag} 20"),
-        _ if argument.ends_with("<N>") => {
-            format!("a whole number, 0 or more, without a unit: {flag} 64")
-        }
-        _ => format!("a number without a unit: {flag} 1"),
+        (
+            "tokens" | "t" | "tok" | "%" | "db" | "bit" | "bits" | "b" | "bytes" | "nats" | "nat",
+            Some(number),
+        ) => format!("a number without a unit: {flag} {number}"),
+        _ if *kind == "<N|all>" => format!("a whole number or all: {flag} {usual}"),
+        _ if is_whole => format!("a whole number, 0 or more, without a unit: {flag} {usual}"),
+        _ => format!("a number without a unit: {flag} {usual}"),
     })
 }
 

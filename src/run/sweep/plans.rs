@@ -14,6 +14,13 @@ use std::path::{Path, PathBuf};
 
 /// All plans in a folder, in the order of their names.
 pub fn read_plans(folder: &Path) -> Result<Vec<Plan>> {
+    if folder.is_file() {
+        return Err(Error::input(format!(
+            "{}: expected a sweep's folder, found a file",
+            folder.display()
+        ))
+        .hint("name the folder that kvgauge sweep wrote to with --output"));
+    }
     let paths = files(folder, "plan", "json")?;
     if paths.is_empty() {
         return Err(Error::input(format!(
