@@ -55,6 +55,68 @@ pub fn free_memory_and_swap() -> Option<u64> {
     Some(free_memory()?.saturating_add(swap))
 }
 
+/// Calls `last_words` where Ctrl-C is pressed, before that ends this process as it always does. Where it is not
+/// to be had, Ctrl-C ends the process without words.
+pub fn before_interrupt(last_words: impl FnOnce() + Send + 'static) {
+    #[cfg(unix)]
+    {
+        use signal_hook::consts::SIGINT;
+        use signal_hook::{flag, low_level};
+        use std::io::Read;
+        use std::os::unix::net::UnixStream;
+        use std::sync::Arc;
+        use std::sync::atomic::AtomicBool;
+        if ignores_interrupts() {
+            return;
+        }
+        let Ok((mut pressed, write)) = UnixStream::pair() else { return };
+        let waiting = std::thread::Builder::new().name("interrupt".into()).spawn(move || {
+            if pressed.read_exact(&mut [0]).is_ok() {
+                last_words();
+                // Whoever started this process sees what ended it.
+                _ = low_level::emulate_default_handler(SIGINT);
+            }
+        });
+        if waiting.is_err() || low_level::pipe::register(SIGINT, write).is_err() {
+            return;
+        }
+        // A second Ctrl-C does not wait for the words.
+        let once = Arc::new(AtomicBool::new(false));
+        _ = flag::register_conditional_default(SIGINT, Arc::clone(&once))
+            .and_then(|_| flag::register(SIGINT, once));
+    }
+    #[cfg(windows)]
+    {
+        /// What a program ends with that knows nothing of Ctrl-C.
+        const STATUS_CONTROL_C_EXIT: u32 = 0xC000_013A;
+        let last_words = std::sync::Mutex::new(Some(last_words));
+        _ = ctrlc::set_handler(move || {
+            let words = last_words.lock().ok().and_then(|mut words| words.take());
+            if let Some(words) = words {
+                words();
+            }
+            std::process::exit(STATUS_CONTROL_C_EXIT as i32);
+        });
+    }
+    #[cfg(not(any(unix, windows)))]
+    let _ = last_words;
+}
+
+/// Whether Ctrl-C is for others: a shell starts what runs in the background so.
+#[cfg(unix)]
+fn ignores_interrupts() -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        const SIGINT: u32 = 2;
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+        let ignored = ignored.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
+        ignored.is_some_and(|signals| signals >> (SIGINT - 1) & 1 == 1)
+    }
+    #[cfg(not(target_os = "linux"))]
+    false
+}
+
 /// Of /proc/meminfo, bytes.
 #[cfg(target_os = "linux")]
 fn meminfo(key: &str) -> Option<u64> {

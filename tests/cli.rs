@@ -1447,7 +1447,7 @@ fn the_bar_appears_on_a_terminal_and_stdout_stays_clean() {
 
 #[cfg(unix)]
 #[test]
-fn an_interrupt_ends_a_long_run_at_once_and_leaves_nothing() {
+fn an_interrupt_ends_a_long_run_at_once_says_so_and_leaves_nothing() {
     use std::os::unix::process::ExitStatusExt;
     use std::time::Instant;
     let folder = TempDir::new().unwrap();
@@ -1473,6 +1473,77 @@ fn an_interrupt_ends_a_long_run_at_once_and_leaves_nothing() {
     assert_eq!(output.status.signal(), Some(SIGINT));
     let mut rest = String::new();
     std::io::Read::read_to_string(&mut errors, &mut rest).unwrap();
-    assert!(output.stdout.is_empty() && rest.is_empty(), "{rest}");
+    assert!(output.stdout.is_empty(), "{:?}", output.stdout);
+    assert_eq!(rest.lines().count(), 1, "{rest}");
+    assert!(rest.starts_with("note: stopped; validate keeps nothing"), "{rest}");
     assert!(names_in(folder.path()).is_empty());
+}
+
+/// Reads lines up to one that has `words`.
+#[cfg(unix)]
+fn read_up_to(errors: &mut impl std::io::BufRead, words: &str) {
+    let mut line = String::new();
+    while !line.contains(words) {
+        line.clear();
+        assert!(errors.read_line(&mut line).unwrap() > 0, "no line with {words}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_of_a_sweep_says_what_is_kept_and_that_is_true() {
+    use std::os::unix::process::ExitStatusExt;
+    let folder = TempDir::new().unwrap();
+    let (config, output) = (folder.path().join("x.toml"), folder.path().join("out"));
+    let content = "model = \"builtin\"\ncontext = [64, 1024]\nwindows = 100\nprotocol = \"prefix\"\n";
+    fs::write(&config, content).unwrap();
+    // The second time it has the first context's cell from the first time.
+    for words in ["int4-g64 on builtin, builtin, context 64", "1 cell is there already"] {
+        let mut child = kvgauge()
+            .args(["sweep", utf8(&config), "--output", utf8(&output)])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut errors = std::io::BufReader::new(child.stderr.take().unwrap());
+        read_up_to(&mut errors, words);
+        let id = child.id().to_string();
+        assert!(std::process::Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+        let mut rest = String::new();
+        std::io::Read::read_to_string(&mut errors, &mut rest).unwrap();
+        let ended = child.wait_with_output().unwrap();
+        assert!(ended.stdout.is_empty() && ended.status.signal() == Some(2), "{rest}");
+        let told = format!(
+            "note: stopped; finished windows are kept in {}, and the same command goes on where it \
+             stopped\n",
+            output.display()
+        );
+        assert!(rest.ends_with(&told), "{rest}");
+    }
+    let log = fs::read_to_string(output.join("cells.jsonl")).unwrap();
+    assert_eq!(log.lines().count(), 1, "{log}");
+}
+
+/// As a shell does with what runs in the background.
+#[cfg(target_os = "linux")]
+#[test]
+fn an_interrupt_that_was_ignored_before_stays_so() {
+    let script = "trap '' INT; exec \"$0\" validate --model builtin --windows all";
+    let mut child = std::process::Command::new("sh")
+        .args(["-c", script, env!("CARGO_BIN_EXE_kvgauge")])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut errors = std::io::BufReader::new(child.stderr.take().unwrap());
+    read_up_to(&mut errors, "note: this takes about ");
+    let id = child.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(child.try_wait().unwrap().is_none(), "it runs on");
+    child.kill().unwrap();
+    let mut rest = String::new();
+    std::io::Read::read_to_string(&mut errors, &mut rest).unwrap();
+    assert!(!rest.contains("stopped"), "{rest}");
+    child.wait().unwrap();
 }

@@ -43,6 +43,25 @@ pub fn print_estimate(estimate: &DryRun, json: bool, unit: &str) -> Result<()> {
     }
 }
 
+/// Has Ctrl-C say on stderr what is kept, before it ends this process.
+pub fn on_interrupt(words: String) {
+    platform::before_interrupt(move || {
+        let mut stderr = std::io::stderr();
+        // Below the bar, and what a terminal shows of the keys.
+        let line_end = if stderr.is_terminal() { "\n" } else { "" };
+        // Not eprint: it panics where stderr is a pipe that nobody reads any more.
+        _ = stderr.write_all(format!("{line_end}note: stopped; {words}\n").as_bytes());
+    });
+}
+
+/// The words of [`on_interrupt`] for a run that logs to a folder.
+pub fn kept_in(folder: &Path) -> String {
+    format!(
+        "finished windows are kept in {}, and the same command goes on where it stopped",
+        folder.display()
+    )
+}
+
 /// Refuses files to write, each with its flag, of which two are one file or one is read as well.
 pub fn check_apart(
     written: &[(&str, &Path)],

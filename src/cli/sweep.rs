@@ -151,6 +151,10 @@ impl SweepArguments {
         let Some(first) = settings.first() else { return Ok(Outcome::Done) };
         let (threads, offline, strict) = (first.threads, first.offline, first.strict);
         let (limits, batch) = (first.limits(), first.batch);
+        let folder = self.output.unwrap_or_else(|| default_output(&file.path));
+        if !self.dry_run && self.submit.is_none() {
+            output::on_interrupt(output::kept_in(&folder));
+        }
         super::use_threads(threads)?;
         let hub = Hub::new(HubOptions::from_env(offline), Arc::new(DownloadBars::new()))?;
         let shards = self.shards.map(|shards| shards as usize);
@@ -178,7 +182,7 @@ impl SweepArguments {
                 config_path: file.path.display().to_string(),
                 config: file.text,
             },
-            output: self.output.unwrap_or_else(|| default_output(&file.path)),
+            output: folder,
             shard,
             cuts: self.cuts,
             force: self.force,

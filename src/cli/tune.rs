@@ -136,6 +136,9 @@ impl Arguments {
             std::slice::from_ref(&request.settings),
             config.as_deref(),
         )?;
+        if !dry_run {
+            output::on_interrupt(output::kept_in(&request.output));
+        }
         super::use_threads(request.settings.threads)?;
         let options = HubOptions::from_env(request.settings.offline);
         let hub = Hub::new(options, Arc::new(DownloadBars::new()))?;

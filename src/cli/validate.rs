@@ -106,6 +106,13 @@ impl Arguments {
             let writable = NewFile::create(path, Existing::own(*kind, force));
             writable.map_err(|e| e.within(flag))?;
         }
+        if !dry_run {
+            output::on_interrupt(
+                "validate keeps nothing of a run that has not ended: the same command starts anew. \
+                 kvgauge sweep keeps every window"
+                    .into(),
+            );
+        }
         super::use_threads(settings.threads)?;
         let hub = Hub::new(HubOptions::from_env(settings.offline), Arc::new(DownloadBars::new()))?;
         let mut progress = TerminalProgress::new();
