@@ -117,6 +117,39 @@ fn shards_put_together_are_the_whole() {
     assert_eq!(sweep.results("together", &[]), whole);
 }
 
+/// Two texts of one file name, and a third that is too short.
+#[test]
+fn texts_of_one_name_are_told_apart_wherever_they_are_named() {
+    let sweep = Sweep::new("");
+    let novel: Vec<char> = fs::read_to_string("data/builtin/text.txt").unwrap().chars().collect();
+    let part = |from: usize, chars: usize| novel[from..from + chars].iter().collect::<String>();
+    let texts = [("a", part(0, 9000)), ("b", part(20_000, 9000)), ("c", part(0, 9))];
+    let texts = texts.map(|(folder, text)| {
+        fs::create_dir(sweep.path(folder)).unwrap();
+        let path = sweep.path(folder).join("x.txt");
+        fs::write(&path, text).unwrap();
+        format!("{path:?}")
+    });
+    let config = "model = \"builtin\"\ncontext = 64\nwindows = 2\nprotocol = \"prefix\"\n";
+    fs::write(&sweep.config, format!("{config}text = [{}]\n", texts.join(", "))).unwrap();
+    let planned = sweep.run("out", &["--dry-run"]);
+    let ran = sweep.run("out", &[]);
+    let file = |name: &str| String::from_utf8(sweep.read("out", name)).unwrap();
+    for told in [
+        planned.stdout.as_str(),
+        ran.stdout.as_str(),
+        ran.stderr.split("\nerror: ").next().unwrap(),
+        &file("report.md"),
+    ] {
+        for name in ["a/x.txt", "b/x.txt", "c/x.txt"] {
+            assert!(told.contains(name), "{name} in {told}");
+        }
+        assert!(!told.contains(" x.txt") && !told.contains("`x.txt"), "{told}");
+    }
+    let page = file("report.html");
+    assert!(page.contains("on builtin, c/x.txt"), "{page}");
+}
+
 /// Jobs as they are printed; tests/slurm.sh hands them to Slurm.
 #[test]
 fn jobs_are_printed_for_a_scheduler() {

@@ -7,7 +7,7 @@ use crate::eval::Observer;
 use crate::report::sweep_table;
 use crate::report::text::one_line;
 use crate::results::figures::CodecResult;
-use crate::results::names::{model_name, text_name};
+use crate::results::names::Headlines;
 use crate::results::plan::CellName;
 use crate::results::record::{CellOutcome, CellRecord};
 use crate::results::subject::SubjectInfo;
@@ -34,6 +34,8 @@ pub struct SweepProgress {
     tokens: usize,
     /// Whether cells are too many to tell of each.
     many: bool,
+    /// Of the sweep that runs.
+    headlines: Headlines,
 }
 
 impl SweepProgress {
@@ -58,6 +60,7 @@ impl SweepProgress {
             pace: None,
             tokens: 0,
             many: false,
+            headlines: Headlines::default(),
         }
     }
 
@@ -145,8 +148,13 @@ impl SweepObserver for SweepProgress {
         watched
     }
 
+    fn headlines(&mut self, headlines: Headlines) {
+        self.headlines = headlines;
+    }
+
     fn window(&mut self, subject: &SubjectInfo, windows: usize, so_far: &[CodecResult]) {
-        let (model, text) = (subject.model.name(), subject.text.name());
+        let model = self.headlines.model(&subject.model.provenance.source);
+        let text = self.headlines.text(&subject.text.source);
         let mut lines = vec![one_line(&format!(
             "{model} on {text}, context {}, {}: {windows} of {} windows",
             subject.context,
@@ -175,7 +183,7 @@ impl SweepObserver for SweepProgress {
             return self.tell_count();
         }
         let CellName { model, text, context, protocol, codec } = &record.cell;
-        let (model, text) = (model_name(model), text_name(text));
+        let (model, text) = (self.headlines.model(model), self.headlines.text(text));
         let (context, told) = match &record.outcome {
             CellOutcome::Done(result) => {
                 (Some(result.subject.context), sweep_table::brief(&result.figures))

@@ -2,20 +2,22 @@
 
 use super::align::align;
 use super::text::one_line;
-use crate::results::names::{model_name, text_name};
+use crate::results::names::Headlines;
 use crate::results::print::{bytes, duration};
 use crate::results::sweep::UnfinishedCell;
 use crate::results::timings::{DryRun, SubjectEstimate};
 
 /// `unit`: what a codec on a subject is called. Ends with a newline.
 pub fn render(run: &DryRun, unit: &str) -> String {
-    let cells = run.cells();
-    let mut out: String = run.subjects.iter().map(render_subject).collect();
+    let (cells, headlines) = (run.cells(), run.headlines());
+    let subjects = run.subjects.iter().map(|subject| render_subject(subject, &headlines));
+    let mut out: String = subjects.collect();
     let one_failure = |a: &UnfinishedCell, b: &UnfinishedCell| {
         let of = |cell: &UnfinishedCell| UnfinishedCell { codec: String::new(), ..cell.clone() };
         of(a) == of(b)
     };
-    out.extend(run.failed.chunk_by(one_failure).map(render_failed));
+    let failed = run.failed.chunk_by(one_failure);
+    out.extend(failed.map(|cells| render_failed(cells, &headlines)));
     if cells == 0 && !run.failed.is_empty() {
         return out;
     }
@@ -31,9 +33,9 @@ pub fn render(run: &DryRun, unit: &str) -> String {
     out
 }
 
-fn render_subject(subject: &SubjectEstimate) -> String {
+fn render_subject(subject: &SubjectEstimate, headlines: &Headlines) -> String {
     let SubjectEstimate { model, text, context, protocol, windows, weights, .. } = subject;
-    let (model, text) = (one_line(model_name(model)), one_line(text_name(text)));
+    let (model, text) = (one_line(headlines.model(model)), one_line(headlines.text(text)));
     let title = ["codec", "bits", "time"].map(String::from).to_vec();
     let shared = ["prefill and baseline", "", &duration(subject.shared_seconds)];
     let cells = subject.cells.iter().map(|cell| {
@@ -50,9 +52,9 @@ fn render_subject(subject: &SubjectEstimate) -> String {
 }
 
 /// Cells that differ in their codec alone.
-fn render_failed(cells: &[UnfinishedCell]) -> String {
+fn render_failed(cells: &[UnfinishedCell], headlines: &Headlines) -> String {
     let UnfinishedCell { model, text, context, protocol, error, hint, .. } = &cells[0];
-    let (model, text) = (model_name(model), text_name(text));
+    let (model, text) = (headlines.model(model), headlines.text(text));
     let context = context.map_or(String::new(), |context| format!(", context {context}"));
     let protocol = protocol.as_ref().map_or(String::new(), |name| format!(", protocol {name}"));
     let codecs: Vec<&str> = cells.iter().map(|cell| cell.codec.as_str()).collect();

@@ -3,7 +3,7 @@
 use super::text::{one_line, printable};
 use crate::eval::verdict::Limits;
 use crate::results::columns::{Column, MARKDOWN, Row, SIZE, Table, named};
-use crate::results::names::{model_name, text_name};
+use crate::results::names::Headlines;
 use crate::results::print::{bos, cache_words, dtype_and_device, short, windows};
 use crate::results::sweep::{SubjectReport, SweepReport, UnfinishedCell};
 use crate::results::verdict_words;
@@ -20,10 +20,11 @@ pub fn render(report: &SweepReport) -> String {
         // Writing to a String cannot fail.
         let _ = section(&mut out, subject, &report.limits, mixed.is_some());
     }
+    let headlines = report.headlines();
     for (title, cells) in [("Failed", &report.failed), ("Missing", &report.missing)] {
         if !cells.is_empty() {
             let _ = write!(out, "\n### {title}\n\n");
-            cells.iter().for_each(|cell| out.push_str(&unfinished(cell)));
+            cells.iter().for_each(|cell| out.push_str(&unfinished(cell, &headlines)));
         }
     }
     let _ = write!(out, "\nMade by kvgauge {} with\n\n", report.kvgauge_version);
@@ -163,12 +164,12 @@ fn refused(subject: &SubjectReport, codec: &str) -> String {
     format!("– | – | {reason}")
 }
 
-fn unfinished(cell: &UnfinishedCell) -> String {
+fn unfinished(cell: &UnfinishedCell, headlines: &Headlines) -> String {
     let context = cell.context.map_or(String::new(), |context| format!(", context {context}"));
     let error = cell.error.as_ref().map_or(String::new(), |error| format!(": {}", code(error)));
     let hint = cell.hint.as_ref().map_or(String::new(), |hint| format!(" ({})", code(hint)));
     let codec = code(&cell.codec);
-    let (model, text) = (code(model_name(&cell.model)), code(text_name(&cell.text)));
+    let (model, text) = (code(headlines.model(&cell.model)), code(headlines.text(&cell.text)));
     let protocol = cell.protocol.as_ref().map_or(String::new(), |name| format!(", {}", code(name)));
     format!("- {codec} on {model}, {text}{context}{protocol}{error}{hint}\n")
 }

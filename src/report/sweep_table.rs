@@ -6,7 +6,7 @@ use super::text::one_line;
 use crate::eval::verdict::Limits;
 use crate::results::columns::{Row, SWEEP, Table, headings, texts};
 use crate::results::figures::{CodecFigures, CodecResult};
-use crate::results::names::{model_name, text_name};
+use crate::results::names::Headlines;
 use crate::results::print::{interval, signed, small};
 use crate::results::subject::SubjectInfo;
 use crate::results::sweep::{SubjectReport, SweepReport, UnfinishedCell};
@@ -50,9 +50,10 @@ pub fn render(report: &SweepReport, width: Option<usize>) -> String {
     if let Some(note) = report.instruction_sets_note() {
         let _ = writeln!(out, "note: {note}");
     }
+    let headlines = report.headlines();
     for (what, cells) in [("failed", &report.failed), ("missing", &report.missing)] {
         for cell in cells {
-            out.push_str(&unfinished(what, cell));
+            out.push_str(&unfinished(what, cell, &headlines));
         }
     }
     out
@@ -133,14 +134,14 @@ fn recommendation(subject: &SubjectReport, limits: &Limits) -> String {
     }
 }
 
-fn unfinished(what: &str, cell: &UnfinishedCell) -> String {
+fn unfinished(what: &str, cell: &UnfinishedCell, headlines: &Headlines) -> String {
     let context = cell.context.map_or(String::new(), |context| format!(", context {context}"));
     let error = match &cell.error {
         Some(error) => format!(": {}", one_line(error)),
         None => String::new(),
     };
     let protocol = cell.protocol.as_ref().map_or(String::new(), |name| format!(", {name}"));
-    let (model, text) = (model_name(&cell.model), text_name(&cell.text));
+    let (model, text) = (headlines.model(&cell.model), headlines.text(&cell.text));
     let place = format!("{} on {model}, {text}{context}{protocol}", cell.codec);
     let place = one_line(&place);
     format!("{what}: {place}{error}\n")

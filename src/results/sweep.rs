@@ -2,7 +2,7 @@
 
 use super::answers::{self, WithinBytes, WithinKld};
 use super::figures::{Baseline, CodecResult};
-use super::names;
+use super::names::Headlines;
 use super::subject::SubjectInfo;
 use super::validation::RefusedCodec;
 use crate::eval::Protocol;
@@ -188,6 +188,13 @@ pub struct UnfinishedCell {
     pub hint: Option<String>,
 }
 
+impl UnfinishedCell {
+    /// Model and text as asked for.
+    pub fn sources(&self) -> (&str, &str) {
+        (&self.model, &self.text)
+    }
+}
+
 impl SubjectReport {
     /// `decode`: beside `prefix`.
     pub fn new(
@@ -330,35 +337,34 @@ fn front(results: &[&CodecResult], damage: impl Fn(&CodecResult) -> f64) -> Vec<
     points.iter().map(|point| !points.iter().any(|other| beats(*other, *point))).collect()
 }
 
-/// Models and texts of one file name get headlines that tell them apart.
-fn tell_apart(subjects: &mut [SubjectReport]) {
-    let sources = |source: fn(&SubjectInfo) -> &str| -> Vec<String> {
-        subjects.iter().map(|subject| source(&subject.subject).into()).collect()
-    };
-    let models = sources(|subject| &subject.model.provenance.source);
-    let texts = sources(|subject| &subject.text.source);
-    let model = names::apart(models.iter().map(String::as_str), names::model_name);
-    let text = names::apart(texts.iter().map(String::as_str), names::text_name);
-    for (subject, (model_source, text_source)) in subjects.iter_mut().zip(models.iter().zip(&texts))
-    {
-        subject.subject.model.headline = model(model_source);
-        subject.subject.text.headline = text(text_source);
-    }
-}
-
 impl SweepReport {
     /// A report of this version.
     pub fn new(
         sweeps: Vec<SweepSource>,
         limits: Limits,
         batch: usize,
-        mut subjects: Vec<SubjectReport>,
+        subjects: Vec<SubjectReport>,
         failed: Vec<UnfinishedCell>,
         missing: Vec<UnfinishedCell>,
     ) -> Self {
-        tell_apart(&mut subjects);
         let (schema, kvgauge_version) = (SCHEMA, env!("CARGO_PKG_VERSION"));
-        Self { schema, kvgauge_version, sweeps, limits, batch, subjects, failed, missing }
+        let mut report =
+            Self { schema, kvgauge_version, sweeps, limits, batch, subjects, failed, missing };
+        let headlines = report.headlines();
+        for SubjectReport { subject, .. } in &mut report.subjects {
+            subject.model.headline = headlines.longer_model(&subject.model.provenance.source);
+            subject.text.headline = headlines.longer_text(&subject.text.source);
+        }
+        report
+    }
+
+    /// Of all its models and texts, those of cells without a result too.
+    pub fn headlines(&self) -> Headlines {
+        let subjects = self.subjects.iter().map(|SubjectReport { subject, .. }| {
+            (subject.model.provenance.source.as_str(), subject.text.source.as_str())
+        });
+        let unfinished = self.failed.iter().chain(&self.missing);
+        Headlines::of(subjects.chain(unfinished.map(UnfinishedCell::sources)))
     }
 
     /// True when a cell has no result, or a subject no codec to recommend at the limit, which

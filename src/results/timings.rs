@@ -1,5 +1,6 @@
 //! Seconds and bytes: what runs took, and what they would take.
 
+use super::names::Headlines;
 use super::subject::SubjectInfo;
 use super::sweep::UnfinishedCell;
 use crate::eval::StageTimings;
@@ -82,6 +83,13 @@ impl DryRun {
     /// The number of cells that can be run.
     pub fn cells(&self) -> usize {
         self.subjects.iter().map(|subject| subject.cells.len()).sum()
+    }
+
+    /// Of all its models and texts.
+    pub fn headlines(&self) -> Headlines {
+        let subjects = self.subjects.iter();
+        let subjects = subjects.map(|subject| (subject.model.as_str(), subject.text.as_str()));
+        Headlines::of(subjects.chain(self.failed.iter().map(UnfinishedCell::sources)))
     }
 }
 

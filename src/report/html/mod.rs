@@ -13,9 +13,10 @@ use crate::error::Result;
 use crate::eval::verdict::Limits;
 use crate::model::source::Provenance;
 use crate::results::columns::{self, PAGE};
-use crate::results::names::{model_name, text_name};
+use crate::results::names::Headlines;
 use crate::results::print::{bos, compressed, dtype_and_device, windows};
 use crate::results::print::{interval, minus, signed, small};
+use crate::results::subject::ModelInfo;
 use crate::results::sweep::{CellReport, SubjectReport, SweepReport, UnfinishedCell};
 use crate::results::verdict_words;
 use crate::whole_file::PAGE_MARK;
@@ -73,8 +74,9 @@ fn page(report: &SweepReport, charts: &[Vec<NamedChart>], data: String) -> Marku
                     @for (i, subject) in report.subjects.iter().enumerate() {
                         (section(report, i, subject, &mut charts)) "\n"
                     }
-                    (unfinished("Failed", &report.failed))
-                    (unfinished("Missing", &report.missing))
+                    @let headlines = report.headlines();
+                    (unfinished("Failed", &report.failed, &headlines))
+                    (unfinished("Missing", &report.missing, &headlines))
                     (provenance(report)) "\n"
                     (PreEscaped(METHOD))
                 }
@@ -240,13 +242,13 @@ fn setting(subject: &SubjectReport) -> String {
     )
 }
 
-fn unfinished(title: &str, cells: &[UnfinishedCell]) -> Markup {
+fn unfinished(title: &str, cells: &[UnfinishedCell], headlines: &Headlines) -> Markup {
     let item = |cell: &UnfinishedCell| {
         html! {
             li {
                 code { (cell.codec) }
                 @if let Some(name) = &cell.protocol { " under " (name) }
-                " on " (model_name(&cell.model)) ", " (text_name(&cell.text))
+                " on " (headlines.model(&cell.model)) ", " (headlines.text(&cell.text))
                 @if let Some(context) = cell.context { ", context " (context) }
                 @if let Some(error) = &cell.error {
                     br; span class="error" { "error:" } " " (error)
@@ -285,7 +287,7 @@ fn provenance(report: &SweepReport) -> Markup {
                 @for subject in &report.subjects {
                     @let s = &subject.subject;
                     @if told.insert(("model", &s.model.provenance.source)) {
-                        (model(&s.model.provenance))
+                        (model(&s.model))
                     }
                     @if told.insert(("text", &s.text.source)) {
                         dt { "text " bdi { (s.text.name()) } }
@@ -309,15 +311,16 @@ fn provenance(report: &SweepReport) -> Markup {
     }
 }
 
-fn model(model: &Provenance) -> Markup {
+fn model(model: &ModelInfo) -> Markup {
+    let Provenance { revision, files_sha256, .. } = &model.provenance;
     html! {
-        dt { "model " bdi { (model_name(&model.source)) } }
+        dt { "model " bdi { (model.name()) } }
         dd {
-            @match &model.revision {
+            @match revision {
                 Some(revision) => { "revision " code { (revision) } }
                 None => { "local or embedded" }
             }
-            @for (file, hash) in &model.files_sha256 { br; (file) " " code { (hash) } }
+            @for (file, hash) in files_sha256 { br; (file) " " code { (hash) } }
         }
     }
 }

@@ -34,6 +34,7 @@ use crate::model::source::ModelWeights;
 use crate::model::{Model, oracle};
 use crate::platform;
 use crate::results::figures::CodecResult;
+use crate::results::names::Headlines;
 use crate::results::plan::{CellName, Plan, PlannedCell};
 use crate::results::record::{CellLine, CellRecord, cell_id, subject_id};
 use crate::results::subject::SubjectInfo;
@@ -81,6 +82,8 @@ const CELLS_AT_ONCE: usize = 64;
 
 /// Hears what is going on; [`Observer`] for the tokens that go through models.
 pub trait SweepObserver: Observer + Stages {
+    /// What models and texts of the whole sweep are to be called; before all that names one.
+    fn headlines(&mut self, headlines: Headlines);
     /// The evaluation begins: so many cells of this shard are there already, so many are to come,
     /// `tokens` will go through models.
     fn begin(&mut self, done: usize, to_do: usize, tokens: usize);
@@ -176,6 +179,9 @@ pub fn run(
         timings: SweepTimings { threads: rayon::current_num_threads(), ..Default::default() },
         progress,
     };
+    let names = sweep.plan.cells.iter().map(|cell| &cell.name);
+    let sources = names.map(|name| (name.model.as_str(), name.text.as_str()));
+    sweep.progress.headlines(Headlines::of(sources));
     let total = opened.iter().map(|opened| opened.cells.len() + opened.failed.len()).sum();
     for (cell, refusal) in opened.iter().flat_map(|opened| &opened.refused) {
         sweep.plan.cells[*cell].refused = Some(RefusedCodec::from(refusal));
