@@ -1495,7 +1495,8 @@ fn an_interrupt_of_a_sweep_says_what_is_kept_and_that_is_true() {
     use std::os::unix::process::ExitStatusExt;
     let folder = TempDir::new().unwrap();
     let (config, output) = (folder.path().join("x.toml"), folder.path().join("out"));
-    let content = "model = \"builtin\"\ncontext = [64, 1024]\nwindows = 100\nprotocol = \"prefix\"\n";
+    let content =
+        "model = \"builtin\"\ncontext = [64, 1024]\nwindows = 100\nprotocol = \"prefix\"\n";
     fs::write(&config, content).unwrap();
     // The second time it has the first context's cell from the first time.
     for words in ["int4-g64 on builtin, builtin, context 64", "1 cell is there already"] {

@@ -7,6 +7,7 @@ use crate::container::Target;
 use crate::error::Result;
 use crate::hub::{Hub, HubOptions};
 use crate::report;
+use crate::results::print::counted;
 use crate::run::extract;
 use crate::run::subject::Stages;
 use crate::settings::{FloatType, Given, RawSettings, Settings, Value, WindowCount};
@@ -68,8 +69,8 @@ impl Arguments {
         let extraction = result?;
         if extraction.saturated > 0 {
             progress.note(&format!(
-                "{} values beyond f16's range were stored as ±65504; --dtype bf16 keeps them",
-                extraction.saturated
+                "{} beyond f16's range stored as ±65504; --dtype bf16 keeps them",
+                counted(extraction.saturated, "value")
             ));
         }
         extraction.write(Target { path: &self.output, existing, sync: true })?;
@@ -78,9 +79,9 @@ impl Arguments {
             report::json(origin)?
         } else {
             format!(
-                "{}: {} layers × key and value [{}, {}, {}] {}, window {} of {} tokens\n",
+                "{}: {} × key and value [{}, {}, {}] {}, window {} of {} tokens\n",
                 self.output.display(),
-                origin.layers,
+                counted(origin.layers, "layer"),
                 origin.kv_heads,
                 origin.tokens,
                 origin.head_dim,

@@ -9,6 +9,7 @@ use crate::report::text::one_line;
 use crate::results::figures::CodecResult;
 use crate::results::names::Headlines;
 use crate::results::plan::CellName;
+use crate::results::print::{counted, windows};
 use crate::results::record::{CellOutcome, CellRecord};
 use crate::results::subject::SubjectInfo;
 use crate::run::subject::Stages;
@@ -78,7 +79,7 @@ impl SweepProgress {
     }
 
     fn tell_count(&self) {
-        self.total.set_message(format!("{} of {} cells", self.done, self.cells));
+        self.total.set_message(format!("{} of {}", self.done, counted(self.cells, "cell")));
     }
 }
 
@@ -152,14 +153,14 @@ impl SweepObserver for SweepProgress {
         self.headlines = headlines;
     }
 
-    fn window(&mut self, subject: &SubjectInfo, windows: usize, so_far: &[CodecResult]) {
+    fn window(&mut self, subject: &SubjectInfo, done: usize, so_far: &[CodecResult]) {
         let model = self.headlines.model(&subject.model.provenance.source);
         let text = self.headlines.text(&subject.text.source);
         let mut lines = vec![one_line(&format!(
-            "{model} on {text}, context {}, {}: {windows} of {} windows",
+            "{model} on {text}, context {}, {}: {done} of {}",
             subject.context,
             subject.protocol.name(),
-            subject.windows
+            windows(subject.windows)
         ))];
         lines.extend(sweep_table::so_far(so_far, subject, stderr_width()));
         while self.rows.len() < lines.len() {

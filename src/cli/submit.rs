@@ -5,6 +5,7 @@ use super::{Outcome, output};
 use crate::error::{Error, Result};
 use crate::hub::Hub;
 use crate::report;
+use crate::results::print::counted;
 use crate::results::timings::DryRun;
 use crate::run::subject::Stages;
 use crate::run::sweep::{self, Costs, Job, Request, Submitted, quoted};
@@ -67,9 +68,9 @@ pub fn submit(
             sweep::check_folder(&request.output)?;
             let Submitted { parts, report } = job.submit_to_slurm()?;
             output::print(&format!(
-                "job {parts}: {} parts\njob {report}: the report, when they have ended\n\
+                "job {parts}: {}\njob {report}: the report, when they have ended\n\
                  report: {}\n",
-                job.parts(),
+                counted(job.parts(), "part"),
                 page.display()
             ))?;
         }
@@ -86,8 +87,8 @@ fn estimate(request: &Request, hub: &Hub) -> Result<DryRun> {
     let (estimate, first_failure) = estimate?;
     if let Some(error) = first_failure {
         let failed = estimate.failed.len();
-        let all = estimate.cells() + failed;
-        progress.note(&format!("{failed} of {all} cells would fail here, the first: {error}"));
+        let all = counted(estimate.cells() + failed, "cell");
+        progress.note(&format!("{failed} of {all} would fail here, the first: {error}"));
     }
     Ok(estimate)
 }

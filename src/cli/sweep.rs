@@ -10,6 +10,7 @@ use crate::eval::verdict::Limits;
 use crate::hub::{Hub, HubOptions};
 use crate::report::{self, sweep_table};
 use crate::results::plan::Plan;
+use crate::results::print::counted;
 use crate::results::sweep::{SweepReport, SweepSource};
 use crate::run::subject::Stages;
 use crate::run::sweep::{self, Cells, Request, Shard, Shared};
@@ -218,11 +219,11 @@ impl SweepArguments {
             true => write_and_tell(&report, &request.output, self.force, told)?,
             false if self.json => output::print(&report::json(&report)?)?,
             false => output::print(&format!(
-                "shard {}: {} of {} cells done\n\
+                "shard {}: {} of {} done\n\
                  kvgauge report {} --output DIR puts it together with the others\n",
                 request.shard,
                 outcome.total - outcome.failed,
-                outcome.total,
+                counted(outcome.total, "cell"),
                 request.output.display()
             ))?,
         }
@@ -277,7 +278,7 @@ impl ReportArguments {
 
 /// The error that a sweep ends with, or would: the first of its cells.
 fn first_of(error: Error, failed: usize, total: usize, verb: &str) -> Error {
-    error.within(format!("{failed} of {total} cells {verb}, the first"))
+    error.within(format!("{failed} of {} {verb}, the first", counted(total, "cell")))
 }
 
 /// None of the files that a sweep writes may be one that it reads.

@@ -3,7 +3,7 @@
 use super::align::align;
 use super::text::one_line;
 use crate::results::names::Headlines;
-use crate::results::print::{bytes, duration};
+use crate::results::print::{bytes, counted, duration};
 use crate::results::sweep::UnfinishedCell;
 use crate::results::timings::{DryRun, SubjectEstimate};
 
@@ -23,9 +23,9 @@ pub fn render(run: &DryRun, unit: &str) -> String {
     }
     let free = run.free_memory_bytes.map(|free| format!(" ({} free)", bytes(free)));
     out.push_str(&format!(
-        "{cells} {unit}{}: about {} on this machine as busy as it is now, {} of memory{}; loading and \
+        "{}: about {} on this machine as busy as it is now, {} of memory{}; loading and \
          downloads come on top\n",
-        if cells == 1 { "" } else { "s" },
+        counted(cells, unit),
         duration(run.seconds),
         bytes(run.memory_bytes),
         free.unwrap_or_default()
@@ -44,9 +44,9 @@ fn render_subject(subject: &SubjectEstimate, headlines: &Headlines) -> String {
     let rows: Vec<Vec<String>> =
         std::iter::once(title).chain([shared.map(String::from).to_vec()]).chain(cells).collect();
     format!(
-        "{model} (weights {weights}) on {text}, {windows} {} of {context} tokens, protocol {protocol}\n\
+        "{model} (weights {weights}) on {text}, {} of {context} tokens, protocol {protocol}\n\
          {}\n",
-        if *windows == 1 { "window" } else { "windows" },
+        counted(*windows, "window"),
         align(&rows)
     )
 }

@@ -3,6 +3,7 @@
 
 use super::text::one_line;
 use crate::results::figures::CodecResult;
+use crate::results::print::windows;
 use crate::results::subject::SubjectInfo;
 use crate::results::validation::Validation;
 use crate::whole_file::CARD_MARK;
@@ -38,8 +39,11 @@ fn entry(out: &mut String, subject: &SubjectInfo, baseline: f64, result: &CodecR
         text => ("text", text),
     };
     let task = format!(
-        "Text generation with the KV cache in {}, protocol {}, {} windows of {} tokens",
-        f.codec, subject.protocol, subject.windows, subject.context
+        "Text generation with the KV cache in {}, protocol {}, {} of {} tokens",
+        f.codec,
+        subject.protocol,
+        windows(subject.windows),
+        subject.context
     );
     let metrics = [
         ("perplexity", "Perplexity, untouched KV cache", baseline),

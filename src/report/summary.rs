@@ -3,7 +3,7 @@
 use super::text::one_line;
 use crate::eval::verdict::Verdict;
 use crate::results::figures::CodecResult;
-use crate::results::print::{small, windows};
+use crate::results::print::{counted, small, windows};
 use crate::results::subject::SubjectInfo;
 use crate::results::sweep::{SubjectReport, SweepReport};
 use crate::results::validation::{ValidatedCodec, Validation};
@@ -62,7 +62,8 @@ pub fn of_sweep(report: &SweepReport) -> String {
     };
     let unfinished = [("failed", &report.failed), ("missing", &report.missing)];
     let counts = unfinished.iter().filter(|(_, cells)| !cells.is_empty());
-    let counts = counts.map(|(what, cells)| format!("kvgauge: {} cells {what}\n", cells.len()));
+    let counts =
+        counts.map(|(what, cells)| format!("kvgauge: {} {what}\n", counted(cells.len(), "cell")));
     report.subjects.iter().map(line).chain(counts).collect()
 }
 

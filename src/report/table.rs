@@ -8,7 +8,9 @@ use crate::eval::verdict::{Limits, Verdict};
 use crate::model::source::ModelSource;
 use crate::results::columns::{DAMAGE, EXACT, FELT, Row, SIZE, Table, VALIDATE, headings, texts};
 use crate::results::figures::{Baseline, CodecResult, Floor};
-use crate::results::print::{self, bos, compressed, dtype_and_device, short, three_digits};
+use crate::results::print::{
+    self, bos, compressed, dtype_and_device, shape_words, short, three_digits,
+};
 use crate::results::subject::SubjectInfo;
 use crate::results::validation::{FiguresReport, ProtocolResult, Validation};
 use crate::results::{plain_words, verdict_words};
@@ -320,12 +322,9 @@ pub(super) fn subject_lines(out: &mut String, subject: &SubjectInfo) -> std::fmt
     }
     writeln!(
         out,
-        "\n          {}, {} layers, {} heads on {} KV heads of {}, {}",
+        "\n          {}, {}, {}",
         m.architecture,
-        m.layers,
-        m.heads,
-        m.kv_heads,
-        m.head_dim,
+        shape_words(m),
         dtype_and_device(subject),
     )?;
     let bos = bos(subject);

@@ -1,7 +1,7 @@
 //! Figures as they are written for people.
 
 use super::figures::CodecResult;
-use super::subject::SubjectInfo;
+use super::subject::{ModelInfo, SubjectInfo};
 use crate::eval::Protocol;
 
 /// Six characters for a positive figure of any size.
@@ -84,9 +84,25 @@ pub fn cache_words(result: &CodecResult, subject: &SubjectInfo) -> String {
     )
 }
 
+/// `1 cell`, `20 cells`; `one`: a noun whose plural ends in s.
+pub fn counted(count: usize, one: &str) -> String {
+    format!("{count} {one}{}", if count == 1 { "" } else { "s" })
+}
+
 /// `1 window`, `20 windows`
 pub fn windows(count: usize) -> String {
-    if count == 1 { "1 window".into() } else { format!("{count} windows") }
+    counted(count, "window")
+}
+
+/// `30 layers, 9 heads on 3 KV heads of 64`
+pub fn shape_words(model: &ModelInfo) -> String {
+    format!(
+        "{}, {} on {} of {}",
+        counted(model.layers, "layer"),
+        counted(model.heads, "head"),
+        counted(model.kv_heads, "KV head"),
+        model.head_dim
+    )
 }
 
 /// The first twelve characters of a commit or a hash, enough to recognise it.
@@ -124,6 +140,15 @@ mod tests {
     fn a_duration_keeps_two_digits() {
         let told: Vec<String> = [0.2, 1.2, 75.0, 119.0, 5400.0, 90000.0].map(duration).to_vec();
         assert_eq!(told, ["< 1 s", "1 s", "75 s", "2 min", "90 min", "25.0 h"]);
+    }
+
+    #[test]
+    fn one_is_counted_as_one() {
+        let told = [0, 1, 2].map(|count| counted(count, "KV head"));
+        assert_eq!(told, ["0 KV heads", "1 KV head", "2 KV heads"]);
+        let mut model = crate::results::fixture::subject_info("m", 1, 4).model;
+        (model.layers, model.heads, model.kv_heads, model.head_dim) = (18, 4, 1, 256);
+        assert_eq!(shape_words(&model), "18 layers, 4 heads on 1 KV head of 256");
     }
 
     #[test]

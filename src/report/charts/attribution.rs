@@ -10,7 +10,7 @@ use crate::eval::attribution::{HeadParts, LayerParts};
 use crate::report::text::one_line;
 use crate::results::attribution::{Attribution, PartFigures};
 use crate::results::figures::CodecFigures;
-use crate::results::print::{interval, minus, signed, small};
+use crate::results::print::{counted, interval, minus, signed, small};
 
 const LEFT: i32 = 70;
 const RIGHT: i32 = WIDTH - 14;
@@ -83,9 +83,9 @@ pub fn picture(model: &str, codecs: &[(&CodecFigures, &Attribution)]) -> Chart {
     let count = |panel: usize| panels.first().map_or(0, |panels| panels[panel].len());
     let label = format!(
         "Mean KL divergence in nats a token of each part of the KV cache compressed alone: keys \
-         and values of {} layers and of {} KV heads, {} on {model}{intervals}",
-        count(0),
-        count(1).saturating_sub(1),
+         and values of {} and of {}, {} on {model}{intervals}",
+        counted(count(0), "layer"),
+        counted(count(1).saturating_sub(1), "KV head"),
         match codecs {
             [(whole, _)] => one_line(&whole.codec),
             _ => format!("{} codecs", codecs.len()),
@@ -296,7 +296,7 @@ mod tests {
             assert!(titles.clone().any(|title| title.starts_with(&last)), "{name}");
             let root = document.root_element();
             let label = root.attribute("aria-label").unwrap();
-            assert!(label.contains("KV heads") && root.attribute("role") == Some("img"), "{label}");
+            assert!(label.contains("KV head") && root.attribute("role") == Some("img"), "{label}");
             assert!(!svg.contains("NaN") && !svg.contains("<script>alert"), "{name}");
         }
     }

@@ -5,7 +5,7 @@ use super::canvas::{Anchor, Chart, Frame, Marker, draw};
 use super::key::Key;
 use super::{numbers, shorten, theme};
 use crate::report::text::one_line;
-use crate::results::print::{minus, signed, small};
+use crate::results::print::{counted, minus, signed, small};
 use crate::results::sweep::{CellReport, SubjectReport};
 
 const BITS: &str = "Bits a value";
@@ -49,8 +49,8 @@ pub fn perplexity(subject: &SubjectReport, limit: f64) -> (Chart, String) {
         _ => ", asinh scale",
     };
     let label = format!(
-        "Perplexity change in percent against bits a value, {} codecs on {}, with 95 % intervals",
-        points.len(),
+        "Perplexity change in percent against bits a value, {} on {}, with 95 % intervals",
+        counted(points.len(), "codec"),
         subject.subject.model.name()
     );
     let y_name = format!("Perplexity change, %{scale}");
@@ -89,9 +89,9 @@ pub fn kld(subject: &SubjectReport) -> (Chart, String) {
         })
         .collect();
     let label = format!(
-        "Mean KL divergence in nats a token against bits a value, {} codecs on {}, with 95 % \
+        "Mean KL divergence in nats a token against bits a value, {} on {}, with 95 % \
          intervals",
-        points.len(),
+        counted(points.len(), "codec"),
         subject.subject.model.name()
     );
     let floors = points.iter().filter(|p| p.control).map(|p| p.figure);

@@ -6,7 +6,7 @@ use super::key::Key;
 use super::{front_cells, shorten, theme};
 use crate::report::text::one_line;
 use crate::results::figures::{Histogram, PositionBin};
-use crate::results::print::{minus, small};
+use crate::results::print::{counted, minus, small};
 use crate::results::sweep::{CellReport, SubjectReport};
 
 const MOST: usize = theme::SERIES.len();
@@ -30,8 +30,8 @@ pub fn position(subject: &SubjectReport, limit: f64) -> (Chart, String) {
     };
     let middle = |bin: &PositionBin| 0.5 * (bin.start + bin.end) as f64;
     let label = format!(
-        "Change of the negative log-likelihood along the window, {} codecs on {}",
-        cells.len(),
+        "Change of the negative log-likelihood along the window, {} on {}",
+        counted(cells.len(), "codec"),
         subject.subject.model.name()
     );
     let key = key(&cells);
@@ -93,8 +93,8 @@ pub fn distribution(subject: &SubjectReport) -> (Chart, String) {
         y_name: "P(KLD ≥ x), share of tokens".into(),
     };
     let label = format!(
-        "Share of tokens whose KL divergence is at least x, {} codecs on {}",
-        cells.len(),
+        "Share of tokens whose KL divergence is at least x, {} on {}",
+        counted(cells.len(), "codec"),
         subject.subject.model.name()
     );
     let key = key(&cells);

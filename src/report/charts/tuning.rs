@@ -8,7 +8,7 @@ use super::shorten;
 use super::theme::{self, Color};
 use crate::eval::attribution::LayerParts;
 use crate::report::text::one_line;
-use crate::results::print::{interval, minus, small};
+use crate::results::print::{counted, interval, minus, small};
 use crate::results::tuning::{TunedPart, Tuning};
 
 const LEFT: i32 = 70;
@@ -39,17 +39,16 @@ pub fn picture(tuning: &Tuning) -> Chart {
     let layers = &tuning.layers;
     let used = used(layers);
     let label = format!(
-        "Codec of the keys and of the values of {} layers, {} codecs, {:.2} bits a value, on {}, and the \
+        "Codec of the keys and of the values of {}, {}, {:.2} bits a value, on {}, and the \
          mean KL divergence of each part alone",
-        layers.len(),
-        used.len(),
+        counted(layers.len(), "layer"),
+        counted(used.len(), "codec"),
         tuning.bits,
         one_line(tuning.subject.model.name())
     );
     let entry = |used: &Used| {
         let (name, parts) = (shorten(&one_line(used.name), NAME), used.parts);
-        let parts = if parts == 1 { "1 part".into() } else { format!("{parts} parts") };
-        format!("{name}, {:.2} bits: {parts}", used.bits)
+        format!("{name}, {:.2} bits: {}", used.bits, counted(parts, "part"))
     };
     let codecs = Key::new(used.iter().map(entry).collect());
     let sides = Key::new(rows().map(|(side, _)| side.name().into()).into());

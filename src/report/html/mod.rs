@@ -14,7 +14,7 @@ use crate::eval::verdict::Limits;
 use crate::model::source::Provenance;
 use crate::results::columns::{self, PAGE};
 use crate::results::names::Headlines;
-use crate::results::print::{bos, compressed, dtype_and_device, windows};
+use crate::results::print::{bos, compressed, dtype_and_device, shape_words, windows};
 use crate::results::print::{interval, minus, signed, small};
 use crate::results::subject::ModelInfo;
 use crate::results::sweep::{CellReport, SubjectReport, SweepReport, UnfinishedCell};
@@ -223,8 +223,7 @@ fn setting(subject: &SubjectReport) -> String {
     let available = s.text.windows_available;
     let of = available.map_or("of the text".into(), |all| format!("of the text’s {all}"));
     format!(
-        "Protocol {} · {} {of}, from number {} on, {} tokens each: {}, {} targets scored in each · {bos} · {} ({}) · baseline perplexity {:.4} · {}, {} layers, \
-         {} heads on {} KV heads of {}",
+        "Protocol {} · {} {of}, from number {} on, {} tokens each: {}, {} targets scored in each · {bos} · {} ({}) · baseline perplexity {:.4} · {}, {}",
         s.protocol,
         windows(s.windows),
         s.first_window,
@@ -235,10 +234,7 @@ fn setting(subject: &SubjectReport) -> String {
         s.instruction_set,
         subject.baseline.perplexity,
         s.model.architecture,
-        s.model.layers,
-        s.model.heads,
-        s.model.kv_heads,
-        s.model.head_dim
+        shape_words(&s.model)
     )
 }
 

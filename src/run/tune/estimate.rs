@@ -5,7 +5,7 @@ use super::{Request, candidates, parts};
 use crate::codec::Side;
 use crate::error::Result;
 use crate::eval::Treatment;
-use crate::results::print::duration;
+use crate::results::print::{counted, duration, windows};
 use crate::results::timings::{CellEstimate, DryRun};
 use crate::results::tuning::Budget;
 use crate::run::estimate::{estimate, together};
@@ -68,12 +68,12 @@ fn refuse_below(budget: Budget, least: f64) -> Result<()> {
 /// In a line, before the run begins.
 pub fn told(opened: &Opened, estimate: &DryRun) -> String {
     format!(
-        "{} parts, {} measurements on {} windows and a check on {} others: about {} in all on this \
+        "{} parts, {} measurements on {} and a check on {}: about {} in all on this \
          machine as busy as it is now",
         2 * opened.subject.model.config.layers.len(),
         opened.parts().alone().len(),
-        opened.measured,
-        opened.unseen(),
+        windows(opened.measured),
+        counted(opened.unseen(), "other"),
         duration(estimate.seconds)
     )
 }

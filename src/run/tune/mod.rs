@@ -20,6 +20,7 @@ use crate::eval::protocol::Protocols;
 use crate::hub::Hub;
 use crate::platform;
 use crate::results::figures::CodecResult;
+use crate::results::print::counted;
 use crate::results::record::CellResult;
 use crate::results::sweep::SweepSource;
 use crate::results::timings::DryRun;
@@ -219,8 +220,8 @@ impl Run<'_> {
         };
         let outcome = sweep::run(&of_sweep, self.hub, &mut self.shared, self.progress)?;
         if let Some(error) = outcome.first_failure {
-            let (failed, total) = (outcome.failed, outcome.total);
-            return Err(error.within(format!("{failed} of {total} measurements failed, the first")));
+            let total = counted(outcome.total, "measurement");
+            return Err(error.within(format!("{} of {total} failed, the first", outcome.failed)));
         }
         let mut planned = outcome.plan.cells.into_iter();
         let mut of_run = |count: usize| {
