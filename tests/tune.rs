@@ -338,6 +338,39 @@ fn what_cannot_be_done_is_said() {
 }
 
 #[test]
+fn a_summary_is_one_line_and_a_run_in_16_bits_has_its_floor() {
+    let folder = TempDir::new().unwrap();
+    let flags = ["--bits", "4.5", "--dtype", "bf16"];
+    let answer = tune(folder.path(), &[&flags[..], &["--summary"]].concat());
+    assert_eq!(answer.status, Some(0), "{}", answer.stderr);
+    let found = result(folder.path(), &flags);
+    let (unseen, name) = (&found["unseen"][0], found["codec"].as_str().unwrap());
+    let line = &answer.stdout;
+    let begins = format!(
+        "kvgauge: builtin on builtin, 4 windows of 64 tokens, unseen: tuned within 4.5 bits a value: \
+         {:.2} bits; within ±1 % perplexity: prefix {}, KLD ",
+        number(&found["bits"]),
+        unseen["tuned"]["verdict"].as_str().unwrap()
+    );
+    assert!(line.starts_with(&begins) && line.ends_with(&format!("; {name}\n")), "{line}");
+    assert_eq!(line.lines().count(), 1, "{line}");
+    let both = tune(folder.path(), &[&flags[..], &["--summary", "--json"]].concat());
+    both.is_refused(&["--summary", "--json"]);
+
+    // What `validate` has for it on these windows; and it is no candidate.
+    let on_unseen =
+        ["--model", "builtin", "--context", "64", "--first-window", "3", "--windows", "4"];
+    let asked = ["--protocol", "prefix", "--dtype", "bf16", "--codec", "q8_0", "--json"];
+    let validated = validate(&[&on_unseen[..], &asked].concat()).succeeds().json();
+    assert_eq!(unseen["baseline"]["floor"], validated["baseline"]["floor"]);
+    assert!(number(&unseen["baseline"]["floor"]["kld_mean"]) > 0.0);
+    let uniform = unseen["uniform"].as_array().unwrap();
+    assert!(uniform.iter().all(|codec| codec["codec"] != "f16"), "{uniform:?}");
+    let table = tune(folder.path(), &flags).stdout;
+    assert!(table.contains("\nfloor: KLD ") && table.contains("rounding to bf16"), "{table}");
+}
+
+#[test]
 fn a_dry_run_estimates_and_writes_nothing() {
     let folder = TempDir::new().unwrap();
     let output = folder.path().join("out");

@@ -63,6 +63,9 @@ pub struct Arguments {
     /// Print one JSON object instead of tables
     #[arg(long, help_heading = OUTPUT)]
     json: bool,
+    /// Print one line instead of tables, for a CI log
+    #[arg(long, conflicts_with = "json", help_heading = OUTPUT)]
+    summary: bool,
     #[command(flatten)]
     subject: SubjectFlags,
     #[command(flatten)]
@@ -112,7 +115,8 @@ impl FromArgMatches for TuneFlags {
 impl Arguments {
     /// Measures, assigns, checks, writes and prints.
     pub fn run(self) -> Result<Outcome> {
-        let (json, dry_run, bits) = (self.json, self.dry_run, self.bits);
+        let (json, summary) = (self.json, self.summary);
+        let (dry_run, bits) = (self.dry_run, self.bits);
         let (unseen_windows, force) = (self.validate_windows, self.force);
         let (output, config) = (self.output.clone(), self.config.clone());
         if unseen_windows == 0 {
@@ -156,17 +160,18 @@ impl Arguments {
 
         let written = tune::write_results(&tuning, &request);
         // A long run is told even where its files cannot be written any more.
-        let print = if json { output::print } else { output::print_text };
+        let print = if json || summary { output::print } else { output::print_text };
         let table = || tuning_table::render(&tuning, output::stdout_width());
-        print(&match (json, &written) {
-            (true, _) => report::json(&tuning)?,
-            (false, Ok([result, picture])) => format!(
+        print(&match &written {
+            _ if json => report::json(&tuning)?,
+            _ if summary => report::summary::of_tuning(&tuning),
+            Ok([result, picture]) => format!(
                 "{}\nresult: {}\npicture: {}\n",
                 table(),
                 result.display(),
                 picture.display()
             ),
-            (false, Err(_)) => table(),
+            Err(_) => table(),
         })?;
         written?;
         Ok(match request.settings.strict && tuning.misses_limit() {

@@ -1,8 +1,7 @@
 //! The result as Markdown, for a pull request.
 
 use super::text::{one_line, printable};
-use crate::eval::verdict::Limits;
-use crate::results::columns::{Column, MARKDOWN, Row, SIZE, Table, named};
+use crate::results::columns::{Column, MARKDOWN, Row, SIZE, Table, named, with_batch};
 use crate::results::names::Headlines;
 use crate::results::print::{bos, cache_words, dtype_and_device, short, windows};
 use crate::results::sweep::{SubjectReport, SweepReport, UnfinishedCell};
@@ -18,7 +17,7 @@ pub fn render(report: &SweepReport) -> String {
     }
     for subject in &report.subjects {
         // Writing to a String cannot fail.
-        let _ = section(&mut out, subject, &report.limits, mixed.is_some());
+        let _ = section(&mut out, subject, report, mixed.is_some());
     }
     let headlines = report.headlines();
     for (title, cells) in [("Failed", &report.failed), ("Missing", &report.missing)] {
@@ -38,7 +37,7 @@ pub fn render(report: &SweepReport) -> String {
 fn section(
     out: &mut String,
     subject: &SubjectReport,
-    limits: &Limits,
+    report: &SweepReport,
     mixed: bool,
 ) -> std::fmt::Result {
     let s = &subject.subject;
@@ -63,7 +62,7 @@ fn section(
         subject.baseline.perplexity,
         subject.cells.first().map_or(String::new(), |cell| cache_words(&cell.result, s))
     )?;
-    let limit = verdict_words::limits(limits);
+    let limit = verdict_words::limits(&report.limits);
     if let Some(reason) = subject.baseline.meaningless(s.model.vocab_size) {
         writeln!(out, "**Invalid**: {reason}; {}.\n", verdict_words::CHECK)?;
     } else {
@@ -91,7 +90,11 @@ fn section(
         }
         out.push('\n');
     }
-    table(out, subject, &protocols)
+    table(out, subject, &protocols, report.batch)?;
+    match report.batch {
+        1 => Ok(()),
+        batch => writeln!(out, "\nGB saved: on the cache of {batch} sequences."),
+    }
 }
 
 /// The answers for a KL divergence and for so many bytes: two lines, and an empty one.
@@ -101,17 +104,19 @@ fn within(subject: &SubjectReport) -> String {
     format!("{klds}.  \n{bytes}.\n\n")
 }
 
-/// Under two protocols without top-1, which there is no room for.
+/// Under two protocols without top-1, which there is no room for. `batch`: sequences that the saved GB are of.
 fn table(
     out: &mut String,
     subject: &SubjectReport,
     protocols: &[SubjectReport],
+    batch: usize,
 ) -> std::fmt::Result {
     let several = protocols.len() > 1;
     let damage: Vec<&str> =
         MARKDOWN.iter().copied().filter(|key| !several || *key != "top1_agreement").collect();
     let heading = |column: &Column| column.heading(Table::Markdown).to_string();
-    let mut heads = joined(SIZE, heading);
+    let size = with_batch(SIZE, batch);
+    let mut heads = joined(&size, heading);
     for view in protocols {
         let mut of_view = joined(&damage, heading);
         if several {
@@ -129,7 +134,7 @@ fn table(
         let name = &cell.result.figures.codec;
         let mark = if subject.recommends(cell) { " ★" } else { "" };
         let row = Row::of_cell(cell, subject);
-        let mut fields = joined(SIZE, |column| column.text(&row, Table::Markdown));
+        let mut fields = joined(&size, |column| column.text(&row, Table::Markdown));
         fields[0] = code(name) + mark;
         for view in protocols {
             let of_view = view.cells.iter().find(|cell| cell.result.figures.codec == *name);
@@ -218,7 +223,14 @@ mod tests {
             assert_eq!(rows.len(), heads + cells, "{name}");
             let both = report.subjects.iter().any(|subject| subject.decode.is_some());
             let bars = if both { 11 } else { 9 };
-            assert!(rows.iter().all(|row| row.matches('|').count() == bars), "{name}: {text}");
+            let all_have = |text: &str, bars: usize| {
+                let mut rows = text.lines().filter(|line| line.starts_with('|'));
+                rows.all(|row| row.matches('|').count() == bars)
+            };
+            // A batch has a column more: what it saves.
+            assert!(report.batch > 1 && all_have(&text, bars + 1), "{name}: {text}");
+            let alone = render(&SweepReport { batch: 1, ..report });
+            assert!(all_have(&alone, bars) && !alone.contains("GB saved"), "{name}: {alone}");
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::results::figures::CodecResult;
 use crate::results::print::{counted, small, windows};
 use crate::results::subject::SubjectInfo;
 use crate::results::sweep::{SubjectReport, SweepReport};
+use crate::results::tuning::{Budget, Tuning};
 use crate::results::validation::{ValidatedCodec, Validation};
 use crate::results::verdict_words;
 
@@ -43,6 +44,36 @@ pub fn of_validation(result: &Validation) -> String {
         words.push_str(&format!("; {verdict}: {}", codecs.join(", ")));
     }
     one_line(&format!("kvgauge: {}: {words}", place(&result.subject))) + "\n"
+}
+
+/// The assignment with its name, and what the check on unseen windows says of it.
+pub fn of_tuning(tuning: &Tuning) -> String {
+    let budget = match tuning.budget {
+        Budget::Bits(bits) => format!("within {bits} bits a value"),
+        Budget::MaxKld(kld) => format!("within a mean KLD of {kld}"),
+    };
+    let unseen = tuning.unseen.first().map_or(&tuning.subject, |unseen| &unseen.subject);
+    let verdicts = tuning.unseen.iter().map(|unseen| {
+        let says = match &unseen.tuned {
+            Some(tuned) => {
+                let verdict = tuned.judgement.verdict.word();
+                format!("{verdict}, KLD {}", small(tuned.figures.kld_mean))
+            }
+            None => "no verdict".into(),
+        };
+        format!("{} {says}", unseen.protocol.name())
+    });
+    let unchecked = tuning.unchecked.iter();
+    let unchecked = unchecked.map(|unchecked| format!("{} no verdict", unchecked.protocol.name()));
+    let verdicts: Vec<String> = verdicts.chain(unchecked).collect();
+    one_line(&format!(
+        "kvgauge: {}, unseen: tuned {budget}: {:.2} bits; within {}: {}; {}",
+        place(unseen),
+        tuning.bits,
+        verdict_words::limits(&tuning.config.limits()),
+        verdicts.join(", "),
+        tuning.codec
+    )) + "\n"
 }
 
 /// A line a subject.

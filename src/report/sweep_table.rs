@@ -4,7 +4,7 @@ use super::align::{align, align_within};
 use super::table::{baseline_line, cache_line, subject_lines};
 use super::text::one_line;
 use crate::eval::verdict::Limits;
-use crate::results::columns::{Row, SWEEP, Table, headings, texts};
+use crate::results::columns::{Row, SWEEP, Table, headings, texts, with_batch};
 use crate::results::figures::{CodecFigures, CodecResult};
 use crate::results::names::Headlines;
 use crate::results::print::{interval, signed, small};
@@ -16,7 +16,7 @@ use std::fmt::Write;
 const LEGEND: &str = "bits a value; MB: cache of a sequence; KLD: mean, nats; top-1: likeliest token \
     unchanged; interval: 95 %\n* recommended; needs N, has M: inconclusive, N windows would settle it (80 % range), the text has M\n";
 
-/// Ends with a newline. At most 110 columns for names of up to 25 characters; no colours, so
+/// Ends with a newline. At most 110 columns for names of up to 25 characters, 120 with saved GB; no colours, so
 /// that it can be pasted anywhere. `width`: of the terminal, within which a table that is wider comes
 /// in blocks.
 pub fn render(report: &SweepReport, width: Option<usize>) -> String {
@@ -31,7 +31,7 @@ pub fn render(report: &SweepReport, width: Option<usize>) -> String {
             } else {
                 out.push('\n');
             }
-            out.push_str(&align_within(&rows(view), width));
+            out.push_str(&align_within(&rows(view, report.batch), width));
         }
         for refused in subject.decode.iter().flat_map(|decode| &decode.refused) {
             out.push_str(&one_line(&format!("no verdict under decode: {}", refused.error)));
@@ -46,6 +46,9 @@ pub fn render(report: &SweepReport, width: Option<usize>) -> String {
     }
     if !report.subjects.is_empty() {
         out.push_str(LEGEND);
+        if report.batch > 1 {
+            let _ = writeln!(out, "GB saved: on the cache of {} sequences", report.batch);
+        }
     }
     if let Some(note) = report.instruction_sets_note() {
         let _ = writeln!(out, "note: {note}");
@@ -77,10 +80,12 @@ fn head(
     cache_line(out, subject.cells.first().map(|cell| &cell.result), &subject.subject)
 }
 
-fn rows(subject: &SubjectReport) -> Vec<Vec<String>> {
-    let mut rows = vec![headings(SWEEP, Table::Sweep)];
+/// `batch`: sequences that the saved GB are of.
+fn rows(subject: &SubjectReport, batch: usize) -> Vec<Vec<String>> {
+    let columns = with_batch(SWEEP, batch);
+    let mut rows = vec![headings(&columns, Table::Sweep)];
     for cell in &subject.cells {
-        let mut row = texts(SWEEP, &Row::of_cell(cell, subject), Table::Sweep);
+        let mut row = texts(&columns, &Row::of_cell(cell, subject), Table::Sweep);
         row[0] = one_line(&row[0]) + if subject.recommends(cell) { " *" } else { "" };
         rows.push(row);
     }
@@ -153,7 +158,8 @@ mod tests {
     use crate::results::fixture;
 
     fn rendered(name: &str) -> String {
-        render(&fixture::all().into_iter().find(|(found, _)| *found == name).unwrap().1, None)
+        let (_, report) = fixture::all().into_iter().find(|(found, _)| *found == name).unwrap();
+        render(&SweepReport { batch: 1, ..report }, None)
     }
 
     #[test]
@@ -167,6 +173,19 @@ mod tests {
         assert!(text.contains("\nfailed: int4-g99999999 on HuggingFaceTB"), "{text}");
         assert!(text.contains("\nmissing: int5-g64 on"), "{text}");
         assert_eq!(text.matches(" * ").count(), 1, "{text}");
+    }
+
+    #[test]
+    fn a_batch_has_its_saved_gb() {
+        let (_, mut report) =
+            fixture::all().into_iter().find(|(name, _)| *name == "both-protocols").unwrap();
+        assert!(!rendered("both-protocols").contains("GB saved"));
+        report.batch = 32;
+        let text = render(&report, None);
+        // Under both protocols, and in the legend.
+        assert_eq!(text.matches("GB saved").count(), 3, "{text}");
+        assert!(text.contains("GB saved: on the cache of 32 sequences"), "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 120), "{text}");
     }
 
     /// But for names, which have no place to break.

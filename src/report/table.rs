@@ -281,9 +281,7 @@ fn floor_line(out: &mut String, r: &Validation) -> std::fmt::Result {
     let decode = r.decode.iter().map(|decode| (decode.protocol, &decode.baseline));
     let each = [(r.subject.protocol, &r.baseline)].into_iter().chain(decode);
     let said = each.filter_map(|(protocol, baseline)| {
-        let Floor { kld_mean, kld_mean_ci95 } = baseline.floor.as_ref()?;
-        let interval = print::interval(*kld_mean_ci95, print::small);
-        Some(format!("{} {} ({interval})", protocol.name(), print::small(*kld_mean)))
+        Some(format!("{} {}", protocol.name(), floor_words(baseline.floor.as_ref()?)))
     });
     let said: Vec<String> = said.collect();
     if said.is_empty() {
@@ -291,6 +289,12 @@ fn floor_line(out: &mut String, r: &Validation) -> std::fmt::Result {
     }
     let dtype = &r.subject.dtype;
     writeln!(out, "floor     KLD of another rounding to {dtype}: {}", said.join(", "))
+}
+
+/// With its interval.
+pub(super) fn floor_words(floor: &Floor) -> String {
+    let Floor { kld_mean, kld_mean_ci95 } = floor;
+    format!("{} ({})", print::small(*kld_mean), print::interval(*kld_mean_ci95, print::small))
 }
 
 pub(super) fn baseline_line(out: &mut String, baseline: &Baseline) -> std::fmt::Result {

@@ -2,7 +2,7 @@
 //! codec's name at the end.
 
 use super::align::{align_groups, align_within};
-use super::table::{baseline_line, meaningless, subject_lines};
+use super::table::{baseline_line, floor_words, meaningless, subject_lines};
 use crate::results::columns::{Row, Table, VALIDATE, headings, texts};
 use crate::results::figures::CodecResult;
 use crate::results::print::{duration, interval, signed_small, small};
@@ -126,6 +126,13 @@ fn checked(
     let others = unseen.uniform.iter().filter(|result| result.figures.codec != tuning.codec);
     rows.extend(others.map(|result| row(result, None, subject)));
     out.push_str(&align_within(&rows, width));
+    if let Some(floor) = &unseen.baseline.floor {
+        let (dtype, floor) = (&subject.dtype, floor_words(floor));
+        writeln!(
+            out,
+            "floor: KLD {floor} of another rounding to {dtype}, below which none is a codec's"
+        )?;
+    }
     for refused in &unseen.refused {
         let name = if refused.codec == tuning.codec { TUNED } else { &refused.codec };
         writeln!(out, "{name}: no verdict: {}", refused.error)?;

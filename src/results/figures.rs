@@ -45,6 +45,13 @@ pub struct Floor {
     pub kld_mean_ci95: Option<[f64; 2]>,
 }
 
+impl Floor {
+    /// From the control's figures.
+    pub fn of(control: &CodecFigures) -> Self {
+        Self { kld_mean: control.kld_mean, kld_mean_ci95: control.kld_mean_ci95 }
+    }
+}
+
 /// One codec against the untouched cache.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CodecFigures {

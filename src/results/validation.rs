@@ -204,10 +204,7 @@ impl ProtocolRun {
             let name = outcome.codec.to_string();
             CodecFigures::new(&name, &outcome.windows, &evaluation.baseline, subject)
         };
-        let floor = floor.as_ref().map(|outcome| {
-            let CodecFigures { kld_mean, kld_mean_ci95, .. } = figures(outcome);
-            Floor { kld_mean, kld_mean_ci95 }
-        });
+        let floor = floor.as_ref().map(|outcome| Floor::of(&figures(outcome)));
         let baseline = Baseline { floor, ..Baseline::of(&evaluation.baseline) };
         let each = 1 + parts.as_ref().map_or(0, CacheParts::count);
         let (whole, alone) = evaluation.codecs.split_at(evaluation.codecs.len() / each);

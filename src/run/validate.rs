@@ -67,20 +67,29 @@ pub fn run(
         // Behind the codecs' own arms, with which they share the baseline.
         let alone = codecs.iter().flat_map(|c| parts.iter().flat_map(|parts| parts.arms(c)));
         let own = codecs.iter().cloned().map(Arm::of);
-        let arms: Vec<Arm> = own.chain(alone).chain(settings.dtype.floor().map(Arm::of)).collect();
-        runs.push((protocol, arms, parts));
+        let mut arms: Vec<Arm> = own.chain(alone).collect();
+        let asked = arms.len();
+        let floor = settings.dtype.floor().map(|control| {
+            // Once is enough where it was asked for as well.
+            codecs.iter().position(|codec| *codec == control).unwrap_or_else(|| {
+                arms.push(Arm::of(control));
+                asked
+            })
+        });
+        runs.push((protocol, arms, parts, (floor, asked)));
     }
-    let tokens = |(protocol, arms, _): &(Protocol, Vec<Arm>, _)| -> usize {
+    let tokens = |(protocol, arms, ..): &(Protocol, Vec<Arm>, _, _)| -> usize {
         let of = |window: &Window| protocol.model_tokens(window.shape(), arms.len());
         subject.windows.iter().map(of).sum()
     };
     progress.begin(runs.iter().map(tokens).sum());
     let mut done = Vec::new();
-    for (protocol, arms, parts) in runs {
+    for (protocol, arms, parts, (floor, asked)) in runs {
         let evaluator = Evaluator::new(&model, protocol, context, settings.seed);
         let mut evaluation =
             evaluator.evaluate(&subject.windows, &arms, progress).map_err(|e| explain(e, dtype))?;
-        let floor = settings.dtype.floor().and_then(|_| evaluation.codecs.pop());
+        let floor = floor.and_then(|at| evaluation.codecs.get(at).cloned());
+        evaluation.codecs.truncate(asked);
         let subject = subject.info(settings, protocol, provenance.clone());
         done.push(ProtocolRun { subject, evaluation, floor, parts });
     }

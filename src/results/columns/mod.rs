@@ -205,6 +205,12 @@ impl Column {
     }
 }
 
+/// These keys, and behind the cache of a sequence what several of them save, where there is a `batch`.
+pub(crate) fn with_batch(keys: &[&'static str], batch: usize) -> Vec<&'static str> {
+    let saved = |key: &str| (batch > 1 && key == "cache_mb_per_sequence").then_some("gb_saved");
+    keys.iter().flat_map(|key| [Some(*key), saved(key)].into_iter().flatten()).collect()
+}
+
 /// The columns of these keys.
 pub(crate) fn named(keys: &[&str]) -> Vec<&'static Column> {
     keys.iter().filter_map(|key| COLUMNS.iter().find(|column| column.key == *key)).collect()
@@ -288,6 +294,8 @@ mod tests {
             (SWEEP, Table::Sweep),
             (VALIDATE, Table::Validate),
             (SIZE, Table::Protocols),
+            (&with_batch(SIZE, 2)[..], Table::Markdown),
+            (&with_batch(SWEEP, 2)[..], Table::Sweep),
             (DAMAGE, Table::Protocols),
             (&[FELT, EXACT][..], Table::Validate),
         ] {

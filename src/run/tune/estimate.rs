@@ -44,7 +44,8 @@ pub fn estimated(
         refuse_below(request.budget, least(keys) + least(values) - 16.0)?;
         subjects.push(estimated);
     }
-    let codecs = opened.treatments();
+    let mut codecs = opened.treatments();
+    codecs.extend(settings.dtype.floor().filter(|floor| !codecs.contains(floor)));
     // As if all candidates were small enough, which leaves room for the whole.
     let of_whole = |codec: &Treatment| if codecs.first() == Some(codec) { 2 } else { 1 };
     for protocol in settings.protocols().each() {

@@ -19,7 +19,7 @@ use crate::eval::Treatment;
 use crate::eval::protocol::Protocols;
 use crate::hub::Hub;
 use crate::platform;
-use crate::results::figures::CodecResult;
+use crate::results::figures::{CodecResult, Floor};
 use crate::results::print::counted;
 use crate::results::record::CellResult;
 use crate::results::sweep::SweepSource;
@@ -295,6 +295,11 @@ impl Run<'_> {
                 codecs.push(candidate.treatment());
             }
         }
+        // Of a run in 16 bits, the control beside them.
+        let floor = request.settings.dtype.floor();
+        let added = floor.clone().filter(|floor| !codecs.contains(floor));
+        codecs.extend(added.clone());
+        let [floor, added] = [floor, added].map(|codec| codec.map(|codec| codec.to_string()));
         let first = request.settings.first_window + opened.measured;
         let count = opened.unseen();
         let on_unseen = request.on(request.settings.clone(), first, count, &codecs);
@@ -305,12 +310,14 @@ impl Run<'_> {
             opened.candidates.iter().map(|candidate| candidate.name.clone()).collect();
         let (mut unseen, mut unchecked) = (Vec::new(), Vec::new());
         for (protocol, SweptRun(cells)) in protocols.into_iter().zip(swept) {
-            let Some(found) = cells.iter().find_map(|cell| cell.as_ref().ok()) else {
+            let mut found = cells.iter().filter_map(|cell| cell.as_ref().ok());
+            let found = found.find(|cell| Some(&cell.figures.codec) != added.as_ref());
+            let Some(found) = found else {
                 let refused = cells.into_iter().filter_map(std::result::Result::err).collect();
                 unchecked.push(Unchecked { protocol, refused });
                 continue;
             };
-            let CellResult { subject, baseline, .. } = found.clone();
+            let CellResult { subject, mut baseline, .. } = found.clone();
             let (mut results, mut refused) = (Vec::new(), Vec::new());
             for cell in cells {
                 match cell {
@@ -322,6 +329,9 @@ impl Run<'_> {
             }
             let name = whole.to_string();
             let tuned = results.iter().find(|result| result.figures.codec == name).cloned();
+            let control =
+                results.iter().find(|result| Some(&result.figures.codec) == floor.as_ref());
+            baseline.floor = control.map(|control| Floor::of(&control.figures));
             let is_uniform = |result: &CodecResult| candidates.contains(&result.figures.codec);
             results.retain(is_uniform);
             let against_best =
