@@ -8,13 +8,17 @@
 //!
 //! [`Payload::decompress`]: kvgauge::codec::Payload::decompress
 
+#[allow(dead_code)]
+#[path = "common/timing.rs"]
+mod timing;
+
 use half::{bf16, f16};
 use kvgauge::codec::int4::{
     BlockLayout, Isa, block_len, compress_block_with, decompress_block_with,
 };
 use kvgauge::codec::{Element, Geometry, TensorCodec};
 use rayon::prelude::*;
-use std::time::Instant;
+use timing::seconds;
 
 /// Well beyond the caches.
 const BYTES: usize = 64 << 20;
@@ -132,10 +136,4 @@ fn noise(count: usize) -> Vec<f32> {
         (state >> 40) as f32 / (1 << 23) as f32 - 1.0
     };
     (0..count).map(|_| uniform() + uniform() + uniform()).collect()
-}
-
-fn seconds(work: impl FnOnce()) -> f64 {
-    let clock = Instant::now();
-    work();
-    clock.elapsed().as_secs_f64()
 }

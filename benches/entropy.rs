@@ -5,6 +5,9 @@
 //! multiple of `copy_from_slice` in the same round; medians of rounds. Where the program `zstd` is there, sizes
 //! by its levels 1 and 19 beside it.
 
+#[path = "common/timing.rs"]
+mod timing;
+
 use half::f16;
 use kvgauge::codec::entropy::{BlockDecoder, encode_block};
 use kvgauge::codec::{Codec, Geometry, RotaryTable};
@@ -12,7 +15,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand_distr::{Distribution, StandardNormal};
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use timing::{median, seconds};
 
 const SHAPE: [usize; 3] = [8, 16384, 64];
 const ROUNDS: usize = 7;
@@ -107,15 +110,4 @@ fn values() -> Vec<f16> {
         2.0 * mean[index % SHAPE[2]] + noise
     };
     (0..SHAPE.iter().product()).map(|index| f16::from_f32(value(index))).collect()
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
-fn seconds(work: impl FnOnce()) -> f64 {
-    let clock = Instant::now();
-    work();
-    clock.elapsed().as_secs_f64()
 }

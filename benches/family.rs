@@ -5,12 +5,15 @@
 //! Ratios are bytes of input a second over those of `copy_from_slice` of the same input in the same
 //! round; medians of rounds.
 
+#[path = "common/timing.rs"]
+mod timing;
+
 use half::f16;
 use kvgauge::codec::{Codec, Element, Geometry, Packing, Payload, RotaryTable, TensorCodec};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand_distr::{Distribution, StandardNormal};
-use std::time::Instant;
+use timing::{median, seconds};
 
 const HEADS: usize = 8;
 const TOKENS: usize = 32768;
@@ -120,15 +123,4 @@ fn measure<T: Element>(codec: TensorCodec, values: &[T], head_dim: usize) {
 
 fn pack<T: Element>(values: &[T], packing: Packing, geometry: &Geometry) -> Payload {
     Payload::pack(values, packing, geometry).expect("finite values")
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
-fn seconds(work: impl FnOnce()) -> f64 {
-    let clock = Instant::now();
-    work();
-    clock.elapsed().as_secs_f64()
 }

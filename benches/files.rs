@@ -5,13 +5,18 @@
 //! (decompression), packed or not. Peak resident memory is polled. Then a tiny file, in milliseconds.
 //! Files go to `KVGAUGE_BENCH_FOLDER`, or the system's temporary folder.
 
+#[allow(dead_code)]
+#[path = "common/timing.rs"]
+mod timing;
+
 use half::f16;
 use kvgauge::container::{TensorData, write_file};
 use safetensors::Dtype;
 use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use timing::seconds;
 
 /// 1 GiB: 16 layers' keys and values.
 const TENSORS: usize = 32;
@@ -100,12 +105,6 @@ fn run(arguments: &[&str]) -> u64 {
 
 fn settle() {
     _ = Command::new("sync").arg("-f").arg(".").status();
-}
-
-fn seconds(work: impl FnOnce()) -> f64 {
-    let clock = Instant::now();
-    work();
-    clock.elapsed().as_secs_f64()
 }
 
 /// Against `cp` of `copied`, alone and with the wait for the disk.

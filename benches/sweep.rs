@@ -7,13 +7,15 @@
 
 #[path = "../tests/common/shapes.rs"]
 mod shapes;
+#[path = "common/timing.rs"]
+mod timing;
 
 use candle_core::{DType, Device};
 use kvgauge::corpus::Window;
 use kvgauge::eval::{Arm, Evaluator, Protocol, Treatment};
 use kvgauge::model::Model;
 use kvgauge::model::RandomWeights;
-use std::time::Instant;
+use timing::{median, seconds};
 
 const CONTEXT: usize = 512;
 const ROUNDS: usize = 7;
@@ -36,11 +38,6 @@ fn main() {
         let arms: Vec<Arm> = codecs.iter().cloned().map(Arm::of).collect();
         std::hint::black_box(evaluator.evaluate(&windows, &arms, &mut ()).expect("scores"));
     };
-    let seconds = |work: &dyn Fn()| {
-        let clock = Instant::now();
-        work();
-        clock.elapsed().as_secs_f64()
-    };
     plain();
     evaluate(&codecs[..1]);
     let (mut baseline, mut one, mut all, mut forward) = (vec![], vec![], vec![], vec![]);
@@ -53,13 +50,8 @@ fn main() {
         one.push((six - alone) / codecs.len() as f64 / pass);
         all.push(six / pass);
     }
-    println!("plain forward, logits at all positions: {:.3} s a window", median(&mut forward));
-    println!("baseline alone:       {:.2} of it", median(&mut baseline));
-    println!("each of six codecs:   {:.2} of it (at most 0.6 wanted)", median(&mut one));
-    println!("baseline, six codecs: {:.2} of it (a tool that reruns: 7)", median(&mut all));
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+    println!("plain forward, logits at all positions: {:.3} s a window", median(forward));
+    println!("baseline alone:       {:.2} of it", median(baseline));
+    println!("each of six codecs:   {:.2} of it (at most 0.6 wanted)", median(one));
+    println!("baseline, six codecs: {:.2} of it (a tool that reruns: 7)", median(all));
 }

@@ -5,10 +5,15 @@
 //! `cargo bench --bench weights [-- TYPE…]`, by llama.cpp's names. One line a type: GB/s, and medians
 //! of the paired ratios.
 
+#[allow(dead_code)]
+#[path = "common/timing.rs"]
+mod timing;
+
 use candle_core::Device;
 use candle_core::quantized::{GgmlDType, QTensor, ggml_file::qtensor_from_ggml};
 use kvgauge::model::WeightType;
 use std::time::Instant;
+use timing::median;
 
 const ROUNDS: usize = 9;
 /// Values: 256 KiB and 64 MiB of f32.
@@ -106,9 +111,4 @@ fn seconds(repeats: usize, mut work: impl FnMut() -> kvgauge::Result<()>) -> kvg
         work()?;
     }
     Ok(clock.elapsed().as_secs_f64())
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }

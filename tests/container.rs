@@ -118,14 +118,8 @@ fn even_tensors() -> Vec<TensorData<'static>> {
         let values = zoo::numbers(shape.iter().product(), seed);
         zoo::tensor(name, dtype, shape, &values.iter().map(|x| x * by).collect::<Vec<_>>())
     };
-    let mask = TensorData {
-        name: "mask".into(),
-        dtype: Dtype::BOOL,
-        shape: vec![3],
-        data: vec![1, 0, 1].into(),
-    };
     vec![
-        mask,
+        zoo::mask(),
         tensor("a.key", Dtype::F16, &[2, 12, 8], 1, 1.0),
         tensor("a.value", Dtype::BF16, &[2, 12, 8], 2, 1.0),
         tensor("b.key", Dtype::F32, &[3, 7, 8], 3, 1e30),

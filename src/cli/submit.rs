@@ -36,6 +36,19 @@ pub fn submit(
         return Err(Error::input("--submit kubernetes: expected --dry-run beside it, found none")
             .hint("kvgauge prints the jobs, and kubectl apply -f - takes them"));
     }
+    let mut job = Job {
+        program: std::env::current_exe()
+            .map_err(|e| Error::system(format!("the path of this program: {e}")))?,
+        words: words_of_a_part(std::env::args_os()),
+        output: std::path::absolute(&request.output)
+            .map_err(|e| Error::io(&request.output, &e).within("--output"))?,
+        cuts: Vec::new(),
+        force: request.force,
+        has_threads: request.settings.iter().any(|settings| settings.threads.is_some()),
+        options,
+    };
+    // Before the estimate, which takes seconds.
+    job.check()?;
     let is_cpu = request.settings.iter().all(|settings| settings.device == DeviceKind::Cpu);
     let estimate = if is_cpu { Some(estimate(request, hub)?) } else { None };
     let costs = Costs::new(request, estimate.as_ref());
@@ -47,18 +60,7 @@ pub fn submit(
                 .hint("time is not estimated here: say how many parts, --shards N"));
         }
     };
-    let job = Job {
-        program: std::env::current_exe()
-            .map_err(|e| Error::system(format!("the path of this program: {e}")))?,
-        words: words_of_a_part(std::env::args_os()),
-        output: std::path::absolute(&request.output)
-            .map_err(|e| Error::io(&request.output, &e).within("--output"))?,
-        cuts: costs.cuts(shards),
-        force: request.force,
-        has_threads: request.settings.iter().any(|settings| settings.threads.is_some()),
-        options,
-    };
-    job.check()?;
+    job.cuts = costs.cuts(shards);
     let page = job.output.join(sweep::FILES[0]);
     match (scheduler, dry_run) {
         (SubmitTo::Slurm, true) => {
@@ -96,7 +98,7 @@ fn estimate(request: &Request, hub: &Hub) -> Result<DryRun> {
 /// A command line for the same results: the one of this run, without flags that change none.
 pub fn command_line(words: impl IntoIterator<Item = OsString>) -> String {
     let own = |flag: &str| {
-        OF_ONE_RUN.iter().find(|(name, _)| *name == flag).map(|(_, value)| *value).or_else(|| {
+        OF_ONE_RUN.iter().find(|own| own.flag == flag).map(|own| own.has_value).or_else(|| {
             let setting = SETTINGS.iter().find(|s| s.flag == flag && !s.changes_figures)?;
             Some(setting.value_name != "BOOL")
         })
@@ -108,24 +110,33 @@ pub fn command_line(words: impl IntoIterator<Item = OsString>) -> String {
 
 /// The words that a part of this sweep is run with.
 fn words_of_a_part(words: impl IntoIterator<Item = OsString>) -> Vec<String> {
-    let of_the_whole = ["--output", "--shards", "--submit", "--dry-run", "--summary"];
-    without(words, |flag| {
-        let known = OF_ONE_RUN.iter().find(|(name, _)| *name == flag);
-        known.filter(|(name, _)| of_the_whole.contains(name)).map(|(_, value)| *value)
-    })
+    let whole = |flag: &str| OF_ONE_RUN.iter().find(|own| own.flag == flag && own.of_the_whole);
+    without(words, |flag| whole(flag).map(|own| own.has_value))
 }
 
-/// Flags that have nothing to do with results, and whether a value stands behind them.
-const OF_ONE_RUN: [(&str, bool); 9] = [
-    ("--output", true),
-    ("--shard", true),
-    ("--shards", true),
-    ("--cuts", true),
-    ("--submit", true),
-    ("--json", false),
-    ("--summary", false),
-    ("--dry-run", false),
-    ("--force", false),
+/// A flag that has nothing to do with results.
+struct OwnFlag {
+    flag: &'static str,
+    has_value: bool,
+    /// Whether a part of a submitted sweep is run without it.
+    of_the_whole: bool,
+}
+
+const fn own(flag: &'static str, has_value: bool, of_the_whole: bool) -> OwnFlag {
+    OwnFlag { flag, has_value, of_the_whole }
+}
+
+const OF_ONE_RUN: [OwnFlag; 9] = [
+    own("--output", true, true),
+    // Neither stands beside --submit.
+    own("--shard", true, false),
+    own("--cuts", true, false),
+    own("--shards", true, true),
+    own("--submit", true, true),
+    own("--json", false, false),
+    own("--summary", false, true),
+    own("--dry-run", false, true),
+    own("--force", false, false),
 ];
 
 /// The words of a command line behind the program, without some flags and their values.

@@ -76,14 +76,9 @@ impl Badge {
                 Self::judged(codec, Verdict::Pass, &results)
             }
             None => {
-                let fails = |cell: &&CellReport| {
-                    let decode = subject.decode_cell(&cell.result.figures.codec);
-                    let both = [Some(*cell), decode].into_iter().flatten();
-                    both.into_iter().any(|cell| cell.result.judgement.verdict == Verdict::Fail)
-                };
                 let smaller = |cell: &&CellReport| cell.result.figures.compression_ratio > 1.0;
                 // What is open or not done is no failure.
-                match subject.cells.iter().filter(smaller).all(|cell| fails(&cell)) {
+                match subject.cells.iter().filter(smaller).all(|cell| subject.fails(cell)) {
                     true => Self::new(None, "no codec passes".into(), color(Verdict::Fail)),
                     false => {
                         let open = color(Verdict::Inconclusive);

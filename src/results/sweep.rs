@@ -6,7 +6,7 @@ use super::names::Headlines;
 use super::subject::SubjectInfo;
 use super::validation::RefusedCodec;
 use crate::eval::Protocol;
-use crate::eval::verdict::Limits;
+use crate::eval::verdict::{Limits, Verdict};
 use serde::{Deserialize, Serialize};
 
 /// Version of a sweep's JSON.
@@ -256,6 +256,13 @@ impl SubjectReport {
     /// Whether this is the codec recommended for the limit asked for.
     pub fn recommends(&self, cell: &CellReport) -> bool {
         self.recommended_codec() == Some(cell.result.figures.codec.as_str())
+    }
+
+    /// Whether this codec fails under a protocol that has a result of it.
+    pub fn fails(&self, cell: &CellReport) -> bool {
+        let decode = self.decode_cell(&cell.result.figures.codec);
+        let verdict = |cell: &CellReport| cell.result.judgement.verdict;
+        std::iter::once(cell).chain(decode).any(|cell| verdict(cell) == Verdict::Fail)
     }
 
     /// Protocol by protocol, each as a subject of its own; the recommendation is that of all.

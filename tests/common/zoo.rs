@@ -27,13 +27,18 @@ fn bytes(name: &str, dtype: Dtype, shape: &[usize], data: &[u8]) -> TensorData<'
     TensorData { name: name.into(), dtype, shape: shape.to_vec(), data: data.to_vec().into() }
 }
 
+/// What is no float and passes through.
+pub fn mask() -> TensorData<'static> {
+    bytes("mask", Dtype::BOOL, &[3], &[1, 0, 1])
+}
+
 /// In an order that neither names nor types explain.
 pub fn tensors() -> Vec<TensorData<'static>> {
     let scaled = |count, seed, by: f32| -> Vec<f32> {
         numbers(count, seed).into_iter().map(|x| x * by).collect()
     };
     vec![
-        bytes("mask", Dtype::BOOL, &[3], &[1, 0, 1]),
+        mask(),
         tensor("layer.0.key", Dtype::F16, &[2, 5, 24], &numbers(240, 1)),
         tensor("layer.0.value", Dtype::BF16, &[2, 5, 24], &numbers(240, 2)),
         bytes("ids", Dtype::I64, &[2], &[7, 0, 0, 0, 0, 0, 0, 0, 255, 255, 0, 0, 0, 0, 0, 1]),
@@ -100,14 +105,8 @@ pub fn channels(tokens: usize, head_dim: usize) -> Vec<TensorData<'static>> {
         numbers(shape.iter().product(), seed).into_iter().enumerate().map(of).collect()
     };
     let of = |name, dtype, seed| tensor(name, dtype, &shape, &values(seed));
-    let mask = TensorData {
-        name: "mask".into(),
-        dtype: Dtype::BOOL,
-        shape: vec![3],
-        data: vec![1, 0, 1].into(),
-    };
     vec![
-        mask,
+        mask(),
         of("layer.0.key", Dtype::F16, 1),
         of("layer.0.value", Dtype::BF16, 2),
         of("layer.1.key", Dtype::F32, 3),
