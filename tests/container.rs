@@ -1031,13 +1031,31 @@ fn the_wrong_kind_of_file() {
     fs::hard_link(&source, folder.path("link")).unwrap();
     refused(pack(&source, &folder.path("link"), "int4-g64"), "expected another file");
     refused(pack(&source, &folder.path("no/such"), "int4-g64"), "no such file or folder");
-    // A version that is not known is named.
-    let mut bytes = fs::read(&packed).unwrap();
-    let text = br#"\"version\":1"#;
-    let at = bytes.windows(text.len()).position(|w| w == text).unwrap();
-    bytes[at + text.len() - 1] = b'0';
-    zoo::repair(&mut bytes);
-    refused(unpack(&folder.write("later", &bytes), &output), "version 0");
+    assert!(!output.exists());
+}
+
+#[test]
+fn a_version_that_is_not_known_is_named() {
+    let folder = Folder::new();
+    let (source, packed, output) = (folder.zoo(), folder.path("packed"), folder.path("output"));
+    pack(&source, &packed, "int4-g64").unwrap();
+    let whole = fs::read(&packed).unwrap();
+    let of_version = |version: u32, more: &str| {
+        let stamp = format!(r#"\"version\":{version}{more}"#);
+        let path = folder.write("other", &forged(&whole, r#"\"version\":1"#, &stamp));
+        let error = unpack(&path, &output).err().expect("no such version");
+        assert!(error.to_string().contains(&format!("version {version}")), "{error}");
+        error.hint_text().unwrap_or_default().to_string()
+    };
+    let hint = of_version(0, "");
+    let versions = hint.split("versions 1 to ").nth(1).expect("the versions that are read");
+    let newest: u32 = versions.split(';').next().unwrap().parse().expect("a number");
+    assert!(newest >= 9, "{hint}");
+    // The next, with what only that one knows.
+    for more in ["", r#",\"later\":[1]"#] {
+        let hint = of_version(newest + 1, more);
+        assert!(hint.contains("a newer one made the file"), "{hint}");
+    }
     assert!(!output.exists());
 }
 
