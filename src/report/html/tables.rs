@@ -233,7 +233,8 @@ pub fn within(subject: &SubjectReport) -> Markup {
         (answers("bytes a token (of 16 bits)", bytes))
         p class="note" {
             "Under " (subject.under()) ", whatever the perplexity does: the whole interval of the \
-             KLD within its limit under each; of its KLDs the largest is compared."
+             KLD within its limit under each; of its KLDs the largest is compared. Each row has a \
+             limit of its own: those that can be set on this page change nothing here."
         }
     }
 }
