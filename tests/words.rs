@@ -100,6 +100,24 @@ fn codecs_lists_what_there_is() {
     }
 }
 
+/// Results keep the fields that these stand for, under which there are results already.
+#[test]
+fn people_are_shown_the_name_that_they_asked_for() {
+    let asked = ["--codec", "q6_0,kivi2"];
+    let json = good_with(&[&asked[..], &["--json"]].concat()).succeeds().json();
+    let codecs = ["int6-g32-ext", "k:int2-g32-asym-ch/v:int2-g32-asym"];
+    assert_eq!([0, 1].map(|at| json["codecs"][at]["codec"].as_str().unwrap()), codecs);
+    let table = good_with(&asked).succeeds().stdout;
+    let line = good_with(&[&asked[..], &["--summary"]].concat()).succeeds().stdout;
+    for name in ["q6_0", "kivi2"] {
+        assert!(table.contains(&format!("\n{name} ")), "{name} in\n{table}");
+        assert!(line.contains(&format!("{name} (")), "{name} in {line}");
+    }
+    for name in codecs {
+        assert!(!table.contains(name) && !line.contains(name), "{name} in\n{table}{line}");
+    }
+}
+
 #[test]
 fn an_engine_has_its_own_words() {
     let of = |engine: &str, more: &[&str]| {

@@ -3,6 +3,7 @@
 
 use super::pace::{Pace, Word};
 use super::progress::{TerminalProgress, new_bar, stderr_width, style, with_bar};
+use crate::codec::shown_name;
 use crate::eval::Observer;
 use crate::report::sweep_table;
 use crate::report::text::one_line;
@@ -193,6 +194,7 @@ impl SweepObserver for SweepProgress {
         };
         let context = context.map_or(String::new(), |context| format!(", context {context}"));
         let protocol = protocol.as_ref().map_or(String::new(), |name| format!(", {name}"));
+        let codec = shown_name(codec);
         self.say(&one_line(&format!("{codec} on {model}, {text}{context}{protocol}: {told}")));
         self.tell_count();
     }

@@ -39,7 +39,7 @@ pub fn stdout_width() -> Option<usize> {
 pub fn print_estimate(estimate: &DryRun, json: bool, unit: &str) -> Result<()> {
     match json {
         true => print(&report::json(estimate)?),
-        false => print_text(&dry_run_table::render(estimate, unit)),
+        false => print_text(&dry_run_table::render(&estimate.for_people(), unit)),
     }
 }
 

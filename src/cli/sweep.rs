@@ -328,10 +328,10 @@ fn write_and_tell(report: &SweepReport, folder: &Path, force: bool, told: Told) 
     let page = sweep::write_report(report, folder, force)?;
     match told {
         Told::Json => return output::print(&report::json(report)?),
-        Told::Summary => return output::print(&report::summary::of_sweep(report)),
+        Told::Summary => return output::print(&report::summary::of_sweep(&report.for_people())),
         Told::Tables => {}
     }
-    let table = sweep_table::render(report, output::stdout_width());
+    let table = sweep_table::render(&report.for_people(), output::stdout_width());
     output::print_text(&format!("{table}\nreport: {}\n", page.display()))
 }
 

@@ -161,10 +161,11 @@ impl Arguments {
         let written = tune::write_results(&tuning, &request);
         // A long run is told even where its files cannot be written any more.
         let print = if json || summary { output::print } else { output::print_text };
-        let table = || tuning_table::render(&tuning, output::stdout_width());
+        let shown = tuning.for_people();
+        let table = || tuning_table::render(&shown, output::stdout_width());
         print(&match &written {
             _ if json => report::json(&tuning)?,
-            _ if summary => report::summary::of_tuning(&tuning),
+            _ if summary => report::summary::of_tuning(&shown),
             Ok([result, picture]) => format!(
                 "{}\nresult: {}\npicture: {}\n",
                 table(),

@@ -60,8 +60,9 @@ pub struct Arguments {
     config: Option<PathBuf>,
 }
 
-/// The text of a file; `None`: there is nothing to write.
-type Render = fn(&Validation) -> Result<Option<String>>;
+/// The text of a file, from the result and from the same with the names that people are shown; `None`: there
+/// is nothing to write.
+type Render = fn(&Validation, &Validation) -> Result<Option<String>>;
 
 /// A file to write beside what is printed.
 struct OutputFile {
@@ -71,12 +72,12 @@ struct OutputFile {
     render: Render,
 }
 
-fn badge_picture(result: &Validation) -> Result<Option<String>> {
-    Ok(Some(Badge::of_validation(result).svg()))
+fn badge_picture(_: &Validation, shown: &Validation) -> Result<Option<String>> {
+    Ok(Some(Badge::of_validation(shown).svg()))
 }
 
-fn badge_endpoint(result: &Validation) -> Result<Option<String>> {
-    Badge::of_validation(result).endpoint().map(Some)
+fn badge_endpoint(_: &Validation, shown: &Validation) -> Result<Option<String>> {
+    Badge::of_validation(shown).endpoint().map(Some)
 }
 
 impl Arguments {
@@ -126,9 +127,9 @@ impl Arguments {
         progress.clear();
         let result = result?;
 
-        let mut written = Ok(());
+        let (shown, mut written) = (result.for_people(), Ok(()));
         for OutputFile { path, kind, render, .. } in &files {
-            let text = render(&result);
+            let text = render(&result, &shown);
             let write = |text: Option<String>| match text {
                 Some(text) => whole_file::write(path, text.as_bytes(), Existing::own(*kind, force)),
                 None => Ok(()),
@@ -138,8 +139,8 @@ impl Arguments {
         // A long run is told even where its file cannot be written any more.
         match (json, summary) {
             (true, _) => output::print(&report::json(&result)?)?,
-            (_, true) => output::print(&report::summary::of_validation(&result))?,
-            _ => output::print_text(&table::render(&result, output::stdout_width()))?,
+            (_, true) => output::print(&report::summary::of_validation(&shown))?,
+            _ => output::print_text(&table::render(&shown, output::stdout_width()))?,
         }
         written?;
         Ok(if settings.strict && result.misses_limit() {
@@ -160,11 +161,12 @@ impl Arguments {
                     .hint(".svg is a picture, .json what a badge service reads"));
             }
         };
-        let card: Render = |result| Ok(Some(report::model_card::render(result)));
-        let chart: Render =
-            |result| Ok(charts::attribution(result).map(|chart| chart.standalone()));
+        let card: Render = |_, shown| Ok(Some(report::model_card::render(shown)));
+        let chart: Render = |_, shown| Ok(charts::attribution(shown).map(|c| c.standalone()));
         let all: [(_, _, _, Render); 4] = [
-            ("--output", &self.output, Kind::Validation, |result| report::json(result).map(Some)),
+            ("--output", &self.output, Kind::Validation, |result, _| {
+                report::json(result).map(Some)
+            }),
             ("--picture", &self.picture, Kind::Picture, chart),
             ("--badge", &self.badge, badge.0, badge.1),
             ("--model-card", &self.model_card, Kind::Card, card),

@@ -18,7 +18,8 @@ pub struct ReportFile {
 
 /// All of them. Equal reports give equal bytes.
 pub fn files(report: &SweepReport) -> Result<Vec<ReportFile>> {
-    let views = report.by_protocol();
+    let shown = report.for_people();
+    let views = shown.by_protocol();
     let limit = report.limits.max_ppl_change;
     let pictures: Vec<_> = views.iter().map(|subject| charts::all(subject, limit)).collect();
     let file = |name: &str, kind, text: String| {
@@ -26,10 +27,10 @@ pub fn files(report: &SweepReport) -> Result<Vec<ReportFile>> {
         ReportFile { name, kind, bytes }
     };
     let mut files = vec![
-        file("report.html", Kind::Page, html::render(report, &pictures)?),
+        file("report.html", Kind::Page, html::render(&shown, &pictures)?),
         file("results.json", Kind::Sweep, json(report)?),
         file("results.csv", Kind::Table, csv::render(report)),
-        file("report.md", Kind::Markdown, markdown::render(report)),
+        file("report.md", Kind::Markdown, markdown::render(&shown)),
     ];
     // Names begin with the subject's number where there are several, and `decode` beside another
     // protocol.
@@ -38,7 +39,7 @@ pub fn files(report: &SweepReport) -> Result<Vec<ReportFile>> {
         let decode = subject.decode.as_ref().map(|_| format!("{number}decode-"));
         std::iter::once(number).chain(decode)
     });
-    for (number, subject) in (1..).zip(&report.subjects) {
+    for (number, subject) in (1..).zip(&shown.subjects) {
         let prefix = numbered(report, number);
         let badge = Badge::of_subject(subject);
         files.push(file(&format!("{prefix}badge.svg"), Kind::Picture, badge.svg()));

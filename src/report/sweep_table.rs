@@ -3,6 +3,7 @@
 use super::align::{align, align_within};
 use super::table::{baseline_line, cache_line, subject_lines};
 use super::text::one_line;
+use crate::codec::shown_name;
 use crate::eval::verdict::Limits;
 use crate::results::columns::{Row, SWEEP, Table, headings, texts, with_batch};
 use crate::results::figures::{CodecFigures, CodecResult};
@@ -97,7 +98,11 @@ fn rows(subject: &SubjectReport, batch: usize) -> Vec<Vec<String>> {
 pub fn so_far(results: &[CodecResult], subject: &SubjectInfo, width: Option<usize>) -> Vec<String> {
     const FEW: &[&str] = &["codec", "perplexity_change_percent", "kld_mean", "verdict"];
     let table = |columns: &[&str]| {
-        let row = |result| texts(columns, &Row::new(result, subject), Table::Sweep);
+        let row = |result| {
+            let mut row = texts(columns, &Row::new(result, subject), Table::Sweep);
+            row[0] = shown_name(&row[0]);
+            row
+        };
         let rows: Vec<_> =
             [headings(columns, Table::Sweep)].into_iter().chain(results.iter().map(row)).collect();
         let lines = align(&rows).lines().map(str::to_string).collect::<Vec<_>>();

@@ -5,6 +5,7 @@ use super::figures::{Baseline, CodecResult};
 use super::names::Headlines;
 use super::subject::SubjectInfo;
 use super::validation::RefusedCodec;
+use crate::codec::shown_name;
 use crate::eval::Protocol;
 use crate::eval::verdict::{Limits, Verdict};
 use serde::{Deserialize, Serialize};
@@ -248,6 +249,22 @@ impl SubjectReport {
         }
     }
 
+    fn show_names(&mut self) {
+        let answers = self.recommended.iter_mut().map(|answer| &mut answer.codec);
+        let answers = answers.chain(self.cheapest_within_kld.iter_mut().map(|a| &mut a.codec));
+        let answers = answers.chain(self.best_within_bytes.iter_mut().map(|a| &mut a.codec));
+        let cells = self.cells.iter_mut();
+        let (refused, beside) = match &mut self.decode {
+            Some(decode) => (&mut decode.refused[..], &mut decode.cells[..]),
+            None => Default::default(),
+        };
+        let cells = cells.chain(beside).map(|cell| &mut cell.result.figures.codec);
+        let refused = refused.iter_mut().map(|refused| &mut refused.codec);
+        for name in answers.flatten().chain(cells).chain(refused) {
+            *name = shown_name(name);
+        }
+    }
+
     /// For the limit asked for.
     pub fn recommended_codec(&self) -> Option<&str> {
         self.recommended.first()?.codec.as_deref()
@@ -363,6 +380,16 @@ impl SweepReport {
             subject.text.headline = headlines.longer_text(&subject.text.source);
         }
         report
+    }
+
+    /// With codecs by the names that people are shown: for everything but JSON and CSV.
+    pub fn for_people(&self) -> Self {
+        let mut shown = self.clone();
+        shown.subjects.iter_mut().for_each(SubjectReport::show_names);
+        for cell in shown.failed.iter_mut().chain(&mut shown.missing) {
+            cell.codec = shown_name(&cell.codec);
+        }
+        shown
     }
 
     /// Of all its models and texts, those of cells without a result too.

@@ -3,6 +3,7 @@
 use super::names::Headlines;
 use super::subject::SubjectInfo;
 use super::sweep::UnfinishedCell;
+use crate::codec::shown_name;
 use crate::eval::StageTimings;
 use serde::Serialize;
 
@@ -83,6 +84,17 @@ impl DryRun {
     /// The number of cells that can be run.
     pub fn cells(&self) -> usize {
         self.subjects.iter().map(|subject| subject.cells.len()).sum()
+    }
+
+    /// With codecs by the names that people are shown: for everything but JSON.
+    pub fn for_people(&self) -> Self {
+        let mut shown = self.clone();
+        let cells = shown.subjects.iter_mut().flat_map(|subject| &mut subject.cells);
+        let failed = shown.failed.iter_mut().map(|cell| &mut cell.codec);
+        for name in cells.map(|cell| &mut cell.codec).chain(failed) {
+            *name = shown_name(name);
+        }
+        shown
     }
 
     /// Of all its models and texts.

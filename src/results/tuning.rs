@@ -6,6 +6,7 @@ use super::attribution::Sum;
 use super::figures::{Baseline, CodecResult};
 use super::subject::SubjectInfo;
 use super::validation::RefusedCodec;
+use crate::codec::shown_name;
 use crate::eval::Protocol;
 use crate::eval::attribution::LayerParts;
 use crate::eval::stats::{Estimate, student_t_quantile};
@@ -256,6 +257,31 @@ impl AgainstUniform {
 }
 
 impl Tuning {
+    /// With codecs by the names that people are shown: for everything but JSON.
+    pub fn for_people(&self) -> Self {
+        let mut shown = self.clone();
+        let mut names = vec![&mut shown.codec];
+        names.extend(&mut shown.candidates);
+        for layer in &mut shown.layers {
+            for part in [&mut layer.key, &mut layer.value] {
+                let choices = part.choices.iter_mut().chain([&mut part.chosen]);
+                names.extend(choices.map(|choice| &mut choice.codec));
+            }
+        }
+        for unseen in &mut shown.unseen {
+            let results = unseen.tuned.iter_mut().chain(&mut unseen.uniform);
+            names.extend(results.map(|result| &mut result.figures.codec));
+            names.extend(unseen.refused.iter_mut().map(|refused| &mut refused.codec));
+            names.extend(unseen.against_best.iter_mut().map(|against| &mut against.codec));
+        }
+        let refused = shown.unchecked.iter_mut().flat_map(|unchecked| &mut unchecked.refused);
+        names.extend(refused.map(|refused| &mut refused.codec));
+        for name in names {
+            *name = shown_name(name);
+        }
+        shown
+    }
+
     /// Whether all parts got one and the same candidate.
     pub fn is_uniform(&self) -> bool {
         self.candidates.contains(&self.codec)

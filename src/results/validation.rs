@@ -7,6 +7,7 @@ use super::attribution::Attribution;
 use super::figures::{Baseline, CodecFigures, CodecResult, Floor};
 use super::measurement::{CodecMeasurement, Measurement};
 use super::subject::SubjectInfo;
+use crate::codec::shown_name;
 use crate::eval::attribution::CacheParts;
 use crate::eval::verdict::{Limits, Verdict};
 use crate::eval::{CodecOutcome, Evaluation, Protocol, Scope, StageTimings};
@@ -224,6 +225,21 @@ impl ProtocolRun {
 }
 
 impl Validation {
+    /// With codecs by the names that people are shown: for everything but JSON.
+    pub fn for_people(&self) -> Self {
+        let mut shown = self.clone();
+        let (beside, refused) = match &mut shown.decode {
+            Some(decode) => (&mut decode.codecs[..], &mut decode.refused[..]),
+            None => Default::default(),
+        };
+        let results = shown.codecs.iter_mut().chain(beside);
+        let results = results.map(|codec| &mut codec.result.figures.codec);
+        for name in results.chain(refused.iter_mut().map(|refused| &mut refused.codec)) {
+            *name = shown_name(name);
+        }
+        shown
+    }
+
     /// The result of a finished run.
     pub fn new(run: Run) -> Self {
         let Run { settings, first, decode, .. } = run;

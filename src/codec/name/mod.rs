@@ -13,6 +13,7 @@ mod fields;
 mod hints;
 mod presets;
 mod renamed;
+mod shown;
 
 use super::packing::Packing;
 use super::scheme::{Levels, MIN_GROUP, Rotation, ScaleFormat, Scheme};
@@ -27,6 +28,7 @@ use hints::unknown;
 pub(crate) use hints::{NOISE, nearest, no_codec, split_names};
 pub(crate) use presets::{NOISE_PRESET, PRESETS, Preset};
 pub(crate) use renamed::{RENAMED, lasting_name, todays_names};
+pub(crate) use shown::shown_name;
 use std::fmt;
 use std::str::FromStr;
 

@@ -48,6 +48,11 @@ impl Preset {
     const fn alias(self) -> Self {
         Self { alias: true, ..self }
     }
+
+    /// Whether results and files have the codec's fields in the place of this name.
+    pub(super) const fn is_alias(&self) -> bool {
+        self.alias
+    }
 }
 
 const fn pair(key: Packing, value: Packing) -> Codec {

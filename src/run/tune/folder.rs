@@ -73,7 +73,7 @@ pub fn write_results(tuning: &Tuning, request: &Request) -> Result<[PathBuf; 2]>
     let paths = [RESULT, PICTURE].map(|name| request.output.join(name));
     let own = |kind| Existing::own(kind, request.force);
     whole_file::write(&paths[0], report::json(tuning)?.as_bytes(), own(Kind::Tuning))?;
-    let picture = charts::tuning(tuning).standalone();
+    let picture = charts::tuning(&tuning.for_people()).standalone();
     whole_file::write(&paths[1], picture.as_bytes(), own(Kind::Picture))?;
     Ok(paths)
 }
