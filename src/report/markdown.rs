@@ -225,7 +225,14 @@ mod tests {
             assert_eq!(rows.len(), heads + cells, "{name}");
             let both = report.subjects.iter().any(|subject| subject.decode.is_some());
             let bars = if both { 11 } else { 9 };
-            assert!(rows.iter().all(|row| row.matches('|').count() == bars), "{name}: {text}");
+            let all_have = |text: &str, bars: usize| {
+                let mut rows = text.lines().filter(|line| line.starts_with('|'));
+                rows.all(|row| row.matches('|').count() == bars)
+            };
+            // A batch has a column more: what it saves.
+            assert!(report.batch > 1 && all_have(&text, bars + 1), "{name}: {text}");
+            let alone = render(&SweepReport { batch: 1, ..report });
+            assert!(all_have(&alone, bars) && !alone.contains("GB saved"), "{name}: {alone}");
         }
     }
 }

@@ -296,7 +296,7 @@ mod tests {
             assert!(titles.clone().any(|title| title.starts_with(&last)), "{name}");
             let root = document.root_element();
             let label = root.attribute("aria-label").unwrap();
-            assert!(label.contains("KV heads") && root.attribute("role") == Some("img"), "{label}");
+            assert!(label.contains("KV head") && root.attribute("role") == Some("img"), "{label}");
             assert!(!svg.contains("NaN") && !svg.contains("<script>alert"), "{name}");
         }
     }
