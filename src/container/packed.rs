@@ -86,6 +86,23 @@ pub fn is_possible(packed: u64, plain: u64, width: u64) -> bool {
     packed < plain && packed >= plain.div_ceil(MOST_RATIO) && packed.is_multiple_of(width.max(1))
 }
 
+/// The checksum of bytes of a file that have to be 0: read piece by piece, since a part of zeros has many.
+fn zeros(source: &Source, mut at: Range<u64>) -> Result<Hasher> {
+    let mut hash = Hasher::new();
+    let mut piece = vec![0; BLOCK.min((at.end - at.start) as usize)];
+    while at.start < at.end {
+        let here = (at.end - at.start).min(BLOCK as u64);
+        let bytes = &mut piece[..here as usize];
+        source.read_at(bytes, at.start)?;
+        if bytes.iter().any(|byte| *byte != 0) {
+            return Err(manifest::damaged("bytes behind its blocks that are not 0"));
+        }
+        hash.update(bytes);
+        at.start += here;
+    }
+    Ok(hash)
+}
+
 /// Where the blocks of a packed part lie.
 pub struct BlockIndex {
     /// Bytes of each but the last before it was coded.
@@ -138,12 +155,7 @@ impl BlockIndex {
         if expected != len {
             return Err(manifest::damaged(format!("expected {expected} bytes, found {len}")));
         }
-        let mut zeros = vec![0; (at.start + listed - next) as usize];
-        source.read_at(&mut zeros, next)?;
-        if zeros.iter().any(|byte| *byte != 0) {
-            return Err(manifest::damaged("bytes behind its blocks that are not 0"));
-        }
-        let mut tail = hash(&zeros);
+        let mut tail = zeros(source, next..at.start + listed)?;
         tail.update(&lengths);
         Ok(Self { block, plain, starts, tail })
     }
