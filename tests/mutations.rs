@@ -43,12 +43,12 @@ fn target(path: &Path) -> Target<'_> {
 
 /// Keys and values, some tokens of which are there twice.
 fn cache() -> Vec<TensorData<'static>> {
-    let (tokens, dim) = (80, 64);
+    let (tokens, dim) = (240, 64);
     let of = |name, dtype, seed| {
         let numbers = zoo::numbers(tokens * dim, seed);
         let value = |index: usize| {
             let token = index / dim * 7 % 11 * 7 % tokens;
-            let token = if index / dim % 3 == 0 { token } else { index / dim };
+            let token = if index / dim % 3 > 0 { token } else { index / dim };
             numbers[token * dim + index % dim] + (index % dim % 5) as f32
         };
         let values: Vec<f32> = (0..tokens * dim).map(value).collect();
@@ -64,7 +64,7 @@ impl Whole {
             ["source", "compressed", "restored"].map(|name| folder.join(name));
         write_file(&source, &cache(), None).unwrap();
         let rope = Some(RopeParameters::of_theta(1e4));
-        let plan = Plan { rope, pack, ..Plan::all(codec.parse().unwrap()) };
+        let plan = Plan { rope, pack, ..Plan::all(codec.parse().ok()?) };
         let summary = compress(&source, Some(target(&compressed)), &plan, &()).ok()?;
         decompress(&compressed, target(&restored), &()).unwrap();
         let bytes = fs::read(compressed).unwrap();
