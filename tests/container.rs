@@ -102,6 +102,18 @@ impl Folder {
         path
     }
 
+    /// Of tokens most of which are alike: first ones, so that two centres have nothing left of them.
+    fn again(&self) -> PathBuf {
+        let path = self.path("again.safetensors");
+        let numbers = zoo::numbers(60 * 16, 1);
+        let value = |(index, x): (usize, &f32)| if index / 16 % 3 == 1 { *x } else { 0.5 };
+        let values: Vec<f32> = numbers.iter().enumerate().map(value).collect();
+        let of = |name| zoo::tensor(name, Dtype::F16, &[1, 60, 16], &values);
+        let mask = zoo::tensors().swap_remove(0);
+        write_file(&path, &[of("layer.0.key"), of("layer.0.value"), mask], None).unwrap();
+        path
+    }
+
     /// Of channels that differ, as those of real caches do.
     fn channels(&self) -> PathBuf {
         let path = self.path("channels.safetensors");
@@ -114,8 +126,6 @@ impl Folder {
     }
 }
 
-/// With even head vectors of one length: what every codec can store. Magnitudes that f16's scales
-/// do not hold are among them, and tensors that some codecs or all leave as they are.
 /// Head vectors of 3 · 4 · 5 values, which are one block.
 fn block_tensors() -> Vec<TensorData<'static>> {
     let tensor = |name, dtype, seed| {
@@ -124,6 +134,8 @@ fn block_tensors() -> Vec<TensorData<'static>> {
     vec![tensor("a.key", Dtype::F16, 1), tensor("a.value", Dtype::BF16, 2)]
 }
 
+/// With even head vectors of one length: what every codec can store. Magnitudes that f16's scales
+/// do not hold are among them, and tensors that some codecs or all leave as they are.
 fn even_tensors() -> Vec<TensorData<'static>> {
     let tensor = |name, dtype, shape: &[usize], seed, by: f32| {
         let values = zoo::numbers(shape.iter().product(), seed);
@@ -613,9 +625,10 @@ const FAMILY: [(&str, &str); 6] = [
 ];
 
 /// Of writers that compressed scalars, tensors that grew by it, and single axes as if they were
-/// head vectors; of one that shaped errors of heads of 64 and 128 only; and of those that called
-/// fp8-e4m3 what is fp8-e4m3-per-tensor.
-const OF_FORMER_WRITERS: [&str; 11] = [
+/// head vectors; of one that shaped errors of heads of 64 and 128 only; of those that called
+/// fp8-e4m3 what is fp8-e4m3-per-tensor; and of one that packed words byte by byte, and blocks that were no
+/// whole head vectors.
+const OF_FORMER_WRITERS: [&str; 13] = [
     "v1-int4-g64",
     "v1-mixed",
     "v2-all-parts",
@@ -627,6 +640,8 @@ const OF_FORMER_WRITERS: [&str; 11] = [
     "v2-kvgauge4",
     "v2-vectors-kvgauge4",
     "v2-vectors-floats",
+    "v9-packed-fields",
+    "v9-packed-kvgauge4",
 ];
 
 /// Of version 5: blocks of two centres of other sizes than powers of two.
@@ -655,13 +670,11 @@ const TRELLISES: [(&str, &str); 3] = [
 const ROTATIONS: [(&str, &str); 2] =
     [("v6-rotated", "q5_1-had"), ("v6-rotated-32", "k:exllamav3-3/v:iq4_nl-had64")];
 
-/// Of version 9: packed parts, of every kind of payload.
-const PACKED: [(&str, &str); 4] = [
-    ("v9-packed-int4", "int4-g64"),
-    ("v9-packed-f16", "f16"),
-    ("v9-packed-fields", "k:int3-g8-asym-ch-ctr-s8-sink2/v:int5-g16-lm-had-sink1"),
-    ("v9-packed-kvgauge4", "kvgauge4+q8_0@1"),
-];
+/// Of version 9: packed parts.
+const PACKED: [(&str, &str); 2] = [("v9-packed-int4", "int4-g64"), ("v9-packed-f16", "f16")];
+/// Of version 10: packed parts with words and with rows that repeat.
+const PACKED_NEWER: [(&str, &str); 2] =
+    [("v10-packed-kvgauge4", "kvgauge4+q8_0@1"), ("v10-packed-rows", "k:tc19/v:int4-g16")];
 
 /// Of version 10: tiles of tokens, and zero points that are no whole numbers; the last one is packed.
 const TILES: [(&str, &str); 3] =
@@ -709,6 +722,14 @@ fn golden_files() {
     let (name, codec) = TILES[2];
     pack_tightly(&tiles, &now, codec).unwrap();
     golden.is_written(name, &now);
+    let (name, codec) = TILES[2];
+    pack_tightly(&tiles, &now, codec).unwrap();
+    golden.is_written(name, &now);
+    let again = folder.again();
+    for ((name, codec), source) in PACKED_NEWER.into_iter().zip([&channels, &again]) {
+        pack_tightly(source, &now, codec).unwrap();
+        golden.is_written(name, &now);
+    }
     OF_FORMER_WRITERS.into_iter().for_each(|name| golden.is_read(name));
     golden.were_there();
 }
@@ -817,6 +838,7 @@ fn small(folder: &Folder) -> Vec<Vec<u8>> {
     all.push(small_trellis(folder));
     all.push(small_tiles(folder));
     all.push(small_tight(folder));
+    all.push(small_newer(folder));
     all
 }
 
@@ -857,6 +879,19 @@ fn small_tight(folder: &Folder) -> Vec<u8> {
     let summary = pack_tightly(&path, &packed, "k:int4-g64/v:int3-g32-mid-sink1").unwrap();
     assert!(summary.packing_ratio().is_some());
     fs::read(packed).unwrap()
+}
+
+/// The same of version 10: words, and rows that repeat.
+fn small_newer(folder: &Folder) -> Vec<u8> {
+    let packed = folder.path("small.kvc");
+    pack_tightly(&folder.again(), &packed, PACKED_NEWER[1].1).unwrap();
+    let contents = container::inspect(&packed, true, &()).unwrap();
+    assert_eq!(contents.format, "kvgauge-kv 10");
+    let whole = fs::read(packed).unwrap();
+    let file = SafeTensors::deserialize(&whole).unwrap();
+    let form = |name| file.tensor(name).unwrap().data()[0];
+    assert_eq!(["layer.0.key.codes", "layer.0.value.codes"].map(form), [128 + 19, 128 + 4]);
+    whole
 }
 
 /// The same of version 7: a codec for each of two layers.
@@ -1113,7 +1148,7 @@ fn a_version_that_is_not_known_is_named() {
 #[test]
 fn forged_headers() {
     let folder = Folder::new();
-    for (whole, tensors) in small(&folder).into_iter().zip([6, 3, 2, 3, 3, 3, 3, 3, 3, 3]) {
+    for (whole, tensors) in small(&folder).into_iter().zip([6, 3, 2, 3, 3, 3, 3, 3, 3, 3, 3]) {
         forged_digits(&folder, &whole, tensors);
     }
 }

@@ -445,7 +445,8 @@ def check_manifest(manifest):
     sixth = any(is_sixth(role) and (version >= 6 or role not in FORMER.values()) for role in roles)
     first = 7 if len(by_layer) > 1 else 6 if sixth else 5 if cut else first
     first = 8 if any(is_eighth(role) for name in by_layer for role in by_role(name)) else first
-    first = 9 if packed else first
+    # Whether blocks are of forms that version 9 does not have shows when they are read.
+    first = (10 if version == 10 else 9) if packed else first
     first = 10 if any(is_tenth(role) for name in by_layer for role in by_role(name)) else first
     need(version == first, "codec {!r} in version {}", codec, version)
     check_rope(manifest)
@@ -837,12 +838,58 @@ def read_table(bits, width):
     return table
 
 
-def unpack_block(data, plain):
+def read_repeats(bits, rows):
+    """For each row how many rows before it one like it lies, or 0."""
+    back = [bits.take(1) for _ in range(rows)]
+    for index in range(rows):
+        if back[index]:
+            back[index] = bits.take((rows - 1).bit_length()) + 1
+            need(back[index] <= index, "a row as one before the first")
+    return back
+
+
+def repeated(stored, row, back):
+    """All rows of a block from those that are stored."""
+    rows, at = [], 0
+    for distance in back:
+        if distance:
+            rows.append(rows[-distance])
+        else:
+            rows.append(stored[at : at + row])
+            at += row
+    return b"".join(rows)
+
+
+def joined_words(codes, channels):
+    """The bytes of blocks of so many channels, of codes of 19 levels."""
+    first, second, third, last = np.array(codes, np.int64).reshape(-1, 4, channels // 4).swapaxes(0, 1)
+    need(all((code < 19).all() for code in (first, second, third)), "a code of no word")
+    words = first + 19 * (second + 19 * (third + 19 * last))
+    need((words < 1 << 17).all(), "a word of more than 17 bits")
+    low = (words & 0xFFFF).astype("<u2").view(np.uint8).reshape(len(words), -1)
+    high = np.packbits((words >> 16).astype(np.uint8), axis=1, bitorder="little")
+    return np.concatenate([low, high], 1).tobytes()
+
+
+def unpack_block(data, plain, version):
     """The `plain` bytes of a coded block."""
     need(len(data) >= 3, "a block ends too early")
-    width, period = struct.unpack_from("<BH", data)
-    need(2 <= width <= 8 and 1 <= period <= 4096, "symbols of {} bits, period {}", width, period)
-    bits = Bits(data[3:])
+    form, period = struct.unpack_from("<BH", data)
+    repeats, form, at = form >= 128, form % 128, 3
+    need(version >= 10 or not (repeats or form == 19), "a form that version {} has not", version)
+    need((2 <= form <= 8 or form == 19) and 1 <= period <= 4096, "form {}, period {}", form, period)
+    width, channels, row = form, 0, 0
+    if form == 19:
+        need(len(data) > at, "a block ends too early")
+        width, channels, at = 5, data[at], at + 1
+        need(channels % 4 == 0 and 4 <= channels <= 128, "blocks of {} channels", channels)
+    if repeats:
+        need(len(data) >= at + 2, "a block ends too early")
+        (row,), at = struct.unpack_from("<H", data, at), at + 2
+        need(row > 0 and plain % row == 0, "rows of {} bytes", row)
+    bits = Bits(data[at:])
+    back = read_repeats(bits, plain // row) if repeats else []
+    coded = row * back.count(0) if repeats else plain
     classes = bits.take(6) + 1
     of_place = [bits.take((classes - 1).bit_length()) for _ in range(period)]
     need(max(of_place) < classes, "a class without a table")
@@ -854,7 +901,11 @@ def unpack_block(data, plain):
     states = list(struct.unpack_from("<8I", stream))
     need(min(states) >= 65536, "a state below 65536")
     words = iter(np.frombuffer(stream[32:], "<u2").tolist())
-    count = -(-8 * plain // width)
+    count = -(-8 * coded // width)
+    if channels:
+        own = channels // 2 + -(-channels // 32)
+        need(coded % own == 0, "words that are cut")
+        count = coded // own * channels
     symbols = []
     for i in range(count):
         x, own = states[i % 8], of_place[i % period]
@@ -869,13 +920,17 @@ def unpack_block(data, plain):
         symbols.append(symbol)
     need(states == [65536] * 8, "states that end elsewhere")
     need(next(words, None) is None, "words that are left")
-    of_symbol = np.arange(width, dtype=np.uint8)
-    every_bit = (np.array(symbols, np.uint8)[:, None] >> of_symbol & 1).reshape(-1)
-    need(not every_bit[8 * plain :].any(), "bits behind the last byte")
-    return np.packbits(every_bit[: 8 * plain], bitorder="little").tobytes()
+    if channels:
+        stored = joined_words(symbols, channels)
+    else:
+        of_symbol = np.arange(width, dtype=np.uint8)
+        every_bit = (np.array(symbols, np.uint8)[:, None] >> of_symbol & 1).reshape(-1)
+        need(not every_bit[8 * coded :].any(), "bits behind the last byte")
+        stored = np.packbits(every_bit[: 8 * coded], bitorder="little").tobytes()
+    return repeated(stored, row, back) if repeats else stored
 
 
-def unpack_part(data, part):
+def unpack_part(data, part, version):
     """The bytes of a part as it is unpacked."""
     plain, what = size(part, part.name), part.name
     need(len(data) >= 4, "{!r}: no P", what)
@@ -890,7 +945,7 @@ def unpack_part(data, part):
         own = min(block, plain - index * block)
         need(1 <= length <= own and at + length <= start, "{!r}: bad length", what)
         stored = data[at : at + length]
-        blocks.append(stored if length == own else unpack_block(stored, own))
+        blocks.append(stored if length == own else unpack_block(stored, own, version))
         at += length
     width = BITS[part.dtype] // 8
     least = max(at + 4 * count + 4, -(-plain // 64))
@@ -899,11 +954,14 @@ def unpack_part(data, part):
     return b"".join(blocks)
 
 
-def unpack_all(stored, parts, tensor):
+def unpack_all(stored, parts, tensor, version):
     """The parts of a tensor as they are unpacked."""
     if "packed" not in tensor:
         return stored
-    stored = [unpack_part(data, part) if part.packed else data for data, part in zip(stored, parts)]
+    stored = [
+        unpack_part(data, part, version) if part.packed else data
+        for data, part in zip(stored, parts)
+    ]
     crc = 0
     for part in stored:
         crc = zlib.crc32(part, crc)
@@ -1415,7 +1473,7 @@ def decode(file):
         for part in stored:
             crc = zlib.crc32(part, crc)
         need(tensor["crc32"] == f"{crc:08x}", "{!r}: the checksum is wrong", tensor["name"])
-        stored = unpack_all(stored, of_one, tensor)
+        stored = unpack_all(stored, of_one, tensor, manifest["version"])
         if tensor["sides"]:
             restored = decode_sides(stored, tensor, manifest)
         else:

@@ -1131,11 +1131,75 @@ class Binary(unittest.TestCase):
                 arguments = ("--codec", codec, "--rope-theta", "10000")
                 manifest = self.both(file, *arguments, "--pack")
                 packed = Path(self.restored).read_bytes()
-                tenth = codec in ("hqq4", "kvarn3") or "turboquant" in codec
+                # Codes of 19 levels are words.
+                tenth = codec in ("hqq4", "kvarn3") or "turboquant" in codec or "kvgauge4" in codec
                 self.assertEqual(manifest["version"], 10 if tenth else 9)
                 self.assertTrue(any("packed" in tensor for tensor in manifest["tensors"]))
                 self.both(file, *arguments)
                 self.assertEqual(packed, Path(self.restored).read_bytes())
+
+    # Version 10
+
+    def again(self, tokens=300, dim=64):
+        """Tensors of few tokens, each of which is there several times."""
+        kinds = self.random.integers(0, 20, tokens)
+        tensors = {}
+        for role in ("key", "value"):
+            values = self.values((20, dim), 1.0)[kinds]
+            tensors[f"layer.0.{role}"] = floats("F16", np.stack([values, values[::-1]]))
+        return tensors
+
+    def test_rows_that_repeat(self):
+        file = serialize(self.again())
+        for codec in ("int4-g32", "f16", "q8_0", "int5-g16-mid", "kvgauge4", "kvgauge2", "k:tc19/v:tc16"):
+            with self.subTest(codec):
+                arguments = ("--codec", codec, "--rope-theta", "10000")
+                manifest = self.both(file, *arguments, "--pack")
+                packed = Path(self.restored).read_bytes()
+                self.assertEqual(manifest["version"], 10)
+                self.both(file, *arguments)
+                self.assertEqual(packed, Path(self.restored).read_bytes())
+
+    def test_words_of_every_block(self):
+        for dim in (8, 12, 32, 60, 64, 100, 128, 160):
+            with self.subTest(dim):
+                file = serialize({"a.key": floats("F16", self.values((1, 24000 // dim, dim), 1.0))})
+                manifest = self.both(file, "--codec", "tc19", "--pack")
+                self.assertEqual(manifest["version"], 10)
+
+    def test_what_the_page_does_not_allow_in_version_10(self):
+        tensors = {"layer.0.key": floats("F16", self.values((1, 300, 16), 1.0)),
+                   "layer.0.value": self.again(300, 16)["layer.0.value"]}
+        file = self.compress(serialize(tensors), "--codec", "k:tc19/v:int4-g16", "--pack")
+        manifest, header, data = take_apart(file)
+        self.agree(put_together(manifest, header, data))
+        starts = {role: header[f"layer.0.{role}.codes"]["data_offsets"][0] for role in ("key", "value")}
+        ends = {role: header[f"layer.0.{role}.codes"]["data_offsets"][1] for role in ("key", "value")}
+        self.assertEqual([data[at] for at in starts.values()], [19, 128 + 4])
+
+        def case(what, change):
+            m, h, d = copy.deepcopy(manifest), copy.deepcopy(header), bytearray(data)
+            change(m, d)
+            fix_checksums(m, h, d)
+            with self.subTest(what):
+                forged = put_together(m, h, d)
+                self.refused(forged, what)
+                self.assertIsNone(self.decompress(forged), f"the binary takes {what}")
+
+        for version in (1, 2, 8, 9, 11):
+            case("another version", lambda m, d: m.update(version=version))
+        for role, at, value in (
+            ("key", 0, 18), ("key", 0, 20), ("key", 3, 0), ("key", 3, 18), ("key", 3, 132), ("key", 3, 8),
+            ("value", 0, 4), ("value", 0, 128), ("value", 0, 136), ("value", 3, 0), ("value", 3, 7),
+            ("value", 4, 2), ("value", 5, 1),
+        ):
+            change = lambda m, d: d.__setitem__(starts[role] + at, value)
+            case(f"{value} in byte {at} of the codes of a {role}", change)
+        for number in range(400):
+            role = ("key", "value")[number % 2]
+            end = ends[role] - 8 if number % 4 < 2 else starts[role] + 60
+            at, bit = int(self.random.integers(starts[role], end)), int(self.random.integers(0, 8))
+            case(f"bit {bit} of byte {at}", lambda m, d: d.__setitem__(at, d[at] ^ 1 << bit))
 
     def test_packed_layouts(self):
         tensors = {name: floats(t.dtype, np.frombuffer(t.data, {"F16": "<f2", "F32": "<f4"}[t.dtype]),

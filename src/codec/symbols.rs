@@ -1,6 +1,6 @@
 //! How the bytes of a payload's parts are read where they are entropy-coded.
 
-use super::entropy::Symbols;
+use super::entropy::{SymbolForm, Symbols};
 use super::geometry::Geometry;
 use super::kvarn::TileRows;
 use super::packing::Packing;
@@ -13,11 +13,13 @@ impl TensorCodec {
     /// head vector where there is one.
     pub fn symbols(&self, name: PartName, element: PartElement, geometry: &Geometry) -> Symbols {
         let dim = geometry.head_dim.max(1);
-        let numbers = |elements| Symbols { bits: 8, element: element.bytes(), elements };
+        let of_bits =
+            |bits, elements| Symbols { form: SymbolForm::Bits(bits), element: 1, elements };
+        let numbers = |elements| Symbols { element: element.bytes(), ..of_bits(8, elements) };
         let codes = |bits: u8, by_channel: bool| match by_channel {
-            false => Symbols { bits, element: 1, elements: dim },
+            false => of_bits(bits, dim),
             // Neighbours are tokens of one channel, and alike: as many as fit.
-            true => Symbols { bits: 8 / bits * bits, element: 1, elements: 1 },
+            true => of_bits(8 / bits * bits, 1),
         };
         match (self, name) {
             (_, PartName::Values | PartName::Sinks | PartName::Means) => numbers(dim),
@@ -41,13 +43,15 @@ impl TensorCodec {
                 let blocks = codec.blocks.blocks(dim);
                 let count = blocks.as_ref().map_or(1, |blocks| blocks.count);
                 match (name, codec.levels) {
-                    (PartName::Codes, FittedLevels::Sixteen) => {
-                        Symbols { bits: 4, element: 1, elements: dim }
-                    }
-                    (PartName::Codes, _) => {
-                        let size = blocks.map_or(1, |blocks| blocks.size);
-                        numbers(count * codec.levels.code_bytes(size))
-                    }
+                    (PartName::Codes, FittedLevels::Sixteen) => of_bits(4, dim),
+                    (PartName::Codes, levels) => match blocks {
+                        Some(blocks) if levels == FittedLevels::Nineteen => {
+                            let form = SymbolForm::Words(blocks.size as u8);
+                            Symbols { form, element: 1, elements: dim }
+                        }
+                        Some(blocks) => numbers(count * levels.code_bytes(blocks.size)),
+                        None => numbers(1),
+                    },
                     _ => numbers(count),
                 }
             }

@@ -308,12 +308,13 @@ impl Compressor<'_> {
         let symbols = codecs[codec].symbols(part.name, part.element, &geometry(coded, None));
         let cut = Cut::new(piece, symbols);
         let mut lengths = Vec::new();
-        for (index, block) in cut.encode(part.content).iter().enumerate() {
+        let (blocks, is_newer) = cut.encode(part.content);
+        for (index, block) in blocks.iter().enumerate() {
             let at = offset + (index * cut.block) as u64;
             self.write(job, (codec, part.name), block, at)?;
             lengths.push(block.len() as u32);
         }
-        Ok(Some(CodedPart { block: cut.block, lengths }))
+        Ok(Some(CodedPart { block: cut.block, lengths, is_newer }))
     }
 
     /// Writes to a part of one of the tensor's codecs.

@@ -114,12 +114,14 @@ impl Packed {
             let place = format!("{}: tensor {name}", source.path().display());
             return Err(manifest::damaged(error).within(place));
         }
+        let newer = manifest.has_newer_blocks();
         let mut indices = Vec::with_capacity(stored.len());
         for (stored, tensor) in stored.iter().zip(&restored.tensors) {
             let index = |part: &StoredPart| -> Result<Option<BlockIndex>> {
                 let at = data + part.bytes.start..data + part.bytes.end;
-                let index =
-                    part.packed.then(|| BlockIndex::read(&source, at, part.unpacked, part.width));
+                let index = part
+                    .packed
+                    .then(|| BlockIndex::read(&source, at, part.unpacked, part.width, newer));
                 index.transpose().map_err(|e| {
                     let name = part.name.as_str();
                     e.within(format!("{}: tensor {}: {name}", source.path().display(), tensor.name))

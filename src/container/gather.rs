@@ -38,8 +38,13 @@ pub fn pack(
         let crc32 = record.crc32.clone();
         bytes.iter().any(|bytes| *bytes > 0).then_some(PackedParts { bytes, crc32 })
     };
-    let packed = written.iter().zip(coded).zip(&manifest.tensors).map(packed).collect();
-    manifest.set_packed(packed)?;
+    let packed = written.iter().zip(coded).zip(&manifest.tensors).map(packed);
+    let packed: Vec<Option<PackedParts>> = packed.collect();
+    let newer = packed.iter().zip(coded).any(|(packed, coded)| {
+        let bytes = packed.iter().flat_map(|packed| &packed.bytes);
+        bytes.zip(coded).any(|(bytes, coded)| *bytes > 0 && coded.is_newer)
+    });
+    manifest.set_packed(packed, newer)?;
     let (stored, parts) = manifest.stored()?;
     let made = Made { room: manifest.room(&parts)?, stored, parts };
     if let Some(output) = output {

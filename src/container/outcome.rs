@@ -40,7 +40,10 @@ impl Outcome {
         self.exponents.extend(next.exponents);
         for (index, next) in next.coded.into_iter().enumerate() {
             match self.coded.get_mut(index) {
-                Some(coded) => coded.lengths.extend(next.lengths),
+                Some(coded) => {
+                    coded.lengths.extend(next.lengths);
+                    coded.is_newer |= next.is_newer;
+                }
                 None => self.coded.push(next),
             }
         }

@@ -5,7 +5,7 @@
 
 use super::source::Source;
 use super::{hash, manifest};
-use crate::codec::entropy::{BlockDecoder, Symbols, encode_block};
+use crate::codec::entropy::{BlockDecoder, Symbols, encode_block, is_of_version_10};
 use crate::error::Result;
 use crc32fast::Hasher;
 use rayon::prelude::*;
@@ -31,19 +31,24 @@ pub struct Cut {
 impl Cut {
     /// Of a part that is written in pieces of so many bytes, but for the last; `None`: at once.
     pub fn new(piece: Option<usize>, symbols: Symbols) -> Self {
-        // Whole symbols, of as many bits as a multiple of that many bytes has.
-        let mut block = piece.unwrap_or(BLOCK - BLOCK % symbols.bits as usize);
+        // Whole head vectors, where they are not longer.
+        let row = symbols.row();
+        let mut block = piece.unwrap_or(BLOCK - if row < BLOCK { BLOCK % row } else { 0 });
         while block > BLOCK && block.is_multiple_of(2) {
             block /= 2;
         }
         Self { block, symbols }
     }
 
-    /// The blocks of some bytes, each as it is stored: coded where that is shorter.
-    pub fn encode(self, bytes: &[u8]) -> Vec<Vec<u8>> {
-        let encode =
-            |block: &[u8]| encode_block(block, self.symbols).unwrap_or_else(|| block.to_vec());
-        bytes.par_chunks(self.block).map(encode).collect()
+    /// The blocks of some bytes, each as it is stored: coded where that is shorter. And whether one
+    /// is of a form that only files of version 10 have.
+    pub fn encode(self, bytes: &[u8]) -> (Vec<Vec<u8>>, bool) {
+        let encode = |block: &[u8]| match encode_block(block, self.symbols) {
+            Some(coded) => (is_of_version_10(&coded), coded),
+            None => (false, block.to_vec()),
+        };
+        let (newer, blocks): (Vec<bool>, _) = bytes.par_chunks(self.block).map(encode).unzip();
+        (blocks, newer.contains(&true))
     }
 }
 
@@ -54,6 +59,8 @@ pub struct CodedPart {
     pub block: usize,
     /// Bytes of each as it is stored.
     pub lengths: Vec<u32>,
+    /// Whether one is of a form that only files of version 10 have.
+    pub is_newer: bool,
 }
 
 impl CodedPart {
@@ -111,13 +118,22 @@ pub struct BlockIndex {
     plain: u64,
     /// Where each begins in the file, and where the last one ends.
     starts: Vec<u64>,
+    /// Whether they may be of the forms that only files of version 10 have.
+    newer: bool,
     /// The checksum of what stands behind them.
     tail: Hasher,
 }
 
 impl BlockIndex {
-    /// Of the packed part in `at` of the file, whose `plain` bytes are of numbers of `width`.
-    pub fn read(source: &Source, at: Range<u64>, plain: u64, width: u64) -> Result<Self> {
+    /// Of the packed part in `at` of the file, whose `plain` bytes are of numbers of `width`. `newer`: the file
+    /// is of version 10.
+    pub fn read(
+        source: &Source,
+        at: Range<u64>,
+        plain: u64,
+        width: u64,
+        newer: bool,
+    ) -> Result<Self> {
         let number = |offset| -> Result<[u8; LENGTH as usize]> {
             let mut bytes = [0; LENGTH as usize];
             source.read_at(&mut bytes, offset)?;
@@ -157,7 +173,7 @@ impl BlockIndex {
         }
         let mut tail = zeros(source, next..at.start + listed)?;
         tail.update(&lengths);
-        Ok(Self { block, plain, starts, tail })
+        Ok(Self { block, plain, starts, newer, tail })
     }
 
     /// Fills `bytes` with those of the part from `offset` on. The checksum of what is stored: of
@@ -210,7 +226,9 @@ impl BlockIndex {
             bytes.copy_from_slice(&stored[from..from + bytes.len()]);
             return Ok(hash);
         }
-        let decoded = if bytes.len() == plain {
+        let decoded = if !self.newer && is_of_version_10(&stored) {
+            Err("a form of version 10 in a file of an earlier one")
+        } else if bytes.len() == plain {
             decoder.decode(&stored, bytes)
         } else {
             let mut all = vec![0; plain];

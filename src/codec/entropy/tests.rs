@@ -28,7 +28,7 @@ fn packed(codes: &[u8], width: u8) -> Vec<u8> {
 }
 
 fn symbols(bits: u8, elements: usize) -> Symbols {
-    Symbols { bits, element: 1, elements }
+    Symbols { form: SymbolForm::Bits(bits), element: 1, elements }
 }
 
 fn back(coded: &[u8], len: usize) -> Result<Vec<u8>, &'static str> {
@@ -60,6 +60,85 @@ fn any_bytes_come_back() {
     let noise: Vec<u8> = (0..10_000).map(|_| source.next() as u8).collect();
     assert_eq!(encode_block(&noise, symbols(8, 1)), None);
     assert_eq!(encode_block(&noise, symbols(4, 64)), None);
+}
+
+/// Words of 19 levels, whatever bytes they are, and rows that are there twice.
+#[test]
+fn words_and_rows_come_back() {
+    let mut source = Source(5);
+    for (channels, elements) in [(64, 64), (64, 128), (20, 20), (124, 124), (8, 2000), (100, 200)] {
+        let row = words::block_bytes(channels) * elements / channels;
+        let symbols = Symbols { form: SymbolForm::Words(channels as u8), element: 1, elements };
+        assert_eq!(symbols.row(), row);
+        let codes: Vec<u8> = (0..200 * elements)
+            .map(|_| ((source.next() % 5 + source.next() % 8 + source.next() % 8) % 19) as u8)
+            .collect();
+        let mut plain = vec![0; 200 * row];
+        words::join(&codes, channels, &mut plain).unwrap();
+        let coded = encode_block(&plain, symbols).unwrap();
+        assert!(is_of_version_10(&coded) && coded[0] == 19);
+        assert!(back(&coded, plain.len()).as_ref() == Ok(&plain), "{channels} of {elements}");
+        // Not as long as whole words, or with bits where there are none.
+        for mut other in [plain[..plain.len() - 1].to_vec(), plain.clone()] {
+            other[row - 1] |= 0x80;
+            if let Some(coded) = encode_block(&other, symbols) {
+                assert!(back(&coded, other.len()).as_ref() == Ok(&other), "{channels}, bytes");
+            }
+        }
+        let twice: Vec<u8> =
+            (0..300).flat_map(|i| &plain[i * i % 17 * row..][..row]).copied().collect();
+        let again = encode_block(&twice, symbols).unwrap();
+        assert_eq!(again[0], 19 | REPEATS);
+        assert!(again.len() < twice.len() / 5 && back(&again, twice.len()) == Ok(twice));
+    }
+    for (width, elements) in [(4, 64), (3, 40), (8, 33), (5, 16), (7, 64)] {
+        let symbols = symbols(width, elements);
+        let codes = packed(&source.codes(1000 * elements, width, elements), width);
+        let row = symbols.row();
+        let twice: Vec<u8> =
+            (0..1000).flat_map(|i| &codes[i % 3 * i % 400 * row..][..row]).copied().collect();
+        let coded = encode_block(&twice, symbols).unwrap();
+        assert_eq!(coded[0], width | REPEATS);
+        assert!(back(&coded, twice.len()) == Ok(twice), "{width} bits, {elements}");
+        for other in [&codes[..], &codes[1..]] {
+            let coded = encode_block(other, symbols).unwrap();
+            assert!(!is_of_version_10(&coded) && back(&coded, other.len()).as_deref() == Ok(other));
+        }
+    }
+}
+
+/// Blocks of words, and with rows that repeat, that no encoder writes.
+#[test]
+fn hostile_words_and_rows() {
+    let mut source = Source(6);
+    // Channels that differ: with but one class any period would do.
+    let codes: Vec<u8> =
+        (0..20 * 200).map(|i| (source.next() % if i % 20 < 10 { 19 } else { 5 }) as u8).collect();
+    let mut plain = vec![0; 200 * words::block_bytes(20)];
+    words::join(&codes, 20, &mut plain).unwrap();
+    let symbols = Symbols { form: SymbolForm::Words(20), element: 1, elements: 20 };
+    let twice: Vec<u8> = plain.iter().chain(&plain).copied().collect();
+    for (plain, form) in [(plain, 19), (twice, 19 | REPEATS)] {
+        let coded = encode_block(&plain, symbols).unwrap();
+        assert_eq!(coded[0], form);
+        for len in 0..coded.len() {
+            assert!(back(&coded[..len], plain.len()).is_err(), "cut to {len}");
+        }
+        for len in [0, 1, plain.len() - 11, plain.len() - 1, plain.len() + 1, 2 * plain.len()] {
+            assert!(back(&coded, len).is_err(), "{len} of {} bytes", plain.len());
+        }
+        let mut decoder = BlockDecoder::default();
+        let mut out = vec![0; plain.len()];
+        for round in 0..20_000 {
+            let mut bytes = coded.clone();
+            for _ in 0..1 + round % 3 {
+                let at = source.next() as usize % if round % 2 == 0 { 80 } else { bytes.len() };
+                bytes[at] = source.next() as u8;
+            }
+            let other = decoder.decode(&bytes, &mut out).is_err() || out != plain;
+            assert!(other || bytes == coded, "round {round}");
+        }
+    }
 }
 
 /// The size is that of the entropy, and tables.

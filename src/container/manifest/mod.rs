@@ -23,11 +23,12 @@ const FORMAT: &str = "kvgauge-kv";
 /// Of files of symmetric INT4 and f16 alone, of all other codecs, of tensors that are not read as
 /// they lie, of keys of other rotary embeddings than one over the whole head in halves, of two
 /// centres whose blocks are not runs of a power of two, of scales in other engines' formats, of
-/// codecs by layer, of codes that go by a trellis, of packed parts, and of codecs that are newer than
-/// these.
+/// codecs by layer, of codes that go by a trellis, of packed parts, and of codecs and of blocks of packed
+/// parts that are newer than these.
 const VERSIONS: [u32; 10] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
 /// The same for people.
 const READ: &str = "1 to 10";
+const NEWEST: u32 = VERSIONS[VERSIONS.len() - 1];
 /// Every compressed file begins so, after the header's length; the checksum follows.
 const OPENING: &str = r#"{"__metadata__":{"kvgauge":"{\"header_crc32\":\""#;
 /// Stands in the checksum's place while the header's checksum is taken.
@@ -93,13 +94,15 @@ fn not_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
 }
 
 /// The version of the format that files have: the first one that knows what they hold. `renamed`:
-/// codecs go by the names of before the sixth.
+/// codecs go by the names of before the sixth. `newer`: blocks of packed parts are of forms that the ninth
+/// does not have.
 fn version_of(
     codec: &CacheCodec,
     layout: &Layout,
     has_rotary: bool,
     tensors: &[Record],
     renamed: bool,
+    newer: bool,
 ) -> u32 {
     let sides = [codec.base().key, codec.base().value];
     let known_first = |codec: &TensorCodec| codec.packing().is_none_or(|p| p.as_int4().is_some());
@@ -109,7 +112,7 @@ fn version_of(
         of_layers.any(|side| side.format_version() == version)
     };
     match layout.is_default() {
-        _ if has_one_of(tenth) => tenth,
+        _ if newer || has_one_of(tenth) => tenth,
         _ if tensors.iter().any(|record| record.packed.is_some()) => ninth,
         _ if has_one_of(eighth) => eighth,
         _ if !codec.is_uniform() => seventh,
@@ -173,7 +176,7 @@ impl Manifest {
         };
         manifest.set_rotations(rotations);
         let has_rotary = manifest.rotary.is_some();
-        manifest.version = version_of(codec, &layout, has_rotary, &manifest.tensors, false);
+        manifest.version = version_of(codec, &layout, has_rotary, &manifest.tensors, false, false);
         manifest
     }
 
@@ -198,7 +201,10 @@ impl Manifest {
             ));
         }
         let (has_rotary, renamed) = (self.rotary.is_some(), self.has_former_names());
-        if self.version != version_of(&of_file, &layout, has_rotary, &self.tensors, renamed) {
+        // What form its blocks are of shows when they are read.
+        let newer = self.has_newer_blocks() && self.tensors.iter().any(|own| own.packed.is_some());
+        let first = version_of(&of_file, &layout, has_rotary, &self.tensors, renamed, newer);
+        if self.version != first {
             let version = self.version;
             let rotary = if has_rotary { ", rotary" } else { "" };
             return Err(Error::input(format!(
@@ -236,6 +242,7 @@ impl Manifest {
         /// Of a part's shape and offsets.
         const NUMBERS: usize = 3 * 20;
         let mut longest = self.clone();
+        longest.version = NEWEST;
         for (record, stored) in longest.tensors.iter_mut().zip(stored) {
             let bytes = stored.parts.iter().map(|part| part.unpacked).collect();
             record.packed = Some(PackedParts { bytes, crc32: BLANK.into() });
@@ -243,13 +250,19 @@ impl Manifest {
         Ok((longest.room(parts)? + NUMBERS * parts.tensors.len()).next_multiple_of(8))
     }
 
-    /// Says which parts of each tensor are packed; `None`: none.
-    pub fn set_packed(&mut self, packed: Vec<Option<PackedParts>>) -> Result<()> {
+    /// Whether blocks of packed parts may be of forms that version 9 does not have.
+    pub fn has_newer_blocks(&self) -> bool {
+        self.version >= 10
+    }
+
+    /// Says which parts of each tensor are packed (`None`: none), and whether blocks of them are of forms
+    /// that version 9 does not have.
+    pub fn set_packed(&mut self, packed: Vec<Option<PackedParts>>, newer: bool) -> Result<()> {
         for (record, packed) in self.tensors.iter_mut().zip(packed) {
             record.packed = packed;
         }
         let (codec, has_rotary) = (self.codec.parse()?, self.rotary.is_some());
-        self.version = version_of(&codec, &self.layout(), has_rotary, &self.tensors, false);
+        self.version = version_of(&codec, &self.layout(), has_rotary, &self.tensors, false, newer);
         Ok(())
     }
 
