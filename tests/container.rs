@@ -1148,7 +1148,8 @@ fn a_version_that_is_not_known_is_named() {
 #[test]
 fn forged_headers() {
     let folder = Folder::new();
-    for (whole, tensors) in small(&folder).into_iter().zip([6, 3, 2, 3, 3, 3, 3, 3, 3, 3, 3]) {
+    for (index, whole) in small(&folder).into_iter().enumerate() {
+        let tensors = [6, 3, 2].get(index).copied().unwrap_or(3);
         forged_digits(&folder, &whole, tensors);
     }
 }

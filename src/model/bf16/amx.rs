@@ -19,6 +19,7 @@ mod tiles {
     use super::super::{PADDING, PANEL, Piece};
     use core::arch::asm;
     use core::arch::x86_64::{__cpuid, __cpuid_count};
+    use pulp::{Arch, Simd, WithSimd};
 
     /// Rows of two tiles.
     const ROWS: usize = 2 * PADDING;
@@ -97,24 +98,70 @@ mod tiles {
         let mut sums = [[0f32; PANEL]; ROWS];
         for (block, out) in out.chunks_mut(ROWS).enumerate() {
             if piece.goes_on {
-                for (sums, row) in sums.iter_mut().zip(out.iter_mut()) {
-                    let row = piece.columns(row);
-                    sums[..row.len()].copy_from_slice(row);
-                }
-            } else {
-                sums = [[0f32; PANEL]; ROWS];
+                Arch::new().dispatch(Begun { piece, out, sums: &mut sums });
             }
             add(piece, &piece.left[block * ROWS * piece.stride..], &mut sums);
-            for (sums, row) in sums.iter().zip(out.iter_mut()) {
-                let row = piece.columns(row);
-                for (value, sum) in row.iter_mut().zip(sums) {
-                    *value = piece.factor * sum;
+            Arch::new().dispatch(Done { piece, out, sums: &sums });
+        }
+    }
+
+    /// Takes sums from where [`Done`] left them.
+    struct Begun<'a, 'b> {
+        piece: &'a Piece<'a>,
+        out: &'a [&'b mut [f32]],
+        sums: &'a mut [[f32; PANEL]; ROWS],
+    }
+
+    impl WithSimd for Begun<'_, '_> {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, _: S) {
+            for (sums, row) in self.sums.iter_mut().zip(self.out) {
+                let row = &row[self.piece.columns_of(row.len())];
+                match row.first_chunk() {
+                    Some(row) => *sums = *row,
+                    None => sums[..row.len()].copy_from_slice(row),
                 }
             }
         }
     }
 
-    /// Adds the products of 32 rows.
+    /// Writes sums times the factor to their place in the product.
+    struct Done<'a, 'b> {
+        piece: &'a Piece<'a>,
+        out: &'a mut [&'b mut [f32]],
+        sums: &'a [[f32; PANEL]; ROWS],
+    }
+
+    impl WithSimd for Done<'_, '_> {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) {
+            let factor = self.piece.factor;
+            for (sums, row) in self.sums.iter().zip(self.out) {
+                let columns = self.piece.columns_of(row.len());
+                let row = &mut row[columns];
+                match row.first_chunk_mut::<PANEL>() {
+                    Some(row) => {
+                        let all = simd.splat_f32s(factor);
+                        let sums = S::as_simd_f32s(sums).0;
+                        for (value, sum) in S::as_mut_simd_f32s(row).0.iter_mut().zip(sums) {
+                            *value = simd.mul_f32s(all, *sum);
+                        }
+                    }
+                    None => {
+                        for (value, sum) in row.iter_mut().zip(sums) {
+                            *value = factor * sum;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Adds the products of 32 rows to sums, or to nothing where they have not begun.
     fn add(piece: &Piece, left: &[u32], sums: &mut [[f32; PANEL]; ROWS]) {
         let depth = piece.depth.next_multiple_of(PADDING);
         let stride = piece.stride;
@@ -127,6 +174,14 @@ mod tiles {
         // `with_tiles`, tiles are 16 rows of 64 bytes.
         unsafe {
             asm!(
+                "test {begun}, {begun}",
+                "jnz 3f",
+                "tilezero tmm0",
+                "tilezero tmm1",
+                "tilezero tmm2",
+                "tilezero tmm3",
+                "jmp 2f",
+                "3:",
                 "tileloadd tmm0, [{sums} + {row}]",
                 "tileloadd tmm1, [{sums} + {row} + 64]",
                 "tileloadd tmm2, [{lower_sums} + {row}]",
@@ -149,6 +204,7 @@ mod tiles {
                 "tilestored [{sums} + {row} + 64], tmm1",
                 "tilestored [{lower_sums} + {row}], tmm2",
                 "tilestored [{lower_sums} + {row} + 64], tmm3",
+                begun = in(reg) u64::from(piece.goes_on),
                 sums = in(reg) upper,
                 lower_sums = in(reg) upper.add(PADDING),
                 row = in(reg) 4 * PANEL,

@@ -24,7 +24,7 @@ use std::sync::LazyLock;
 const DEPTH: usize = 192;
 /// Rows of the left operand that are read for all panels before the next: their pairs stay in the second
 /// level.
-const ROWS: usize = 224;
+const ROWS: usize = 512;
 
 const _: () = assert!(DEPTH.is_multiple_of(PADDING) && PANEL == 2 * PADDING);
 
@@ -161,8 +161,13 @@ impl Product<'_> {
 impl Piece<'_> {
     /// The columns of the panel that a row of the product has.
     fn columns<'a>(&self, row: &'a mut [f32]) -> &'a mut [f32] {
-        let end = row.len().min(self.column + PANEL);
-        &mut row[self.column..end]
+        let columns = self.columns_of(row.len());
+        &mut row[columns]
+    }
+
+    /// Those of a row of so many.
+    fn columns_of(&self, columns: usize) -> Range<usize> {
+        self.column..columns.min(self.column + PANEL)
     }
 }
 
