@@ -175,7 +175,7 @@ impl Engine {
         let wanted = codec.is_uniform().then(|| codec.base())?;
         let word = |same: &dyn Fn(&Codec) -> bool| {
             known()
-                .find(|(_, known)| known.is_uniform() && same(&known.base()))
+                .find(|(_, known)| known.is_uniform() && same(known.base()))
                 .map(|(word, _)| word)
         };
         let key = word(&|known| known.key == wanted.key)?;

@@ -60,15 +60,16 @@ mod tests {
     use safetensors::Dtype;
     use safetensors::tensor::TensorView;
 
-    fn of(tensors: &[(&str, &[usize], &[f32])]) -> Result<KvScales> {
-        let bytes: Vec<Vec<u8>> = (tensors.iter())
-            .map(|(_, _, values)| values.iter().flat_map(|x| x.to_le_bytes()).collect())
-            .collect();
-        let view = |((name, shape, _), bytes): (&(&str, &[usize], &[f32]), &'_ Vec<u8>)| {
-            let bytes: &'static [u8] = bytes.clone().leak();
-            (name.to_string(), TensorView::new(Dtype::F32, shape.to_vec(), bytes).unwrap())
+    /// Name, shape and values.
+    type Scale<'a> = (&'a str, &'a [usize], &'a [f32]);
+
+    fn of(tensors: &[Scale]) -> Result<KvScales> {
+        let view = |(name, shape, values): &Scale| {
+            let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+            let view = TensorView::new(Dtype::F32, shape.to_vec(), bytes.leak());
+            (name.to_string(), view.unwrap())
         };
-        let all = safetensors::serialize(tensors.iter().zip(&bytes).map(view), None).unwrap();
+        let all = safetensors::serialize(tensors.iter().map(view), None).unwrap();
         Safetensors::from_static("a", all.leak())?.kv_scales()
     }
 
