@@ -48,7 +48,7 @@ fn cache() -> Vec<TensorData<'static>> {
         let numbers = zoo::numbers(tokens * dim, seed);
         let value = |index: usize| {
             let token = index / dim * 7 % 11 * 7 % tokens;
-            let token = if index / dim % 3 > 0 { token } else { index / dim };
+            let token = if (index / dim).is_multiple_of(3) { index / dim } else { token };
             numbers[token * dim + index % dim] + (index % dim % 5) as f32
         };
         let values: Vec<f32> = (0..tokens * dim).map(value).collect();

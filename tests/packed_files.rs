@@ -541,7 +541,7 @@ fn mutations(folder: &Folder, whole: &[u8], tensors: &[&str], seed: u64) {
         let tensor = tensors[round % tensors.len()];
         let bytes = with_codes_of(whole, tensor, |bytes| {
             for _ in 0..1 + round % 3 {
-                let first = round / tensors.len() % 2 == 0;
+                let first = (round / tensors.len()).is_multiple_of(2);
                 let len = if first { 200.min(bytes.len()) } else { bytes.len() };
                 bytes[next(len)] = next(256) as u8;
             }
