@@ -1127,7 +1127,7 @@ fn a_version_that_is_not_known_is_named() {
     let of_version = |version: u32, more: &str| {
         let stamp = format!(r#"\"version\":{version}{more}"#);
         let path = folder.write("other", &forged(&whole, r#"\"version\":1"#, &stamp));
-        let error = unpack(&path, &output).err().expect("no such version");
+        let error = unpack(&path, &output).expect_err("no such version");
         assert!(error.to_string().contains(&format!("version {version}")), "{error}");
         error.hint_text().unwrap_or_default().to_string()
     };

@@ -205,7 +205,7 @@ mod tests {
     fn a_batch_has_its_saved_gb() {
         let (_, mut report) =
             fixture::all().into_iter().find(|(name, _)| *name == "both-protocols").unwrap();
-        assert!(!render(&report, None).contains("GB saved"));
+        assert!(!rendered("both-protocols").contains("GB saved"));
         report.batch = 32;
         let text = render(&report, None);
         // Under both protocols, and in the legend.
@@ -241,7 +241,9 @@ mod tests {
 
     #[test]
     fn models_stand_side_by_side() {
-        let text = rendered("several-models");
+        let (_, report) =
+            fixture::all().into_iter().find(|(name, _)| *name == "several-models").unwrap();
+        let text = render(&report.for_people(), None);
         let (_, table) = text.split_once("context 512, protocol prefix: mean KLD\n").unwrap();
         let heads =
             "codec       bits  HuggingFaceTB/SmolLM2-135M  qwen-0.5b  gemma-270m  geometric mean\n";

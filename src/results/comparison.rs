@@ -301,6 +301,8 @@ mod tests {
                 ("any", 8.5, "q8_0-had"),
                 ("llama.cpp", 4.5, "q4_0-had"),
                 ("llama.cpp", 8.5, "q8_0-had"),
+                ("BeeLlama", 4.5, "q4_0-had"),
+                ("BeeLlama", 8.5, "q8_0-had"),
                 ("vLLM", 8.5, "fp8-e4m3"),
                 ("SGLang", 8.5, "fp8-e4m3"),
                 ("TensorRT-LLM", 8.5, "fp8-e4m3"),

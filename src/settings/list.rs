@@ -78,7 +78,8 @@ settings! {
     engine: Vec<Given<EngineCodecs>> = Vec::new(),
         Setting::new(Evaluation, Measured, "--engine", "NAME").takes(Takes::List)
             .more("Keys and values apart: llama.cpp:q8_0/q4_0. Engines: llama.cpp, llama.cpp-unrotated, \
-                ik_llama.cpp, vLLM, SGLang, TensorRT-LLM, Transformers, exllamav3, MLX")
+                ik_llama.cpp, BeeLlama, vLLM, vLLM-KVarN, SGLang, TensorRT-LLM, Transformers, \
+                Transformers-HQQ, exllamav3, MLX")
             .default_words("").example("\"llama.cpp\"");
 
     /// Scale of fp8-e4m3 and fp8-e5m2, by which values are divided before they are rounded, K,V for keys and
