@@ -42,9 +42,9 @@ fn main() {
     evaluate(&codecs[..1]);
     let (mut baseline, mut one, mut all, mut forward) = (vec![], vec![], vec![], vec![]);
     for _ in 0..ROUNDS {
-        let pass = seconds(&plain);
-        let alone = seconds(&|| evaluate(&[]));
-        let six = seconds(&|| evaluate(&codecs));
+        let pass = seconds(plain);
+        let alone = seconds(|| evaluate(&[]));
+        let six = seconds(|| evaluate(&codecs));
         forward.push(pass);
         baseline.push(alone / pass);
         one.push((six - alone) / codecs.len() as f64 / pass);
