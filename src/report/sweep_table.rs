@@ -219,7 +219,7 @@ mod tests {
         let text = rendered("several-models");
         let (_, table) = text.split_once("context 512, protocol prefix: mean KLD\n").unwrap();
         let heads =
-            "codec       bits  HuggingFaceTB/SmolLM2-135M  qwen-0.5b  gemma-270m  geometric mean\n";
+            "codec      bits  HuggingFaceTB/SmolLM2-135M  qwen-0.5b  gemma-270m  geometric mean\n";
         assert!(table.starts_with(heads), "{table}");
         assert_eq!(text.matches(": mean KLD\n").count(), 2);
         assert_eq!(rendered("usual").matches(": mean KLD\n").count(), 0);
