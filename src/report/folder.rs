@@ -35,7 +35,7 @@ pub fn files(report: &SweepReport) -> Result<Vec<ReportFile>> {
         file("results.csv", Kind::Table, csv::render(report)),
         file("report.md", Kind::Markdown, markdown::render(&shown)),
     ];
-    files.extend(models::render(report).map(|page| file(MODELS, Kind::Markdown, page)));
+    files.extend(models::render(&shown).map(|page| file(MODELS, Kind::Markdown, page)));
     // Names begin with the subject's number where there are several, and `decode` beside another
     // protocol.
     let prefixes = (1..).zip(&report.subjects).flat_map(|(number, subject)| {

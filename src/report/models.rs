@@ -20,7 +20,7 @@ pub fn render(report: &SweepReport) -> Option<String> {
         return None;
     }
     let views = report.by_protocol();
-    let mut out = format!("{MARKDOWN_MARK}## Models side by side\n");
+    let mut out = format!("{MARKDOWN_MARK}## Models side by side\n\n{LEGEND}\n");
     for comparison in &report.comparisons {
         let _ = section(&mut out, comparison);
         for view in views.iter().filter(|view| comparison.is_of(view)) {
@@ -32,7 +32,10 @@ pub fn render(report: &SweepReport) -> Option<String> {
 
 /// For the report: empty where no two models can be compared.
 pub fn side_by_side(report: &SweepReport) -> String {
-    let mut out = String::new();
+    if report.comparisons.is_empty() {
+        return String::new();
+    }
+    let mut out = format!("\n{LEGEND}\n");
     for comparison in &report.comparisons {
         // Writing to a String cannot fail.
         let _ = section(&mut out, comparison);
@@ -50,20 +53,18 @@ pub fn title(comparison: &Comparison, named: impl Fn(&str) -> String) -> String 
     )
 }
 
-/// What the table's figures are.
-pub fn legend(comparison: &Comparison) -> String {
+/// What the tables' figures are, and what the answers below them.
+pub const LEGEND: &str = "Mean KLD of each codec on each model, nats a token. The geometric mean is over these \
+    models; a codec without a result on one of them has none. Below: the codec with the smallest KLD on \
+    the model where it is largest, within so many bits a value on every model, of all codecs and of \
+    those that an engine has. A limit is left out where a lower one has the same answer.";
+
+/// `Windows: 10, 6, 1`
+pub fn windows_of(comparison: &Comparison) -> String {
     let counts = comparison.models.iter().map(|model| model.windows.to_string());
-    format!(
-        "Mean KLD, nats a token; windows: {}. The {MEAN} is over these models, and of codecs that have a \
-         result on each.",
-        counts.collect::<Vec<_>>().join(", ")
-    )
+    format!("Windows: {}", counts.collect::<Vec<_>>().join(", "))
 }
 
-/// What the answers are.
-pub const ANSWERS: &str = "Smallest KLD on the model where it is largest, within so many bits a value on \
-    every model: of all codecs here, and of those that an engine has. A limit is left out where a lower \
-    one has the same answer.";
 pub const ANSWER_HEADS: [&str; 7] =
     ["of", "bits within", "codec", "bits", "KLD", "on", "asked for as"];
 
@@ -103,11 +104,11 @@ fn section(out: &mut String, comparison: &Comparison) -> std::fmt::Result {
         let name = code(&codec.codec);
         writeln!(out, "| {name} | {} | {} |", bits(codec), klds.join(" | "))?;
     }
-    write!(out, "\n{}\n", legend(comparison))?;
+    write!(out, "\n{}.\n", windows_of(comparison))?;
     if comparison.best_within_bits.is_empty() {
         return Ok(());
     }
-    write!(out, "\n{ANSWERS}\n\n| {} |\n", ANSWER_HEADS.join(" | "))?;
+    write!(out, "\n| {} |\n", ANSWER_HEADS.join(" | "))?;
     writeln!(out, "|---|--:|---|--:|--:|---|---|")?;
     for within in &comparison.best_within_bits {
         writeln!(out, "| {} |", answer(comparison, within, code).join(" | "))?;
@@ -151,6 +152,7 @@ mod tests {
         const PATH: &str = "tests/data/models-side-by-side.md";
         let (_, report) =
             fixture::all().into_iter().find(|(name, _)| *name == "several-models").unwrap();
+        let report = report.for_people();
         let page = render(&report).unwrap();
         if std::env::var_os("KVGAUGE_WRITE").is_some() {
             std::fs::write(PATH, &page).unwrap();

@@ -1,9 +1,9 @@
 //! The page's tables of models side by side.
 
 use super::tables::breakable;
-use crate::report::models::{ANSWER_HEADS, ANSWERS, MEAN, NONE, answer, bits, legend, title};
+use crate::report::models::{ANSWER_HEADS, LEGEND, MEAN, NONE, answer, bits, title, windows_of};
 use crate::results::comparison::{ComparedCodec, Comparison};
-use crate::results::print::{interval, small};
+use crate::results::print::{interval, minus, small};
 use crate::results::sweep::SweepReport;
 use maud::{Markup, html};
 
@@ -13,6 +13,7 @@ pub fn section(report: &SweepReport) -> Markup {
         @if !report.comparisons.is_empty() {
             section id="models" {
                 h2 { "Models side by side" }
+                p class="note" { (LEGEND) " Bold: the model with the largest." }
                 @for comparison in &report.comparisons { (compared(comparison)) "\n" }
             }
         }
@@ -23,7 +24,7 @@ fn compared(comparison: &Comparison) -> Markup {
     let title = title(comparison, str::to_string);
     html! {
         h3 { bdi { (title) } }
-        p class="note" { (legend(comparison)) }
+        p class="note" { (windows_of(comparison)) }
         div class="scroll" tabindex="0" role="region" aria-label=(title) {
             table class="models" {
                 thead { tr {
@@ -38,8 +39,7 @@ fn compared(comparison: &Comparison) -> Markup {
             }
         }
         @if !comparison.best_within_bits.is_empty() {
-            p class="note" { (ANSWERS) }
-            div class="scroll" {
+            div class="scroll answers" {
                 table class="small best" {
                     thead { tr {
                         @for (at, head) in ANSWER_HEADS.iter().enumerate() {
@@ -53,6 +53,7 @@ fn compared(comparison: &Comparison) -> Markup {
                             td class=[text(at)] {
                                 @if at == CODEC { code { (breakable(field)) } }
                                 @else if at == FLAG { code { (field) } }
+                                @else if at == KLD { (minus(field)) }
                                 @else { (field) }
                             }
                         }
@@ -65,6 +66,7 @@ fn compared(comparison: &Comparison) -> Markup {
 
 /// Of an answer's fields.
 const CODEC: usize = 2;
+const KLD: usize = 4;
 const FLAG: usize = 6;
 
 /// The class of an answer's field that is text.
@@ -86,14 +88,15 @@ fn row(codec: &ComparedCodec) -> Markup {
                 {
                     @match kld {
                         Some(kld) => {
-                            (small(*kld)) " " span class="ci" { (interval(*ends, small)) }
+                            (minus(&small(*kld))) " "
+                            span class="ci" { (minus(&interval(*ends, small))) }
                         }
                         None => (NONE),
                     }
                 }
             }
             td class="n" data-sort=(key(codec.kld_geometric_mean)) {
-                (codec.kld_geometric_mean.map_or(NONE.into(), small))
+                (codec.kld_geometric_mean.map_or(NONE.into(), |mean| minus(&small(mean))))
             }
         }
     }
