@@ -43,6 +43,7 @@ if [ "${KVGAUGE_MEASURE:-}" != no ]; then
 fi
 for folder in frontier recent; do
     "$kvgauge" report $folder --output $folder > /dev/null
+    test -s $folder/models.md
     # The tables take the place of those between two marks.
     awk -v page=$folder/models.md -v begins="<!-- tables of $folder -->" '
         $0 == begins {

@@ -102,7 +102,8 @@ pub fn before_interrupt(last_words: impl FnOnce() + Send + 'static) {
     let _ = last_words;
 }
 
-/// Whether Ctrl-C is for others: a shell starts what runs in the background so.
+/// Whether Ctrl-C is for others: a shell starts what runs in the background so. Other systems than Linux
+/// are not asked.
 #[cfg(unix)]
 fn ignores_interrupts() -> bool {
     #[cfg(target_os = "linux")]

@@ -87,7 +87,7 @@ for suite in bookworm bullseye; do
     tar -xf "$system" -C "$root"
     mkdir "$root/work"
     cp "$wheel" "$work/use.sh" "$root/work"
-    chroot "$root" sh -c '! command -v cc gcc clang rustc cargo'
+    chroot "$root" sh -c 'for p in cc gcc clang rustc cargo; do ! command -v "$p" || exit 1; done'
     env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin chroot "$root" sh /work/use.sh /work
     for file in "${files[@]}"; do
         cmp "$work/venv/$file" "$root/work/$file"

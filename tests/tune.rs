@@ -6,6 +6,8 @@
 mod cli;
 
 use cli::{Answer, run, run_command, short_text, validate};
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -377,4 +379,29 @@ fn a_dry_run_estimates_and_writes_nothing() {
     let answer = tune(&output, &["--bits", "4", "--dry-run"]).succeeds();
     assert!(answer.stdout.contains("protocol prefix") && answer.stdout.contains("about"));
     assert!(!output.exists());
+}
+
+/// Which layers an engine leaves alone is what tune finds out; scales by layer are none of that.
+#[test]
+fn an_engines_layers_are_left_to_tune_and_scales_by_layer_are_refused() {
+    let folder = TempDir::new().unwrap();
+    let config = folder.path().join("engine.toml");
+    fs::write(&config, "engine = \"vllm:turboquant_k8v4\"\n").unwrap();
+    let text = short_text(folder.path());
+    let base = ["tune", "builtin", text.to_str().unwrap(), "--context", "64", "--windows", "2"];
+    let base = [&base[..], &["--validate-windows", "2", "--bits", "8", "--dry-run"]].concat();
+    let with = |flags: &[&str]| run(&[&base, flags].concat());
+    with(&["--engine", "vllm:turboquant_k8v4"]).succeeds();
+    with(&["--config", config.to_str().unwrap()]).succeeds();
+
+    let scales = folder.path().join("scales.safetensors");
+    let scale = 0.05f32.to_le_bytes();
+    let of = |name: &str| {
+        let view = TensorView::new(Dtype::F32, Vec::new(), &scale).unwrap();
+        (format!("model.layers.0.self_attn.{name}"), view)
+    };
+    let bytes = safetensors::serialize(["k_scale", "v_scale"].map(of), None).unwrap();
+    fs::write(&scales, bytes).unwrap();
+    with(&["--engine", "vllm:fp8", "--kv-scale", scales.to_str().unwrap()])
+        .is_refused(&["expected a codec for all layers, found fp8-e4m3+fp8-e4m3-scale0.05@0"]);
 }

@@ -42,6 +42,9 @@ pub struct ComparedModel {
     /// For headlines.
     #[serde(skip)]
     pub name: String,
+    /// Its own path of the text.
+    #[serde(skip)]
+    pub text: String,
     /// Windows evaluated.
     pub windows: usize,
 }
@@ -132,6 +135,7 @@ impl Comparison {
         let model = |view: &&SubjectReport| ComparedModel {
             model: view.subject.model.provenance.source.clone(),
             name: view.subject.model.name().trim_end_matches(".gguf").into(),
+            text: view.subject.text.source.clone(),
             windows: view.subject.windows,
         };
         Self {
@@ -164,11 +168,10 @@ impl Comparison {
     pub fn is_of(&self, view: &SubjectReport) -> bool {
         let s = &view.subject;
         let is = |model: &ComparedModel| {
-            model.model == s.model.provenance.source && model.windows == s.windows
+            (&model.model, &model.text) == (&s.model.provenance.source, &s.text.source)
+                && model.windows == s.windows
         };
-        self.text == s.text.source
-            && (self.context, self.protocol) == (s.context, s.protocol)
-            && self.models.iter().any(is)
+        (self.context, self.protocol) == (s.context, s.protocol) && self.models.iter().any(is)
     }
 }
 

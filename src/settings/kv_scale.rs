@@ -84,7 +84,7 @@ impl FromStr for KvScale {
 
     fn from_str(text: &str) -> Result<Self> {
         let is_number = |c: char| c.is_ascii_digit() || ".,-+ ".contains(c);
-        if !text.chars().all(is_number) {
+        if !text.chars().all(is_number) && text.parse::<f64>().is_err() {
             return Ok(Self::Checkpoint(text.into()));
         }
         let (key, value) = text.split_once(',').unwrap_or((text, text));

@@ -55,8 +55,14 @@ pub fn of(
             check_codec(config, protocols, protocol, context, given)?;
         }
         // Which layers an engine leaves alone by itself is what tune finds out.
-        let of_engine = given.location == Location::Flag("--engine");
-        let codec = given.value.as_codec().filter(|codec| of_engine || codec.is_uniform());
+        let of_engine = match &given.location {
+            Location::Flag(flag) => *flag == "--engine",
+            Location::File { key, .. } => key.rsplit('.').next() == Some("engine"),
+        };
+        let codec = given.value.as_codec().filter(|codec| {
+            let left_alone = || codec.others().iter().all(|(_, own)| own.is_f16());
+            codec.is_uniform() || (of_engine && left_alone())
+        });
         let codec = codec.ok_or_else(|| {
             let error = format!("expected a codec for all layers, found {}", given.value);
             given
