@@ -347,6 +347,55 @@ fn the_magnitude_of_a_tensor_does_not_matter() {
     }
 }
 
+fn snr(values: &[f32], out: &[f32], dim: usize) -> f64 {
+    DistortionSum::measure(values, out, dim).finish().snr_db.unwrap()
+}
+
+/// Tiles whose magnitudes f16 does not hold, and whose rotation f32 does not.
+#[test]
+fn tiles_of_tiny_and_of_huge_values() {
+    let dim = 64;
+    let geometry = Geometry::rows(131, dim);
+    let usual = roughly_normal(131 * dim, 5);
+    for (name, least) in [("kvarn4", 19.0), ("kvarn3", 12.0)] {
+        for power in [-110, -60, -24, -20, -17] {
+            let values: Vec<f32> = usual.iter().map(|x| x * 2f32.powi(power)).collect();
+            let out: Vec<f32> = decoded(&packed(key(name), &values, &geometry), &geometry);
+            let found = snr(&values, &out, dim);
+            assert!(found > least, "{name}: {found} dB at 2^{power}");
+        }
+        // Of one token among usual ones.
+        for size in [2e38f32, 3.3e38] {
+            let mut values = usual.clone();
+            let huge = &mut values[7 * dim..8 * dim];
+            huge.iter_mut().for_each(|x| *x = size.copysign(*x));
+            let out: Vec<f32> = decoded(&packed(key(name), &values, &geometry), &geometry);
+            let of_token = 7 * dim..8 * dim;
+            let found = snr(&values[of_token.clone()], &out[of_token], dim);
+            assert!(found > 9.0, "{name}: {found} dB of {size:e}");
+        }
+    }
+}
+
+/// A zero point stays within f16.
+#[test]
+fn a_small_range_far_from_zero_is_kept_by_hqq() {
+    for center in [3.5f32, 10.0, -10.0, 100.0, 3e4] {
+        let offsets = roughly_normal(64 * 64, 3);
+        let width = center.abs() * 2e-5;
+        let values: Vec<f32> = offsets.iter().map(|x| center + width * x).collect();
+        let geometry = Geometry::rows(64, 64);
+        for name in ["hqq4", "hqq2"] {
+            let payload = packed(key(name), &values, &geometry);
+            assert!(payload.is_finite(), "{name} at {center}");
+            let out: Vec<f32> = decoded(&payload, &geometry);
+            let worst =
+                values.iter().zip(&out).fold(0f32, |worst, (x, y)| worst.max((x - y).abs()));
+            assert!(worst < 2e-3 * center.abs(), "{name} at {center}: {worst}");
+        }
+    }
+}
+
 /// A search has the full range among what it tries: it never loses by more than rounding, however
 /// small a range is beside its minimum.
 #[test]

@@ -24,7 +24,18 @@ use std::path::Path;
 use tempfile::TempDir;
 
 /// In the order in which checksums take them.
-const PARTS: [&str; 7] = ["values", "sinks", "means", "tensor_scale", "scales", "minima", "codes"];
+const PARTS: [&str; 10] = [
+    "values",
+    "sinks",
+    "tail",
+    "means",
+    "tensor_scale",
+    "column_scales",
+    "scales",
+    "minima",
+    "zeros",
+    "codes",
+];
 
 /// A compressed file, and where in it is what.
 struct Whole {

@@ -273,7 +273,7 @@ PAIRS = {
 FORMER = {"fp8-e4m3": "fp8-e4m3-per-tensor", "fp8-e5m2": "fp8-e5m2-per-tensor"}
 # Composed names that go by a preset's: only the writer tells the others apart.
 RENAMED = {"int4-g32-ext", "int5-g32-ext"}
-FIXED = re.compile("fp8-(e4m3|e5m2)-scale[0-9.]+")
+FIXED = re.compile(r"fp8-(e4m3|e5m2)-scale[0-9]+(\.[0-9]+)?")
 COMPOSED = re.compile(
     "int(?P<bits>[2-8])-g(?P<group>[1-9][0-9]*)(-(?P<levels>asym|mid|ext|lm))?"
     "(?P<ch>-ch)?(?P<prerope>-prerope)?(?P<ctr>-ctr)?(?P<had>-had)?(?P<mse>-mse)?(?P<s8>-s8)?"

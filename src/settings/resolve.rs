@@ -1,6 +1,7 @@
 //! From what was given to the settings of runs.
 
 use super::engine::EngineCodecs;
+use super::entry::distinct;
 use super::kv_scale::KvScale;
 use super::list::{DEFAULT_CONTEXT, DEFAULT_MODEL, RawSettings, Settings, Visitor};
 use super::location::Given;
@@ -46,6 +47,7 @@ impl Settings {
         raw.check()?;
         EngineCodecs::add_to(&raw.engine, &mut raw.codec);
         KvScale::give_to(&raw.kv_scale, &mut raw.codec)?;
+        raw.codec = distinct(raw.codec)?;
         let models = match raw.model.is_empty() {
             true => vec![Given::flag("--model", DEFAULT_MODEL.to_string())],
             false => std::mem::take(&mut raw.model),

@@ -374,7 +374,8 @@ def group_with(x, s, fraction):
 
 def hqq_start(x, most):
     width = x.max() - x.min()
-    factor = f32(1) if abs(width) <= f32(1e-4) else min(most / width, f32(2e4))
+    limits = most / width, f32(2e4), f32(6.5e4) / np.abs(x).max()
+    factor = f32(1) if abs(width) <= f32(1e-4) else min(limits)
     return factor, -x.min() * factor
 
 
@@ -453,6 +454,7 @@ def kvarn(x, bits, by_token, exponent=0):
     tail = x[:, whole:].astype(np.float16).astype(f32)
     fits = bool(np.isfinite(tail).all()) and all(own.any() or not of.any() for own, of in zip(tail, x[:, whole:]))
     rotated = hadamard(x[:, :whole], True) if whole else x[:, :0]
+    fits = fits and bool(np.isfinite(rotated).all()) and not 0 < np.abs(x).max(initial=0) < 2.0 ** -14
     for head in rotated:
         for start in range(0, whole, 128):
             tile = head[start:start + 128]

@@ -69,8 +69,9 @@ impl KvarnPayload {
             return None;
         }
         let mut packed = Self::empty::<T>(codec, values.len(), geometry);
+        let is_tiny = absmax > 0.0 && absmax < f16::MIN_POSITIVE.to_f32();
         // One optimistic pass; the rare tensor out of range is done again.
-        if !packed.fill(arch, values) {
+        if is_tiny || !packed.fill(arch, values) {
             packed.exponent = exponent_placing(absmax.into(), TOP);
             packed.fill(arch, values);
         }

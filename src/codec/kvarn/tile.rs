@@ -3,6 +3,7 @@
 
 use super::definition::{Kvarn, Sizes, TILE, TileRows};
 use super::normalisation::{Axis, BothWays, normalise};
+use crate::codec::element::Element;
 use crate::codec::exponent::PowerOfTwo;
 use crate::codec::hadamard::{hadamard, hadamard_block, orthonormal};
 use crate::codec::scheme::bits::{pack, unpack};
@@ -71,6 +72,8 @@ impl WithSimd for EncodeTile<'_> {
         PowerOfTwo::scale(-exponent, rows);
         let block = hadamard_block(dim);
         hadamard(simd, rows, block, orthonormal(block));
+        // Sums of huge values are beyond f32.
+        let mut fits = f32::absmax(rows).is_finite();
         transposed.resize(sizes.values(), 0.0);
         transpose(simd, rows, TILE, dim, transposed);
         let (one, other) = match codec.rows {
@@ -87,7 +90,6 @@ impl WithSimd for EncodeTile<'_> {
         let counts = [row_count, column_count];
         normalise(simd, tile, counts, [row_axis, &mut *column_axis], &mut buffers.best);
 
-        let mut fits = true;
         for (stored, scale) in parts.column_scales.iter_mut().zip(&column_axis.scales) {
             *stored = f16::from_f32(*scale as f32);
         }

@@ -24,8 +24,11 @@ impl Safetensors {
     /// A scale for each head; one that is not above 0; a tensor that cannot be read.
     pub fn kv_scales(&self) -> Result<KvScales> {
         let mut found: BTreeMap<usize, [Option<f32>; 2]> = BTreeMap::new();
+        // Of two spellings in one layer the same one counts every time.
+        let mut names: Vec<_> = self.names().collect();
+        names.sort_unstable();
         for (end, sides) in NAMES {
-            for (name, shape) in self.names().filter(|(name, _)| name.ends_with(end)) {
+            for (name, shape) in names.iter().filter(|(name, _)| name.ends_with(end)) {
                 let Some(layer) = layer_of(name) else { continue };
                 if shape.iter().product::<usize>() != 1 {
                     let error = format!("tensor {name}: expected one scale, found shape {shape:?}");

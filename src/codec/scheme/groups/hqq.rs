@@ -19,6 +19,9 @@ const MOST: usize = 20;
 const LEAST_RANGE: f32 = 1e-4;
 /// Codes that a unit of value has at most.
 const LARGEST_FACTOR: f32 = 2e4;
+/// Magnitude of a zero point at most, so that f16 holds it after all passes, which move it by a code at most
+/// each: of a small range far from 0 codes are fewer.
+const LARGEST_ZERO: f32 = 6.5e4;
 /// 1 / β of the method.
 const SHRINKAGE: f32 = 0.1;
 /// Errors up to here shrink to nothing: it is less than 0.1^(1 / 1.3).
@@ -123,7 +126,11 @@ impl ZeroPoint {
         let most = f32::from(u8::MAX >> (8 - bits));
         let (low, high) = range(simd, x);
         let width = high - low;
-        let factor = if width <= LEAST_RANGE { 1.0 } else { (most / width).min(LARGEST_FACTOR) };
+        let largest = low.abs().max(high.abs());
+        let factor = match width <= LEAST_RANGE {
+            true => 1.0,
+            false => (most / width).min(LARGEST_FACTOR).min(LARGEST_ZERO / largest),
+        };
         Self { factor, zero: -low * factor, most }
     }
 
