@@ -504,7 +504,9 @@ fn the_examples_of_the_help_run() {
         let mut command = kvgauge();
         let words = line.split(' ').skip(usize::from(line.starts_with("kvgauge")));
         command.current_dir(&folder).args(words);
-        run_command(command).succeeds().stdout
+        let answer = run_command(command);
+        assert_eq!(answer.status, Some(0), "{line}: {}", answer.stderr);
+        answer.stdout
     };
     let mut ran = 0;
     for name in ["validate", "extract", "kv-compress", "sweep", "report", "tune"] {
@@ -1081,24 +1083,24 @@ fn two_outputs_are_two_files() {
         command.args(["--attribute", "--output", output, "--picture", picture]);
         run_command(command)
     };
-    let absolute = folder.path().join("a.json");
+    let absolute = folder.path().join("a.svg");
     let mut pairs = vec![
-        ("a.json", "a.json"),
-        ("a.json", "./a.json"),
-        ("./sub/../a.json", "a.json"),
-        ("sub//a.json", "sub/./a.json"),
-        ("a.json", utf8(&absolute)),
+        ("a.svg", "a.svg"),
+        ("a.svg", "./a.svg"),
+        ("./sub/../a.svg", "a.svg"),
+        ("sub//a.svg", "sub/./a.svg"),
+        ("a.svg", utf8(&absolute)),
     ];
     #[cfg(unix)]
     {
         std::os::unix::fs::symlink("sub", folder.path().join("link")).unwrap();
-        pairs.push(("sub/a.json", "link/a.json"));
+        pairs.push(("sub/a.svg", "link/a.svg"));
     }
     for (output, picture) in pairs {
         in_folder(output, picture).is_refused(&["--picture", "other than --output's", picture]);
     }
     assert!(names_in(&folder.path().join("sub")).is_empty() && !absolute.exists());
-    in_folder("sub/a.json", "a.json").succeeds();
+    in_folder("sub/a.svg", "a.svg").succeeds();
 }
 
 /// Not even with --force.
