@@ -7,7 +7,17 @@ kvgauge=$(realpath "$1")
 shared=$(realpath "$2")
 cd "$(dirname "$0")/.."
 work=$(mktemp -d)
-trap 'bash "$shared/slurm/stop.sh" "$work/slurm"; rm -rf "$work"' EXIT
+# Daemons that end still write: the folder goes when they are gone.
+end() {
+    local pids
+    pids=$(cat "$work"/slurm/{d,ctld}.pid 2>/dev/null || true)
+    bash "$shared/slurm/stop.sh" "$work/slurm"
+    for pid in $pids; do
+        for ((i = 0; i < 100; i++)); do kill -0 "$pid" 2>/dev/null && sleep 0.1 || break; done
+    done
+    rm -rf "$work" || echo "note: $work could not be removed"
+}
+trap end EXIT
 bash "$shared/slurm/start.sh" "$work/slurm"
 export SLURM_CONF="$work/slurm/slurm.conf"
 node=$(hostname -s)

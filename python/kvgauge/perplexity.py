@@ -256,6 +256,7 @@ def _config(
         "first_window": options.first_window,
         "codec": codecs,
         "engine": [],
+        "kv_scale": None,
         "protocol": "prefix",
         "residual": 0,
         "bos": options.bos,
