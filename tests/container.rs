@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
-use zoo::forged;
+use zoo::{Dice, forged};
 
 /// Restored files, and those they come from.
 struct Folder(TempDir);
@@ -806,17 +806,25 @@ fn small_rotary(folder: &Folder) -> Vec<u8> {
     fs::read(packed).unwrap()
 }
 
-/// The same of version 6: `codec` of few values.
-fn small_engines(folder: &Folder, codec: &str) -> Vec<u8> {
+/// The same of `codec`: keys and values of one head, [tokens, dim].
+fn small_pair(folder: &Folder, codec: &str, [key, value]: [[usize; 2]; 2]) -> Vec<u8> {
     let (path, packed) = (folder.path("small"), folder.path("small.kvc"));
+    let tensor = |name, dtype, [tokens, dim]: [usize; 2], seed| {
+        zoo::tensor(name, dtype, &[1, tokens, dim], &zoo::numbers(tokens * dim, seed))
+    };
     let tensors = [
-        zoo::tensor("a.key", Dtype::F16, &[1, 3, 16], &zoo::numbers(48, 1)),
-        zoo::tensor("a.value", Dtype::F32, &[1, 3, 16], &zoo::numbers(48, 2)),
+        tensor("a.key", Dtype::F16, key, 1),
+        tensor("a.value", Dtype::F32, value, 2),
         even_tensors().swap_remove(0),
     ];
     write_file(&path, &tensors, None).unwrap();
     pack(&path, &packed, codec).unwrap();
     fs::read(packed).unwrap()
+}
+
+/// The same of version 6: `codec` of few values.
+fn small_engines(folder: &Folder, codec: &str) -> Vec<u8> {
+    small_pair(folder, codec, [[3, 16]; 2])
 }
 
 /// One of each version, and of the sixth one with every part; the tenth has no part of its own.
@@ -844,28 +852,12 @@ fn small(folder: &Folder) -> Vec<Vec<u8>> {
 
 /// The same of version 8: codes that go by a trellis.
 fn small_trellis(folder: &Folder) -> Vec<u8> {
-    let (path, packed) = (folder.path("small"), folder.path("small.kvc"));
-    let tensors = [
-        zoo::tensor("a.key", Dtype::F16, &[1, 3, 16], &zoo::numbers(48, 1)),
-        zoo::tensor("a.value", Dtype::F32, &[1, 4, 12], &zoo::numbers(48, 2)),
-        even_tensors().swap_remove(0),
-    ];
-    write_file(&path, &tensors, None).unwrap();
-    pack(&path, &packed, "kvgauge2").unwrap();
-    fs::read(packed).unwrap()
+    small_pair(folder, "kvgauge2", [[3, 16], [4, 12]])
 }
 
 /// The same of version 10: a tile and a token of keys, zero points of values.
 fn small_tiles(folder: &Folder) -> Vec<u8> {
-    let (path, packed) = (folder.path("small"), folder.path("small.kvc"));
-    let tensors = [
-        zoo::tensor("a.key", Dtype::F16, &[1, 129, 2], &zoo::numbers(258, 1)),
-        zoo::tensor("a.value", Dtype::F32, &[1, 9, 8], &zoo::numbers(72, 2)),
-        even_tensors().swap_remove(0),
-    ];
-    write_file(&path, &tensors, None).unwrap();
-    pack(&path, &packed, "k:kvarn2/v:hqq4").unwrap();
-    fs::read(packed).unwrap()
+    small_pair(folder, "k:kvarn2/v:hqq4", [[129, 2], [9, 8]])
 }
 
 /// The same of version 9: parts that are packed, and some that are not.
@@ -955,16 +947,7 @@ fn every_flipped_bit_is_an_error() {
     }
 }
 
-/// Random numbers for damage.
-struct Dice(u64);
-
 impl Dice {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((self.0 >> 33) as usize) % end.max(1)
-    }
-
     /// Changed in one to three places: bits, bytes, runs, numbers in the header.
     fn damage(&mut self, whole: &[u8]) -> Vec<u8> {
         let mut bytes = whole.to_vec();

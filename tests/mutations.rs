@@ -22,6 +22,7 @@ use std::fs;
 use std::ops::Range;
 use std::path::Path;
 use tempfile::TempDir;
+use zoo::Dice;
 
 /// In the order in which checksums take them.
 const PARTS: [&str; 10] = [
@@ -110,16 +111,7 @@ impl Whole {
     }
 }
 
-/// Random numbers.
-struct Dice(u64);
-
 impl Dice {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((self.0 >> 33) as usize) % end.max(1)
-    }
-
     /// Changes one to four places of some bytes, most often the first and the last ones.
     fn damage(&mut self, bytes: &mut [u8]) {
         for _ in 0..1 + self.below(4) {

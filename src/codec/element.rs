@@ -2,6 +2,7 @@
 
 use super::convert;
 use half::{bf16, f16};
+use rayon::prelude::*;
 
 /// Which of the three types: kernels are written for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +54,13 @@ pub trait Element: Sealed + bytemuck::Pod + Default + Send + Sync {
 
     /// `out` is as long as `bits`.
     fn from_16_bits(bits: &[u16], out: &mut [f32]);
+}
+
+/// [`Element::absmax`] on all threads of the pool; `None` where a value is not finite.
+pub fn finite_absmax<T: Element>(values: &[T]) -> Option<f32> {
+    let absmax = values.par_chunks(1 << 15).map(T::absmax);
+    let absmax = absmax.reduce(|| 0.0, |a, b| f32::absmax(&[a, b]));
+    absmax.is_finite().then_some(absmax)
 }
 
 /// Magnitudes are ordered as their bits are, with infinity and NaN on top.

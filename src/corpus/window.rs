@@ -57,6 +57,19 @@ impl WindowShape {
         self.scored.iter().cloned().flatten()
     }
 
+    /// The same with its last targets alone, `most` at most.
+    pub fn with_last_targets(&self, most: usize) -> Self {
+        let mut left = most;
+        let last = |run: &Range<usize>| {
+            let taken = run.len().min(left);
+            left -= taken;
+            (taken > 0).then_some(run.end - taken..run.end)
+        };
+        let mut scored: Vec<_> = self.scored.iter().rev().map_while(last).collect();
+        scored.reverse();
+        Self { scored, ..*self }
+    }
+
     /// Number of scored targets.
     pub fn scored_len(&self) -> usize {
         self.scored.iter().map(Range::len).sum()
@@ -181,6 +194,17 @@ impl WindowPlan {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn last_targets_are_those_of_the_last_runs() {
+        let shape = WindowShape::new(20, 4, vec![5..8, 10..12, 15..19]).unwrap();
+        let of = |most| shape.with_last_targets(most).targets().collect::<Vec<_>>();
+        assert_eq!(of(3), [16, 17, 18]);
+        assert_eq!(of(5), [11, 15, 16, 17, 18]);
+        assert_eq!(of(6), [10, 11, 15, 16, 17, 18]);
+        assert_eq!(shape.with_last_targets(9), shape);
+        assert_eq!(shape.with_last_targets(100), shape);
+    }
 
     #[test]
     fn halves_leave_out_the_target_that_the_prefix_predicts() {

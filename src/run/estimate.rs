@@ -20,7 +20,6 @@ use crate::results::timings::{CellEstimate, DryRun, SubjectEstimate};
 use crate::run::load::{Choice, beyond, choose, hint};
 use crate::run::subject::Subject;
 use crate::settings::{DeviceKind, Settings};
-use std::ops::Range;
 
 /// Of codecs under one protocol on a subject. `passes`: of each codec, more than one where parts of
 /// the cache are measured alone.
@@ -100,16 +99,7 @@ pub fn estimate(
 /// The window with its last targets alone, as many as are scored at once: of a small model with a large
 /// vocabulary, scores take longer than the layers.
 fn with_few_targets(window: &Window, vocab_size: usize) -> Result<Window> {
-    let shape = window.shape();
-    let few = scored_at_once(vocab_size);
-    let mut scored: Vec<Range<usize>> = Vec::new();
-    for target in shape.targets().skip(shape.scored_len().saturating_sub(few)) {
-        match scored.last_mut() {
-            Some(run) if run.end == target => run.end += 1,
-            _ => scored.push(target..target + 1),
-        }
-    }
-    let shape = WindowShape::new(shape.tokens(), shape.prefix(), scored)?;
+    let shape = window.shape().with_last_targets(scored_at_once(vocab_size));
     Window::new(window.tokens().to_vec(), shape)
 }
 

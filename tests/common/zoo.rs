@@ -113,3 +113,14 @@ pub fn channels(tokens: usize, head_dim: usize) -> Vec<TensorData<'static>> {
         of("layer.1.value", Dtype::F16, 4),
     ]
 }
+
+/// Random numbers for damage.
+pub struct Dice(pub u64);
+
+impl Dice {
+    pub fn below(&mut self, end: usize) -> usize {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 33) as usize) % end.max(1)
+    }
+}

@@ -2,7 +2,7 @@
 
 use super::definition::{Kvarn, Sizes, TILE};
 use super::tile::{Buffers, DecodeTile, EncodeTile, TileContext, TileParts};
-use crate::codec::element::Element;
+use crate::codec::element::{Element, finite_absmax};
 use crate::codec::exponent::{PowerOfTwo, exponent_placing};
 use crate::codec::geometry::Geometry;
 use crate::codec::parts::{Part, PartElement, PartName};
@@ -63,11 +63,7 @@ impl KvarnPayload {
         codec: Kvarn,
         geometry: &Geometry,
     ) -> Option<Self> {
-        let absmax = values.par_chunks(1 << 15).map(T::absmax);
-        let absmax = absmax.reduce(|| 0.0, |a, b| f32::absmax(&[a, b]));
-        if !absmax.is_finite() {
-            return None;
-        }
+        let absmax = finite_absmax(values)?;
         let mut packed = Self::empty::<T>(codec, values.len(), geometry);
         let is_tiny = absmax > 0.0 && absmax < f16::MIN_POSITIVE.to_f32();
         // One optimistic pass; the rare tensor out of range is done again.

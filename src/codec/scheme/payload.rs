@@ -12,7 +12,7 @@ use super::levels::Levels;
 use super::rows::{AddRows, Buffers, Decode, Encode, RowContext, StoredRange, at_least};
 use super::scales::ScaleFormat;
 use super::units::{UNIT, steps, units};
-use crate::codec::element::Element;
+use crate::codec::element::{Element, finite_absmax};
 use crate::codec::exponent::{PowerOfTwo, exponent_placing};
 use crate::codec::geometry::Geometry;
 use crate::codec::parts::{Part, PartElement, PartLayout, PartName};
@@ -79,11 +79,7 @@ impl SchemePayload {
         scheme: Scheme,
         geometry: &Geometry,
     ) -> Option<Self> {
-        let absmax = values.par_chunks(1 << 15).map(T::absmax);
-        let absmax = absmax.reduce(|| 0.0, |a, b| f32::absmax(&[a, b]));
-        if !absmax.is_finite() {
-            return None;
-        }
+        let absmax = finite_absmax(values)?;
         let mut packed = Self::empty::<T>(scheme, values.len(), geometry);
         packed.tensor_scale.fill(absmax / LARGEST_OF_TENSOR);
         // One optimistic pass; the rare tensor out of range is done again.
