@@ -37,6 +37,9 @@ fn a_model_that_is_not_there_is_refused() {
     absent.is_refused(&["nonsense", "OWNER/NAME"]);
     absent.hints(takes);
     validate(&["--model", ""]).is_refused(&["OWNER/NAME"]);
+    let misspelt = validate(&["--model", "bultin"]);
+    misspelt.is_refused(&["bultin", "OWNER/NAME"]);
+    misspelt.hints("did you mean builtin? --model takes");
     // A repository that the cache does not hold, offline.
     let absent = validate(&["--model", "someone/something", "--text", "builtin"]);
     absent.is_refused(&["someone/something", "config.json", "offline"]);

@@ -7,6 +7,7 @@ use super::{
     Gguf, KvScales, Model, ModelConfig, Safetensors, architectures, json, oracle::WeightsRef,
 };
 use crate::builtin;
+use crate::codec::nearest;
 use crate::corpus::gguf_tokenizer;
 use crate::error::{Error, Result};
 use crate::hash;
@@ -99,10 +100,12 @@ impl ModelSource {
             Err(Error::io(path, &std::io::ErrorKind::NotFound.into()).hint(TAKES))
         } else {
             RepoId::model(text).map(Self::Hub).map_err(|_| {
+                let meant = nearest(text, std::iter::once("builtin"));
+                let meant = meant.map(|name| format!("did you mean {name}? "));
                 Error::input(format!(
                     "expected a repository's OWNER/NAME or an existing path, found `{text}`"
                 ))
-                .hint(TAKES)
+                .hint(meant.unwrap_or_default() + TAKES)
             })
         }
     }
