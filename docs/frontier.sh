@@ -26,17 +26,19 @@ smollm2=SmolLM2-135M-Instruct.Q4_1.gguf
 gemma=gemma-3-270m-q4_k_m.gguf
 qwen=qwen2.5-coder-0.5b-instruct-q4_k_m.gguf
 qwen15=qwen2.5-coder-1.5b-instruct-q4_k_m.gguf
-long=kvgauge4,kvgauge3,kvgauge2,q8_0-had,q4_0-had,fp8-e4m3,nvfp4,kivi4,kivi2,mlx4
+long=kvgauge4,kvgauge3,kvgauge2,q8_0-had,q4_0-had,fp8-e4m3,turboquant-4bit-nc,kivi4,kvarn4,kvarn2
+# As vLLM has it: two layers at each end alone.
+vllm=turboquant-4bit-nc+f16@0-1,-2--1
 recent=kvgauge4,kvgauge3,kvgauge2,kivi4
 if [ "${KVGAUGE_MEASURE:-}" != no ]; then
-    sweep frontier "$smollm2" 512 10
-    sweep frontier "$gemma" 512 10
-    sweep frontier "$qwen" 512 6
-    sweep frontier "$qwen15" 512 3
+    for of in "$smollm2 10" "$gemma 10" "$qwen 6"; do
+        sweep frontier "${of% *}" 512 "${of#* }"
+        sweep frontier "${of% *}" 512 "${of#* }" --codec $vllm
+    done
+    sweep frontier "$qwen15" 512 2 --codec $long
     sweep frontier "$smollm2" 2048 4 --codec $long
-    sweep frontier "$gemma" 2048 3 --codec $long
     sweep frontier "$qwen" 2048 2 --codec $long
-    sweep frontier "$qwen15" 2048 2 --codec $long
+    sweep frontier "$gemma" 2048 2 --codec $long
     for of in "$smollm2 6" "$gemma 6" "$qwen 4"; do
         sweep recent "${of% *}" 512 "${of#* }" --protocol decode --residual 8 --chunk 8 --codec $recent
     done
