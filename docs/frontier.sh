@@ -27,13 +27,11 @@ gemma=gemma-3-270m-q4_k_m.gguf
 qwen=qwen2.5-coder-0.5b-instruct-q4_k_m.gguf
 qwen15=qwen2.5-coder-1.5b-instruct-q4_k_m.gguf
 long=kvgauge4,kvgauge3,kvgauge2,q8_0-had,q4_0-had,fp8-e4m3,turboquant-4bit-nc,kivi4,kvarn4,kvarn2
-# As vLLM has it: two layers at each end alone.
-vllm=turboquant-4bit-nc+f16@0-1,-2--1
 recent=kvgauge4,kvgauge3,kvgauge2,kivi4
 if [ "${KVGAUGE_MEASURE:-}" != no ]; then
     for of in "$smollm2 10" "$gemma 10" "$qwen 6"; do
-        sweep frontier "${of% *}" 512 "${of#* }"
-        sweep frontier "${of% *}" 512 "${of#* }" --codec $vllm
+        # TurboQuant in all layers is in the config; as vLLM has it, two at each end are left alone.
+        sweep frontier "${of% *}" 512 "${of#* }" --engine vllm:turboquant_4bit_nc
     done
     sweep frontier "$qwen15" 512 2 --codec $long
     sweep frontier "$smollm2" 2048 4 --codec $long
@@ -45,6 +43,7 @@ fi
 for folder in frontier recent; do
     "$kvgauge" report $folder --output $folder > /dev/null
     test -s $folder/models.md
+    grep -qxF "<!-- tables of $folder -->" "$docs/frontier.md"
     # The tables take the place of those between two marks.
     awk -v page=$folder/models.md -v begins="<!-- tables of $folder -->" '
         $0 == begins {
