@@ -6,11 +6,13 @@
 pub(super) mod bits;
 mod definition;
 mod groups;
+mod level_tables;
 mod levels;
 mod payload;
 mod rotation;
 mod rows;
 mod scales;
+mod small_float;
 mod units;
 
 pub use definition::{MIN_GROUP, Scheme};

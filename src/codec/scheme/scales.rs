@@ -1,7 +1,7 @@
 //! Scales as they are stored: the number formats, and what each makes of the scale that a group
 //! wants.
 
-use super::levels::SmallFloat;
+use super::small_float::SmallFloat;
 use crate::codec::convert::{half_value, rounded_to_half};
 use crate::codec::parts::PartElement;
 use crate::error::{Error, Result};

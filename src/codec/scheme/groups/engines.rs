@@ -4,10 +4,11 @@ use super::quantiser::{inverse, sum_of_squares};
 use super::stored::StoredParams;
 use super::vectors::{absmax, bounded, extreme, floor, range, to_codes};
 use crate::codec::scheme::definition::Scheme;
-use crate::codec::scheme::levels::{IQ4_NL, SmallFloat};
+use crate::codec::scheme::level_tables::IQ4_NL;
 use crate::codec::scheme::scales::{
     FixedScale, LEAST_F32, ScaleAndZero, ScaleFormat, shared_scale,
 };
+use crate::codec::scheme::small_float::SmallFloat;
 use pulp::Simd;
 
 /// As ggml's quantize_row_iq4_nl_ref: codes by the extreme's scale, then the scale anew by least

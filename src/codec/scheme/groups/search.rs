@@ -4,7 +4,8 @@ use super::quantiser::{DynamicRange, GroupQuantiser, asymmetric, inverse, narrow
 use super::vectors::bounded;
 use crate::codec::convert::rounded_to_half;
 use crate::codec::scheme::definition::Scheme;
-use crate::codec::scheme::levels::{LevelSet, MOST_SEARCHED, Points};
+use crate::codec::scheme::level_tables::MOST_SEARCHED;
+use crate::codec::scheme::levels::{LevelSet, Points};
 use crate::codec::scheme::scales::{ScaleFormat, stored_half, stored_small};
 use crate::lanes::{LANES, whole};
 use pulp::Simd;
