@@ -19,6 +19,7 @@ pub(crate) mod names;
 pub(crate) mod plain_words;
 pub mod plan;
 pub(crate) mod print;
+mod recommendation;
 pub mod record;
 pub mod subject;
 pub mod sweep;

@@ -4,6 +4,8 @@ use super::answers::{self, WithinBytes, WithinKld};
 use super::comparison::{Comparison, comparisons};
 use super::figures::{Baseline, CodecResult};
 use super::names::Headlines;
+pub use super::recommendation::Recommendation;
+use super::recommendation::{front, recommendations};
 use super::subject::SubjectInfo;
 use super::validation::RefusedCodec;
 use crate::codec::shown_name;
@@ -13,8 +15,6 @@ use serde::{Deserialize, Serialize};
 
 /// Version of a sweep's JSON.
 pub const SCHEMA: &str = "kvgauge.sweep/1";
-/// Limits that recommendations are given for beside the one asked for, percent.
-const USUAL_LIMITS: [f64; 5] = [0.1, 0.5, 1.0, 2.0, 5.0];
 
 /// The report of a sweep: `results.json`.
 #[derive(Debug, Clone, Serialize)]
@@ -148,17 +148,6 @@ pub struct Asked {
     pub refused: Vec<RefusedCodec>,
 }
 
-/// The codec with the fewest bits a value that is smaller than f16 and passes under every
-/// protocol that was asked for, with this limit on the perplexity change and the other limits as
-/// they are.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Recommendation {
-    /// Percent.
-    pub max_ppl_increase: f64,
-    /// `None`: no codec of this sweep.
-    pub codec: Option<String>,
-}
-
 /// A finished cell.
 #[derive(Debug, Clone, Serialize)]
 pub struct CellReport {
@@ -207,25 +196,15 @@ impl SubjectReport {
         asked: &Asked,
         limits: &Limits,
     ) -> Self {
-        let usual = USUAL_LIMITS.into_iter().filter(|usual| *usual != limits.max_ppl_change);
         let found: Vec<&'static str> = std::iter::once(&first)
             .chain(&decode)
             .map(|part| part.subject.protocol.name())
             .collect();
         // A protocol that was asked for and has no result recommends nothing.
         let complete = asked.protocols.iter().all(|name| found.contains(name));
-        let recommended = std::iter::once(limits.max_ppl_change)
-            .chain(usual)
-            .map(|limit| Recommendation {
-                max_ppl_increase: limit,
-                codec: recommend(&first, decode.as_ref(), limit).filter(|_| complete),
-            })
-            .collect();
-        let candidates = answers::candidates(
-            &first.cells,
-            decode.as_ref().map(|part| part.cells.as_slice()),
-            complete,
-        );
+        let beside = decode.as_ref().map(|part| part.cells.as_slice());
+        let recommended = recommendations(&first.cells, beside, complete, limits.max_ppl_change);
+        let candidates = answers::candidates(&first.cells, beside, complete);
         let cheapest_within_kld = answers::cheapest_within_kld(&candidates, limits.max_kld);
         let best_within_bytes = answers::best_within_bytes(
             &candidates,
@@ -331,37 +310,6 @@ fn cell_reports(cells: Vec<(String, CodecResult)>) -> Vec<CellReport> {
         on_kld_front,
     };
     cells.into_iter().zip(fronts).map(report).collect()
-}
-
-/// The name of the codec to use for a limit on the perplexity change, percent.
-fn recommend(first: &ProtocolCells, decode: Option<&ProtocolCells>, limit: f64) -> Option<String> {
-    let under_decode = |name: &str| match decode {
-        None => true,
-        Some(part) => {
-            let mut cells = part.cells.iter().map(|(_, result)| result);
-            cells.any(|result| result.figures.codec == name && result.passes(limit))
-        }
-    };
-    first
-        .cells
-        .iter()
-        .map(|(_, result)| result)
-        .filter(|result| result.figures.compression_ratio > 1.0)
-        .filter(|result| result.passes(limit) && under_decode(&result.figures.codec))
-        .min_by(|a, b| {
-            let size = a.figures.bits_per_value.total_cmp(&b.figures.bits_per_value);
-            size.then(a.figures.kld_mean.total_cmp(&b.figures.kld_mean))
-        })
-        .map(|result| result.figures.codec.clone())
-}
-
-/// Which results no other one beats: as few bits or fewer, and `damage` smaller; or fewer bits
-/// and as little damage.
-fn front(results: &[&CodecResult], damage: impl Fn(&CodecResult) -> f64) -> Vec<bool> {
-    let point = |result: &CodecResult| (result.figures.bits_per_value, damage(result));
-    let beats = |a: (f64, f64), b: (f64, f64)| a.0 <= b.0 && a.1 <= b.1 && a != b;
-    let points: Vec<_> = results.iter().map(|result| point(result)).collect();
-    points.iter().map(|point| !points.iter().any(|other| beats(*other, *point))).collect()
 }
 
 impl SweepReport {
