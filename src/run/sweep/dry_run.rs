@@ -1,7 +1,8 @@
 //! Estimates of a sweep.
 
+use super::Request;
 use super::assemble::unfinished;
-use super::{Opened, Request, open};
+use super::opening::{Opened, open};
 use crate::error::{Error, Result};
 use crate::eval::Treatment;
 use crate::hub::Hub;
