@@ -22,6 +22,7 @@ mod huge_pages;
 mod instruction_set;
 mod lanes;
 pub mod model;
+mod nearest_word;
 mod platform;
 #[cfg(test)]
 #[path = "../tests/common/random.rs"]

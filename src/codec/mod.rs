@@ -41,8 +41,8 @@ pub use halves::{compress_halves, decompress_halves};
 pub use kvarn::{Kvarn, TileRows};
 pub(crate) use name::{
     ENGINES, Engine, FIELDS, Field, FieldKind, FieldTexts, GROUP, NOISE, NOISE_PRESET, Named,
-    PRESETS, Preset, RENAMED, compose, lasting_name, nearest, no_codec, parse_codec_name,
-    parse_sides, shown_name, split_names, todays_names,
+    PRESETS, Preset, RENAMED, compose, lasting_name, no_codec, parse_codec_name, parse_sides,
+    shown_name, split_names, todays_names,
 };
 pub use packing::Packing;
 pub use parts::{Part, PartElement, PartLayout, PartName};

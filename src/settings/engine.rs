@@ -2,9 +2,10 @@
 
 use super::location::Given;
 use super::value::{ReadText, Value, mismatch};
-use crate::codec::{CacheCodec, Codec, ENGINES, Engine, nearest};
+use crate::codec::{CacheCodec, Codec, ENGINES, Engine};
 use crate::error::{Error, Result};
 use crate::eval::Treatment;
+use crate::nearest_word::nearest;
 use std::fmt;
 use std::str::FromStr;
 use toml::de::DeValue;

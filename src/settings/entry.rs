@@ -5,8 +5,8 @@
 
 use super::location::{EXAMPLES, Given, Location};
 use super::value::{Value, mismatch, word};
-use crate::codec::nearest;
 use crate::error::{Error, Result};
+use crate::nearest_word::nearest;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
 use std::fmt::Display;

@@ -5,9 +5,9 @@ mod foreign_flags;
 
 pub(super) use foreign_flags::FOREIGN_FLAGS;
 
-use crate::codec::nearest;
 use crate::error::Error;
 use crate::eval::Treatment;
+use crate::nearest_word::nearest;
 use crate::settings::{Location, SETTINGS, Takes};
 use clap::Command;
 use clap::error::{ContextKind, ContextValue, ErrorKind};

@@ -8,6 +8,7 @@ use crate::codec::scheme::{MIN_GROUP, Scheme};
 use crate::codec::tensor_codec::{Codec, TensorCodec};
 use crate::codec::two_centre::FittedLevels;
 use crate::error::Error;
+use crate::nearest_word::nearest;
 
 /// Compared with when a name is unknown, beside the presets.
 const EXAMPLES: [&str; 5] =
@@ -224,16 +225,6 @@ fn reordered(dashed: &str) -> Option<String> {
         fields
     };
     two_centre_names().into_iter().find(|name| sorted(name) == sorted(dashed))
-}
-
-/// The known word that `typed` was probably meant to be: at most half of its letters differ. Of equals
-/// the one that begins so.
-pub(crate) fn nearest<'a>(typed: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    known
-        .map(|known| (strsim::levenshtein(typed, known), !known.starts_with(typed), known))
-        .min()
-        .filter(|(distance, _, known)| *distance <= known.len() / 2)
-        .map(|(_, _, known)| known)
 }
 
 /// The name meant by one whose fields are all there, but in another order or dress, as in

@@ -26,7 +26,7 @@ pub(crate) use engines::{ENGINES, Engine};
 pub(crate) use fields::{FIELDS, Field, FieldKind, FieldTexts, GROUP, compose};
 use fields::{LEVELS, SINK, TWO_CENTRE_FLAGS, is_number, place, shown};
 use hints::unknown;
-pub(crate) use hints::{NOISE, nearest, no_codec, split_names};
+pub(crate) use hints::{NOISE, no_codec, split_names};
 pub(crate) use presets::{NOISE_PRESET, PRESETS, Preset};
 pub(crate) use renamed::{RENAMED, lasting_name, todays_names};
 pub(crate) use shown::shown_name;

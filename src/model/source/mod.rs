@@ -7,11 +7,11 @@ use super::{
     Gguf, KvScales, Model, ModelConfig, Safetensors, architectures, json, oracle::WeightsRef,
 };
 use crate::builtin;
-use crate::codec::nearest;
 use crate::corpus::gguf_tokenizer;
 use crate::error::{Error, Result};
 use crate::hash;
 use crate::hub::{Hub, RepoId};
+use crate::nearest_word::nearest;
 use crate::sniff::{self, Kind};
 use candle_core::{DType, Device};
 use files::Files;
