@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The figures of a GPU against the CPU's, for a machine that has one: baseline NLL and KLD within the
-# bounds below, tokens/s of both and of PyTorch where it is installed, memory of the GPU. Ends with
-# status 1 where a bound is missed.
+# bounds below, those of a codec alone the same bits as beside others, tokens/s of both and of PyTorch
+# where it is installed, memory of the GPU. Ends with status 1 where a bound is missed.
 #
 # tests/gpu.sh [FOLDER]              results go to FOLDER (a temporary one unless named)
 # KVGAUGE_BINARY=target/release/kvgauge      built with --features cuda (tests/cuda_build.sh)
@@ -53,6 +53,10 @@ for protocol in prefix decode; do
     run "smollm2-gpu-$protocol" "$KVGAUGE_SMOLLM2" 512 "$windows" --protocol $protocol --device "$gpu"
     run "smollm2-gpu-bf16-$protocol" "$KVGAUGE_SMOLLM2" 512 "$windows" --protocol $protocol \
         --device "$gpu" --dtype bf16
+    codecs=int4-g64 run "smollm2-gpu-alone-$protocol" "$KVGAUGE_SMOLLM2" 512 "$windows" \
+        --protocol $protocol --device "$gpu"
+    codecs=int4-g64 run "smollm2-gpu-bf16-alone-$protocol" "$KVGAUGE_SMOLLM2" 512 "$windows" \
+        --protocol $protocol --device "$gpu" --dtype bf16
 done
 if [ -n "${KVGAUGE_TINYLLAMA:-}" ]; then
     few=$(((windows + 4) / 5))
@@ -109,6 +113,12 @@ for name, gpu in runs.items():
         too_far = abs(a - b) > of_kld[protocol] * b + beside
         missed += too_far
         print(f"    {codec}: KLD {a:.3e}, on the CPU {b:.3e}{' TOO FAR' if too_far else ''}")
+for name in ["prefix", "decode", "bf16-prefix", "bf16-decode"]:
+    *dtype, protocol = name.split("-")
+    together, alone = (runs["-".join(["smollm2-gpu", *dtype, *of, protocol])] for of in [[], ["alone"]])
+    same = alone["baseline"] == together["baseline"] and alone["codecs"][0] == together["codecs"][0]
+    missed += not same
+    print(f"{name}: int4-g64 alone and beside others: {'the same bits' if same else 'NOT THE SAME BITS'}")
 print(f"{missed} bounds missed" if missed else "all bounds met")
 sys.exit(missed > 0)
 PYTHON

@@ -40,14 +40,14 @@ impl RunPasses for DecodePasses<'_> {
         let streams = |some: &[usize]| -> Vec<Stream> {
             some.iter().map(|index| Stream::new(self.model, self.context, passes[*index])).collect()
         };
-        for some in whole.chunks(self.model.caches_at_once(tokens)) {
+        for some in whole.chunks(self.model.caches_at_once(tokens)?) {
             let passes = self.one_pass(streams(some), clock, timings)?;
             for (index, pass) in some.iter().zip(passes) {
                 done[*index] = Some(pass);
             }
             observer.advanced(some.len() * tokens);
         }
-        let at_once = self.model.caches_at_once(self.chunk).min(streams_in_memory(tokens));
+        let at_once = self.model.caches_at_once(self.chunk)?.min(streams_in_memory(tokens));
         for some in chunked.chunks(at_once) {
             let passes = self.in_chunks(streams(some), clock, observer, timings)?;
             for (index, pass) in some.iter().zip(passes) {
@@ -102,7 +102,7 @@ impl DecodePasses<'_> {
             let inputs: Vec<&[u32]> =
                 streams.iter().map(|stream| &stream.window.inputs()[chunk.clone()]).collect();
             // The last may be one token, whose product with a matrix is another.
-            let at_once = self.model.caches_at_once(chunk.len());
+            let at_once = self.model.caches_at_once(chunk.len())?;
             let together = caches.chunks_mut(at_once).zip(hidden.chunks_mut(at_once));
             for ((caches, hidden), inputs) in together.zip(inputs.chunks(at_once)) {
                 let of_chunk = self.model.forward_each(inputs, caches)?;

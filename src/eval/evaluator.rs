@@ -49,7 +49,7 @@ impl Evaluator {
         };
         let mut rest = windows;
         while !rest.is_empty() {
-            let (together, others) = rest.split_at(self.windows_at_once(rest, arms));
+            let (together, others) = rest.split_at(self.windows_at_once(rest, arms)?);
             rest = others;
             for outcome in
                 self.evaluate_windows(together, arms, observer, &mut evaluation.timings)?
@@ -65,15 +65,16 @@ impl Evaluator {
 
     /// How many of the first of these windows [`Evaluator::evaluate_windows`] should get at once, at
     /// least one: such as are of one shape, and with few arms and tokens more of them.
-    pub fn windows_at_once(&self, windows: &[Window], arms: &[Arm]) -> usize {
-        let Some(first) = windows.first() else { return 0 };
+    pub fn windows_at_once(&self, windows: &[Window], arms: &[Arm]) -> Result<usize> {
+        let Some(first) = windows.first() else { return Ok(0) };
         let tokens = first.tokens().len();
         let caches = match self.protocol {
-            Protocol::Prefix { .. } => self.model.caches_at_once(first.shape().prefix()),
-            Protocol::Decode { chunk, .. } => self.model.caches_at_once(chunk.min(tokens)),
+            Protocol::Prefix { .. } => self.model.caches_at_once(first.shape().prefix())?,
+            Protocol::Decode { chunk, .. } => self.model.caches_at_once(chunk.min(tokens))?,
         };
         let most = (passes_at_once(tokens) / (1 + arms.len())).clamp(1, caches);
-        windows.iter().take(most).take_while(|window| window.shape() == first.shape()).count()
+        let alike = windows.iter().take_while(|window| window.shape() == first.shape());
+        Ok(alike.take(most).count())
     }
 
     /// Windows of one shape under the untouched cache and under every arm, in their order. What comes

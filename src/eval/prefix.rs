@@ -39,7 +39,7 @@ impl<'a> PrefixPasses<'a> {
         let prefix = windows.first().map_or(0, |window| window.shape().prefix());
         let prefixes: Vec<&[u32]> =
             windows.iter().map(|window| &window.tokens()[..prefix]).collect();
-        let at_once = model.caches_at_once(prefix);
+        let at_once = model.caches_at_once(prefix)?;
         for (prefixes, caches) in prefixes.chunks(at_once).zip(caches.chunks_mut(at_once)) {
             model.forward_each(prefixes, caches)?;
             observer.advanced(prefixes.len() * prefix);
@@ -122,7 +122,7 @@ impl RunPasses for PrefixPasses<'_> {
     ) -> Result<Vec<Result<ArmPass>>> {
         let mut done = Vec::with_capacity(passes.len());
         let tokens = passes.first().map_or(0, |pass| continuation(pass).len());
-        for some in passes.chunks(self.model.caches_at_once(tokens)) {
+        for some in passes.chunks(self.model.caches_at_once(tokens)?) {
             done.extend(self.continued(some, clock, timings)?);
             observer.advanced(some.len() * tokens);
         }

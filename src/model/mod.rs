@@ -18,6 +18,7 @@ mod loader;
 mod matrix;
 pub mod oracle;
 mod parts;
+mod places;
 mod product;
 mod random;
 mod rope;
@@ -45,13 +46,16 @@ use candle_core::{DType, Device, Tensor};
 use loader::Loader;
 use matrix::Matrix;
 use parts::{Mlp, Norm, scaled, softcapped};
+use places::Places;
 use rope::{Angles, Rope};
 
-/// [`Model::caches_at_once`] of a model that is not loaded.
+/// [`Model::caches_at_once`] of a model that is not loaded. `has_places`: it is on another device than the
+/// CPU, and this the most that there are; once it is loaded, its places may turn out to differ, and then
+/// there is one.
 pub(crate) fn caches_at_once(
     config: &ModelConfig,
     dtype: DType,
-    is_cpu: bool,
+    has_places: bool,
     is_packed: bool,
     tokens: usize,
 ) -> usize {
@@ -59,10 +63,14 @@ pub(crate) fn caches_at_once(
     let enough_rows = if is_packed { 512 } else { 1024 };
     let experts = |layer: &LayerConfig| matches!(layer.mlp, MlpConfig::Experts(_));
     let any_rows = dtype == DType::BF16 && bf16::is_native();
-    let same_bits = is_cpu
-        && (any_rows || sums_are_the_same(config, tokens))
+    let same_bits = (has_places || any_rows || sums_are_the_same(config, tokens))
         && !config.layers.iter().any(experts);
-    if same_bits { (enough_rows / tokens.max(1)).max(1) } else { 1 }
+    let most = (enough_rows / tokens.max(1)).max(1);
+    match same_bits {
+        true if has_places => most.min(places::MOST),
+        true => most,
+        false => 1,
+    }
 }
 
 /// See [`product::sums_are_the_same`].
@@ -94,6 +102,8 @@ pub struct Model {
     /// What is multiplied, and what is kept of keys and values, is rounded to.
     rounding: Option<Rounding>,
     device: Device,
+    /// Where products' shapes have to be the same whatever runs together: on other devices than the CPU.
+    places: Option<Places>,
 }
 
 #[derive(Clone)]
@@ -168,6 +178,7 @@ impl Model {
             dtype: loader.dtype(),
             rounding: loader.rounding(),
             device: loader.device().clone(),
+            places: (!loader.device().is_cpu()).then(Places::default),
         })
     }
 
@@ -274,17 +285,43 @@ impl Model {
 
     /// How many caches [`Model::forward_each`] should get at once. What it gives for one is the
     /// same bits whatever the others are, so products that may add up in another order with more
-    /// rows get them one by one: those of single rows and of small models' few, of experts, and of
-    /// other devices.
-    pub fn caches_at_once(&self, tokens: usize) -> usize {
+    /// rows get them one by one: on the CPU those of single rows and of small models' few, everywhere
+    /// those of experts. On other devices than the CPU every product has as many rows as with so many
+    /// caches, however many there are.
+    ///
+    /// # Errors
+    /// There, those of a first pass with so many.
+    pub fn caches_at_once(&self, tokens: usize) -> Result<usize> {
         let (dtype, is_packed) = (self.dtype(), self.embeddings.is_packed());
-        caches_at_once(&self.config, dtype, self.device.is_cpu(), is_packed, tokens)
+        let has_places = self.places.is_some();
+        let most = caches_at_once(&self.config, dtype, has_places, is_packed, tokens);
+        let Some(places) = &self.places else { return Ok(most) };
+        places.of(tokens, most, || {
+            let vocabulary = self.config.vocab_size as u32;
+            let ids: Vec<u32> = (0..tokens as u32).map(|i| i * 7919 % vocabulary).collect();
+            self.forward_in_places(&vec![ids.as_slice(); most], most, 0, &mut |_, _, kv| Ok(kv))
+        })
     }
 
     /// Hidden states of all sequences below each other, [sequences·tokens, hidden].
     fn forward_stacked(
         &self,
         sequences: &[&[u32]],
+        start: usize,
+        attended: Attended,
+    ) -> Result<Tensor> {
+        let tokens = sequences.first().map_or(0, |first| first.len());
+        let places = self.places.as_ref().map_or(Ok(0), |_| self.caches_at_once(tokens))?;
+        let hidden = self.forward_in_places(sequences, places, start, attended)?;
+        Ok(hidden.narrow(0, 0, sequences.len() * tokens)?)
+    }
+
+    /// The same with at least so many places, of which those that no sequence takes are filled up,
+    /// [places·tokens, hidden].
+    fn forward_in_places(
+        &self,
+        sequences: &[&[u32]],
+        places: usize,
         start: usize,
         attended: Attended,
     ) -> Result<Tensor> {
@@ -305,8 +342,8 @@ impl Model {
         }
         let angles = self.ropes.iter().map(|rope| rope.at(start, tokens, self.dtype, &self.device));
         let angles = angles.collect::<Result<Vec<Angles>>>()?;
-        let ids = sequences.concat();
-        let x = self.embeddings.select(&ids, &self.device)?; // [rows = sequences·tokens, hidden]
+        let ids = filled(sequences.to_vec(), places).concat();
+        let x = self.embeddings.select(&ids, &self.device)?; // [rows = places·tokens, hidden]
         let mut x = scaled(x, self.config.embedding_scale)?;
         for (index, layer) in self.layers.iter().enumerate() {
             let normed = normed(&layer.before_attention, &x)?;
@@ -322,7 +359,7 @@ impl Model {
                     attention.attend(&query, &kv.key, &kv.value) // [tokens, heads·head_dim]
                 })
                 .collect::<Result<Vec<_>>>()?;
-            let mixed = match mixed.as_slice() {
+            let mixed = match filled(mixed, places).as_slice() {
                 [one] => one.clone(),
                 several => Tensor::cat(several, 0)?,
             };
@@ -364,6 +401,14 @@ impl Model {
 
 fn ropes(config: &ModelConfig, context: usize) -> Vec<Rope> {
     config.rotary.iter().map(|rotary| Rope::new(rotary, context)).collect()
+}
+
+/// With the last one again until there are so many.
+fn filled<T: Clone>(mut all: Vec<T>, count: usize) -> Vec<T> {
+    if let Some(last) = all.last().cloned() {
+        all.resize(count.max(all.len()), last);
+    }
+    all
 }
 
 fn normed(norm: &Option<Norm>, x: &Tensor) -> Result<Tensor> {

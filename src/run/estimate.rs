@@ -2,8 +2,9 @@
 //!
 //! Bits are counted on real payloads and seconds measured, both on one window of a model with one
 //! layer of the same shape and random weights, not packed; seconds of layers are then multiplied by their
-//! number, each with its layer's codec, and those of scoring by the share of targets scored. On an idle machine that comes within about a fifth of the truth. Loading and
-//! downloading are not in it, nor that packed weights take longer.
+//! number, each with its layer's codec, and those of scoring by the share of targets scored. On an idle CPU that
+//! comes within about a fifth of the truth; on a GPU, where one window pays for the places of several, it is too
+//! much. Loading and downloading are not in it, nor that packed weights take longer.
 
 use crate::codec::Codec;
 use crate::corpus::{Window, WindowShape};
@@ -160,8 +161,9 @@ fn beside_weights(
         Protocol::Decode { .. } => context,
     };
     let is_cpu = settings.device == DeviceKind::Cpu;
-    let caches = |tokens| caches_at_once(config, dtype, is_cpu, weights.is_packed, tokens);
-    let pass = arms.min(caches(computed));
+    let caches = |tokens| caches_at_once(config, dtype, !is_cpu, weights.is_packed, tokens);
+    let most = caches(computed);
+    let pass = arms.min(most);
     // Of whole caches the prefix's, and those of arms that run in chunks; of others one layer, as it
     // was restored and with the new tokens behind it.
     let head_dim = config.head_dim();
@@ -184,7 +186,7 @@ fn beside_weights(
         Protocol::Decode { .. } => streams * context,
     };
     let caches = 2 * keys * (layers * whole + pass * (prefix + context));
-    let rows = pass * computed;
+    let rows = if is_cpu { pass } else { most } * computed;
     let activations =
         rows * (4 * hidden_size + 2 * queries + 2 * keys) + rows.min(MLP_ROWS) * 3 * widest;
     let hidden = (1 + arms) * computed * hidden_size;

@@ -304,12 +304,15 @@ impl Sweep<'_> {
             }
             // Of those, such as the same cells wait for.
             let most = evaluator.windows_at_once(&run.subject.windows[first..], &arms);
-            let same = (first..first + most).take_while(|window| run.waiting_first(*window) == ids);
-            let together = first..first + same.count();
-            let windows = &run.subject.windows[together.clone()];
-            match evaluator.evaluate_windows(windows, &arms, self.progress, &mut stages) {
+            let outcomes = most.and_then(|most| {
+                let same =
+                    (first..first + most).take_while(|window| run.waiting_first(*window) == ids);
+                let windows = &run.subject.windows[first..first + same.count()];
+                evaluator.evaluate_windows(windows, &arms, self.progress, &mut stages)
+            });
+            match outcomes {
                 Ok(outcomes) => {
-                    for (window, outcome) in together.zip(outcomes) {
+                    for (window, outcome) in (first..).zip(outcomes) {
                         let (record, failed) = run.add(window, &ids, outcome);
                         self.folder.windows.append(&record, false)?;
                         for (cell, error) in failed {
