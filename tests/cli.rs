@@ -207,6 +207,54 @@ fn a_model_too_large_for_f16_is_told_what_to_try() {
     answer.hints("--dtype f32 or bf16");
 }
 
+/// Checkpoints that were calibrated for vLLM hold scales of the cache beside the weights: they are no
+/// weights, and a codec that divides by 1 is not what vLLM would run.
+#[test]
+fn scales_of_a_models_own_cache_are_named() {
+    const NOTE: &str = "its files have scales of its cache (k_scale, v_scale)";
+    let model = ModelFolder::new();
+    let plain = model.validate(&["--codec", "fp8-e4m3,q8_0", "--json"]).succeeds().json();
+    let mut tensors = model.tensors();
+    for (name, shape, scale) in [
+        ("0.self_attn.k", vec![1], 0.03f32),
+        ("0.self_attn.v", vec![], 0.01),
+        ("2.kv", vec![1], 0.02),
+    ] {
+        tensors.push(Stored {
+            name: format!("model.layers.{name}_scale"),
+            dtype: Dtype::F32,
+            shape,
+            bytes: scale.to_le_bytes().to_vec(),
+        });
+    }
+    model.write_tensors(WEIGHTS, &tensors);
+    let folder = utf8(model.folder.path());
+
+    let noted = model.validate(&["--codec", "fp8-e4m3,q8_0", "--json"]);
+    assert!(noted.stderr.contains(NOTE), "{}", noted.stderr);
+    assert!(noted.stderr.contains(&format!("--kv-scale {folder}")), "{}", noted.stderr);
+    assert_eq!(noted.json()["codecs"], plain["codecs"]);
+
+    // None divides by 1 where vLLM would not, or it is asked for.
+    model.validate(&["--codec", "fp8-e5m2,fp8-e4m3-scale0.5,turboquant-k8v4"]).succeeds();
+    model.validate(&["--codec", "fp8-e4m3", "--kv-scale", "1"]).succeeds();
+    let scaled = model.validate(&["--codec", "fp8-e4m3", "--kv-scale", folder, "--json"]);
+    let scaled = scaled.succeeds().json();
+    assert_eq!(
+        scaled["codecs"][0]["codec"],
+        "fp8-e4m3+k:fp8-e4m3-scale0.03/v:fp8-e4m3-scale0.01@0+fp8-e4m3-scale0.02@2"
+    );
+    let kld = |run: &Value| run["codecs"][0]["kld_mean"].as_f64().unwrap();
+    assert_ne!(kld(&scaled), kld(&plain));
+
+    // Once a model, of a sweep under both protocols.
+    let out = model.path("sweep");
+    let text = utf8(&model.text);
+    let args = ["--model", folder, "--text", text, "--codec", "fp8-e4m3", "--windows", "1"];
+    let sweep = run(&[&["sweep", "--context", "64", "--output", utf8(&out)], &args[..]].concat());
+    assert_eq!(sweep.stderr.matches(NOTE).count(), 1, "{}", sweep.stderr);
+}
+
 #[test]
 fn safetensors_cut_short_or_too_long_are_refused() {
     let model = ModelFolder::new();

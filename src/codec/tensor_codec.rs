@@ -98,6 +98,14 @@ impl TensorCodec {
         Self::Packed(Packing::Scheme(Scheme::int4(group)))
     }
 
+    /// Whether it stores floats of E4M3 divided by 1: `fp8-e4m3`.
+    pub fn is_plain_e4m3(&self) -> bool {
+        let is_plain = |scheme: &Scheme| {
+            scheme.levels == Levels::E4m3 && scheme.scales == ScaleFormat::Fixed(FixedScale::ONE)
+        };
+        matches!(self.packing(), Some(Packing::Scheme(scheme)) if is_plain(scheme))
+    }
+
     /// Compresses a flattened row-major tensor, and measures the distortion of what
     /// [`Payload::decompress`] will give in the same type. NaN and infinities are errors that name
     /// the index.

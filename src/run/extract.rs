@@ -109,7 +109,7 @@ pub fn run(
     let tokens = tokens.unwrap_or(subject.context);
     stages.stage("opening the weights");
     let choice = choose(settings, &subject.model)?;
-    let ModelWeights { weights, provenance } = subject.model.weights()?;
+    let ModelWeights { weights, provenance, .. } = subject.model.weights()?;
     stages.stage("loading the weights");
     let config = &subject.model.config;
     let model = choice.load(settings, &subject.model, weights.as_ref(), &device, stages)?;

@@ -1,13 +1,14 @@
 //! The subject of a run: a model and a text, opened, tokenised and checked against each other,
 //! before a weight is fetched or read.
 
+use crate::codec::FixedScale;
 use crate::corpus::{COUNTED, Text, TextSource, TextTokens, Window, WindowPlan, WindowShape};
 use crate::error::{Error, Result};
-use crate::eval::Treatment;
 use crate::eval::protocol::{Protocol, Protocols};
+use crate::eval::{LayerTreatment, Treatment};
 use crate::hub::Hub;
 use crate::model::ModelConfig;
-use crate::model::source::{OpenModel, Provenance};
+use crate::model::source::{ModelWeights, OpenModel, Provenance};
 use crate::results::subject::{ModelInfo, SubjectInfo, TextInfo};
 use crate::results::validation::RefusedCodec;
 use crate::settings::{Bos, Given, Settings};
@@ -34,6 +35,8 @@ pub struct SharedInputs {
     noted: HashSet<TextSource>,
     /// Texts that were tokenised whole for want of places to cut.
     noted_whole: HashSet<TextSource>,
+    /// Models of which [`scales_note`] was told.
+    pub noted_scales: HashSet<String>,
     /// By model and text, and whether control tokens in it are the model's own.
     tokens: HashMap<TokensOf, TextTokens>,
 }
@@ -125,6 +128,26 @@ impl Subject {
         }
         Ok(Self { model, text, text_tokens, context, bos, windows })
     }
+}
+
+/// A note, if the model's own files have scales of its cache, which vLLM would divide by, and a codec of
+/// these settings divides by 1 without having been told to.
+pub fn scales_note(settings: &Settings, weights: &ModelWeights) -> Option<String> {
+    let folder = weights.kv_scales_folder.as_ref().filter(|_| settings.kv_scale.is_none())?;
+    // vLLM takes none for E5M2, and none for TurboQuant's keys.
+    let divides_by_one = |own: &LayerTreatment| {
+        own.codec.with_scales(FixedScale::ONE, FixedScale::ONE).is_some()
+            && (own.codec.key.is_plain_e4m3() || own.codec.value.is_plain_e4m3())
+    };
+    let mut codecs = settings.codec.iter().flat_map(|codec| codec.value.each());
+    codecs.any(divides_by_one).then(|| {
+        format!(
+            "{}: its files have scales of its cache (k_scale, v_scale), by which vLLM divides; fp8-e4m3 \
+             divides by 1; validate and sweep take the model's own with --kv-scale {}",
+            settings.model,
+            folder.display()
+        )
+    })
 }
 
 impl Subject {

@@ -13,7 +13,7 @@ use crate::results::timings::DryRun;
 use crate::results::validation::{CrossCheck, ProtocolRun, RefusedCodec, Run, Validation};
 use crate::run::estimate::{estimate, together};
 use crate::run::load::choose;
-use crate::run::subject::{Refusal, SharedInputs, Stages, Subject, check_codecs};
+use crate::run::subject::{Refusal, SharedInputs, Stages, Subject, check_codecs, scales_note};
 use crate::settings::Settings;
 use candle_core::DType;
 use std::time::Instant;
@@ -40,7 +40,11 @@ pub fn run(
     let (subject, refused) = open(settings, hub, progress)?;
     let choice = choose(settings, &subject.model)?;
     progress.stage("opening the weights");
-    let ModelWeights { weights, provenance } = subject.model.weights()?;
+    let opened = subject.model.weights()?;
+    if let Some(note) = scales_note(settings, &opened) {
+        progress.note(&note);
+    }
+    let ModelWeights { weights, provenance, .. } = opened;
     let prepare = start.elapsed();
 
     progress.stage("loading the weights");

@@ -76,6 +76,8 @@ pub struct ModelWeights {
     pub weights: WeightsRef,
     /// Its identity, hashes included.
     pub provenance: Provenance,
+    /// The folder of its files, if they hold scales of a cache ([`kv_scales`]).
+    pub kv_scales_folder: Option<PathBuf>,
 }
 
 const TAKES: &str =
@@ -143,7 +145,7 @@ impl OpenModel {
     /// Fetches, hashes and opens the weight files; no tensor is read yet.
     pub fn weights(&self) -> Result<ModelWeights> {
         let mut files_sha256 = self.hashes.clone();
-        let mut revision = None;
+        let (mut revision, mut kv_scales_folder) = (None, None);
         let weights: WeightsRef = match &self.place {
             Place::Builtin => {
                 files_sha256.insert("model.safetensors".into(), hash::sha256(builtin::WEIGHTS));
@@ -168,11 +170,16 @@ impl OpenModel {
                 }
                 let half = architectures::by_class(&self.config.architecture)
                     .is_some_and(|architecture| !architecture.text_half.is_empty());
-                Arc::new(if half { weights.text_half()? } else { weights })
+                let weights = if half { weights.text_half()? } else { weights };
+                if weights.has_kv_scales() {
+                    let folder = paths.first().and_then(|path| path.parent());
+                    kv_scales_folder = folder.map(Path::to_path_buf);
+                }
+                Arc::new(weights)
             }
         };
         let provenance = Provenance { source: self.source.clone(), revision, files_sha256 };
-        Ok(ModelWeights { weights, provenance })
+        Ok(ModelWeights { weights, provenance, kv_scales_folder })
     }
 
     /// Bytes of the weights as they are stored, where they can stay so ([`Model::load_packed`]).

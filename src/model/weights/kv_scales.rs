@@ -17,7 +17,18 @@ const NAMES: [(&str, &[usize]); 5] = [
     (".v_scale", &[1]),
 ];
 
+/// Whether a tensor is a scale of a layer's keys or values, which no weight is read with. One of queries
+/// is none: who stores it has attention computed in 8 bits too.
+pub(super) fn is_kv_scale(name: &str) -> bool {
+    layer_of(name).is_some() && NAMES.iter().any(|(end, _)| name.ends_with(end))
+}
+
 impl Safetensors {
+    /// Whether it has scales of a cache.
+    pub fn has_kv_scales(&self) -> bool {
+        self.names().any(|(name, _)| is_kv_scale(name))
+    }
+
     /// The scales of all layers that have one; what has one side only has it for both, as in vLLM.
     ///
     /// # Errors

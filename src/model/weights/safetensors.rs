@@ -1,6 +1,7 @@
 //! Safetensors files: read in pieces, never mapped, so that a file which another process cuts
 //! short is an error and no signal.
 
+use super::kv_scales::is_kv_scale;
 use super::{Unread, Weights, check_shape, finite_tensor};
 use crate::container::safetensors::{Header, Tensor as Info};
 use crate::container::source::Source;
@@ -307,7 +308,8 @@ impl Weights for Safetensors {
         // Tables that follow from the config, which older transformers saved.
         const HARMLESS: [&str; 3] =
             ["rotary_emb.inv_freq", "rotary_emb.cos_cached", "rotary_emb.sin_cached"];
-        let harmless = |name: &str| HARMLESS.iter().any(|end| name.ends_with(end));
+        let harmless =
+            |name: &str| is_kv_scale(name) || HARMLESS.iter().any(|end| name.ends_with(end));
         let each = self.shards.iter().flat_map(|shard| {
             shard
                 .tensors

@@ -187,7 +187,7 @@ pub fn run(
         sweep.plan.cells[*cell].refused = Some(RefusedCodec::from(refusal));
         sweep.progress.note(&format!("no cell under decode: {}", refusal.error));
     }
-    let mut runs = sweep.open_weights(opened)?;
+    let mut runs = sweep.open_weights(opened, &mut shared.inputs.noted_scales)?;
     let here = request.settings.first().map_or("", Settings::instruction_set);
     let others = plans::others_note(&request.output, &sweep.plan, &sweep.cells, here)?;
     if let Some(note) = others.filter(|_| !request.is_shared) {

@@ -10,7 +10,7 @@ use crate::model::oracle;
 use crate::model::source::ModelWeights;
 use crate::results::plan::{CellName, PlannedCell};
 use crate::results::record::{cell_id, subject_id};
-use crate::run::subject::{Refusal, SharedInputs, Stages, Subject, check_codec};
+use crate::run::subject::{Refusal, SharedInputs, Stages, Subject, check_codec, scales_note};
 use crate::settings::Settings;
 use std::collections::{HashMap, HashSet};
 
@@ -150,6 +150,7 @@ impl Sweep<'_> {
     pub(super) fn open_weights<'a>(
         &mut self,
         opened: Vec<Opened<'a>>,
+        noted_scales: &mut HashSet<String>,
     ) -> Result<Vec<SubjectRun<'a>>> {
         let mut opened_weights: HashMap<&str, Result<ModelWeights>> = HashMap::new();
         let (mut runs, mut planned_ids) = (Vec::new(), HashSet::new());
@@ -172,7 +173,13 @@ impl Sweep<'_> {
                 let weights = opened_weights
                     .entry(&settings.model)
                     .or_insert_with(|| subject.model.weights());
-                let ModelWeights { weights, provenance } = weights.clone()?;
+                let weights = weights.clone()?;
+                if let Some(note) = scales_note(settings, &weights)
+                    && noted_scales.insert(settings.model.clone())
+                {
+                    self.progress.note(&note);
+                }
+                let ModelWeights { weights, provenance, .. } = weights;
                 let info = subject.info(settings, protocol, provenance);
                 Ok((subject_id(&info)?, subject, weights, info))
             });
