@@ -34,7 +34,7 @@ const ROUNDS: usize = 3;
 
 /// As the programs have it.
 #[global_allocator]
-static ALLOCATOR: kvgauge::HugePages = kvgauge::HugePages;
+static ALLOCATOR: kvgauge::LargeBlocks = kvgauge::LargeBlocks;
 
 fn main() -> kvgauge::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

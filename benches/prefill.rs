@@ -34,7 +34,7 @@ const CASES: [Case; 4] = [
 
 /// As the programs have it.
 #[global_allocator]
-static ALLOCATOR: kvgauge::HugePages = kvgauge::HugePages;
+static ALLOCATOR: kvgauge::LargeBlocks = kvgauge::LargeBlocks;
 
 fn main() -> kvgauge::Result<()> {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();

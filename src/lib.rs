@@ -18,9 +18,9 @@ pub mod eval;
 mod gguf_value;
 mod hash;
 pub mod hub;
-mod huge_pages;
 mod instruction_set;
 mod lanes;
+mod large_blocks;
 pub mod model;
 mod nearest_word;
 mod platform;
@@ -36,5 +36,5 @@ mod tensor;
 pub mod whole_file;
 
 pub use error::{Error, Result};
-pub use huge_pages::HugePages;
 pub use instruction_set::instruction_set;
+pub use large_blocks::LargeBlocks;

@@ -1,5 +1,6 @@
 //! The platform: everything that differs between operating systems.
 
+use crate::large_blocks;
 use std::fs::File;
 use std::io::{ErrorKind, Result};
 use std::path::Path;
@@ -23,6 +24,7 @@ pub fn peak_rss_bytes() -> Option<u64> {
 pub fn free_memory() -> Option<u64> {
     #[cfg(target_os = "linux")]
     {
+        large_blocks::give_back();
         let free = meminfo("MemAvailable:")?;
         Some(free.min(left_in_container().unwrap_or(u64::MAX)))
     }

@@ -1,5 +1,5 @@
 #[global_allocator]
-static ALLOCATOR: kvgauge::HugePages = kvgauge::HugePages;
+static ALLOCATOR: kvgauge::LargeBlocks = kvgauge::LargeBlocks;
 
 fn main() -> std::process::ExitCode {
     kvgauge::cli::kv_compress()
