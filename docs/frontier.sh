@@ -35,7 +35,9 @@ if [ "${KVGAUGE_MEASURE:-}" != no ]; then
     done
     sweep frontier "$qwen15" 512 2 --codec $long
     sweep frontier "$smollm2" 2048 4 --codec $long
+    sweep frontier "$gemma" 2048 2 --codec $long
     sweep frontier "$qwen" 2048 2 --codec $long
+    sweep frontier "$qwen15" 2048 1 --codec $long
     for of in "$smollm2 6" "$gemma 6" "$qwen 4"; do
         sweep recent "${of% *}" 512 "${of#* }" --protocol decode --residual 8 --chunk 8 --codec $recent
     done
