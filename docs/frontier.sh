@@ -5,7 +5,7 @@
 #
 # MODELS: a folder with the four GGUF files named below. TEXT: the raw test split of WikiText-2. FOLDER: for
 # the cells, which are measured once: the same command goes on where it was interrupted, and after a change
-# of the codecs measures the new ones only. One and a half to three hours on two cores.
+# of the codecs measures the new ones only. Two to four hours on two cores.
 # KVGAUGE=PATH for another binary than the kvgauge on the PATH; KVGAUGE_MEASURE=no takes the cells as they are.
 set -euo pipefail
 docs=$(cd "$(dirname "$0")" && pwd)
@@ -37,7 +37,7 @@ if [ "${KVGAUGE_MEASURE:-}" != no ]; then
     sweep frontier "$smollm2" 2048 4 --codec $long
     sweep frontier "$gemma" 2048 2 --codec $long
     sweep frontier "$qwen" 2048 2 --codec $long
-    sweep frontier "$qwen15" 2048 1 --codec $long
+    sweep frontier "$qwen15" 2048 1 --codec $long --protocol prefix
     for of in "$smollm2 6" "$gemma 6" "$qwen 4"; do
         sweep recent "${of% *}" 512 "${of#* }" --protocol decode --residual 8 --chunk 8 --codec $recent
     done
