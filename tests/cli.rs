@@ -248,10 +248,14 @@ fn scales_of_a_models_own_cache_are_named() {
     assert_ne!(kld(&scaled), kld(&plain));
 
     // Once a model, of a sweep under both protocols.
-    let out = model.path("sweep");
     let text = utf8(&model.text);
-    let args = ["--model", folder, "--text", text, "--codec", "fp8-e4m3", "--windows", "1"];
-    let sweep = run(&[&["sweep", "--context", "64", "--output", utf8(&out)], &args[..]].concat());
+    let grid =
+        format!("model = {folder:?}\ntext = {text:?}\ncodec = \"fp8-e4m3\"\nprotocol = \"both\"\n");
+    model.write("grid.toml", grid);
+    let (grid, out) = (model.path("grid.toml"), model.path("sweep"));
+    let args = ["sweep", utf8(&grid), "--output", utf8(&out), "--context", "64", "--windows", "1"];
+    let sweep = run(&args);
+    assert_eq!(sweep.status, Some(0), "{}", sweep.stderr);
     assert_eq!(sweep.stderr.matches(NOTE).count(), 1, "{}", sweep.stderr);
 }
 
