@@ -20,7 +20,7 @@ pub fn peak_rss_bytes() -> Option<u64> {
 }
 
 /// Memory that can be had without pushing others out, bytes; `None` where the system does not say. In a
-/// container, no more than is left of its limit.
+/// container, no more than is left of its limit. What this process has freed and kept is given back first.
 pub fn free_memory() -> Option<u64> {
     #[cfg(target_os = "linux")]
     {
